@@ -1,0 +1,78 @@
+# Shaders → C. Each shaders/*.comp names its variants in its first lines:
+#
+#     // kernel: NAME [-DX=1 ...] [needs=cap,cap] [glslang=15]
+#
+# needs: capabilities (HK_CAP_MAP, lower case) a device must have; glslang: the least major version that compiles it.
+# A variant that the found glslang cannot compile comes from shaders/spirv/NAME.spv.h, which tools/regenerate-spirv
+# writes; without that file its kernel has no code and operators do not choose it.
+
+find_program(GLSLANG_VALIDATOR glslangValidator REQUIRED)
+set(HILLOCK_GLSLANG "${GLSLANG_VALIDATOR}" CACHE STRING "command that compiles GLSL, a list: a loader may stand before it")
+execute_process(COMMAND ${HILLOCK_GLSLANG} --version OUTPUT_VARIABLE glslang_text ERROR_QUIET)
+string(REGEX MATCH "Glslang Version: [0-9]+:([0-9]+)\\.([0-9.]+)" glslang_match "${glslang_text}")
+set(HILLOCK_GLSLANG_MAJOR "${CMAKE_MATCH_1}")
+set(HILLOCK_GLSLANG_VERSION "${CMAKE_MATCH_1}.${CMAKE_MATCH_2}")
+
+file(GLOB shader_includes CONFIGURE_DEPENDS shaders/*.glsl shaders/*.push.h shaders/push.h)
+file(GLOB shader_files CONFIGURE_DEPENDS shaders/*.comp)
+set(kernel_dir ${CMAKE_CURRENT_BINARY_DIR}/kernels)
+file(MAKE_DIRECTORY ${kernel_dir})
+set(kernel_outputs)
+set(kernels_h "/* Generated from the kernel lines of shaders/. */\n#ifndef HK_KERNELS_H\n#define HK_KERNELS_H\n#include \"core/kernel.h\"\n")
+set(kernels_c "/* Generated from the kernel lines of shaders/. */\n#include \"kernels.h\"\n")
+set(kernels_all "")
+
+foreach(shader ${shader_files})
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${shader})
+    file(STRINGS ${shader} lines REGEX "^// kernel: ")
+    foreach(line ${lines})
+        string(REGEX REPLACE "^// kernel: " "" line "${line}")
+        separate_arguments(words UNIX_COMMAND "${line}")
+        list(POP_FRONT words name)
+        set(defines)
+        set(needs "0")
+        set(least 0)
+        foreach(word ${words})
+            if(word MATCHES "^needs=(.*)")
+                string(TOUPPER "${CMAKE_MATCH_1}" caps)
+                string(REPLACE "-" "_" caps "${caps}")
+                string(REPLACE "," ";" caps "${caps}")
+                foreach(cap ${caps})
+                    string(APPEND needs " | 1u << HK_CAP_${cap}")
+                endforeach()
+            elseif(word MATCHES "^glslang=([0-9]+)")
+                set(least ${CMAKE_MATCH_1})
+            else()
+                list(APPEND defines ${word})
+            endif()
+        endforeach()
+        set(output ${kernel_dir}/${name}.spv.h)
+        set(committed ${CMAKE_CURRENT_SOURCE_DIR}/shaders/spirv/${name}.spv.h)
+        set(have TRUE)
+        if(HILLOCK_GLSLANG_MAJOR GREATER_EQUAL least)
+            add_custom_command(OUTPUT ${output}
+                COMMAND ${HILLOCK_GLSLANG} -V --quiet --target-env vulkan1.2 -I${CMAKE_CURRENT_SOURCE_DIR}/shaders ${defines}
+                        --vn hk_spirv_${name} -o ${output} ${shader}
+                DEPENDS ${shader} ${shader_includes} COMMENT "GLSL ${name}" VERBATIM)
+            list(APPEND kernel_outputs ${output})
+            set(include "kernels/${name}.spv.h")
+        elseif(EXISTS ${committed})
+            set(include "${committed}")
+        else()
+            set(have FALSE)
+        endif()
+        string(APPEND kernels_h "extern const hk_kernel hk_kernel_${name};\n")
+        if(have)
+            string(APPEND kernels_c "static\n#include \"${include}\"\nconst hk_kernel hk_kernel_${name} = {\"${name}\", hk_spirv_${name}, sizeof hk_spirv_${name}, ${needs}};\n")
+        else()
+            string(APPEND kernels_c "const hk_kernel hk_kernel_${name} = {\"${name}\", NULL, 0, ${needs}};\n")
+        endif()
+        string(APPEND kernels_all "    &hk_kernel_${name},\n")
+    endforeach()
+endforeach()
+string(APPEND kernels_h "extern const hk_kernel *const hk_kernels[]; /* all of them, NULL at the end */\n#endif\n")
+string(APPEND kernels_c "const hk_kernel *const hk_kernels[] = {\n${kernels_all}    NULL,\n};\n")
+file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/kernels.h CONTENT "${kernels_h}" @ONLY)
+file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/kernels.c CONTENT "${kernels_c}" @ONLY)
+set_source_files_properties(${CMAKE_CURRENT_BINARY_DIR}/kernels.c PROPERTIES OBJECT_DEPENDS "${kernel_outputs}"
+    COMPILE_OPTIONS "-Wno-conversion")

@@ -1,0 +1,538 @@
+/* The graph: building, reading and rewriting. */
+#include "core/graph.h"
+
+#include <string.h>
+
+/* ---- lists in arenas */
+
+static bool push(hk_arena *arena, void *list, size_t *count, size_t *capacity, void *item)
+{
+    void **items = *(void ***)list;
+    if (*count == *capacity && !hk_arena_grow(arena, (void **)list, *count, capacity, sizeof *items))
+        return false;
+    (*(void ***)list)[(*count)++] = item;
+    return true;
+}
+
+static void *no_memory(const hk_graph *g)
+{
+    hk_out_of_memory(g->ctx, "a graph");
+    return NULL;
+}
+
+/* ---- building */
+
+hk_status hk_graph_create(hk_context *ctx, const char *name, hk_graph **out)
+{
+    hk_arena *arena = hk_arena_create(ctx);
+    hk_graph *g = arena ? hk_arena_new(arena, hk_graph) : NULL;
+    if (g) {
+        g->ctx = ctx;
+        g->arena = arena;
+        g->name = hk_arena_string(arena, name ? name : "");
+        hk_map_init(&g->names, arena);
+    }
+    if (!g || !g->name) {
+        hk_arena_destroy(&arena);
+        return hk_out_of_memory(ctx, "a graph");
+    }
+    *out = g;
+    return HK_OK;
+}
+
+void hk_graph_destroy(hk_graph **g)
+{
+    hk_arena *arena = *g ? (*g)->arena : NULL; /* the graph lies in its own arena */
+    *g = NULL;
+    hk_arena_destroy(&arena);
+}
+
+hk_graph *hk_graph_body(hk_graph *outer, const char *name)
+{
+    hk_graph *g = hk_arena_new(outer->arena, hk_graph);
+    if (!g)
+        return no_memory(outer);
+    g->ctx = outer->ctx;
+    g->arena = outer->arena;
+    g->outer = outer;
+    g->name = hk_arena_string(outer->arena, name ? name : "");
+    hk_map_init(&g->names, outer->arena);
+    return g->name ? g : no_memory(outer);
+}
+
+static const char *unique_name(hk_graph *g, const char *wish)
+{
+    if (wish && *wish && !hk_map_get(&g->names, wish))
+        return hk_arena_string(g->arena, wish);
+    for (size_t i = g->value_count;; i++) {
+        char *name = hk_arena_format(g->arena, "%s_%zu", wish && *wish ? wish : "value", i);
+        if (!name || !hk_map_get(&g->names, name))
+            return name;
+    }
+}
+
+hk_value *hk_graph_value(hk_graph *g, const char *name, hk_value_kind kind, hk_dtype dtype, const hk_shape *shape)
+{
+    hk_value *v = hk_arena_new(g->arena, hk_value);
+    const char *unique = v ? unique_name(g, name) : NULL;
+    if (!unique)
+        return no_memory(g);
+    *v = (hk_value){.name = unique,
+                    .id = (uint32_t)g->value_count,
+                    .kind = kind,
+                    .dtype = dtype,
+                    .shape = shape ? *shape : HK_SHAPE_UNKNOWN,
+                    .graph = g};
+    if (!hk_map_set(&g->names, unique, v) || !push(g->arena, &g->values, &g->value_count, &g->value_capacity, v))
+        return no_memory(g);
+    return v;
+}
+
+hk_value *hk_graph_constant(hk_graph *g, const char *name, const hk_tensor *data)
+{
+    hk_shape shape = hk_tensor_shape(data);
+    hk_value *v = hk_graph_value(g, name, HK_VALUE_CONSTANT, data->dtype, &shape);
+    if (v)
+        v->data = data;
+    return v;
+}
+
+hk_value *hk_graph_scalar(hk_graph *g, hk_dtype dtype, double x)
+{
+    hk_tensor *t = hk_tensor_new(g->arena, dtype, &HK_SCALAR);
+    if (!t)
+        return no_memory(g);
+    hk_set_double(t, 0, x);
+    return hk_graph_constant(g, "scalar", t);
+}
+
+hk_value *hk_graph_ints(hk_graph *g, const int64_t *x, int64_t count)
+{
+    hk_tensor *t = hk_tensor_new(g->arena, HK_INT64, &(hk_shape){.rank = 1, .dim = {count}});
+    if (!t)
+        return no_memory(g);
+    if (count)
+        memcpy(t->data, x, (size_t)count * sizeof *x);
+    return hk_graph_constant(g, "ints", t);
+}
+
+hk_value *hk_graph_step(hk_graph *g)
+{
+    while (g->outer)
+        g = g->outer;
+    if (!g->step)
+        g->step = hk_graph_value(g, "hk.step", HK_VALUE_STEP, HK_UINT32, &(hk_shape){.rank = 1, .dim = {64}});
+    return g->step;
+}
+
+hk_state *hk_graph_state(hk_graph *g, const char *name, hk_dtype dtype, const hk_shape *shape, const hk_tensor *initial)
+{
+    hk_state *s = hk_arena_new(g->arena, hk_state);
+    hk_value *v = s ? hk_graph_value(g, name, HK_VALUE_STATE, dtype, shape) : NULL;
+    if (!v || !push(g->arena, &g->states, &g->state_count, &g->state_capacity, s))
+        return no_memory(g);
+    *s = (hk_state){.name = v->name, .initial = initial, .first = v, .last = v};
+    v->state = s;
+    return s;
+}
+
+bool hk_graph_add_input(hk_graph *g, hk_value *v)
+{
+    return push(g->arena, &g->inputs, &g->input_count, &g->input_capacity, v) || no_memory(g);
+}
+
+bool hk_graph_add_output(hk_graph *g, hk_value *v)
+{
+    return push(g->arena, &g->outputs, &g->output_count, &g->output_capacity, v) || no_memory(g);
+}
+
+bool hk_node_want_outputs(hk_node *n, int32_t out_count)
+{
+    hk_graph *g = NULL;
+    for (int32_t i = 0; i < n->out_count && !g; i++)
+        g = n->out[i] ? n->out[i]->graph : NULL;
+    if (!g)
+        return false;
+    int32_t count = HK_MAX(out_count, n->out_count);
+    hk_value **out = hk_arena_array(g->arena, (size_t)count, sizeof *out);
+    if (!out)
+        return no_memory(g);
+    for (int32_t i = 0; i < count; i++) {
+        out[i] = i < n->out_count ? n->out[i] : NULL;
+        if (out[i] || i >= out_count)
+            continue;
+        const char *name = hk_arena_format(g->arena, "%s.%d", n->name, (int)i);
+        out[i] = name ? hk_graph_value(g, name, HK_VALUE_ACTIVATION, HK_DTYPE_NONE, NULL) : NULL;
+        if (!out[i])
+            return no_memory(g);
+        out[i]->producer = n;
+    }
+    n->out = out;
+    n->out_count = count;
+    return true;
+}
+
+bool hk_node_add_input(hk_node *n, hk_value *v)
+{
+    hk_value **in = hk_arena_array(v->graph->arena, (size_t)n->in_count + 1, sizeof *in);
+    if (!in)
+        return no_memory(v->graph);
+    if (n->in_count)
+        memcpy(in, n->in, (size_t)n->in_count * sizeof *in);
+    in[n->in_count++] = v;
+    n->in = in;
+    return true;
+}
+
+hk_node *hk_graph_node(hk_graph *g, const char *name, const char *type, const struct hk_op *op, void *attrs, hk_value *const *in,
+                       int32_t in_count, int32_t out_count)
+{
+    hk_node *n = hk_arena_new(g->arena, hk_node);
+    if (!n)
+        return no_memory(g);
+    *n = (hk_node){.type = hk_arena_string(g->arena, type), .op = op, .attrs = attrs, .id = (uint32_t)g->node_count};
+    n->name = name && *name ? hk_arena_string(g->arena, name) : hk_arena_format(g->arena, "%s_%zu", type, g->node_count);
+    n->in = hk_arena_array(g->arena, (size_t)HK_MAX(in_count, 1), sizeof *n->in);
+    n->out = hk_arena_array(g->arena, (size_t)HK_MAX(out_count, 1), sizeof *n->out);
+    if (!n->type || !n->name || !n->in || !n->out)
+        return no_memory(g);
+    for (int32_t i = 0; i < in_count; i++)
+        n->in[i] = in[i];
+    n->in_count = in_count;
+    n->out_count = out_count;
+    for (int32_t i = 0; i < out_count; i++) {
+        const char *out_name = hk_arena_format(g->arena, i ? "%s.%d" : "%s", n->name, (int)i);
+        n->out[i] = out_name ? hk_graph_value(g, out_name, HK_VALUE_ACTIVATION, HK_DTYPE_NONE, NULL) : NULL;
+        if (!n->out[i])
+            return no_memory(g);
+        n->out[i]->producer = n;
+    }
+    return push(g->arena, &g->nodes, &g->node_count, &g->node_capacity, n) ? n : no_memory(g);
+}
+
+/* ---- reading */
+
+hk_value *hk_graph_find(const hk_graph *g, const char *name)
+{
+    return hk_map_get(&g->names, name);
+}
+
+/* Calls visit for every value of g that node n uses, those captured by its bodies included. */
+typedef bool visit_use(void *user, hk_value *v, hk_node *n);
+
+static bool each_use(const hk_graph *g, hk_node *top, hk_node *n, visit_use *visit, void *user)
+{
+    for (int32_t i = 0; i < n->in_count; i++)
+        if (n->in[i] && n->in[i]->graph == g && !visit(user, n->in[i], top))
+            return false;
+    for (int32_t b = 0; b < n->body_count; b++) {
+        hk_graph *body = n->bodies[b];
+        for (size_t i = 0; i < body->node_count; i++)
+            if (!each_use(g, top, body->nodes[i], visit, user))
+                return false;
+        for (size_t i = 0; i < body->output_count; i++)
+            if (body->outputs[i]->graph == g && !visit(user, body->outputs[i], top))
+                return false;
+    }
+    return true;
+}
+
+static bool count_use(void *user, hk_value *v, hk_node *n)
+{
+    (void)n;
+    ((hk_uses *)user)->count[v->id]++;
+    return true;
+}
+
+/* A node that uses a value twice follows itself in that list, because nodes are visited in order. */
+static bool add_use(void *user, hk_value *v, hk_node *n)
+{
+    hk_uses *u = user;
+    uint32_t *count = &u->count[v->id];
+    if (!*count || u->users[v->id][*count - 1] != n)
+        u->users[v->id][(*count)++] = n;
+    return true;
+}
+
+hk_status hk_graph_uses(const hk_graph *g, hk_arena *arena, hk_uses *out)
+{
+    hk_uses u = {.users = hk_arena_array(arena, g->value_count + 1, sizeof *u.users),
+                 .count = hk_arena_array(arena, g->value_count + 1, sizeof *u.count),
+                 .is_output = hk_arena_array(arena, g->value_count + 1, sizeof *u.is_output)};
+    if (!u.users || !u.count || !u.is_output)
+        return hk_out_of_memory(g->ctx, "a graph's uses");
+    for (size_t i = 0; i < g->node_count; i++)
+        each_use(g, g->nodes[i], g->nodes[i], count_use, &u);
+    for (size_t i = 0; i < g->value_count; i++) {
+        if (u.count[i] && !(u.users[i] = hk_arena_array(arena, u.count[i], sizeof *u.users[i])))
+            return hk_out_of_memory(g->ctx, "a graph's uses");
+        u.count[i] = 0;
+    }
+    for (size_t i = 0; i < g->node_count; i++)
+        each_use(g, g->nodes[i], g->nodes[i], add_use, &u);
+    for (size_t i = 0; i < g->output_count; i++)
+        if (g->outputs[i]->graph == g)
+            u.is_output[g->outputs[i]->id] = true;
+    for (size_t i = 0; i < g->state_count; i++)
+        u.is_output[g->states[i]->last->id] = true;
+    *out = u;
+    return HK_OK;
+}
+
+/* ---- rewriting */
+
+static void replace_in_nodes(hk_graph *g, const hk_value *from, hk_value *to)
+{
+    for (size_t i = 0; i < g->node_count; i++) {
+        hk_node *n = g->nodes[i];
+        for (int32_t k = 0; k < n->in_count; k++)
+            if (n->in[k] == from)
+                n->in[k] = to;
+        for (int32_t b = 0; b < n->body_count; b++)
+            replace_in_nodes(n->bodies[b], from, to);
+    }
+    for (size_t i = 0; i < g->output_count; i++)
+        if (g->outputs[i] == from)
+            g->outputs[i] = to;
+}
+
+void hk_graph_replace(hk_graph *g, hk_value *from, hk_value *to)
+{
+    replace_in_nodes(g, from, to);
+    for (size_t i = 0; i < g->state_count; i++)
+        if (g->states[i]->last == from) {
+            g->states[i]->last = to;
+            to->state = g->states[i];
+        }
+}
+
+typedef struct sort {
+    const hk_graph *g;
+    bool ready;
+} sort;
+
+/* mark of a producer: 0 not placed yet, 1 placed. */
+static bool is_placed(void *user, hk_value *v, hk_node *n)
+{
+    (void)n;
+    if (v->producer && !v->producer->mark)
+        ((sort *)user)->ready = false;
+    return true;
+}
+
+/* A worklist of waiting counts would be linear; graphs come nearly sorted, so repeated stable sweeps are too, and the
+ * sweep count is bounded by falling back to the cycle error when a sweep places nothing. */
+hk_status hk_graph_sort(hk_graph *g)
+{
+    for (size_t i = 0; i < g->node_count; i++)
+        g->nodes[i]->mark = 0;
+    hk_node **sorted = hk_arena_array(g->arena, g->node_count + 1, sizeof *sorted);
+    if (!sorted)
+        return hk_out_of_memory(g->ctx, "a graph");
+    size_t done = 0;
+    while (done < g->node_count) {
+        size_t before = done;
+        hk_node *waiting = NULL;
+        for (size_t i = 0; i < g->node_count; i++) {
+            hk_node *n = g->nodes[i];
+            sort s = {g, true};
+            if (n->mark)
+                continue;
+            each_use(g, n, n, is_placed, &s);
+            if (s.ready) {
+                n->mark = 1;
+                sorted[done++] = n;
+            } else if (!waiting) {
+                waiting = n;
+            }
+        }
+        if (done == before)
+            return hk_fail(g->ctx, HK_STATUS_INVALID, "node '%s' (%s) lies on a cycle: its inputs depend on its outputs",
+                           waiting->name, waiting->type);
+    }
+    for (size_t i = 0; i < done; i++) {
+        g->nodes[i] = sorted[i];
+        g->nodes[i]->id = (uint32_t)i;
+    }
+    return HK_OK;
+}
+
+static bool need_producer(void *user, hk_value *v, hk_node *n)
+{
+    (void)user;
+    (void)n;
+    if (v->producer)
+        v->producer->mark = 1;
+    return true;
+}
+
+/* graph.h must not know ops/: a node that is kept for its effect says so by defining a state's last version. */
+hk_status hk_graph_prune(hk_graph *g)
+{
+    HK_TRY(hk_graph_sort(g));
+    for (size_t i = 0; i < g->node_count; i++)
+        g->nodes[i]->mark = 0;
+    for (size_t i = 0; i < g->output_count; i++)
+        need_producer(NULL, g->outputs[i], NULL);
+    for (size_t i = 0; i < g->state_count; i++)
+        need_producer(NULL, g->states[i]->last, NULL);
+    for (size_t i = g->node_count; i-- > 0;)
+        if (g->nodes[i]->mark)
+            each_use(g, g->nodes[i], g->nodes[i], need_producer, NULL);
+    size_t kept = 0;
+    for (size_t i = 0; i < g->node_count; i++) {
+        hk_node *n = g->nodes[i];
+        if (n->mark) {
+            n->id = (uint32_t)kept;
+            g->nodes[kept++] = n;
+            continue;
+        }
+        for (int32_t k = 0; k < n->out_count; k++)
+            if (n->out[k])
+                n->out[k]->producer = NULL;
+    }
+    g->node_count = kept;
+    return HK_OK;
+}
+
+/* ---- cloning. A copy has its source's id, so source and clone are walked side by side and the source, which may be a
+ * shared model, is not written. */
+
+typedef struct clone {
+    hk_graph *main;                  /* of the copies */
+    const hk_value **captured;       /* values around the source, in the order of the copies' extra inputs */
+    size_t captured_count, capacity;
+} clone;
+
+/* A value around the cloned graph becomes an input of the copy, or a constant where its contents are known. */
+static hk_value *capture(clone *c, const hk_value *v)
+{
+    hk_graph *g = c->main;
+    for (size_t i = 0; i < c->captured_count; i++)
+        if (c->captured[i] == v)
+            return g->inputs[g->input_count - c->captured_count + i];
+    bool constant = v->data && (v->kind == HK_VALUE_CONSTANT || v->kind == HK_VALUE_PARAMETER);
+    hk_value *copy = hk_graph_value(g, v->name, constant ? v->kind : HK_VALUE_INPUT, v->dtype, &v->shape);
+    if (!copy)
+        return NULL;
+    copy->data = constant ? v->data : NULL;
+    if (constant)
+        return copy;
+    if (!push(g->arena, &c->captured, &c->captured_count, &c->capacity, (void *)(uintptr_t)v) || !hk_graph_add_input(g, copy))
+        return no_memory(g);
+    return copy;
+}
+
+static hk_value *copy_of(clone *c, const hk_graph *from, const hk_graph *to, const hk_value *v)
+{
+    while (to && v->graph != from) {
+        from = from->outer;
+        to = to->outer;
+    }
+    return to ? to->values[v->id] : capture(c, v);
+}
+
+static hk_status clone_into(clone *c, const hk_graph *from, hk_graph *to);
+
+static hk_status clone_values(const hk_graph *from, hk_graph *to)
+{
+    to->values = hk_arena_array(to->arena, from->value_count + 1, sizeof *to->values);
+    to->value_capacity = from->value_count + 1;
+    if (!to->values)
+        return hk_out_of_memory(to->ctx, "a graph");
+    for (size_t i = 0; i < from->value_count; i++) {
+        hk_value *v = hk_arena_new(to->arena, hk_value);
+        if (!v || !hk_map_set(&to->names, from->values[i]->name, v))
+            return hk_out_of_memory(to->ctx, "a graph");
+        *v = *from->values[i];
+        v->graph = to;
+        v->producer = NULL;
+        v->state = NULL;
+        v->mark = NULL;
+        to->values[to->value_count++] = v;
+    }
+    return HK_OK;
+}
+
+static hk_status clone_node(clone *c, const hk_graph *from, hk_graph *to, const hk_node *source)
+{
+    hk_node *n = hk_arena_new(to->arena, hk_node);
+    if (!n || !push(to->arena, &to->nodes, &to->node_count, &to->node_capacity, n))
+        return hk_out_of_memory(to->ctx, "a graph");
+    *n = *source;
+    n->in = hk_arena_array(to->arena, (size_t)HK_MAX(n->in_count, 1), sizeof *n->in);
+    n->out = hk_arena_array(to->arena, (size_t)HK_MAX(n->out_count, 1), sizeof *n->out);
+    n->bodies = hk_arena_array(to->arena, (size_t)HK_MAX(n->body_count, 1), sizeof *n->bodies);
+    if (!n->in || !n->out || !n->bodies)
+        return hk_out_of_memory(to->ctx, "a graph");
+    for (int32_t i = 0; i < n->in_count; i++)
+        if (source->in[i] && !(n->in[i] = copy_of(c, from, to, source->in[i])))
+            return HK_STATUS_OUT_OF_MEMORY;
+    for (int32_t i = 0; i < n->out_count; i++)
+        if (source->out[i]) {
+            n->out[i] = to->values[source->out[i]->id];
+            n->out[i]->producer = n;
+        }
+    for (int32_t i = 0; i < n->body_count; i++) {
+        n->bodies[i] = hk_graph_body(to, source->bodies[i]->name);
+        if (!n->bodies[i])
+            return HK_STATUS_OUT_OF_MEMORY;
+        HK_TRY(clone_into(c, source->bodies[i], n->bodies[i]));
+    }
+    return HK_OK;
+}
+
+static hk_status clone_states(const hk_graph *from, hk_graph *to)
+{
+    for (size_t i = 0; i < from->state_count; i++) {
+        hk_state *s = hk_arena_new(to->arena, hk_state);
+        if (!s || !push(to->arena, &to->states, &to->state_count, &to->state_capacity, s))
+            return hk_out_of_memory(to->ctx, "a graph");
+        *s = *from->states[i];
+        s->first = to->values[s->first->id];
+        s->last = to->values[s->last->id];
+        for (size_t k = 0; k < from->value_count; k++)
+            if (from->values[k]->state == from->states[i])
+                to->values[k]->state = s;
+    }
+    return HK_OK;
+}
+
+static hk_status clone_into(clone *c, const hk_graph *from, hk_graph *to)
+{
+    HK_TRY(clone_values(from, to));
+    for (size_t i = 0; i < from->input_count; i++)
+        if (!hk_graph_add_input(to, to->values[from->inputs[i]->id]))
+            return HK_STATUS_OUT_OF_MEMORY;
+    for (size_t i = 0; i < from->node_count; i++)
+        HK_TRY(clone_node(c, from, to, from->nodes[i]));
+    for (size_t i = 0; i < from->output_count; i++) {
+        hk_value *v = copy_of(c, from, to, from->outputs[i]);
+        if (!v || !hk_graph_add_output(to, v))
+            return HK_STATUS_OUT_OF_MEMORY;
+    }
+    to->step = from->step ? to->values[from->step->id] : NULL;
+    return clone_states(from, to);
+}
+
+hk_status hk_graph_clone(const hk_graph *g, hk_graph **out)
+{
+    return hk_graph_clone_body(g, out, NULL, NULL);
+}
+
+hk_status hk_graph_clone_body(const hk_graph *body, hk_graph **out, const hk_value ***captured, size_t *captured_count)
+{
+    clone c = {0};
+    HK_TRY(hk_graph_create(body->ctx, body->name, &c.main));
+    hk_status st = clone_into(&c, body, c.main);
+    if (st != HK_OK) {
+        hk_graph_destroy(&c.main);
+        return st;
+    }
+    *out = c.main;
+    if (captured) {
+        *captured = c.captured;
+        *captured_count = c.captured_count;
+    }
+    return HK_OK;
+}

@@ -1,0 +1,60 @@
+/*
+ * Shapes, element types and contiguous host tensors. Unknown is a value: rank -1, or a dimension of -1.
+ */
+#ifndef HK_TENSOR_H
+#define HK_TENSOR_H
+
+#include "core/context.h"
+
+typedef struct hk_shape {
+    int32_t rank; /* -1: unknown */
+    int64_t dim[HK_MAX_RANK];
+} hk_shape;
+
+#define HK_SHAPE_UNKNOWN ((hk_shape){.rank = -1})
+#define HK_SCALAR ((hk_shape){.rank = 0})
+
+bool hk_shape_known(const hk_shape *s);                         /* rank and every dimension */
+int64_t hk_shape_count(const hk_shape *s);                      /* elements; -1 if unknown or above INT64_MAX */
+bool hk_shape_equal(const hk_shape *a, const hk_shape *b);      /* unknown equals unknown */
+void hk_shape_strides(const hk_shape *s, int64_t strides[HK_MAX_RANK]); /* row-major, elements */
+/* Elements in dimensions [from, to); the shape is known. */
+int64_t hk_shape_span(const hk_shape *s, int32_t from, int32_t to);
+/* numpy broadcasting of two shapes, unknown dimensions included; false if they do not fit. */
+bool hk_shape_broadcast(const hk_shape *a, const hk_shape *b, hk_shape *out);
+/* "[2,3,?]" into a caller's buffer, which it returns. */
+typedef struct hk_shape_text { char text[160]; } hk_shape_text;
+const char *hk_shape_print(const hk_shape *s, hk_shape_text *buffer);
+/* A negative axis counts from the end; -1 if it is outside [-rank, rank). */
+int32_t hk_axis(int64_t axis, int32_t rank);
+
+bool hk_dtype_is_float(hk_dtype t);
+bool hk_dtype_is_integer(hk_dtype t); /* bool is none */
+/* Bytes of an element on the device: bool and 8- and 16-bit integers are widened to 4. */
+size_t hk_dtype_device_bytes(hk_dtype t);
+
+float hk_half_to_float(uint16_t h);
+uint16_t hk_float_to_half(float f); /* round to nearest even, overflow to infinity */
+float hk_bfloat_to_float(uint16_t b);
+uint16_t hk_float_to_bfloat(float f);
+
+/* Host tensors inside the library are hk_tensor, always contiguous. Element access by linear index, any dtype;
+ * integers saturate when set from a double, bool is value != 0. */
+hk_shape hk_tensor_shape(const hk_tensor *t);
+int64_t hk_tensor_bytes(const hk_tensor *t);
+double hk_get_double(const hk_tensor *t, int64_t i);
+int64_t hk_get_int(const hk_tensor *t, int64_t i);
+void hk_set_double(hk_tensor *t, int64_t i, double x);
+void hk_set_int(hk_tensor *t, int64_t i, int64_t x);
+/* Allocates a zeroed contiguous tensor in the arena; NULL when out of memory or the count overflows. */
+hk_tensor *hk_tensor_new(hk_arena *arena, hk_dtype dtype, const hk_shape *shape);
+/* The same on the context's heap, with a release callback. */
+hk_status hk_tensor_create(hk_context *ctx, hk_dtype dtype, const hk_shape *shape, hk_tensor *out);
+/* Copies any strided tensor into contiguous memory of count * hk_dtype_bytes. */
+void hk_tensor_pack(const hk_tensor *t, void *out);
+
+/* Host layout ↔ device storage (widening, see hk_dtype_device_bytes), count elements. */
+void hk_widen(hk_dtype dtype, const void *host, void *device, int64_t count);
+void hk_narrow(hk_dtype dtype, const void *device, void *host, int64_t count);
+
+#endif

@@ -1,0 +1,395 @@
+/*
+ * Hillock: run, fine-tune and spike ONNX models on any Vulkan device.
+ *
+ * The contract, said once:
+ *
+ * Ownership  Every *_create, *_open and *_load hands over an object that its *_destroy (or _close) ends; destroy takes
+ *            the address of the pointer, accepts NULL in it, and sets it to NULL. A child keeps nothing alive: destroy
+ *            sessions and trainers before their device and model, devices and models before their context. Pointers
+ *            from getters are lent and live as long as the object.
+ * Errors     Every call that can fail returns hk_status; on failure its outputs are untouched and
+ *            hk_context_error() holds one sentence: what, where (node, tensor, file, byte), why, and what to do.
+ *            Nothing aborts, prints or exits.
+ * Threads    Different contexts may be used at once. The objects of one context belong to one thread at a time.
+ * Shapes     Row-major, dimensions outermost first, int64_t, at most HK_MAX_RANK of them. Images are NCHW.
+ *            A dimension of -1 is unknown until a session sees an input.
+ * Units      Sizes are in elements unless the name ends in _bytes; times are nanoseconds.
+ * Options    A struct that begins with its own size (`.size = sizeof options`); zero in any other field means its
+ *            default. NULL instead of the struct means all defaults.
+ */
+#ifndef HILLOCK_H
+#define HILLOCK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(_WIN32)
+#define HK_API
+#else
+#define HK_API __attribute__((visibility("default")))
+#endif
+
+#if defined(__GNUC__)
+#define HK_MUST_USE __attribute__((warn_unused_result))
+#define HK_PRINTF(f, a) __attribute__((format(printf, f, a)))
+#else
+#define HK_MUST_USE
+#define HK_PRINTF(f, a)
+#endif
+
+#define HK_VERSION_MAJOR 0
+#define HK_VERSION_MINOR 1
+#define HK_VERSION_PATCH 0
+
+/* "0.1.0"; the library's, which may differ from the header's HK_VERSION_*. */
+HK_API const char *hk_version(void);
+/* One line: version, compiler, build type, glslang that made the shaders. */
+HK_API const char *hk_build_info(void);
+
+/* ---------------------------------------------------------------- status */
+
+/* name, exit code of the command, sentence */
+#define HK_STATUS_MAP(X)                                                                                               \
+    X(OK, 0, "success")                                                                                                \
+    X(MISMATCH, 1, "the computation ran but its result differs from the reference")                                    \
+    X(USAGE, 64, "the call's arguments are wrong")                                                                     \
+    X(INVALID, 65, "the model or data file is malformed")                                                              \
+    X(UNSUPPORTED, 65, "the model needs something that is not supported")                                              \
+    X(NO_INPUT, 66, "an input file cannot be opened")                                                                  \
+    X(NO_DEVICE, 69, "no usable Vulkan device")                                                                        \
+    X(INTERNAL, 70, "an internal check failed; please report it")                                                      \
+    X(OUT_OF_MEMORY, 71, "out of host or device memory")                                                               \
+    X(CANNOT_CREATE, 73, "an output file cannot be created")                                                           \
+    X(IO, 74, "reading or writing a file failed")                                                                      \
+    X(DEVICE_LOST, 75, "the device was lost or did not answer in time")                                                \
+    X(CONFIG, 78, "an environment variable or configuration value is wrong")
+
+typedef enum hk_status {
+#define HK_X(name, exit_code, text) HK_STATUS_##name,
+    HK_STATUS_MAP(HK_X)
+#undef HK_X
+} hk_status;
+#define HK_OK HK_STATUS_OK
+
+/* "out of host or device memory", for any status. */
+HK_API const char *hk_status_text(hk_status st);
+/* The exit code by which the hillock command reports it (sysexits.h). */
+HK_API int hk_status_exit_code(hk_status st);
+
+/* ---------------------------------------------------------------- tensor */
+
+#define HK_MAX_RANK 8
+
+/* Numbers are ONNX's TensorProto.DataType. Text is the numpy name. */
+typedef enum hk_dtype {
+    HK_DTYPE_NONE = 0,
+    HK_FLOAT32 = 1,
+    HK_UINT8 = 2,
+    HK_INT8 = 3,
+    HK_UINT16 = 4,
+    HK_INT16 = 5,
+    HK_INT32 = 6,
+    HK_INT64 = 7,
+    HK_BOOL = 9,
+    HK_FLOAT16 = 10,
+    HK_FLOAT64 = 11,
+    HK_UINT32 = 12,
+    HK_UINT64 = 13,
+    HK_BFLOAT16 = 16,
+} hk_dtype;
+
+/* "float32"; "?" for a number that is none of the above. */
+HK_API const char *hk_dtype_name(hk_dtype t);
+/* Bytes of one element on the host (bool: 1); 0 for none. */
+HK_API size_t hk_dtype_bytes(hk_dtype t);
+
+/* A dense or strided array on the host. strides are in elements; all zero means row-major contiguous.
+ * release, when set, frees data (called by hk_tensor_release). */
+typedef struct hk_tensor {
+    void *data;
+    hk_dtype dtype;
+    int32_t rank;
+    int64_t shape[HK_MAX_RANK];
+    int64_t strides[HK_MAX_RANK];
+    void (*release)(struct hk_tensor *t);
+    void *user;
+} hk_tensor;
+
+/* Elements; -1 if it overflows or a dimension is negative. Rank 0 has one. */
+HK_API int64_t hk_tensor_count(const hk_tensor *t);
+/* Frees what the tensor owns and zeroes it. */
+HK_API void hk_tensor_release(hk_tensor *t);
+
+/* ---------------------------------------------------------------- context */
+
+typedef struct hk_context hk_context;
+
+typedef enum hk_log_level { HK_LOG_DEFAULT, HK_LOG_ERROR, HK_LOG_WARN, HK_LOG_INFO, HK_LOG_DEBUG } hk_log_level;
+
+typedef struct hk_allocator {
+    void *(*realloc)(void *user, void *pointer, size_t bytes); /* bytes 0 frees and returns NULL */
+    void *user;
+} hk_allocator;
+
+typedef struct hk_context_params {
+    size_t size;
+    void (*log)(void *user, hk_log_level level, const char *line); /* default: silent */
+    void *log_user;
+    hk_log_level log_level; /* default: HK_LOG_WARN */
+    hk_allocator allocator; /* default: the C library's */
+} hk_context_params;
+
+HK_API HK_MUST_USE hk_status hk_context_create(const hk_context_params *params, hk_context **out);
+HK_API void hk_context_destroy(hk_context **ctx);
+/* The sentence of the last failure in this context, "" when there was none. */
+HK_API const char *hk_context_error(const hk_context *ctx);
+
+/* Reads .npy (versions 1-3, C or Fortran order, no objects) or an ONNX TensorProto .pb, told apart by content.
+ * The tensor owns its data. */
+HK_API HK_MUST_USE hk_status hk_tensor_load(hk_context *ctx, const char *path, hk_tensor *out);
+/* Writes .npy (version 1) or, if path ends in .pb, a TensorProto; atomically: temporary file, fsync, rename. */
+HK_API HK_MUST_USE hk_status hk_tensor_save(hk_context *ctx, const hk_tensor *t, const char *path);
+
+/* ---------------------------------------------------------------- device */
+
+typedef struct hk_device hk_device;
+
+/* name, label: what a device can do beyond the baseline. Each can be switched off with
+ * HILLOCK_CAPS=-name,-name; HILLOCK_CAPS=min switches all off and reports the specification's minimal limits. */
+#define HK_CAP_MAP(X)                                                                                                  \
+    X(FP16, "fp16")                       /* 16-bit float arithmetic in shaders */                                     \
+    X(STORAGE16, "storage16")             /* 16-bit values in buffers */                                               \
+    X(BF16, "bf16")                       /* bfloat16 matrices */                                                      \
+    X(INT64, "int64")                     /* 64-bit integers in shaders */                                             \
+    X(INT8_DOT, "int8dot")                /* integer dot product */                                                    \
+    X(SUBGROUP, "subgroup")               /* subgroup arithmetic, shuffle and ballot in compute */                     \
+    X(SUBGROUP_SIZE, "subgroup-size")     /* subgroup size can be required */                                          \
+    X(COOPMAT, "coopmat")                 /* VK_KHR_cooperative_matrix, fp16 operands and fp32 sums */                 \
+    X(COOPMAT2, "coopmat2")               /* VK_NV_cooperative_matrix2, workgroup scope */                             \
+    X(TIMESTAMPS, "timestamps")           /* timestamps on the compute queue */
+
+typedef enum hk_cap {
+#define HK_X(name, text) HK_CAP_##name,
+    HK_CAP_MAP(HK_X)
+#undef HK_X
+        HK_CAP_COUNT
+} hk_cap;
+
+typedef enum hk_device_type { HK_DEVICE_OTHER, HK_DEVICE_INTEGRATED, HK_DEVICE_DISCRETE, HK_DEVICE_VIRTUAL, HK_DEVICE_SOFTWARE } hk_device_type;
+
+typedef struct hk_device_info {
+    char name[256];
+    char driver[256]; /* driver name and its own version text */
+    char uuid[33];    /* lower-case hex */
+    hk_device_type type;
+    bool usable;      /* false: why says what lacks */
+    char why[160];
+    uint32_t caps;    /* bit (1 << HK_CAP_x) */
+    uint32_t subgroup_size;
+    uint32_t max_invocations; /* per workgroup */
+    uint32_t max_shared_bytes;
+    uint32_t max_grid; /* workgroups per dimension, the least of the three */
+    uint64_t memory_bytes;
+    uint64_t max_allocation_bytes;
+} hk_device_info;
+
+typedef struct hk_device_params {
+    size_t size;
+    const char *select;    /* index, part of the name, or UUID; default: HILLOCK_DEVICE, else the first discrete,
+                              integrated, virtual, software device in that order */
+    const char *cache_dir; /* pipeline cache; default: HILLOCK_CACHE_DIR, else the XDG cache folder; "" for none */
+    const char *caps;      /* as HILLOCK_CAPS, which it overrides */
+    const char *debug;     /* as HILLOCK_DEBUG, which it overrides: a list of check-plan, shuffle, poison, isolate,
+                              validate (the Khronos layer; any message fails the call during which it came) */
+    uint64_t max_memory_bytes; /* device memory this device may use; default: what the driver reports as budget */
+} hk_device_params;
+
+/* Lists devices: writes at most capacity entries and always the true number in *count. A machine without a Vulkan
+ * loader or driver has 0 and HK_OK. */
+HK_API HK_MUST_USE hk_status hk_device_list(hk_context *ctx, hk_device_info *infos, size_t capacity, size_t *count);
+HK_API HK_MUST_USE hk_status hk_device_open(hk_context *ctx, const hk_device_params *params, hk_device **out);
+HK_API const hk_device_info *hk_device_get_info(const hk_device *dev);
+HK_API void hk_device_close(hk_device **dev);
+
+typedef struct hk_device_stats {
+    uint64_t pipelines_created;  /* since the device was opened */
+    uint64_t pipelines_compiled; /* of those, not found in the disk cache */
+    uint64_t submits;
+    uint64_t memory_bytes;      /* allocated now */
+    uint64_t peak_memory_bytes; /* the most at once */
+} hk_device_stats;
+HK_API void hk_device_get_stats(const hk_device *dev, hk_device_stats *out);
+
+/* ---------------------------------------------------------------- model */
+
+typedef struct hk_model hk_model;
+
+typedef struct hk_value_info {
+    const char *name;
+    hk_dtype dtype;
+    int32_t rank; /* -1: unknown */
+    int64_t shape[HK_MAX_RANK];
+    const char *dim_names[HK_MAX_RANK]; /* "batch" where a dimension has a name, else NULL */
+} hk_value_info;
+
+typedef struct hk_problem {
+    const char *node; /* its name, or "#12" when it has none */
+    const char *op;
+    const char *reason;
+} hk_problem;
+
+typedef struct hk_model_info {
+    const char *producer; /* "pytorch 2.11.0" */
+    const char *graph_name;
+    int64_t ir_version;
+    int64_t opset; /* of the default domain */
+    size_t nodes;
+    size_t parameters;      /* float initializers that are weights, by operand role */
+    int64_t parameter_count; /* elements in them */
+} hk_model_info;
+
+typedef struct hk_model_params {
+    size_t size;
+    bool no_external_data;     /* refuse tensors stored in other files */
+    uint64_t max_file_bytes;   /* default: 2 GiB - 1 */
+    uint64_t max_folded_bytes; /* default: 64 MiB */
+} hk_model_params;
+
+/* Loads an ONNX file. The file stays mapped as long as the model lives. A model with unsupported operators loads:
+ * hk_model_problems lists them all, and sessions refuse it. */
+HK_API HK_MUST_USE hk_status hk_model_load(hk_context *ctx, const char *path, const hk_model_params *params, hk_model **out);
+/* The same from memory, which is copied; external data is refused. */
+HK_API HK_MUST_USE hk_status hk_model_load_memory(hk_context *ctx, const void *data, size_t bytes, const hk_model_params *params,
+                                                  hk_model **out);
+HK_API HK_MUST_USE hk_status hk_model_save(hk_model *m, const char *path);
+HK_API void hk_model_destroy(hk_model **m);
+HK_API void hk_model_get_info(const hk_model *m, hk_model_info *out);
+HK_API const hk_value_info *hk_model_inputs(const hk_model *m, size_t *count);
+HK_API const hk_value_info *hk_model_outputs(const hk_model *m, size_t *count);
+/* Trainable tensors: float initializers in a weight, bias, scale or slope role. */
+HK_API const hk_value_info *hk_model_parameters(const hk_model *m, size_t *count);
+/* Everything that keeps the model from running; *count 0: it runs. */
+HK_API const hk_problem *hk_model_problems(const hk_model *m, size_t *count);
+/* Operators with their number of nodes, sorted by name. */
+typedef struct hk_op_count {
+    const char *op;
+    size_t nodes;
+} hk_op_count;
+HK_API const hk_op_count *hk_model_ops(const hk_model *m, size_t *count);
+
+/* ---------------------------------------------------------------- session */
+
+typedef struct hk_session hk_session;
+
+typedef enum hk_precision {
+    HK_PRECISION_DEFAULT, /* strict */
+    HK_PRECISION_STRICT,  /* fp32 operands, fp32 fused multiply-add */
+    HK_PRECISION_HIGH,    /* fp32 operands split for matrix units; strict where the device has none */
+    HK_PRECISION_FAST,    /* 16-bit operands, fp32 sums, on matrix units; strict where the device has none */
+} hk_precision;
+
+typedef struct hk_session_params {
+    size_t size;
+    hk_precision precision;
+    bool profile;        /* timestamps around every dispatch; runs are slower and never pipelined */
+    uint64_t seed;       /* of Dropout and random operators */
+    uint32_t max_plans;  /* plans kept, one per set of input shapes; default: 8 */
+    bool no_fusion;      /* switch the fusion passes off: results agree within rounding */
+} hk_session_params;
+
+/* The model must outlive the session and is not changed by it. */
+HK_API HK_MUST_USE hk_status hk_session_create(hk_device *dev, const hk_model *m, const hk_session_params *params, hk_session **out);
+/* Frees device memory after the last submitted run has ended. */
+HK_API void hk_session_destroy(hk_session **s);
+/* Copies an input's elements in; shape and dtype must fit the model's. May be called while a run is under way. */
+HK_API HK_MUST_USE hk_status hk_session_write(hk_session *s, const char *input, const hk_tensor *t);
+/* submit + wait. */
+HK_API HK_MUST_USE hk_status hk_session_run(hk_session *s);
+/* Starts a run with the inputs written last; at most 2 are in flight, a third waits for the first. */
+HK_API HK_MUST_USE hk_status hk_session_submit(hk_session *s, uint64_t *ticket);
+HK_API HK_MUST_USE hk_status hk_session_wait(hk_session *s, uint64_t ticket);
+/* An output of the last waited run. If out->data is NULL it is allocated (release it), else it must be contiguous and
+ * large enough as out->dtype and out->shape say; shape and dtype are then checked. */
+HK_API HK_MUST_USE hk_status hk_session_read(hk_session *s, const char *output, hk_tensor *out);
+/* Every state back to its declared initial value. */
+HK_API HK_MUST_USE hk_status hk_session_reset(hk_session *s);
+
+typedef struct hk_plan_row {
+    const char *node;    /* node name; fused nodes joined by '+' */
+    const char *op;      /* operator type */
+    const char *where;   /* "device", "host", or "view" (no work at all) */
+    const char *kernel;  /* kernel variant, "" on the host */
+    uint32_t group;      /* barrier group: equal numbers run side by side */
+    uint64_t ns;         /* device time of the last profiled run, 0 when not profiled */
+    uint64_t bytes;      /* operand bytes read + written */
+    double flops;
+} hk_plan_row;
+
+typedef struct hk_plan_info {
+    const hk_plan_row *rows;
+    size_t row_count;
+    size_t dispatches;
+    size_t groups;   /* barrier groups */
+    size_t segments; /* device recordings and host steps of one run */
+    uint64_t activation_bytes; /* arena size */
+    uint64_t live_bytes;       /* largest sum of simultaneously live bytes: the arena's lower bound */
+    uint64_t weight_bytes;
+    uint64_t device_ns; /* of the last profiled run */
+} hk_plan_info;
+
+/* The plan of the last run (of the last submitted shapes). */
+HK_API HK_MUST_USE hk_status hk_session_get_plan(hk_session *s, hk_plan_info *out);
+
+/* ---------------------------------------------------------------- trainer */
+
+typedef struct hk_trainer hk_trainer;
+
+typedef enum hk_loss { HK_LOSS_DEFAULT, HK_LOSS_CROSS_ENTROPY } hk_loss;
+
+typedef struct hk_trainer_params {
+    size_t size;
+    hk_loss loss;          /* default: cross entropy of the first output (logits (N,C)) with int64 labels (N) */
+    const char *output;    /* the logits; default: the first output */
+    float lr;              /* AdamW, as torch.optim.AdamW; default: 1e-3 */
+    float beta1, beta2;    /* default: 0.9, 0.999 */
+    float eps;             /* default: 1e-8 */
+    float weight_decay;    /* default: 0.01; negative: 0 */
+    uint32_t accumulate;   /* micro-batches per update, losses averaged; default: 1 */
+    uint64_t seed;         /* of Dropout */
+    bool freeze_bn;        /* BatchNormalization uses its running statistics instead of the batch's */
+    hk_precision precision;
+    bool profile;
+} hk_trainer_params;
+
+/* Plans forward + loss + backward + AdamW as one recording. Parameters start as the model's. */
+HK_API HK_MUST_USE hk_status hk_trainer_create(hk_device *dev, const hk_model *m, const hk_trainer_params *params, hk_trainer **out);
+HK_API void hk_trainer_destroy(hk_trainer **t);
+/* One micro-batch; the accumulate-th one updates the weights. inputs are in the model's order; labels int64 or int32 (N).
+ * loss, when not NULL, receives this micro-batch's mean loss and makes the call wait. */
+HK_API HK_MUST_USE hk_status hk_trainer_step(hk_trainer *t, const hk_tensor *inputs, size_t input_count, const hk_tensor *labels,
+                                             float *loss);
+/* The same without waiting, 2 in flight; wait gives the loss of that ticket if it is the latest or the one before. */
+HK_API HK_MUST_USE hk_status hk_trainer_submit(hk_trainer *t, const hk_tensor *inputs, size_t input_count, const hk_tensor *labels,
+                                               uint64_t *ticket);
+HK_API HK_MUST_USE hk_status hk_trainer_wait(hk_trainer *t, uint64_t ticket, float *loss);
+HK_API HK_MUST_USE hk_status hk_trainer_set_lr(hk_trainer *t, float lr);
+/* Waits, then copies a parameter (or state such as running statistics) by its ONNX name, or its last gradient. */
+HK_API HK_MUST_USE hk_status hk_trainer_read_parameter(hk_trainer *t, const char *name, hk_tensor *out);
+HK_API HK_MUST_USE hk_status hk_trainer_read_gradient(hk_trainer *t, const char *name, hk_tensor *out);
+HK_API HK_MUST_USE hk_status hk_trainer_write_parameter(hk_trainer *t, const char *name, const hk_tensor *value);
+/* One safetensors file with weights, moments, statistics, step and seed; atomic. load needs the same model and options. */
+HK_API HK_MUST_USE hk_status hk_trainer_save(hk_trainer *t, const char *path);
+HK_API HK_MUST_USE hk_status hk_trainer_load(hk_trainer *t, const char *path);
+/* Writes the ONNX file the model was loaded from with the trained weights in place of the old. */
+HK_API HK_MUST_USE hk_status hk_trainer_export(hk_trainer *t, const char *path);
+HK_API HK_MUST_USE hk_status hk_trainer_get_plan(hk_trainer *t, hk_plan_info *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

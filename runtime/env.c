@@ -1,0 +1,305 @@
+/* What the plans of a session share: weights, states, the activation arena. */
+#include "runtime/env.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static size_t count_tensors(const hk_graph *g)
+{
+    size_t count = g->value_count;
+    for (size_t i = 0; i < g->node_count; i++)
+        for (int32_t b = 0; b < g->nodes[i]->body_count; b++)
+            count += count_tensors(g->nodes[i]->bodies[b]);
+    return count;
+}
+
+static void collect_tensors(hk_env *env, const hk_graph *g)
+{
+    for (size_t i = 0; i < g->value_count; i++)
+        if (g->values[i]->data)
+            env->base[env->base_count++] = g->values[i]->data;
+    for (size_t i = 0; i < g->node_count; i++)
+        for (int32_t b = 0; b < g->nodes[i]->body_count; b++)
+            collect_tensors(env, g->nodes[i]->bodies[b]);
+}
+
+static int by_address(const void *a, const void *b)
+{
+    uintptr_t x = (uintptr_t)*(const hk_tensor *const *)a, y = (uintptr_t)*(const hk_tensor *const *)b;
+    return (x > y) - (x < y);
+}
+
+hk_status hk_env_create(hk_gpu *gpu, const hk_graph *base, hk_env **out)
+{
+    hk_context *ctx = hk_gpu_context(gpu);
+    hk_arena *arena = hk_arena_create(ctx);
+    hk_env *env = arena ? hk_arena_new(arena, hk_env) : NULL;
+    if (env)
+        env->base = hk_arena_array(arena, count_tensors(base) + 1, sizeof *env->base);
+    if (!env || !env->base) {
+        hk_arena_destroy(&arena);
+        return hk_out_of_memory(ctx, "a session");
+    }
+    env->ctx = ctx;
+    env->gpu = gpu;
+    env->arena = arena;
+    collect_tensors(env, base);
+    qsort(env->base, env->base_count, sizeof *env->base, by_address);
+    *out = env;
+    return HK_OK;
+}
+
+void hk_env_destroy(hk_env **env)
+{
+    hk_env *e = *env;
+    if (!e)
+        return;
+    *env = NULL;
+    if (e->last_ticket && hk_gpu_wait(e->gpu, e->last_ticket) != HK_OK)
+        hk_log(e->ctx, HK_LOG_WARN, "the device did not finish before its session ended: %s", hk_context_error(e->ctx));
+    for (size_t i = 0; i < HK_MAX_BANKS; i++)
+        hk_gpu_buffer_destroy(e->gpu, &e->activations[i]);
+    hk_store_finish(e->gpu, &e->weights);
+    hk_store_finish(e->gpu, &e->state_store);
+    hk_arena *arena = e->arena;
+    hk_arena_destroy(&arena);
+}
+
+void hk_store_finish(hk_gpu *gpu, hk_store *store)
+{
+    for (size_t i = 0; i < store->buffer_count; i++)
+        hk_gpu_buffer_destroy(gpu, &store->buffers[i]);
+    store->buffer_count = 0;
+}
+
+static hk_status add_buffer(hk_env *env, hk_arena *arena, hk_store *store, uint64_t bytes, const char *purpose, hk_gpu_buffer **out)
+{
+    if (store->buffer_count == store->buffer_capacity &&
+        !hk_arena_grow(arena, (void **)&store->buffers, store->buffer_count, &store->buffer_capacity, sizeof *store->buffers))
+        return hk_out_of_memory(env->ctx, purpose);
+    HK_TRY(hk_gpu_buffer_create(env->gpu, HK_GPU_DEVICE, bytes, purpose, out));
+    store->buffers[store->buffer_count++] = *out;
+    store->bytes += bytes;
+    return HK_OK;
+}
+
+/* ---- storages that get their memory here: packed into as few buffers as the device's largest allocation allows */
+
+static uint64_t padded(uint64_t bytes)
+{
+    return (HK_MAX(bytes, (uint64_t)1) + HK_ALIGNMENT - 1) / HK_ALIGNMENT * HK_ALIGNMENT;
+}
+
+/* Fills stored[i].buffer and .offset for count entries whose .bytes are set. */
+static hk_status allocate(hk_env *env, hk_arena *arena, hk_store *store, hk_stored **stored, size_t count, const char *purpose)
+{
+    uint64_t limit = hk_gpu_info(env->gpu)->max_allocation_bytes;
+    for (size_t i = 0; i < count;) {
+        uint64_t bytes = padded(stored[i]->bytes);
+        size_t end = i + 1;
+        while (end < count && bytes + padded(stored[end]->bytes) <= limit)
+            bytes += padded(stored[end++]->bytes);
+        hk_gpu_buffer *buffer = NULL;
+        HK_TRY(add_buffer(env, arena, store, bytes, purpose, &buffer));
+        uint64_t offset = 0;
+        for (; i < end; i++) {
+            stored[i]->buffer = buffer;
+            stored[i]->offset = offset;
+            offset += padded(stored[i]->bytes);
+        }
+    }
+    return HK_OK;
+}
+
+static hk_status upload_tensor(hk_env *env, const hk_stored *to, const hk_tensor *t)
+{
+    int64_t count = hk_tensor_count(t);
+    uint64_t bytes = (uint64_t)count * hk_dtype_device_bytes(t->dtype);
+    if (!bytes)
+        return HK_OK;
+    if (hk_dtype_device_bytes(t->dtype) == hk_dtype_bytes(t->dtype))
+        return hk_gpu_upload(env->gpu, to->buffer, to->offset, t->data, bytes);
+    void *wide = hk_alloc(env->ctx, bytes);
+    if (!wide)
+        return hk_out_of_memory(env->ctx, "an upload");
+    hk_widen(t->dtype, t->data, wide, count);
+    hk_status st = hk_gpu_upload(env->gpu, to->buffer, to->offset, wide, bytes);
+    hk_free(env->ctx, wide);
+    return st;
+}
+
+/* ---- weights */
+
+static size_t weight_place(const hk_store *store, const hk_tensor *t)
+{
+    size_t low = 0, high = store->count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if ((uintptr_t)store->weights[middle].tensor < (uintptr_t)t)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+const hk_stored *hk_store_find(const hk_store *store, const hk_tensor *t)
+{
+    size_t at = weight_place(store, t);
+    return at < store->count && store->weights[at].tensor == t ? &store->weights[at].stored : NULL;
+}
+
+static hk_status add_weight(hk_env *env, hk_arena *arena, hk_store *store, const hk_tensor *t, uint64_t bytes)
+{
+    size_t at = weight_place(store, t);
+    if (at < store->count && store->weights[at].tensor == t)
+        return HK_OK;
+    if (store->count == store->capacity &&
+        !hk_arena_grow(arena, (void **)&store->weights, store->count, &store->capacity, sizeof *store->weights))
+        return hk_out_of_memory(env->ctx, "weights");
+    memmove(&store->weights[at + 1], &store->weights[at], (store->count - at) * sizeof *store->weights);
+    store->weights[at] = (hk_weight){.tensor = t, .stored = {.bytes = bytes}};
+    store->count++;
+    return HK_OK;
+}
+
+static hk_status upload_new(hk_env *env, hk_arena *arena, hk_store *store)
+{
+    hk_stored **fresh = hk_alloc_array(env->ctx, store->count + 1, sizeof(hk_stored *));
+    if (!fresh)
+        return hk_out_of_memory(env->ctx, "weights");
+    size_t count = 0;
+    for (size_t i = 0; i < store->count; i++)
+        if (!store->weights[i].stored.buffer)
+            fresh[count++] = &store->weights[i].stored;
+    hk_status st = allocate(env, arena, store, fresh, count, "weights");
+    for (size_t i = 0, k = 0; i < store->count && st == HK_OK && k < count; i++)
+        if (&store->weights[i].stored == fresh[k]) {
+            k++;
+            st = upload_tensor(env, &store->weights[i].stored, store->weights[i].tensor);
+        }
+    hk_free(env->ctx, fresh);
+    return st;
+}
+
+hk_status hk_env_add_weights(hk_env *env, const hk_plan *p, hk_store *own)
+{
+    for (size_t i = 0; i < p->storage_count; i++) {
+        const hk_storage *s = &p->storages[i];
+        const hk_tensor *t = s->root->data;
+        if (s->region != HK_REGION_WEIGHTS || !t || !(s->used || s->pinned))
+            continue;
+        bool shared = env->base_count && bsearch(&t, env->base, env->base_count, sizeof *env->base, by_address);
+        HK_TRY(add_weight(env, shared ? env->arena : p->arena, shared ? &env->weights : own, t, s->used_bytes));
+    }
+    HK_TRY(upload_new(env, env->arena, &env->weights));
+    return upload_new(env, p->arena, own);
+}
+
+/* ---- states */
+
+static hk_named_state *find_state(const hk_env *env, const char *name)
+{
+    for (size_t i = 0; i < env->state_count; i++)
+        if (!strcmp(env->states[i].name, name))
+            return &env->states[i];
+    return NULL;
+}
+
+const hk_stored *hk_env_state(const hk_env *env, const char *name)
+{
+    const hk_named_state *s = find_state(env, name);
+    return s ? &s->stored : NULL;
+}
+
+static hk_status reset_state(hk_env *env, const hk_named_state *s)
+{
+    if (s->initial)
+        return upload_tensor(env, &s->stored, s->initial);
+    void *zeros = hk_alloc(env->ctx, (size_t)HK_MAX(s->stored.bytes, (uint64_t)1));
+    if (!zeros)
+        return hk_out_of_memory(env->ctx, "a state");
+    hk_status st = s->stored.bytes ? hk_gpu_upload(env->gpu, s->stored.buffer, s->stored.offset, zeros, s->stored.bytes) : HK_OK;
+    hk_free(env->ctx, zeros);
+    return st;
+}
+
+hk_status hk_env_add_states(hk_env *env, const hk_graph *g)
+{
+    for (size_t i = 0; i < g->state_count; i++) {
+        const hk_state *s = g->states[i];
+        hk_named_state *known = find_state(env, s->name);
+        if (known && !hk_shape_equal(&known->shape, &s->first->shape)) {
+            hk_shape_text a, b;
+            return hk_fail(env->ctx, HK_STATUS_INVALID, "state '%s' has shape %s from earlier runs, this run needs %s: reset first",
+                           s->name, hk_shape_print(&known->shape, &a), hk_shape_print(&s->first->shape, &b));
+        }
+        if (known)
+            continue;
+        if (env->state_count == env->state_capacity &&
+            !hk_arena_grow(env->arena, (void **)&env->states, env->state_count, &env->state_capacity, sizeof *env->states))
+            return hk_out_of_memory(env->ctx, "states");
+        hk_named_state *fresh = &env->states[env->state_count];
+        *fresh = (hk_named_state){.name = hk_arena_string(env->arena, s->name), .shape = s->first->shape,
+                                  .initial = s->initial, .stored = {.bytes = hk_value_bytes(s->first)}};
+        if (!fresh->name)
+            return hk_out_of_memory(env->ctx, "states");
+        hk_stored *list[] = {&fresh->stored};
+        HK_TRY(allocate(env, env->arena, &env->state_store, list, 1, "states"));
+        env->state_count++;
+        HK_TRY(reset_state(env, fresh));
+    }
+    return HK_OK;
+}
+
+hk_status hk_env_reset_states(hk_env *env)
+{
+    if (env->last_ticket)
+        HK_TRY(hk_gpu_wait(env->gpu, env->last_ticket));
+    for (size_t i = 0; i < env->state_count; i++)
+        HK_TRY(reset_state(env, &env->states[i]));
+    return HK_OK;
+}
+
+static hk_status state_range(const hk_env *env, const char *name, uint64_t offset, uint64_t bytes, const hk_stored **out)
+{
+    const hk_stored *s = hk_env_state(env, name);
+    if (!s)
+        return hk_fail(env->ctx, HK_STATUS_USAGE, "there is no state '%s'", name);
+    if (offset > s->bytes || bytes > s->bytes - offset)
+        return hk_fail(env->ctx, HK_STATUS_USAGE, "state '%s' has %llu bytes, %llu at %llu were asked for", name,
+                       (unsigned long long)s->bytes, (unsigned long long)bytes, (unsigned long long)offset);
+    *out = s;
+    return HK_OK;
+}
+
+hk_status hk_env_read_state(hk_env *env, const char *name, uint64_t offset_bytes, void *data, uint64_t bytes)
+{
+    const hk_stored *s = NULL;
+    HK_TRY(state_range(env, name, offset_bytes, bytes, &s));
+    return bytes ? hk_gpu_download(env->gpu, s->buffer, s->offset + offset_bytes, data, bytes) : HK_OK;
+}
+
+hk_status hk_env_write_state(hk_env *env, const char *name, uint64_t offset_bytes, const void *data, uint64_t bytes)
+{
+    const hk_stored *s = NULL;
+    HK_TRY(state_range(env, name, offset_bytes, bytes, &s));
+    return bytes ? hk_gpu_upload(env->gpu, s->buffer, s->offset + offset_bytes, data, bytes) : HK_OK;
+}
+
+/* ---- the activation arena grows to the largest plan's need; who recorded the old one records again */
+
+hk_status hk_env_reserve(hk_env *env, const hk_plan *p)
+{
+    for (uint32_t b = 0; b < p->activation_banks; b++) {
+        hk_gpu_buffer **bank = &env->activations[b];
+        if (*bank && hk_gpu_buffer_bytes(*bank) >= p->activation_bytes[b])
+            continue;
+        if (env->last_ticket)
+            HK_TRY(hk_gpu_wait(env->gpu, env->last_ticket));
+        hk_gpu_buffer_destroy(env->gpu, bank);
+        env->generation++;
+        HK_TRY(hk_gpu_buffer_create(env->gpu, HK_GPU_DEVICE, p->activation_bytes[b], "activations", bank));
+    }
+    return HK_OK;
+}

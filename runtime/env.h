@@ -1,0 +1,30 @@
+/*
+ * Inside of hk_env, for exec.c.
+ */
+#ifndef HK_ENV_H
+#define HK_ENV_H
+
+#include "runtime/exec.h"
+
+typedef struct hk_weight {
+    const hk_tensor *tensor;
+    hk_stored stored;
+} hk_weight;
+
+typedef struct hk_named_state {
+    const char *name;
+    hk_shape shape;
+    const hk_tensor *initial;
+    hk_stored stored;
+} hk_named_state;
+
+/* Uploads those of the plan's constants that are not there yet: the model's to the environment, the plan's own to own. */
+hk_status hk_env_add_weights(hk_env *env, const hk_plan *p, hk_store *own);
+const hk_stored *hk_store_find(const hk_store *store, const hk_tensor *t);
+void hk_store_finish(hk_gpu *gpu, hk_store *store);
+/* Makes and initialises the states that are not there yet; a known one must have the same shape. */
+hk_status hk_env_add_states(hk_env *env, const hk_graph *g);
+/* Makes the activation arena at least as large as the plan needs. */
+hk_status hk_env_reserve(hk_env *env, const hk_plan *p);
+
+#endif

@@ -1,0 +1,90 @@
+/*
+ * Execution: plans become recordings over real memory, replayed by one submit each.
+ *
+ * An hk_env is what the plans of one session or trainer share: the device, uploaded weights, states, and the activation
+ * arena, which is as large as its largest plan needs. An hk_exec is one plan, recorded.
+ *
+ * Each submit runs three recordings: a prologue (copy the inputs and the step block from an upload slot), the body, and
+ * an epilogue (copy the outputs to a readback slot). There are two slots, so two runs can be in flight; every recording
+ * begins with the full barrier.
+ */
+#ifndef HK_EXEC_H
+#define HK_EXEC_H
+
+#include "gpu/gpu.h"
+#include "ops/step.h"
+#include "runtime/plan.h"
+
+#define HK_SLOTS 2
+
+/* ---- what plans share */
+
+typedef struct hk_stored { /* a constant or state on the device */
+    hk_gpu_buffer *buffer;
+    uint64_t offset, bytes;
+} hk_stored;
+
+/* Constants on the device, by tensor address, and the buffers that hold them. */
+typedef struct hk_store {
+    struct hk_weight *weights; /* sorted by tensor address */
+    size_t count, capacity;
+    hk_gpu_buffer **buffers;
+    size_t buffer_count, buffer_capacity;
+    uint64_t bytes;
+} hk_store;
+
+typedef struct hk_env {
+    hk_context *ctx;
+    hk_gpu *gpu;
+    hk_arena *arena;
+    hk_precision precision;
+    bool profile;
+    hk_plan_fault fault; /* planted by tests */
+    hk_gpu_buffer *activations[HK_MAX_BANKS];
+    uint32_t generation; /* of the activation arena: recordings of an older one are stale */
+    const hk_tensor **base; /* the model's own tensors, sorted by address: these are shared, what a plan folds is its own */
+    size_t base_count;
+    hk_store weights;
+    struct hk_named_state *states;
+    size_t state_count, state_capacity;
+    hk_store state_store; /* its buffers alone are used */
+    uint64_t last_ticket;
+} hk_env;
+
+/* base outlives the environment. */
+hk_status hk_env_create(hk_gpu *gpu, const hk_graph *base, hk_env **out);
+void hk_env_destroy(hk_env **env); /* waits for the last submit */
+/* A state's place on the device; NULL if no plan has used a state of that name. */
+const hk_stored *hk_env_state(const hk_env *env, const char *name);
+/* Contents of a state, dense; the calls wait. count elements of dtype, device storage type. */
+hk_status hk_env_read_state(hk_env *env, const char *name, uint64_t offset_bytes, void *data, uint64_t bytes);
+hk_status hk_env_write_state(hk_env *env, const char *name, uint64_t offset_bytes, const void *data, uint64_t bytes);
+hk_status hk_env_reset_states(hk_env *env); /* all to their initial values */
+
+/* ---- one plan, recorded */
+
+typedef struct hk_exec hk_exec;
+
+/* Where an input's contents come from: a contiguous host tensor, or device memory that is already widened. */
+typedef struct hk_feed {
+    const hk_tensor *host;
+    const hk_gpu_buffer *buffer;
+    uint64_t offset;
+} hk_feed;
+
+/* Plans and records g, which it takes over (also on failure). Runs what is computed once. */
+hk_status hk_exec_create(hk_env *env, hk_graph *g, hk_exec **out);
+void hk_exec_destroy(hk_exec **e); /* waits for its last submit */
+const hk_plan *hk_exec_plan(const hk_exec *e);
+/* feeds in graph input order. Waits only if both slots are in flight. */
+hk_status hk_exec_submit(hk_exec *e, const hk_feed *feeds, const hk_step *step, uint64_t *ticket);
+hk_status hk_exec_wait(hk_exec *e, uint64_t ticket);
+/* Output i of the run with that ticket, which has been waited for and is one of the last two: copied to t, whose data
+ * has room (dtype and shape are the value's). */
+hk_status hk_exec_read(hk_exec *e, uint64_t ticket, size_t i, void *data);
+/* Where output i lies on the device until the next submit. */
+hk_feed hk_exec_output(const hk_exec *e, size_t i);
+/* Nanoseconds per record of the last profiled run, in plan order. */
+hk_status hk_exec_profile(hk_exec *e, uint64_t *ns);
+
+#endif
