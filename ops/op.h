@@ -149,6 +149,10 @@ const hk_op *hk_op_find(const char *domain, const char *type, int32_t opset, boo
 const hk_op *hk_op_at(size_t i);
 /* Decodes into a new struct in arena. Unknown attributes and wrong kinds fail with a sentence without node name. */
 hk_status hk_op_decode(hk_context *ctx, hk_arena *arena, const hk_op *op, const hk_attr_value *values, size_t count, void **attrs);
+/* The field of an attribute in a node's struct, by name; NULL if its op has none of that name. Passes read any op's
+ * attributes with it; to write, take a copy first: clones share the structs. */
+void *hk_node_attr(const hk_node *n, const char *name);
+hk_status hk_node_own_attrs(hk_graph *g, hk_node *n);
 /* Checks arity, then op->infer, then that every present output has a dtype. */
 hk_status hk_node_infer(hk_graph *g, hk_node *n);
 /* Checks that inputs are present, evaluates on the host. */

@@ -209,7 +209,12 @@ static hk_named_state *find_state(const hk_env *env, const char *name)
 const hk_stored *hk_env_state(const hk_env *env, const char *name)
 {
     const hk_named_state *s = find_state(env, name);
-    return s ? &s->stored : NULL;
+    return s && s->stored.buffer ? &s->stored : NULL;
+}
+
+const char *hk_env_state_name(const hk_env *env, size_t i)
+{
+    return env->states[i].name;
 }
 
 static hk_status reset_state(hk_env *env, const hk_named_state *s)
@@ -224,31 +229,65 @@ static hk_status reset_state(hk_env *env, const hk_named_state *s)
     return st;
 }
 
+static hk_named_state *new_state(hk_env *env, const char *name, uint64_t bytes)
+{
+    if (env->state_count == env->state_capacity &&
+        !hk_arena_grow(env->arena, (void **)&env->states, env->state_count, &env->state_capacity, sizeof *env->states))
+        return NULL;
+    const char *copy = hk_arena_string(env->arena, name);
+    if (!copy)
+        return NULL;
+    hk_named_state *s = &env->states[env->state_count++];
+    *s = (hk_named_state){.name = copy, .stored = {.bytes = bytes}};
+    return s;
+}
+
+static hk_status realise_state(hk_env *env, hk_named_state *s, const hk_state *declared)
+{
+    if (s->stored.bytes != hk_value_bytes(declared->first))
+        return hk_fail(env->ctx, HK_STATUS_INVALID, "state '%s' was restored with %llu bytes, the model needs %llu", s->name,
+                       (unsigned long long)s->stored.bytes, (unsigned long long)hk_value_bytes(declared->first));
+    s->shape = declared->first->shape;
+    s->initial = declared->initial;
+    hk_stored *list[] = {&s->stored};
+    HK_TRY(allocate(env, env->arena, &env->state_store, list, 1, "states"));
+    if (!s->restored)
+        return reset_state(env, s);
+    HK_TRY(hk_gpu_upload(env->gpu, s->stored.buffer, s->stored.offset, s->restored, s->stored.bytes));
+    s->restored = NULL;
+    return HK_OK;
+}
+
 hk_status hk_env_add_states(hk_env *env, const hk_graph *g)
 {
     for (size_t i = 0; i < g->state_count; i++) {
-        const hk_state *s = g->states[i];
-        hk_named_state *known = find_state(env, s->name);
-        if (known && !hk_shape_equal(&known->shape, &s->first->shape)) {
-            hk_shape_text a, b;
+        const hk_state *declared = g->states[i];
+        hk_named_state *s = find_state(env, declared->name);
+        hk_shape_text a, b;
+        if (s && s->stored.buffer && !hk_shape_equal(&s->shape, &declared->first->shape))
             return hk_fail(env->ctx, HK_STATUS_INVALID, "state '%s' has shape %s from earlier runs, this run needs %s: reset first",
-                           s->name, hk_shape_print(&known->shape, &a), hk_shape_print(&s->first->shape, &b));
-        }
-        if (known)
-            continue;
-        if (env->state_count == env->state_capacity &&
-            !hk_arena_grow(env->arena, (void **)&env->states, env->state_count, &env->state_capacity, sizeof *env->states))
+                           s->name, hk_shape_print(&s->shape, &a), hk_shape_print(&declared->first->shape, &b));
+        if (!s && !(s = new_state(env, declared->name, hk_value_bytes(declared->first))))
             return hk_out_of_memory(env->ctx, "states");
-        hk_named_state *fresh = &env->states[env->state_count];
-        *fresh = (hk_named_state){.name = hk_arena_string(env->arena, s->name), .shape = s->first->shape,
-                                  .initial = s->initial, .stored = {.bytes = hk_value_bytes(s->first)}};
-        if (!fresh->name)
-            return hk_out_of_memory(env->ctx, "states");
-        hk_stored *list[] = {&fresh->stored};
-        HK_TRY(allocate(env, env->arena, &env->state_store, list, 1, "states"));
-        env->state_count++;
-        HK_TRY(reset_state(env, fresh));
+        if (!s->stored.buffer)
+            HK_TRY(realise_state(env, s, declared));
     }
+    return HK_OK;
+}
+
+hk_status hk_env_restore_state(hk_env *env, const char *name, const void *data, uint64_t bytes)
+{
+    hk_named_state *s = find_state(env, name);
+    if (s && s->stored.buffer)
+        return hk_env_write_state(env, name, 0, data, bytes);
+    if (!s && !(s = new_state(env, name, bytes)))
+        return hk_out_of_memory(env->ctx, "states");
+    void *copy = hk_arena_alloc(env->arena, (size_t)HK_MAX(bytes, (uint64_t)1));
+    if (!copy)
+        return hk_out_of_memory(env->ctx, "states");
+    memcpy(copy, data, (size_t)bytes);
+    s->restored = copy;
+    s->stored.bytes = bytes;
     return HK_OK;
 }
 
@@ -256,8 +295,8 @@ hk_status hk_env_reset_states(hk_env *env)
 {
     if (env->last_ticket)
         HK_TRY(hk_gpu_wait(env->gpu, env->last_ticket));
-    for (size_t i = 0; i < env->state_count; i++)
-        HK_TRY(reset_state(env, &env->states[i]));
+    hk_store_finish(env->gpu, &env->state_store);
+    env->state_count = 0;
     return HK_OK;
 }
 

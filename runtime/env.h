@@ -15,7 +15,8 @@ typedef struct hk_named_state {
     const char *name;
     hk_shape shape;
     const hk_tensor *initial;
-    hk_stored stored;
+    const void *restored; /* contents to begin with, until the first plan makes the state; stored.bytes of them */
+    hk_stored stored;     /* no buffer until then */
 } hk_named_state;
 
 /* Uploads those of the plan's constants that are not there yet: the model's to the environment, the plan's own to own. */

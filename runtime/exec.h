@@ -59,7 +59,12 @@ const hk_stored *hk_env_state(const hk_env *env, const char *name);
 /* Contents of a state, dense; the calls wait. count elements of dtype, device storage type. */
 hk_status hk_env_read_state(hk_env *env, const char *name, uint64_t offset_bytes, void *data, uint64_t bytes);
 hk_status hk_env_write_state(hk_env *env, const char *name, uint64_t offset_bytes, const void *data, uint64_t bytes);
-hk_status hk_env_reset_states(hk_env *env); /* all to their initial values */
+/* Forgets all states, so that the next plan makes them with their initial contents, in whatever shape it needs. Plans
+ * made before must be gone. Waits. */
+hk_status hk_env_reset_states(hk_env *env);
+const char *hk_env_state_name(const hk_env *env, size_t i); /* i < env->state_count */
+/* Writes a state, also one that no plan has made yet: then it begins with these contents instead of its initial ones. */
+hk_status hk_env_restore_state(hk_env *env, const char *name, const void *data, uint64_t bytes);
 
 /* ---- one plan, recorded */
 

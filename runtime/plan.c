@@ -83,15 +83,17 @@ static bool has_slot(const planner *c, const hk_value *v)
 static hk_status place_inputs(planner *c, const hk_node *n)
 {
     hk_plan *p = c->p;
-    HK_TRY(own_storage(c, n->out[0]));
+    if (!has_slot(c, n->out[0])) /* else it is a state's next version, in place */
+        HK_TRY(own_storage(c, n->out[0]));
+    hk_slot whole = p->slots[n->out[0]->id];
     uint64_t element = hk_dtype_device_bytes(hk_value_storage(n->out[0]));
     for (int32_t i = 0; i < n->in_count; i++) {
         hk_value *v = n->in[i];
         int64_t offset = v && n->op->place_offset ? n->op->place_offset(n, i) : -1;
-        if (offset < 0 || !v->producer || v->kind != HK_VALUE_ACTIVATION || v->state || has_slot(c, v) || c->once[v->id] ||
+        if (offset < 0 || (uint64_t)offset * element % 16 != 0 || !v->producer || v->kind != HK_VALUE_ACTIVATION || v->state || has_slot(c, v) || c->once[v->id] ||
             hk_node_view_offset(v->producer) >= 0)
             continue;
-        p->slots[v->id] = (hk_slot){.storage = p->slots[n->out[0]->id].storage, .offset = (uint64_t)offset * element};
+        p->slots[v->id] = (hk_slot){.storage = whole.storage, .offset = whole.offset + (uint64_t)offset * element};
     }
     return HK_OK;
 }
@@ -104,7 +106,7 @@ static hk_status assign_storages(planner *c)
         if (!g->values[i]->producer && g->values[i]->kind != HK_VALUE_ACTIVATION && !has_slot(c, g->values[i]))
             HK_TRY(own_storage(c, g->values[i]));
     for (size_t i = g->node_count; i-- > 0;) /* the outermost Concat first */
-        if (g->nodes[i]->op->flags & HK_OP_PLACE && !has_slot(c, g->nodes[i]->out[0]) && !g->nodes[i]->out[0]->state)
+        if (g->nodes[i]->op->flags & HK_OP_PLACE)
             HK_TRY(place_inputs(c, g->nodes[i]));
     for (size_t i = 0; i < g->node_count; i++) {
         hk_node *n = c->order[i];

@@ -126,6 +126,22 @@ hk_status hk_op_decode(hk_context *ctx, hk_arena *arena, const hk_op *op, const 
     return HK_OK;
 }
 
+void *hk_node_attr(const hk_node *n, const char *name)
+{
+    const hk_attr *a = n->op ? find_attr(n->op, name) : NULL;
+    return a ? (char *)n->attrs + a->offset : NULL;
+}
+
+hk_status hk_node_own_attrs(hk_graph *g, hk_node *n)
+{
+    void *copy = hk_arena_alloc(g->arena, HK_MAX(n->op->attrs_bytes, 1u));
+    if (!copy)
+        return hk_out_of_memory(g->ctx, "a node's attributes");
+    memcpy(copy, n->attrs, n->op->attrs_bytes);
+    n->attrs = copy;
+    return HK_OK;
+}
+
 /* ---- inference */
 
 static hk_status fail_node(hk_context *ctx, const hk_node *n, hk_status st, const char *format, va_list args)

@@ -2,7 +2,7 @@
 #include "tests/support/device.h"
 
 #include "runtime/exec.h"
-#include "runtime/infer.h"
+#include "ops/infer.h"
 #include "runtime/objects.h"
 
 static hk_status run(hk_exec *e, const hk_graph *g, const hk_tensor *const *inputs, hk_tensor **outputs, hk_arena *arena)

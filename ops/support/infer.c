@@ -1,5 +1,5 @@
 /* Inference and constant folding. */
-#include "runtime/infer.h"
+#include "ops/infer.h"
 
 #include <string.h>
 

@@ -1,8 +1,8 @@
 /*
  * Shapes and host-known contents of a whole graph.
  */
-#ifndef HK_RUNTIME_INFER_H
-#define HK_RUNTIME_INFER_H
+#ifndef HK_INFER_H
+#define HK_INFER_H
 
 #include "ops/op.h"
 

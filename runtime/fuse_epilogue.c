@@ -1,0 +1,164 @@
+/* Conv, MatMul and Gemm take over what follows them: bias, residual sum, activation. */
+#include <math.h>
+#include <string.h>
+
+#include "ops/activation.h"
+#include "runtime/passes.h"
+
+typedef struct epilogue {
+    hk_graph *g;
+    hk_uses uses;
+    hk_node *base;     /* the Conv or Gemm */
+    hk_value *result;  /* what the fused node computes so far */
+    hk_value *bias, *residual;
+    hk_activation activation;
+    float a, b;
+    bool fused;
+} epilogue;
+
+static bool is_type(const hk_node *n, const char *type)
+{
+    return n->op && !n->domain && !strcmp(n->type, type);
+}
+
+/* The only user of the result so far, NULL if there are several or it is a graph output. */
+static hk_node *only_user(const epilogue *e)
+{
+    uint32_t id = e->result->id;
+    return id < e->g->value_count && e->uses.count[id] == 1 && !e->uses.is_output[id] ? e->uses.users[id][0] : NULL;
+}
+
+static float float_attr(const hk_node *n, const char *name, float otherwise)
+{
+    const float *f = hk_node_attr(n, name);
+    return f ? *f : otherwise;
+}
+
+static bool scalar_input(const hk_node *n, int32_t i, float otherwise, float *out)
+{
+    const hk_value *v = hk_in(n, i);
+    *out = otherwise;
+    if (!v)
+        return true;
+    if (!v->data || hk_tensor_count(v->data) != 1)
+        return false;
+    *out = (float)hk_get_double(v->data, 0);
+    return true;
+}
+
+static bool clip_bounds(const hk_node *n, float *low, float *high)
+{
+    if (hk_node_attr(n, "min")) {
+        *low = float_attr(n, "min", -INFINITY);
+        *high = float_attr(n, "max", INFINITY);
+        return true;
+    }
+    return scalar_input(n, 1, -INFINITY, low) && scalar_input(n, 2, INFINITY, high);
+}
+
+static bool take_activation(epilogue *e, const hk_node *n)
+{
+    const char *const *approximate = is_type(n, "Gelu") ? hk_node_attr(n, "approximate") : NULL;
+    if (is_type(n, "Relu"))
+        e->activation = HK_ACT_RELU;
+    else if (is_type(n, "Sigmoid"))
+        e->activation = HK_ACT_SIGMOID;
+    else if (is_type(n, "Tanh"))
+        e->activation = HK_ACT_TANH;
+    else if (is_type(n, "HardSwish"))
+        e->activation = HK_ACT_HARDSWISH;
+    else if (is_type(n, "Gelu"))
+        e->activation = approximate && *approximate && !strcmp(*approximate, "tanh") ? HK_ACT_GELU_TANH : HK_ACT_GELU_ERF;
+    else if (is_type(n, "LeakyRelu")) {
+        e->activation = HK_ACT_LEAKY_RELU;
+        e->a = float_attr(n, "alpha", 0.01f);
+    } else if (is_type(n, "HardSigmoid")) {
+        e->activation = HK_ACT_HARDSIGMOID;
+        e->a = float_attr(n, "alpha", 0.2f);
+        e->b = float_attr(n, "beta", 0.5f);
+    } else if (is_type(n, "Clip") && clip_bounds(n, &e->a, &e->b))
+        e->activation = HK_ACT_CLIP;
+    return e->activation != HK_ACT_NONE;
+}
+
+/* A vector along the last axis of a matrix product, [N] or [1,..,N]. */
+static bool is_row_bias(const hk_value *v, const hk_value *result)
+{
+    int32_t rank = result->shape.rank;
+    return v->shape.rank >= 1 && v->shape.rank <= rank && rank >= 1 &&
+           v->shape.dim[v->shape.rank - 1] == result->shape.dim[rank - 1] && hk_shape_count(&v->shape) == result->shape.dim[rank - 1];
+}
+
+/* Does v depend on the result? Then it cannot be an operand of the node that computes it. Nodes are sorted, so anything
+ * produced before the base node cannot. */
+static bool computed_before(const epilogue *e, const hk_value *v)
+{
+    return !v->producer || v->producer->id < e->base->id;
+}
+
+static bool take_add(epilogue *e, const hk_node *n)
+{
+    bool product = !is_type(e->base, "Conv") && !is_type(e->base, "hk.Conv");
+    if (!is_type(n, "Add") || n->in[0] == n->in[1])
+        return false;
+    hk_value *other = n->in[0] == e->result ? n->in[1] : n->in[0];
+    if (!computed_before(e, other) || other->dtype != e->result->dtype || !hk_shape_equal(&n->out[0]->shape, &e->result->shape))
+        return false;
+    if (product && !e->bias && !e->residual && is_row_bias(other, e->result)) {
+        e->bias = other;
+        return true;
+    }
+    if (e->residual || !hk_shape_equal(&other->shape, &e->result->shape))
+        return false;
+    e->residual = other;
+    return true;
+}
+
+static void collect(epilogue *e)
+{
+    for (hk_node *n = only_user(e); n && e->activation == HK_ACT_NONE; n = only_user(e)) {
+        if (!take_add(e, n) && !take_activation(e, n))
+            return;
+        e->result = n->out[0];
+        e->fused = true;
+    }
+}
+
+static hk_status rebuild(epilogue *e)
+{
+    bool conv = is_type(e->base, "Conv") || is_type(e->base, "hk.Conv");
+    hk_attr_value attrs[32];
+    size_t count = hk_copy_attrs(e->base, attrs, HK_COUNT(attrs) - 4);
+    attrs[count++] = (hk_attr_value)HK_SET_INT("activation", e->activation);
+    attrs[count++] = (hk_attr_value)HK_SET_FLOAT(conv ? "alpha" : "activation_a", e->a);
+    attrs[count++] = (hk_attr_value)HK_SET_FLOAT(conv ? "beta" : "activation_b", e->b);
+    attrs[count] = (hk_attr_value){0};
+    hk_value *in[4] = {e->base->in[0], e->base->in[1], e->bias, e->residual}, *out = NULL;
+    HK_TRY(hk_build(e->g, conv ? "hk.Conv" : "hk.Gemm", attrs, in, e->residual ? 4 : e->bias ? 3 : 2, &out, 1));
+    out->producer->name = e->result->producer->name;
+    hk_graph_replace(e->g, e->result, out);
+    return HK_OK;
+}
+
+hk_status hk_fuse_epilogues(hk_graph *g)
+{
+    HK_TRY(hk_graph_sort(g));
+    epilogue all = {.g = g};
+    HK_TRY(hk_graph_uses(g, g->arena, &all.uses));
+    size_t count = g->node_count;
+    for (size_t i = 0; i < count; i++) {
+        hk_node *n = g->nodes[i];
+        if (!is_type(n, "Conv") && !is_type(n, "MatMul") && !is_type(n, "Gemm"))
+            continue;
+        epilogue e = all;
+        e.base = n;
+        e.result = n->out[0];
+        e.bias = hk_in(n, 2);
+        if (n->out[0]->dtype != HK_FLOAT32)
+            continue;
+        collect(&e);
+        if (e.fused)
+            HK_TRY(rebuild(&e));
+    }
+    return hk_graph_prune(g);
+}

@@ -1,0 +1,159 @@
+/* Public model calls. */
+#include "runtime/model.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct hk_model {
+    hk_context *ctx;
+    hk_import_result *import;
+    hk_arena *arena;
+    hk_value_info *inputs, *outputs, *parameters;
+    size_t input_count, output_count, parameter_count;
+};
+
+const hk_graph *hk_model_graph(const hk_model *m)
+{
+    return m->import->graph;
+}
+
+const hk_import_result *hk_model_import(const hk_model *m)
+{
+    return m->import;
+}
+
+static void describe(hk_value_info *info, const hk_value *v)
+{
+    *info = (hk_value_info){.name = v->name, .dtype = v->dtype, .rank = v->shape.rank};
+    memcpy(info->shape, v->shape.dim, sizeof info->shape);
+    memcpy(info->dim_names, v->dim_names, sizeof info->dim_names);
+}
+
+static hk_value_info *describe_list(hk_arena *arena, hk_value *const *list, size_t count)
+{
+    hk_value_info *infos = hk_arena_array(arena, count + 1, sizeof *infos);
+    for (size_t i = 0; infos && i < count; i++)
+        describe(&infos[i], list[i]);
+    return infos;
+}
+
+static bool describe_parameters(hk_model *m)
+{
+    const hk_graph *g = m->import->graph;
+    for (size_t i = 0; i < g->value_count; i++)
+        m->parameter_count += g->values[i]->kind == HK_VALUE_PARAMETER;
+    m->parameters = hk_arena_array(m->arena, m->parameter_count + 1, sizeof *m->parameters);
+    size_t at = 0;
+    for (size_t i = 0; m->parameters && i < g->value_count; i++)
+        if (g->values[i]->kind == HK_VALUE_PARAMETER)
+            describe(&m->parameters[at++], g->values[i]);
+    return m->parameters != NULL;
+}
+
+static hk_status load(hk_context *ctx, const char *path, const void *data, size_t bytes, const hk_model_params *params, hk_model **out)
+{
+    hk_model *m = hk_alloc(ctx, sizeof *m);
+    if (!m)
+        return hk_out_of_memory(ctx, "a model");
+    m->ctx = ctx;
+    hk_status st = hk_import(ctx, path, data, bytes, params, &m->import);
+    m->arena = st == HK_OK ? hk_arena_create(ctx) : NULL;
+    if (st == HK_OK) {
+        const hk_graph *g = m->import->graph;
+        m->input_count = g->input_count;
+        m->output_count = g->output_count;
+        m->inputs = m->arena ? describe_list(m->arena, g->inputs, g->input_count) : NULL;
+        m->outputs = m->inputs ? describe_list(m->arena, g->outputs, g->output_count) : NULL;
+        if (!m->outputs || !describe_parameters(m))
+            st = hk_out_of_memory(ctx, "a model");
+    }
+    if (st == HK_OK)
+        *out = m;
+    else
+        hk_model_destroy(&m);
+    return st;
+}
+
+hk_status hk_model_load(hk_context *ctx, const char *path, const hk_model_params *params, hk_model **out)
+{
+    return load(ctx, path, NULL, 0, params, out);
+}
+
+hk_status hk_model_load_memory(hk_context *ctx, const void *data, size_t bytes, const hk_model_params *params, hk_model **out)
+{
+    return load(ctx, NULL, data, bytes, params, out);
+}
+
+hk_status hk_model_save(hk_model *m, const char *path)
+{
+    return hk_export_patched(m->import, NULL, 0, path);
+}
+
+void hk_model_destroy(hk_model **model)
+{
+    hk_model *m = *model;
+    if (!m)
+        return;
+    *model = NULL;
+    hk_import_destroy(&m->import);
+    hk_arena_destroy(&m->arena);
+    hk_free(m->ctx, m);
+}
+
+void hk_model_get_info(const hk_model *m, hk_model_info *out)
+{
+    const hk_import_result *r = m->import;
+    *out = (hk_model_info){.producer = r->producer ? r->producer : "", .graph_name = r->graph->name, .ir_version = r->ir_version,
+                           .opset = r->opset, .nodes = r->graph->node_count, .parameters = m->parameter_count};
+    for (size_t i = 0; i < m->parameter_count; i++) {
+        hk_shape shape = {.rank = m->parameters[i].rank};
+        memcpy(shape.dim, m->parameters[i].shape, sizeof shape.dim);
+        out->parameter_count += hk_shape_count(&shape);
+    }
+}
+
+const hk_value_info *hk_model_inputs(const hk_model *m, size_t *count)
+{
+    *count = m->input_count;
+    return m->inputs;
+}
+
+const hk_value_info *hk_model_outputs(const hk_model *m, size_t *count)
+{
+    *count = m->output_count;
+    return m->outputs;
+}
+
+const hk_value_info *hk_model_parameters(const hk_model *m, size_t *count)
+{
+    *count = m->parameter_count;
+    return m->parameters;
+}
+
+const hk_problem *hk_model_problems(const hk_model *m, size_t *count)
+{
+    *count = m->import->problem_count;
+    return m->import->problems;
+}
+
+const hk_op_count *hk_model_ops(const hk_model *m, size_t *count)
+{
+    *count = m->import->op_count;
+    return m->import->ops;
+}
+
+hk_status hk_model_check_runs(const hk_model *m)
+{
+    const hk_import_result *r = m->import;
+    if (!r->problem_count)
+        return HK_OK;
+    char text[700];
+    size_t used = 0;
+    for (size_t i = 0; i < r->problem_count && used < sizeof text - 1; i++) {
+        const hk_problem *p = &r->problems[i];
+        int n = snprintf(text + used, sizeof text - used, "%snode '%s' (%s): %s", i ? "; " : "", p->node, p->op, p->reason);
+        used = HK_MIN(used + (size_t)HK_MAX(n, 0), sizeof text - 1);
+    }
+    return hk_fail(m->ctx, HK_STATUS_UNSUPPORTED, "the model cannot run, %zu problem%s: %s", r->problem_count,
+                   r->problem_count == 1 ? "" : "s", text);
+}

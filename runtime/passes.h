@@ -1,0 +1,30 @@
+/*
+ * What happens to an inferred graph before it is planned: fusion, layout, precision. Each pass can be switched off, and
+ * results agree with it off.
+ */
+#ifndef HK_PASSES_H
+#define HK_PASSES_H
+
+#include "ops/op.h"
+
+typedef struct hk_pass_options {
+    const hk_device_info *device;
+    hk_precision precision;
+    bool fuse;      /* HK_FUSION passes */
+    bool inference; /* parameters never change: BatchNormalization may be folded into weights */
+} hk_pass_options;
+
+/* All of them, in order. user is a hk_pass_options. */
+hk_status hk_run_passes(hk_graph *g, void *user);
+
+/* A node's attributes as a list for hk_build, ended by a NULL name; returns how many. */
+size_t hk_copy_attrs(const hk_node *n, hk_attr_value *list, size_t capacity);
+
+/* Constant BatchNormalization after Conv into the convolution's weights and bias (inference only). */
+hk_status hk_fold_batchnorm(hk_graph *g);
+/* Bias, activation and residual sum into the store phase of Conv and Gemm. */
+hk_status hk_fuse_epilogues(hk_graph *g);
+/* BatchNormalization in training mode with the ReLU and 2x2 MaxPool behind it, and their gradients. */
+hk_status hk_fuse_batchnorm(hk_graph *g);
+
+#endif

@@ -1,0 +1,651 @@
+/* Stages: cutting a graph where the host must look, and keeping the plans. */
+#include "runtime/program.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "ops/control.h"
+#include "ops/infer.h"
+
+#define BOUND_MAX_COUNT 1024 /* elements of an operand that becomes part of a plan's key */
+
+struct hk_stage {
+    struct hk_stage *next; /* of its siblings, the most recently used first */
+    void *key;
+    size_t key_bytes;
+    hk_graph *graph; /* inferred, owned: what this stage and the rest do. NULL in a last stage: the exec has it */
+    hk_exec *exec;
+    hk_node **host_nodes; /* to run on the host when the recording has ended */
+    size_t host_count;
+    bool *deferred; /* by node id: left to the next stage */
+    bool *read;     /* by value id: the host wants the contents */
+    int32_t *output; /* by value id: which output of exec it is, -1: none */
+    struct hk_stage *children, *last_child;
+    hk_program **bodies; /* by host node: the program of a control node's body */
+};
+
+struct hk_program {
+    hk_env *env;
+    const hk_graph *graph;
+    hk_graph *owned; /* a control body's template */
+    const hk_value **captured; /* by a body's extra inputs */
+    size_t captured_count;
+    uint32_t max_plans;
+    hk_program_pass *pass;
+    void *user;
+    hk_stage *stages;
+    hk_stage *last;
+};
+
+/* ---- life */
+
+static void stage_destroy(hk_context *ctx, hk_stage *s)
+{
+    while (s) {
+        hk_stage *next = s->next;
+        stage_destroy(ctx, s->children);
+        hk_exec_destroy(&s->exec);
+        for (size_t i = 0; s->bodies && i < s->host_count; i++)
+            hk_program_destroy(&s->bodies[i]);
+        hk_graph_destroy(&s->graph);
+        hk_free(ctx, s->key);
+        hk_free(ctx, s);
+        s = next;
+    }
+}
+
+void hk_program_clear(hk_program *p)
+{
+    stage_destroy(p->env->ctx, p->stages);
+    p->stages = p->last = NULL;
+}
+
+hk_status hk_program_create(hk_env *env, const hk_graph *graph, uint32_t max_plans, hk_program_pass *pass, void *user, hk_program **out)
+{
+    hk_program *p = hk_alloc(env->ctx, sizeof *p);
+    if (!p)
+        return hk_out_of_memory(env->ctx, "a program");
+    *p = (hk_program){.env = env, .graph = graph, .max_plans = max_plans ? max_plans : 8, .pass = pass, .user = user};
+    *out = p;
+    return HK_OK;
+}
+
+void hk_program_destroy(hk_program **p)
+{
+    if (!*p)
+        return;
+    hk_program_clear(*p);
+    hk_graph_destroy(&(*p)->owned);
+    hk_free((*p)->env->ctx, *p);
+    *p = NULL;
+}
+
+const hk_stage *hk_stage_next(const hk_stage *s)
+{
+    return s->last_child;
+}
+
+hk_exec *hk_stage_exec(const hk_stage *s)
+{
+    return s->exec;
+}
+
+hk_node *const *hk_stage_host_nodes(const hk_stage *s, size_t *count)
+{
+    *count = s->host_count;
+    return s->host_nodes;
+}
+
+/* ---- keys: what a plan depends on */
+
+typedef struct key {
+    hk_context *ctx;
+    char *bytes;
+    size_t count, capacity;
+    bool failed;
+} key;
+
+static void key_add(key *k, const void *bytes, size_t count)
+{
+    if (k->count + count > k->capacity) {
+        size_t capacity = (k->count + count) * 2;
+        char *grown = hk_realloc(k->ctx, k->bytes, capacity);
+        k->failed |= !grown;
+        if (!grown)
+            return;
+        k->bytes = grown;
+        k->capacity = capacity;
+    }
+    memcpy(k->bytes + k->count, bytes, count);
+    k->count += count;
+}
+
+static void key_add_tensor(key *k, const hk_tensor *t, bool contents)
+{
+    key_add(k, &t->dtype, sizeof t->dtype);
+    key_add(k, &t->rank, sizeof t->rank);
+    key_add(k, t->shape, (size_t)t->rank * sizeof *t->shape);
+    if (contents)
+        key_add(k, t->data, (size_t)hk_tensor_bytes(t));
+}
+
+/* Finds the stage with that key and makes it the most recent; takes the key over if there is none. */
+static hk_stage *find_stage(hk_stage **list, const key *k)
+{
+    for (hk_stage **at = list; *at; at = &(*at)->next) {
+        hk_stage *s = *at;
+        if (s->key_bytes != k->count || (k->count && memcmp(s->key, k->bytes, k->count) != 0))
+            continue;
+        *at = s->next;
+        s->next = *list;
+        *list = s;
+        return s;
+    }
+    return NULL;
+}
+
+static void evict(hk_context *ctx, hk_stage *list, uint32_t keep)
+{
+    for (; list; list = list->next)
+        if (--keep == 0) {
+            stage_destroy(ctx, list->next);
+            list->next = NULL;
+            return;
+        }
+}
+
+/* ---- cutting */
+
+/* A value some node needs to know before its output shapes are. */
+static bool wanted_on_host(const hk_graph *g, const hk_value *v, const bool *only)
+{
+    for (size_t i = 0; i < g->node_count; i++) {
+        const hk_node *n = g->nodes[i];
+        for (int32_t k = 0; k < n->in_count && k < 32; k++)
+            if (n->in[k] == v && n->op && n->op->host_inputs >> k & 1u && (!only || only[i]))
+                return true;
+    }
+    return false;
+}
+
+static bool uses_available(const hk_graph *g, const hk_node *n, const bool *available)
+{
+    for (int32_t i = 0; i < n->in_count; i++)
+        if (n->in[i] && n->in[i]->graph == g && !available[n->in[i]->id])
+            return false;
+    for (int32_t b = 0; b < n->body_count; b++) {
+        const hk_graph *body = n->bodies[b];
+        for (size_t i = 0; i < body->node_count; i++)
+            if (!uses_available(g, body->nodes[i], available))
+                return false;
+        for (size_t i = 0; i < body->output_count; i++)
+            if (body->outputs[i]->graph == g && !available[body->outputs[i]->id])
+                return false;
+    }
+    return true;
+}
+
+static void read_uses(const hk_graph *g, const hk_node *n, bool *read)
+{
+    for (int32_t i = 0; i < n->in_count; i++)
+        if (n->in[i] && n->in[i]->graph == g && !n->in[i]->data)
+            read[n->in[i]->id] = true;
+    for (int32_t b = 0; b < n->body_count; b++) {
+        for (size_t i = 0; i < n->bodies[b]->node_count; i++)
+            read_uses(g, n->bodies[b]->nodes[i], read);
+        for (size_t i = 0; i < n->bodies[b]->output_count; i++)
+            if (n->bodies[b]->outputs[i]->graph == g && !n->bodies[b]->outputs[i]->data)
+                read[n->bodies[b]->outputs[i]->id] = true;
+    }
+}
+
+static bool shapes_known(const hk_node *n)
+{
+    for (int32_t i = 0; i < n->out_count; i++)
+        if (n->out[i] && !hk_shape_known(&n->out[i]->shape))
+            return false;
+    return true;
+}
+
+/* Decides for every node: on the device now, on the host at the end of this stage, or deferred. */
+static hk_status classify(hk_stage *s, bool *whole)
+{
+    hk_graph *g = s->graph;
+    bool *available = hk_arena_array(g->arena, g->value_count + 1, sizeof *available);
+    s->deferred = hk_arena_array(g->arena, g->node_count + 1, sizeof *s->deferred);
+    s->read = hk_arena_array(g->arena, g->value_count + 1, sizeof *s->read);
+    s->host_nodes = hk_arena_array(g->arena, g->node_count + 1, sizeof *s->host_nodes);
+    if (!available || !s->deferred || !s->read || !s->host_nodes)
+        return hk_out_of_memory(g->ctx, "a stage");
+    for (size_t i = 0; i < g->value_count; i++)
+        available[i] = !g->values[i]->producer;
+    *whole = true;
+    bool progress = false;
+    for (size_t i = 0; i < g->node_count; i++) {
+        hk_node *n = g->nodes[i];
+        bool ready = uses_available(g, n, available), host = n->op->flags & (HK_OP_HOST | HK_OP_CONTROL);
+        if (ready && !host && shapes_known(n)) {
+            for (int32_t k = 0; k < n->out_count; k++)
+                if (n->out[k])
+                    available[n->out[k]->id] = true;
+            continue;
+        }
+        *whole = false;
+        s->deferred[i] = true;
+        if (ready && host) {
+            s->host_nodes[s->host_count++] = n;
+            read_uses(g, n, s->read);
+            progress = true;
+        }
+        for (int32_t k = 0; ready && !host && k < n->in_count && k < 32; k++)
+            if (n->in[k] && !n->in[k]->data && n->op->host_inputs >> k & 1u)
+                s->read[n->in[k]->id] = progress = true;
+    }
+    for (size_t i = 0; i < g->node_count && !*whole && !progress; i++)
+        if (s->deferred[i])
+            return hk_fail(g->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): the shape of its output cannot be determined",
+                           g->nodes[i]->name, g->nodes[i]->type);
+    return HK_OK;
+}
+
+static bool is_host_node(const hk_stage *s, const hk_node *n)
+{
+    for (size_t i = 0; i < s->host_count; i++)
+        if (s->host_nodes[i] == n)
+            return true;
+    return false;
+}
+
+/* The device part as a graph of its own; its outputs are what the host reads or later nodes use. */
+static hk_status device_part(hk_stage *s, hk_graph **out)
+{
+    hk_graph *g = s->graph, *part = NULL;
+    hk_uses uses;
+    HK_TRY(hk_graph_uses(g, g->arena, &uses));
+    HK_TRY(hk_graph_clone(g, &part));
+    size_t kept = 0;
+    for (size_t i = 0; i < g->node_count; i++)
+        if (!s->deferred[i])
+            part->nodes[kept++] = part->nodes[i];
+    part->node_count = kept;
+    part->output_count = 0;
+    s->output = hk_arena_array(g->arena, g->value_count + 1, sizeof *s->output);
+    bool failed = !s->output;
+    for (size_t i = 0; i < g->value_count && !failed; i++) {
+        const hk_value *v = g->values[i];
+        bool later = s->read[i] || uses.is_output[i];
+        for (uint32_t k = 0; k < uses.count[i] && !later; k++)
+            later = s->deferred[uses.users[i][k]->id];
+        s->output[i] = -1;
+        bool here = v->producer ? !s->deferred[v->producer->id] : v->kind == HK_VALUE_INPUT;
+        if (!later || !here)
+            continue;
+        s->output[i] = (int32_t)part->output_count;
+        failed = !hk_graph_add_output(part, part->values[i]);
+    }
+    for (size_t i = 0; i < part->state_count; i++) {
+        const hk_value *last = g->states[i]->last;
+        if (last->producer && s->deferred[last->producer->id])
+            part->states[i]->last = part->states[i]->first;
+    }
+    if (failed) {
+        hk_graph_destroy(&part);
+        return hk_out_of_memory(g->ctx, "a stage");
+    }
+    *out = part;
+    return HK_OK;
+}
+
+/* Takes g over. */
+static hk_status stage_create(hk_program *p, hk_graph *g, hk_stage **out)
+{
+    hk_context *ctx = p->env->ctx;
+    hk_stage *s = hk_alloc(ctx, sizeof *s);
+    hk_status st = s ? HK_OK : hk_out_of_memory(ctx, "a stage");
+    hk_graph *part = g;
+    bool whole = false;
+    if (st == HK_OK) {
+        s->graph = g;
+        st = hk_infer_graph(g);
+    } else {
+        hk_graph_destroy(&g);
+    }
+    if (st == HK_OK)
+        st = classify(s, &whole);
+    if (st == HK_OK && whole)
+        s->graph = NULL;
+    else if (st == HK_OK)
+        st = device_part(s, &part);
+    if (st == HK_OK && p->pass) {
+        st = p->pass(part, p->user);
+        if (st != HK_OK)
+            hk_graph_destroy(&part);
+    }
+    if (st == HK_OK)
+        st = hk_exec_create(p->env, part, &s->exec);
+    if (st == HK_OK)
+        *out = s;
+    else
+        stage_destroy(ctx, s);
+    return st;
+}
+
+/* ---- the first stage, by input shapes */
+
+static hk_status bind_inputs(hk_program *p, const hk_tensor *const *inputs, hk_graph **out)
+{
+    hk_graph *g = NULL;
+    HK_TRY(hk_graph_clone(p->graph, &g));
+    for (size_t i = 0; i < g->input_count; i++) {
+        hk_value *v = g->inputs[i];
+        v->dtype = inputs[i]->dtype;
+        v->shape = hk_tensor_shape(inputs[i]);
+        if (!wanted_on_host(g, v, NULL) || hk_tensor_count(inputs[i]) > BOUND_MAX_COUNT)
+            continue;
+        hk_tensor *t = hk_tensor_new(g->arena, inputs[i]->dtype, &v->shape);
+        if (!t) {
+            hk_graph_destroy(&g);
+            return hk_out_of_memory(p->env->ctx, "an operand");
+        }
+        memcpy(t->data, inputs[i]->data, (size_t)hk_tensor_bytes(t));
+        v->data = t; /* it stays an input too: nodes on the device may read it */
+    }
+    *out = g;
+    return HK_OK;
+}
+
+static hk_status first_stage(hk_program *p, const hk_tensor *const *inputs, hk_stage **out)
+{
+    key k = {.ctx = p->env->ctx};
+    for (size_t i = 0; i < p->graph->input_count; i++)
+        key_add_tensor(&k, inputs[i], wanted_on_host(p->graph, p->graph->inputs[i], NULL));
+    hk_status st = k.failed ? hk_out_of_memory(k.ctx, "a plan's key") : HK_OK;
+    hk_stage *s = st == HK_OK ? find_stage(&p->stages, &k) : NULL;
+    if (st == HK_OK && !s) {
+        hk_graph *g = NULL;
+        st = bind_inputs(p, inputs, &g);
+        if (st == HK_OK)
+            st = stage_create(p, g, &s);
+        if (st == HK_OK) {
+            s->key = k.bytes;
+            s->key_bytes = k.count;
+            k.bytes = NULL;
+            s->next = p->stages;
+            p->stages = s;
+            evict(k.ctx, p->stages, p->max_plans);
+        }
+    }
+    hk_free(k.ctx, k.bytes);
+    *out = s;
+    return st;
+}
+
+/* ---- between stages */
+
+typedef struct between {
+    hk_program *p;
+    hk_stage *stage;
+    hk_arena *arena;
+    const hk_step *step;
+    const hk_tensor **of; /* by value id of stage->graph: contents on the host */
+} between;
+
+static hk_status read_values(between *b, uint64_t ticket)
+{
+    hk_stage *s = b->stage;
+    const hk_graph *planned = hk_exec_plan(s->exec)->graph;
+    for (size_t i = 0; i < s->graph->value_count; i++) {
+        if (!s->read[i] || s->output[i] < 0)
+            continue;
+        const hk_value *v = planned->outputs[s->output[i]];
+        hk_tensor *t = hk_tensor_new(b->arena, v->dtype, &v->shape);
+        if (!t)
+            return hk_out_of_memory(b->p->env->ctx, "an operand");
+        HK_TRY(hk_exec_read(s->exec, ticket, (size_t)s->output[i], t->data));
+        b->of[i] = t;
+    }
+    return HK_OK;
+}
+
+static hk_status body_program(between *b, size_t node, hk_graph *body, hk_program **out)
+{
+    hk_stage *s = b->stage;
+    if (!s->bodies)
+        s->bodies = hk_arena_array(s->graph->arena, s->host_count, sizeof(hk_program *));
+    if (!s->bodies)
+        return hk_out_of_memory(b->p->env->ctx, "a body");
+    if (s->bodies[node] && s->bodies[node]->user != body)
+        hk_program_destroy(&s->bodies[node]); /* the If's other branch */
+    if (!s->bodies[node]) {
+        hk_program *p = NULL;
+        HK_TRY(hk_program_create(b->p->env, NULL, b->p->max_plans, NULL, body, &p));
+        s->bodies[node] = p;
+        HK_TRY(hk_graph_clone_body(body, &p->owned, &p->captured, &p->captured_count));
+        p->graph = p->owned;
+    }
+    *out = s->bodies[node];
+    return HK_OK;
+}
+
+static const hk_tensor *contents(const between *b, const hk_value *v)
+{
+    return v->graph == b->stage->graph && b->of[v->id] ? b->of[v->id] : v->data;
+}
+
+static hk_status run_body(between *b, size_t node, hk_control_run *c, const hk_tensor **outputs)
+{
+    hk_program *p = NULL;
+    HK_TRY(body_program(b, node, c->body, &p));
+    const hk_tensor **inputs = hk_arena_array(b->arena, p->graph->input_count + 1, sizeof(hk_tensor *));
+    if (!inputs)
+        return hk_out_of_memory(b->p->env->ctx, "a body");
+    for (size_t i = 0; i < c->body_in_count; i++)
+        inputs[i] = c->body_in[i];
+    for (size_t i = 0; i < p->captured_count; i++)
+        inputs[p->graph->input_count - p->captured_count + i] = contents(b, p->captured[i]);
+    hk_run run = {0};
+    HK_TRY(hk_program_submit(p, inputs, b->step, &run));
+    HK_TRY(hk_program_wait(p, &run));
+    const hk_graph *planned = hk_exec_plan(run.exec)->graph;
+    for (size_t i = 0; i < planned->output_count; i++) {
+        hk_tensor *t = hk_tensor_new(b->arena, planned->outputs[i]->dtype, &planned->outputs[i]->shape);
+        if (!t)
+            return hk_out_of_memory(b->p->env->ctx, "a body's output");
+        HK_TRY(hk_exec_read(run.exec, run.ticket, i, t->data));
+        outputs[i] = t;
+    }
+    return HK_OK;
+}
+
+static hk_status run_control(between *b, size_t node, const hk_tensor *const *in)
+{
+    hk_node *n = b->stage->host_nodes[node];
+    hk_control_run c = {.ctx = b->p->env->ctx, .arena = b->arena, .node = n, .in = in};
+    c.out = hk_arena_array(b->arena, (size_t)n->out_count + 1, sizeof *c.out);
+    if (!c.out || !hk_control_begin(&c))
+        return hk_out_of_memory(b->p->env->ctx, "control flow");
+    while (hk_control_next(&c)) {
+        const hk_tensor **outputs = hk_arena_array(b->arena, c.body->output_count + 1, sizeof *outputs);
+        if (!outputs)
+            return hk_out_of_memory(b->p->env->ctx, "control flow");
+        HK_TRY(run_body(b, node, &c, outputs));
+        HK_TRY(hk_control_step(&c, outputs));
+    }
+    HK_TRY(hk_control_end(&c));
+    for (int32_t i = 0; i < n->out_count; i++)
+        if (n->out[i])
+            b->of[n->out[i]->id] = c.out[i];
+    return HK_OK;
+}
+
+static hk_status run_host_nodes(between *b)
+{
+    for (size_t i = 0; i < b->stage->host_count; i++) {
+        hk_node *n = b->stage->host_nodes[i];
+        const hk_tensor **in = hk_arena_array(b->arena, (size_t)n->in_count + 1, sizeof *in);
+        hk_tensor **out = hk_arena_array(b->arena, (size_t)n->out_count + 1, sizeof *out);
+        if (!in || !out)
+            return hk_out_of_memory(b->p->env->ctx, "a host step");
+        for (int32_t k = 0; k < n->in_count; k++)
+            in[k] = n->in[k] ? contents(b, n->in[k]) : NULL;
+        if (n->op->flags & HK_OP_CONTROL) {
+            HK_TRY(run_control(b, i, in));
+            continue;
+        }
+        HK_TRY(hk_node_eval(b->p->env->ctx, b->arena, n, in, out, b->step));
+        for (int32_t k = 0; k < n->out_count; k++)
+            if (n->out[k])
+                b->of[n->out[k]->id] = out[k];
+    }
+    return HK_OK;
+}
+
+/* What is left: the deferred nodes that the host has not run, with everything from before as inputs. The ids of the
+ * copies are those of stage->graph, so inputs[i]->id names the source. */
+static hk_status rest_graph(between *b, hk_graph **out)
+{
+    hk_stage *s = b->stage;
+    hk_graph *g = s->graph, *rest = NULL;
+    HK_TRY(hk_graph_clone(g, &rest));
+    size_t kept = 0;
+    for (size_t i = 0; i < g->node_count; i++) {
+        bool left = s->deferred[i] && !is_host_node(s, g->nodes[i]);
+        if (left)
+            rest->nodes[kept++] = rest->nodes[i];
+        for (int32_t k = 0; !left && k < rest->nodes[i]->out_count; k++)
+            if (g->nodes[i]->out[k])
+                rest->values[g->nodes[i]->out[k]->id]->producer = NULL;
+    }
+    rest->node_count = kept;
+    hk_uses uses;
+    hk_status st = hk_graph_uses(rest, rest->arena, &uses);
+    rest->input_count = 0;
+    for (size_t i = 0; i < g->value_count && st == HK_OK; i++) {
+        hk_value *v = rest->values[i];
+        const hk_tensor *t = b->of[i];
+        bool from_before = !v->producer && (v->kind == HK_VALUE_INPUT || v->kind == HK_VALUE_ACTIVATION);
+        if (!from_before || !(uses.count[i] || uses.is_output[i]))
+            continue;
+        v->kind = HK_VALUE_INPUT;
+        if (t) {
+            v->dtype = t->dtype;
+            v->shape = hk_tensor_shape(t);
+            if (wanted_on_host(rest, v, NULL) && hk_tensor_count(t) <= BOUND_MAX_COUNT) {
+                hk_tensor *copy = hk_tensor_new(rest->arena, t->dtype, &v->shape);
+                if (copy)
+                    memcpy(copy->data, t->data, (size_t)hk_tensor_bytes(t));
+                v->data = copy;
+                st = copy ? HK_OK : hk_out_of_memory(rest->ctx, "an operand");
+            }
+        }
+        if (st == HK_OK && !hk_graph_add_input(rest, v))
+            st = HK_STATUS_OUT_OF_MEMORY;
+    }
+    for (size_t i = 0; i < rest->state_count; i++) {
+        hk_state *state = rest->states[i];
+        if (state->last->kind == HK_VALUE_INPUT)
+            state->last = state->first;
+    }
+    if (st != HK_OK)
+        hk_graph_destroy(&rest);
+    else
+        *out = rest;
+    return st;
+}
+
+static hk_status next_stage(between *b, hk_stage **out)
+{
+    hk_stage *s = b->stage;
+    key k = {.ctx = b->p->env->ctx};
+    for (size_t i = 0; i < s->graph->value_count; i++)
+        if (b->of[i]) {
+            key_add(&k, &i, sizeof i);
+            key_add_tensor(&k, b->of[i],
+                           wanted_on_host(s->graph, s->graph->values[i], s->deferred) && hk_tensor_count(b->of[i]) <= BOUND_MAX_COUNT);
+        }
+    hk_status st = k.failed ? hk_out_of_memory(k.ctx, "a plan's key") : HK_OK;
+    hk_stage *next = st == HK_OK ? find_stage(&s->children, &k) : NULL;
+    if (st == HK_OK && !next) {
+        hk_graph *rest = NULL;
+        st = rest_graph(b, &rest);
+        if (st == HK_OK)
+            st = stage_create(b->p, rest, &next);
+        if (st == HK_OK) {
+            next->key = k.bytes;
+            next->key_bytes = k.count;
+            k.bytes = NULL;
+            next->next = s->children;
+            s->children = next;
+            evict(k.ctx, s->children, b->p->max_plans);
+        }
+    }
+    hk_free(k.ctx, k.bytes);
+    s->last_child = next;
+    *out = next;
+    return st;
+}
+
+/* ---- running */
+
+static const hk_graph *stage_graph(const hk_stage *s)
+{
+    return hk_exec_plan(s->exec)->graph;
+}
+
+static hk_status continue_run(hk_program *p, hk_stage *s, const hk_step *step, hk_arena *arena, hk_run *run)
+{
+    while (s->graph) {
+        between b = {.p = p, .stage = s, .arena = arena, .step = step};
+        b.of = hk_arena_array(arena, s->graph->value_count + 1, sizeof(hk_tensor *));
+        if (!b.of)
+            return hk_out_of_memory(p->env->ctx, "a run");
+        HK_TRY(hk_exec_wait(s->exec, run->ticket));
+        HK_TRY(read_values(&b, run->ticket));
+        HK_TRY(run_host_nodes(&b));
+        hk_stage *next = NULL;
+        HK_TRY(next_stage(&b, &next));
+        const hk_graph *g = stage_graph(next);
+        hk_feed *feeds = hk_arena_array(arena, g->input_count + 1, sizeof *feeds);
+        if (!feeds)
+            return hk_out_of_memory(p->env->ctx, "a run");
+        for (size_t i = 0; i < g->input_count; i++) {
+            uint32_t id = g->inputs[i]->id;
+            if (b.of[id])
+                feeds[i].host = b.of[id];
+            else
+                feeds[i] = hk_exec_output(s->exec, (size_t)s->output[id]);
+        }
+        HK_TRY(hk_exec_submit(next->exec, feeds, step, &run->ticket));
+        run->segments += 1 + (uint32_t)s->host_count;
+        s = next;
+    }
+    run->exec = s->exec;
+    return HK_OK;
+}
+
+hk_status hk_program_submit(hk_program *p, const hk_tensor *const *inputs, const hk_step *step, hk_run *run)
+{
+    hk_stage *s = NULL;
+    HK_TRY(first_stage(p, inputs, &s));
+    hk_arena *arena = hk_arena_create(p->env->ctx);
+    hk_feed *feeds = arena ? hk_arena_array(arena, p->graph->input_count + 1, sizeof *feeds) : NULL;
+    if (!feeds) {
+        hk_arena_destroy(&arena);
+        return hk_out_of_memory(p->env->ctx, "a run");
+    }
+    for (size_t i = 0; i < p->graph->input_count; i++)
+        feeds[i].host = inputs[i];
+    *run = (hk_run){.segments = 1, .first = s};
+    p->last = s;
+    hk_status st = hk_exec_submit(s->exec, feeds, step, &run->ticket);
+    if (st == HK_OK)
+        st = continue_run(p, s, step, arena, run);
+    hk_arena_destroy(&arena);
+    return st;
+}
+
+hk_status hk_program_wait(hk_program *p, const hk_run *run)
+{
+    (void)p;
+    return hk_exec_wait(run->exec, run->ticket);
+}

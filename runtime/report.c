@@ -1,0 +1,116 @@
+/* Reports. */
+#include "runtime/report.h"
+
+typedef struct rows {
+    hk_arena *arena;
+    hk_plan_row *list;
+    size_t count, capacity;
+    uint32_t group; /* first free group number */
+} rows;
+
+static hk_plan_row *add(rows *r)
+{
+    if (r->count == r->capacity && !hk_arena_grow(r->arena, (void **)&r->list, r->count, &r->capacity, sizeof *r->list))
+        return NULL;
+    return &r->list[r->count++];
+}
+
+static hk_status add_views(hk_context *ctx, rows *r, const hk_graph *g)
+{
+    for (size_t i = 0; i < g->node_count; i++) {
+        const hk_node *n = g->nodes[i];
+        hk_plan_row *row = hk_node_view_offset(n) < 0 ? NULL : add(r);
+        if (row)
+            *row = (hk_plan_row){.node = hk_arena_string(r->arena, n->name), .op = hk_arena_string(r->arena, n->type),
+                                 .where = "view", .kernel = ""};
+        if (row ? !row->node || !row->op : hk_node_view_offset(n) >= 0)
+            return hk_out_of_memory(ctx, "a report");
+    }
+    return HK_OK;
+}
+
+static hk_status add_exec(hk_context *ctx, hk_report *report, rows *r, hk_exec *e)
+{
+    const hk_plan *p = hk_exec_plan(e);
+    hk_plan_info *info = &report->info;
+    uint64_t *ns = hk_arena_array(r->arena, p->record_count + 1, sizeof *ns);
+    if (!ns)
+        return hk_out_of_memory(ctx, "a report");
+    HK_TRY(hk_exec_profile(e, ns));
+    for (size_t i = p->once_count; i < p->record_count; i++) {
+        const hk_record *record = p->records[i];
+        hk_plan_row *row = add(r);
+        if (!row)
+            return hk_out_of_memory(ctx, "a report");
+        *row = (hk_plan_row){.node = hk_arena_string(r->arena, record->node->name), .op = hk_arena_string(r->arena, record->node->type),
+                             .where = "device", .kernel = hk_arena_string(r->arena, record->variant ? record->variant : ""),
+                             .group = r->group + p->groups[i], .ns = ns[i], .flops = record->flops};
+        if (!row->node || !row->op || !row->kernel)
+            return hk_out_of_memory(ctx, "a report");
+        for (uint32_t k = 0; k < record->operand_count; k++)
+            row->bytes += record->operand[k].bytes * (record->operand[k].access == HK_READ_WRITE ? 2u : 1u);
+        info->device_ns += ns[i];
+        info->dispatches += record->kind == HK_RECORD_DISPATCH;
+    }
+    r->group += p->group_count;
+    info->groups += p->group_count;
+    uint64_t bytes = 0;
+    for (uint32_t b = 0; b < p->activation_banks; b++)
+        bytes += p->activation_bytes[b];
+    info->activation_bytes = HK_MAX(info->activation_bytes, bytes);
+    info->live_bytes = HK_MAX(info->live_bytes, p->live_bytes);
+    return add_views(ctx, r, p->graph);
+}
+
+static hk_status begin(hk_context *ctx, hk_report *report, rows *r)
+{
+    hk_report_finish(report);
+    report->arena = hk_arena_create(ctx);
+    *r = (rows){.arena = report->arena};
+    return report->arena ? HK_OK : hk_out_of_memory(ctx, "a report");
+}
+
+static void end(hk_report *report, const hk_env *env, const rows *r, uint32_t segments)
+{
+    report->info.rows = r->list;
+    report->info.row_count = r->count;
+    report->info.segments = segments;
+    report->info.weight_bytes = env->weights.bytes + env->state_store.bytes;
+}
+
+hk_status hk_report_make(hk_context *ctx, hk_report *report, const hk_env *env, const hk_stage *first, uint32_t segments)
+{
+    rows r;
+    HK_TRY(begin(ctx, report, &r));
+    for (const hk_stage *s = first; s; s = hk_stage_next(s)) {
+        HK_TRY(add_exec(ctx, report, &r, hk_stage_exec(s)));
+        size_t count = 0;
+        hk_node *const *nodes = hk_stage_host_nodes(s, &count);
+        for (size_t i = 0; i < count; i++) {
+            hk_plan_row *row = add(&r);
+            if (!row)
+                return hk_out_of_memory(ctx, "a report");
+            *row = (hk_plan_row){.node = hk_arena_string(r.arena, nodes[i]->name), .op = hk_arena_string(r.arena, nodes[i]->type),
+                                 .where = "host", .kernel = "", .group = r.group++};
+            if (!row->node || !row->op)
+                return hk_out_of_memory(ctx, "a report");
+        }
+    }
+    end(report, env, &r, segments);
+    return HK_OK;
+}
+
+hk_status hk_report_exec(hk_context *ctx, hk_report *report, const hk_env *env, hk_exec *e)
+{
+    rows r;
+    HK_TRY(begin(ctx, report, &r));
+    HK_TRY(add_exec(ctx, report, &r, e));
+    end(report, env, &r, 1);
+    return HK_OK;
+}
+
+void hk_report_finish(hk_report *report)
+{
+    hk_arena_destroy(&report->arena);
+    report->info = (hk_plan_info){0};
+}

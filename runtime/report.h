@@ -1,0 +1,19 @@
+/*
+ * What a run did, for hk_plan_info: one row per record, host step and view.
+ */
+#ifndef HK_REPORT_H
+#define HK_REPORT_H
+
+#include "runtime/program.h"
+
+typedef struct hk_report {
+    hk_arena *arena;
+    hk_plan_info info;
+} hk_report;
+
+/* Replaces the report's contents. first: the run's first stage (hk_run.first); NULL with a single exec. */
+hk_status hk_report_make(hk_context *ctx, hk_report *r, const hk_env *env, const hk_stage *first, uint32_t segments);
+hk_status hk_report_exec(hk_context *ctx, hk_report *r, const hk_env *env, hk_exec *e);
+void hk_report_finish(hk_report *r);
+
+#endif
