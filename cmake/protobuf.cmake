@@ -1,7 +1,8 @@
-# ONNX's messages: importer/onnx.proto → C through protobuf-c. The runtime library is linked statically where possible,
-# so that an installed libhillock needs only libc.
+# ONNX's messages: importer/onnx.proto → C through protobuf-c. Programs link its archive, so that they run where it is not
+# installed; the shared library links the shared one, because Debian's archive is not position-independent.
 find_program(PROTOC_C protoc-c REQUIRED)
-find_library(PROTOBUF_C_LINK NAMES libprotobuf-c.a protobuf-c REQUIRED)
+find_library(PROTOBUF_C_SHARED NAMES protobuf-c REQUIRED)
+find_library(PROTOBUF_C_STATIC NAMES libprotobuf-c.a protobuf-c REQUIRED)
 find_path(Vulkan_INCLUDE_DIR vulkan/vulkan.h REQUIRED)
 set(proto_c ${CMAKE_CURRENT_BINARY_DIR}/onnx.pb-c.c)
 set(proto_h ${CMAKE_CURRENT_BINARY_DIR}/onnx.pb-c.h)

@@ -52,7 +52,8 @@ typedef enum hk_gpu_memory {
 /* bytes > 0. The buffer can be the operand of copies, fills and shaders. HK_STATUS_OUT_OF_MEMORY names purpose and
  * bytes, also when max_memory_bytes or maxMemoryAllocationSize would be exceeded. */
 hk_status hk_gpu_buffer_create(hk_gpu *gpu, hk_gpu_memory kind, uint64_t bytes, const char *purpose, hk_gpu_buffer **out);
-void hk_gpu_buffer_destroy(hk_gpu *gpu, hk_gpu_buffer **buffer); /* the caller has waited for its last use */
+/* The caller has waited for its last use; if submits are still pending (on error paths), it waits for all of them. */
+void hk_gpu_buffer_destroy(hk_gpu *gpu, hk_gpu_buffer **buffer);
 uint64_t hk_gpu_buffer_address(const hk_gpu_buffer *b);
 uint64_t hk_gpu_buffer_bytes(const hk_gpu_buffer *b);
 void *hk_gpu_buffer_mapped(const hk_gpu_buffer *b); /* NULL for HK_GPU_DEVICE */
@@ -78,7 +79,7 @@ hk_status hk_gpu_pipelines(hk_gpu *gpu, const hk_gpu_pipeline_key *keys, size_t 
 /* ---- recordings */
 
 hk_status hk_gpu_commands_create(hk_gpu *gpu, uint32_t timestamp_capacity, hk_gpu_commands **out);
-void hk_gpu_commands_destroy(hk_gpu *gpu, hk_gpu_commands **c); /* the caller has waited for its last submit */
+void hk_gpu_commands_destroy(hk_gpu *gpu, hk_gpu_commands **c); /* waits like hk_gpu_buffer_destroy */
 /* A recording may be submitted many times, also again while still pending. begin discards what was recorded. */
 hk_status hk_gpu_begin(hk_gpu_commands *c);
 void hk_gpu_dispatch(hk_gpu_commands *c, hk_gpu_pipeline *p, const uint32_t grid[3], const void *push, uint32_t push_bytes);

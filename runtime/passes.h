@@ -24,7 +24,4 @@ size_t hk_copy_attrs(const hk_node *n, hk_attr_value *list, size_t capacity);
 hk_status hk_fold_batchnorm(hk_graph *g);
 /* Bias, activation and residual sum into the store phase of Conv and Gemm. */
 hk_status hk_fuse_epilogues(hk_graph *g);
-/* BatchNormalization in training mode with the ReLU and 2x2 MaxPool behind it, and their gradients. */
-hk_status hk_fuse_batchnorm(hk_graph *g);
-
 #endif

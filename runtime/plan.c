@@ -10,6 +10,7 @@ typedef struct planner {
     hk_graph *g;
     const hk_plan_options *options;
     hk_arena *arena;
+    size_t once_values; /* of the graph before lowering added scratch */
     bool *once;      /* by value id: depends on constants alone */
     hk_node **order; /* with the edges of state updates */
     size_t slot_capacity, record_capacity, storage_capacity;
@@ -54,7 +55,7 @@ static hk_region region_of(const planner *c, const hk_value *v)
     case HK_VALUE_INPUT: return HK_REGION_PINNED;
     case HK_VALUE_ACTIVATION: break;
     }
-    return v->id < c->slot_capacity && c->once && c->once[v->id] ? HK_REGION_PINNED : HK_REGION_ACTIVATIONS;
+    return v->id < c->once_values && c->once && c->once[v->id] ? HK_REGION_PINNED : HK_REGION_ACTIVATIONS;
 }
 
 static hk_status own_storage(planner *c, hk_value *v)
@@ -478,6 +479,7 @@ static void find_once(planner *c)
 
 static hk_status build(planner *c)
 {
+    c->once_values = c->g->value_count;
     c->once = hk_arena_array(c->arena, c->g->value_count + 1, sizeof *c->once);
     c->order = hk_arena_array(c->arena, c->g->node_count + 1, sizeof *c->order);
     if (!c->once || !c->order)

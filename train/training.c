@@ -221,6 +221,7 @@ hk_status hk_make_training(hk_graph *g, const hk_training *t, const hk_tensor *l
     HK_TRY(make_views(&b)); /* before inference, which would fold what is computed from parameters */
     HK_TRY(hk_infer_graph(g));
     HK_TRY(switch_to_training(&b));
+    HK_TRY(hk_fuse_batchnorm(g));
     HK_TRY(find_logits(&b, &logits));
     hk_shape shape = hk_tensor_shape(labels);
     hk_value *target = hk_graph_value(g, "labels", HK_VALUE_INPUT, labels->dtype, &shape);

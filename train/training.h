@@ -41,6 +41,9 @@ typedef struct hk_training {
 #define HK_STATE_MOMENT1 "hk.moment1"
 #define HK_STATE_MOMENT2 "hk.moment2"
 
+/* BatchNormalization in training mode with the ReLU and 2x2 MaxPool behind it into hk.BatchNormAct. */
+hk_status hk_fuse_batchnorm(hk_graph *g);
+
 /* Rewrites g, a clone of the model with bound input shapes: afterwards its inputs are the model's and the labels, its
  * only output the mean loss. labels gives the labels' type and shape. */
 hk_status hk_make_training(hk_graph *g, const hk_training *t, const hk_tensor *labels);

@@ -1,0 +1,17 @@
+# What an installed prefix offers: header, libraries, command, pkg-config file, CMake package.
+include(CMakePackageConfigHelpers)
+install(TARGETS hillock hillock_static EXPORT hillock-targets
+    ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+if(TARGET hillock_command)
+    install(TARGETS hillock_command RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+endif()
+install(FILES include/hillock/hillock.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/hillock)
+install(EXPORT hillock-targets NAMESPACE hillock:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/hillock)
+configure_package_config_file(cmake/hillock-config.cmake.in ${CMAKE_CURRENT_BINARY_DIR}/hillock-config.cmake
+    INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/hillock)
+write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/hillock-config-version.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/hillock-config.cmake ${CMAKE_CURRENT_BINARY_DIR}/hillock-config-version.cmake
+    DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/hillock)
+# A static protobuf-c is inside libhillock.so; the archive needs it named.
+configure_file(cmake/hillock.pc.in ${CMAKE_CURRENT_BINARY_DIR}/hillock.pc @ONLY)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/hillock.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

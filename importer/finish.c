@@ -1,0 +1,236 @@
+/*
+ * From a complete graph to a model's: nodes in order, shapes inferred, trainable roles, operators counted.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "importer/internal.h"
+
+/* ---- order. A depth-first walk with its own stack, linear in nodes and uses whatever order the file has; a file that
+ * is in order stays as it is. */
+
+typedef struct sorter {
+    const hk_graph *g;
+    uint32_t *first; /* of node i's producers: entries first[i] .. first[i + 1] of producers */
+    uint32_t *producers;
+    size_t count;
+} sorter;
+
+/* Adds the producers, in g, of what n uses, its bodies included; only counts while there is no list yet. */
+static void add_producers(sorter *s, const hk_node *n)
+{
+    for (int32_t i = 0; i < n->in_count; i++) {
+        const hk_value *v = n->in[i];
+        if (v == NULL || v->graph != s->g || v->producer == NULL)
+            continue;
+        if (s->producers != NULL)
+            s->producers[s->count] = v->producer->id;
+        s->count++;
+    }
+    for (int32_t b = 0; b < n->body_count; b++)
+        for (size_t i = 0; i < n->bodies[b]->node_count; i++)
+            add_producers(s, n->bodies[b]->nodes[i]);
+}
+
+static hk_status list_producers(hk_importer *imp, sorter *s)
+{
+    size_t n = s->g->node_count;
+    for (size_t i = 0; i < n; i++)
+        add_producers(s, s->g->nodes[i]);
+    if (s->count > UINT32_MAX)
+        return hk_fail(imp->ctx, HK_STATUS_UNSUPPORTED, "graph '%s' has more than 2^32 uses of values", s->g->name);
+    s->first = hk_arena_array(imp->temporary, n + 1, sizeof *s->first);
+    s->producers = hk_arena_array(imp->temporary, s->count + 1, sizeof *s->producers);
+    if (s->first == NULL || s->producers == NULL)
+        return hk_out_of_memory(imp->ctx, "a graph's order");
+    s->count = 0;
+    for (size_t i = 0; i < n; i++) {
+        s->first[i] = (uint32_t)s->count;
+        add_producers(s, s->g->nodes[i]);
+    }
+    s->first[n] = (uint32_t)s->count;
+    return HK_OK;
+}
+
+hk_status hk_import_sort(hk_importer *imp, hk_graph *g)
+{
+    sorter s = {.g = g};
+    HK_TRY(list_producers(imp, &s));
+    enum { WAITING, OPEN, PLACED };
+    struct {
+        uint32_t node, next;
+    } *stack = hk_arena_array(imp->temporary, g->node_count + 1, sizeof *stack);
+    hk_node **sorted = hk_arena_array(imp->arena, g->node_count + 1, sizeof *sorted);
+    if (stack == NULL || sorted == NULL)
+        return hk_out_of_memory(imp->ctx, "a graph's order");
+    size_t done = 0, depth = 0;
+    for (size_t i = 0; i < g->node_count; i++)
+        g->nodes[i]->mark = WAITING;
+    for (uint32_t i = 0; i < g->node_count; i++) {
+        uint32_t open = i;
+        bool push = g->nodes[i]->mark == WAITING;
+        while (push || depth > 0) {
+            if (push) {
+                g->nodes[open]->mark = OPEN;
+                stack[depth].node = open;
+                stack[depth++].next = s.first[open];
+                push = false;
+            }
+            uint32_t top = stack[depth - 1].node;
+            if (stack[depth - 1].next == s.first[top + 1]) {
+                g->nodes[top]->mark = PLACED;
+                sorted[done++] = g->nodes[top];
+                depth--;
+                continue;
+            }
+            open = s.producers[stack[depth - 1].next++];
+            push = g->nodes[open]->mark == WAITING;
+            if (g->nodes[open]->mark == OPEN)
+                return hk_fail(imp->ctx, HK_STATUS_INVALID, "node '%s' (%s) lies on a cycle: its inputs depend on its outputs",
+                               g->nodes[open]->name, g->nodes[open]->type);
+        }
+    }
+    for (size_t i = 0; i < done; i++)
+        sorted[i]->id = (uint32_t)i;
+    g->nodes = sorted;
+    g->node_capacity = g->node_count + 1;
+    return HK_OK;
+}
+
+/* ---- inference */
+
+/* Behind something unsupported nothing is known; that is reported once, where it begins. */
+static bool has_unknown_input(const hk_node *n)
+{
+    for (int32_t i = 0; i < n->in_count; i++)
+        if (n->in[i] != NULL && n->in[i]->dtype == HK_DTYPE_NONE)
+            return true;
+    return false;
+}
+
+/* The sentence of a failed inference without the node's name, which a problem has in a member of its own. */
+static const char *without_node(const char *sentence)
+{
+    const char *end = strncmp(sentence, "node '", 6) == 0 ? strstr(sentence, "): ") : NULL;
+    return end == NULL ? sentence : end + 3;
+}
+
+hk_status hk_import_infer(hk_importer *imp)
+{
+    hk_graph *g = imp->result->graph;
+    for (size_t i = 0; i < g->node_count; i++) {
+        hk_node *n = g->nodes[i];
+        if (n->op == NULL || (imp->result->problem_count != 0 && has_unknown_input(n)))
+            continue;
+        hk_status st = hk_node_infer(g, n);
+        if (st == HK_STATUS_UNSUPPORTED)
+            st = hk_import_problem(imp, n->name, n->type, without_node(hk_context_error(imp->ctx)));
+        HK_TRY(st);
+    }
+    return HK_OK;
+}
+
+/* ---- roles: a float initializer that reaches a weight operand, through operators that only rearrange it, is trainable */
+
+static bool rearranges(const hk_node *n)
+{
+    static const char *const types[] = {"Identity", "Transpose", "Reshape", "Cast"};
+    if (n->op == NULL || n->domain != NULL || n->in_count == 0 || n->out_count == 0 || n->out[0] == NULL)
+        return false;
+    for (size_t i = 0; i < HK_COUNT(types); i++)
+        if (strcmp(n->type, types[i]) == 0)
+            return true;
+    return false;
+}
+
+hk_status hk_import_roles(hk_importer *imp)
+{
+    hk_graph *g = imp->result->graph;
+    for (size_t i = 0; i < g->value_count; i++)
+        g->values[i]->mark = NULL;
+    for (size_t i = 0; i < imp->initializer_count; i++) {
+        hk_value *v = imp->initializers[i];
+        if (hk_dtype_is_float(v->dtype) && v->shape.rank >= 1 && hk_shape_count(&v->shape) > 1)
+            v->mark = v;
+    }
+    for (size_t i = 0; i < g->node_count; i++) {
+        const hk_node *n = g->nodes[i];
+        if (rearranges(n) && n->in[0] != NULL && n->in[0]->graph == g)
+            n->out[0]->mark = n->in[0]->mark;
+        for (int32_t k = 0; n->op != NULL && k < n->in_count && k < 32; k++) {
+            hk_value *weight = n->in[k] == NULL ? NULL : n->in[k]->mark;
+            if (weight != NULL && (n->op->parameters >> k & 1))
+                weight->kind = HK_VALUE_PARAMETER;
+        }
+    }
+    for (size_t i = 0; i < g->value_count; i++)
+        g->values[i]->mark = NULL;
+    return HK_OK;
+}
+
+/* ---- counts */
+
+static hk_status count_nodes(hk_importer *imp, const hk_graph *g, hk_map *counts, size_t *kinds)
+{
+    for (size_t i = 0; i < g->node_count; i++) {
+        const hk_node *n = g->nodes[i];
+        const char *name = n->type;
+        if (n->domain != NULL && (name = hk_arena_format(imp->temporary, "%s.%s", n->domain, n->type)) == NULL)
+            return hk_out_of_memory(imp->ctx, "the operators' names");
+        hk_op_count *c = hk_map_get(counts, name);
+        if (c == NULL) {
+            c = hk_arena_new(imp->temporary, hk_op_count);
+            if (c == NULL || !hk_map_set(counts, name, c))
+                return hk_out_of_memory(imp->ctx, "the operators' names");
+            c->op = name;
+            (*kinds)++;
+        }
+        c->nodes++;
+        for (int32_t b = 0; b < n->body_count; b++)
+            HK_TRY(count_nodes(imp, n->bodies[b], counts, kinds));
+    }
+    return HK_OK;
+}
+
+/* The list is filled while walking again: what has been taken is set to 0. */
+static hk_status list_counts(hk_importer *imp, const hk_graph *g, const hk_map *counts)
+{
+    hk_import_result *r = imp->result;
+    for (size_t i = 0; i < g->node_count; i++) {
+        const hk_node *n = g->nodes[i];
+        const char *name = n->domain == NULL ? n->type : hk_arena_format(imp->temporary, "%s.%s", n->domain, n->type);
+        hk_op_count *c = name == NULL ? NULL : hk_map_get(counts, name);
+        if (c == NULL)
+            return hk_out_of_memory(imp->ctx, "the operators' names");
+        if (c->nodes != 0) {
+            hk_op_count *to = &r->ops[r->op_count++];
+            *to = (hk_op_count){.op = hk_arena_string(imp->arena, name), .nodes = c->nodes};
+            if (to->op == NULL)
+                return hk_out_of_memory(imp->ctx, "the operators' names");
+            c->nodes = 0;
+        }
+        for (int32_t b = 0; b < n->body_count; b++)
+            HK_TRY(list_counts(imp, n->bodies[b], counts));
+    }
+    return HK_OK;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(((const hk_op_count *)a)->op, ((const hk_op_count *)b)->op);
+}
+
+hk_status hk_import_count(hk_importer *imp)
+{
+    hk_import_result *r = imp->result;
+    hk_map counts;
+    size_t kinds = 0;
+    hk_map_init(&counts, imp->temporary);
+    HK_TRY(count_nodes(imp, r->graph, &counts, &kinds));
+    r->ops = hk_arena_array(imp->arena, kinds + 1, sizeof *r->ops);
+    if (r->ops == NULL)
+        return hk_out_of_memory(imp->ctx, "the operators' names");
+    HK_TRY(list_counts(imp, r->graph, &counts));
+    qsort(r->ops, r->op_count, sizeof *r->ops, compare_names);
+    return HK_OK;
+}

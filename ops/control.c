@@ -1,0 +1,333 @@
+/*
+ * If, Loop and Scan: what their bodies take and give. The runtime runs them (ops/control.h); here their bodies are
+ * inferred with what the node feeds them, and shapes that an iteration may change become unknown. Graphs are read from
+ * node->bodies: a cloned graph has its own, while attributes are shared.
+ */
+#include <string.h>
+
+#include "ops/op.h"
+
+/* ---- bodies */
+
+/* Shapes that a body's values had before inference, to begin anew. */
+typedef struct saved_values {
+    hk_graph *body;
+    hk_dtype *dtype;
+    hk_shape *shape;
+    const hk_tensor **data;
+    size_t count;
+} saved_values;
+
+static hk_status save_values(hk_infer *in, hk_graph *body, saved_values *s)
+{
+    size_t n = body->value_count + 1;
+    hk_arena *arena = in->graph->arena;
+    *s = (saved_values){.body = body, .count = body->value_count};
+    s->dtype = hk_arena_array(arena, n, sizeof *s->dtype);
+    s->shape = hk_arena_array(arena, n, sizeof *s->shape);
+    s->data = hk_arena_array(arena, n, sizeof *s->data);
+    if (!s->dtype || !s->shape || !s->data)
+        return hk_out_of_memory(in->ctx, "the values of a body");
+    for (size_t i = 0; i < s->count; i++) {
+        s->dtype[i] = body->values[i]->dtype;
+        s->shape[i] = body->values[i]->shape;
+        s->data[i] = body->values[i]->data;
+    }
+    return HK_OK;
+}
+
+static void restore_values(const saved_values *s)
+{
+    for (size_t i = 0; i < s->count; i++) {
+        s->body->values[i]->dtype = s->dtype[i];
+        s->body->values[i]->shape = s->shape[i];
+        s->body->values[i]->data = s->data[i];
+    }
+}
+
+/* What inference found for a body's inner values is forgotten, because the node's operands may have changed since; the
+ * declared types of its inputs stay. */
+static void forget_results(hk_graph *body)
+{
+    for (size_t i = 0; i < body->value_count; i++) {
+        hk_value *v = body->values[i];
+        if (!v->producer)
+            continue;
+        v->dtype = HK_DTYPE_NONE;
+        v->shape = HK_SHAPE_UNKNOWN;
+        v->data = NULL;
+    }
+}
+
+static hk_status infer_body(hk_infer *in, hk_graph *body)
+{
+    forget_results(body);
+    HK_TRY(hk_graph_sort(body));
+    for (size_t i = 0; i < body->node_count; i++) {
+        hk_status st = hk_node_infer(body, body->nodes[i]);
+        if (st != HK_OK)
+            return hk_fail_prefix(in->ctx, st, "in the body of node '%s' (%s)", in->node->name, in->node->type);
+    }
+    return HK_OK;
+}
+
+static hk_status check_counts(hk_infer *in, const hk_graph *body, size_t inputs, size_t outputs)
+{
+    if (body->input_count == inputs && body->output_count == outputs)
+        return HK_OK;
+    return hk_infer_fail(in, HK_STATUS_INVALID, "the body has %zu inputs and %zu outputs, expected %zu and %zu", body->input_count,
+                         body->output_count, inputs, outputs);
+}
+
+/* Gives a body's input type and shape; a declared type must agree. */
+static hk_status set_input(hk_infer *in, hk_graph *body, size_t i, hk_dtype dtype, const hk_shape *shape)
+{
+    hk_value *v = body->inputs[i];
+    if (v->dtype != HK_DTYPE_NONE && v->dtype != dtype)
+        return hk_infer_fail(in, HK_STATUS_INVALID, "input '%s' of the body is declared %s and gets %s", v->name,
+                             hk_dtype_name(v->dtype), hk_dtype_name(dtype));
+    v->dtype = dtype;
+    v->shape = *shape;
+    return HK_OK;
+}
+
+/* What is common to two shapes. */
+static hk_shape common_shape(const hk_shape *a, const hk_shape *b)
+{
+    if (a->rank != b->rank)
+        return HK_SHAPE_UNKNOWN;
+    hk_shape s = *a;
+    for (int32_t d = 0; d < s.rank; d++)
+        if (a->dim[d] != b->dim[d])
+            s.dim[d] = -1;
+    return s;
+}
+
+/* One more dimension at `axis`. */
+static hk_status stacked_shape(hk_infer *in, const hk_shape *row, int64_t axis, int64_t count, hk_shape *out)
+{
+    *out = HK_SHAPE_UNKNOWN;
+    if (row->rank < 0)
+        return HK_OK;
+    int32_t at = hk_axis(axis, row->rank + 1);
+    if (row->rank == HK_MAX_RANK)
+        return hk_infer_fail(in, HK_STATUS_UNSUPPORTED, "a scan output would have rank %d, at most %d is supported",
+                             (int)row->rank + 1, HK_MAX_RANK);
+    if (at < 0)
+        return hk_infer_fail(in, HK_STATUS_INVALID, "scan axis %lld, expected %d to %d", (long long)axis, -(int)row->rank - 1,
+                             (int)row->rank);
+    out->rank = row->rank + 1;
+    for (int32_t d = 0; d < out->rank; d++)
+        out->dim[d] = d == at ? count : row->dim[d - (d > at)];
+    return HK_OK;
+}
+
+static hk_status check_scalar(hk_infer *in, int32_t i, hk_dtype dtype, const char *what)
+{
+    const hk_value *v = hk_in(in->node, i);
+    if (v && (v->dtype != dtype || (hk_shape_known(&v->shape) && hk_shape_count(&v->shape) != 1)))
+        return hk_infer_fail(in, HK_STATUS_INVALID, "expected the %s as one %s", what, hk_dtype_name(dtype));
+    return HK_OK;
+}
+
+/* ---- If */
+
+typedef struct if_attrs {
+    hk_graph *then_branch, *else_branch;
+} if_attrs;
+static const hk_attr if_attr_list[] = {HK_GRAPH_ATTR(if_attrs, then_branch), HK_GRAPH_ATTR(if_attrs, else_branch), {0}};
+
+static hk_status if_infer(hk_infer *in)
+{
+    hk_graph *then_branch = in->node->bodies[0], *else_branch = in->node->bodies[1];
+    size_t count = (size_t)in->node->out_count;
+    HK_TRY(check_scalar(in, 0, HK_BOOL, "condition"));
+    HK_TRY(check_counts(in, then_branch, 0, count));
+    HK_TRY(check_counts(in, else_branch, 0, count));
+    HK_TRY(infer_body(in, then_branch));
+    HK_TRY(infer_body(in, else_branch));
+    for (size_t i = 0; i < count; i++) {
+        const hk_value *x = then_branch->outputs[i], *y = else_branch->outputs[i];
+        hk_shape s = common_shape(&x->shape, &y->shape);
+        if (x->dtype != y->dtype)
+            return hk_infer_fail(in, HK_STATUS_INVALID, "output %zu is %s in one branch and %s in the other", i,
+                                 hk_dtype_name(x->dtype), hk_dtype_name(y->dtype));
+        HK_TRY(hk_infer_output(in, (int32_t)i, x->dtype, &s));
+    }
+    return HK_OK;
+}
+
+/* ---- values carried from iteration to iteration: their shape at the body's entry must hold in every iteration */
+
+/* Body inputs from first_in on are carried values that begin as node inputs from first_value on and come back as body
+ * outputs from first_out on. Widens what an iteration changes until nothing changes: each round loses a dimension's
+ * number or a rank, so there are few. */
+static hk_status infer_carried(hk_infer *in, hk_graph *body, int32_t first_value, size_t first_in, size_t first_out, size_t count)
+{
+    const hk_node *n = in->node;
+    saved_values saved;
+    hk_shape *entry = hk_arena_array(in->graph->arena, count + 1, sizeof *entry);
+    if (!entry)
+        return hk_out_of_memory(in->ctx, "carried values");
+    for (size_t i = 0; i < count; i++)
+        entry[i] = n->in[first_value + (int32_t)i]->shape;
+    HK_TRY(save_values(in, body, &saved));
+    for (bool changed = true; changed;) {
+        changed = false;
+        restore_values(&saved);
+        for (size_t i = 0; i < count; i++)
+            HK_TRY(set_input(in, body, first_in + i, n->in[first_value + (int32_t)i]->dtype, &entry[i]));
+        HK_TRY(infer_body(in, body));
+        for (size_t i = 0; i < count; i++) {
+            const hk_value *out = body->outputs[first_out + i];
+            hk_shape next = common_shape(&entry[i], &out->shape);
+            if (out->dtype != n->in[first_value + (int32_t)i]->dtype)
+                return hk_infer_fail(in, HK_STATUS_INVALID, "carried value %zu enters the body as %s and leaves it as %s", i,
+                                     hk_dtype_name(n->in[first_value + (int32_t)i]->dtype), hk_dtype_name(out->dtype));
+            changed |= !hk_shape_equal(&next, &entry[i]);
+            entry[i] = next;
+        }
+    }
+    for (size_t i = 0; i < count; i++)
+        HK_TRY(hk_infer_output(in, (int32_t)i, n->in[first_value + (int32_t)i]->dtype, &entry[i]));
+    return HK_OK;
+}
+
+/* ---- Loop: inputs trip count, condition, carried values; body inputs iteration, condition, carried values; body outputs
+ * condition, carried values, scan outputs; outputs carried values, stacked scan outputs */
+
+typedef struct loop_attrs {
+    hk_graph *body;
+} loop_attrs;
+static const hk_attr loop_attr_list[] = {HK_GRAPH_ATTR(loop_attrs, body), {0}};
+
+/* The trip count, if nothing can end the loop earlier; else -1. */
+static int64_t known_trips(const hk_node *n, const hk_graph *body)
+{
+    const hk_tensor *trips = hk_known(n, 0), *condition = hk_known(n, 1);
+    const hk_value *again = body->outputs[0];
+    bool entered = !hk_in(n, 1) || condition;
+    if (entered && condition && !hk_get_int(condition, 0))
+        return 0;
+    bool endless = again == body->inputs[1] || (again->data && hk_get_int(again->data, 0));
+    return entered && endless && trips ? HK_MAX(hk_get_int(trips, 0), 0) : -1;
+}
+
+static hk_status loop_infer(hk_infer *in)
+{
+    hk_node *n = in->node;
+    hk_graph *body = n->bodies[0];
+    int32_t carried = HK_MAX(n->in_count - 2, 0), scans = n->out_count - carried;
+    HK_TRY(check_scalar(in, 0, HK_INT64, "trip count"));
+    HK_TRY(check_scalar(in, 1, HK_BOOL, "condition"));
+    if (scans < 0)
+        return hk_infer_fail(in, HK_STATUS_INVALID, "has %d outputs, expected at least one for each of %d carried values",
+                             (int)n->out_count, (int)carried);
+    HK_TRY(check_counts(in, body, (size_t)carried + 2, (size_t)n->out_count + 1));
+    for (int32_t i = 0; i < carried; i++)
+        if (!n->in[2 + i])
+            return hk_infer_fail(in, HK_STATUS_INVALID, "carried value %d is absent", (int)i);
+    HK_TRY(set_input(in, body, 0, HK_INT64, &HK_SCALAR));
+    HK_TRY(set_input(in, body, 1, HK_BOOL, &HK_SCALAR));
+    HK_TRY(infer_carried(in, body, 2, 2, 1, (size_t)carried));
+    if (body->outputs[0]->dtype != HK_BOOL)
+        return hk_infer_fail(in, HK_STATUS_INVALID, "the body's first output is %s, expected the condition as bool",
+                             hk_dtype_name(body->outputs[0]->dtype));
+    for (int32_t i = 0; i < scans; i++) {
+        const hk_value *row = body->outputs[1 + carried + i];
+        hk_shape s;
+        HK_TRY(stacked_shape(in, &row->shape, 0, known_trips(n, body), &s));
+        HK_TRY(hk_infer_output(in, carried + i, row->dtype, &s));
+    }
+    return HK_OK;
+}
+
+/* ---- Scan: inputs carried values, then num_scan_inputs sequences of which the body sees one element at a time */
+
+typedef struct scan_attrs {
+    hk_graph *body;
+    int64_t num_scan_inputs;
+    hk_ints scan_input_axes, scan_input_directions, scan_output_axes, scan_output_directions;
+} scan_attrs;
+static const hk_attr scan_attr_list[] = {
+    HK_GRAPH_ATTR(scan_attrs, body),
+    {.name = "num_scan_inputs", .kind = HK_ATTR_INT, .offset = offsetof(scan_attrs, num_scan_inputs), .required = true},
+    HK_INTS_ATTR(scan_attrs, scan_input_axes),
+    HK_INTS_ATTR(scan_attrs, scan_input_directions),
+    HK_INTS_ATTR(scan_attrs, scan_output_axes),
+    HK_INTS_ATTR(scan_attrs, scan_output_directions),
+    {0},
+};
+
+static hk_status check_list(hk_infer *in, hk_ints list, int32_t count, const char *what)
+{
+    if (!list.v || list.count == count)
+        return HK_OK;
+    return hk_infer_fail(in, HK_STATUS_INVALID, "%s has %d entries, expected %d", what, (int)list.count, (int)count);
+}
+
+/* Sets the body's input for scan input i, and *length to the sequence's length if it is known. */
+static hk_status scan_element(hk_infer *in, const scan_attrs *a, int32_t carried, int32_t i, int64_t *length)
+{
+    const hk_node *n = in->node;
+    const hk_value *x = n->in[carried + i];
+    if (!x)
+        return hk_infer_fail(in, HK_STATUS_INVALID, "scan input %d is absent", (int)i);
+    hk_shape s = x->shape;
+    if (s.rank >= 0) {
+        int64_t given = a->scan_input_axes.v ? a->scan_input_axes.v[i] : 0;
+        int32_t axis = hk_axis(given, s.rank);
+        if (axis < 0)
+            return hk_infer_fail(in, HK_STATUS_INVALID, "scan axis %lld of an input of rank %d", (long long)given, (int)s.rank);
+        if (*length >= 0 && s.dim[axis] >= 0 && s.dim[axis] != *length)
+            return hk_infer_fail(in, HK_STATUS_INVALID, "scan inputs of %lld and %lld elements, expected equal lengths",
+                                 (long long)*length, (long long)s.dim[axis]);
+        *length = HK_MAX(*length, s.dim[axis]);
+        for (int32_t d = axis; d + 1 < s.rank; d++)
+            s.dim[d] = s.dim[d + 1];
+        s.rank--;
+    }
+    return set_input(in, n->bodies[0], (size_t)(carried + i), x->dtype, &s);
+}
+
+static hk_status scan_infer(hk_infer *in)
+{
+    const scan_attrs *a = in->node->attrs;
+    hk_node *n = in->node;
+    int64_t length = -1;
+    if (a->num_scan_inputs < 1 || a->num_scan_inputs > n->in_count)
+        return hk_infer_fail(in, HK_STATUS_INVALID, "num_scan_inputs is %lld, expected 1 to %d", (long long)a->num_scan_inputs,
+                             (int)n->in_count);
+    int32_t sequences = (int32_t)a->num_scan_inputs, carried = n->in_count - sequences, stacks = n->out_count - carried;
+    if (stacks < 0)
+        return hk_infer_fail(in, HK_STATUS_INVALID, "has %d outputs, expected at least one for each of %d carried values",
+                             (int)n->out_count, (int)carried);
+    HK_TRY(check_counts(in, n->bodies[0], (size_t)n->in_count, (size_t)n->out_count));
+    HK_TRY(check_list(in, a->scan_input_axes, sequences, "scan_input_axes"));
+    HK_TRY(check_list(in, a->scan_input_directions, sequences, "scan_input_directions"));
+    HK_TRY(check_list(in, a->scan_output_axes, stacks, "scan_output_axes"));
+    HK_TRY(check_list(in, a->scan_output_directions, stacks, "scan_output_directions"));
+    for (int32_t i = 0; i < carried; i++)
+        if (!n->in[i])
+            return hk_infer_fail(in, HK_STATUS_INVALID, "carried value %d is absent", (int)i);
+    for (int32_t i = 0; i < sequences; i++)
+        HK_TRY(scan_element(in, a, carried, i, &length));
+    HK_TRY(infer_carried(in, n->bodies[0], 0, 0, 0, (size_t)carried));
+    for (int32_t i = 0; i < stacks; i++) {
+        const hk_value *row = n->bodies[0]->outputs[carried + i];
+        hk_shape s;
+        HK_TRY(stacked_shape(in, &row->shape, a->scan_output_axes.v ? a->scan_output_axes.v[i] : 0, length, &s));
+        HK_TRY(hk_infer_output(in, carried + i, row->dtype, &s));
+    }
+    return HK_OK;
+}
+
+const hk_op hk_ops_control[] = {
+    {.type = "If", .since = 1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = -1, .flags = HK_OP_CONTROL,
+     .attrs_bytes = sizeof(if_attrs), .attrs = if_attr_list, .infer = if_infer},
+    {.type = "Loop", .since = 1, .in_min = 0, .in_max = -1, .out_min = 1, .out_max = -1, .flags = HK_OP_CONTROL,
+     .attrs_bytes = sizeof(loop_attrs), .attrs = loop_attr_list, .infer = loop_infer},
+    {.type = "Scan", .since = 9, .in_min = 1, .in_max = -1, .out_min = 1, .out_max = -1, .flags = HK_OP_CONTROL,
+     .attrs_bytes = sizeof(scan_attrs), .attrs = scan_attr_list, .infer = scan_infer},
+    {0},
+};

@@ -1,0 +1,3 @@
+#include "ops/op.h"
+
+const hk_op hk_ops_pointwise[] = {{0}};

@@ -1,0 +1,762 @@
+/*
+ * Operators that change a shape and no element (views: Reshape, Flatten, Squeeze, Unsqueeze, Identity, hk.View), and those
+ * that make tensors from shapes and scalars (Shape, Size, Constant, ConstantOfShape, Range).
+ */
+#include <math.h>
+#include <string.h>
+
+#include "ops/support/move.h"
+#include "ops/support/move_args.h"
+
+/* ---- what the views share */
+
+static hk_status infer_view(hk_infer *in, const hk_shape *shape)
+{
+    return hk_infer_output(in, 0, in->node->in[0]->dtype, shape);
+}
+
+/* dX = dY under X's shape. */
+static hk_status view_backward(hk_gradient *g, hk_node *n)
+{
+    hk_value *x = n->in[0], *dy = hk_gradient_of(g, n->out[0]), *dx;
+    if (!hk_gradient_wanted(g, x) || !dy)
+        return HK_OK;
+    hk_graph *graph = hk_gradient_graph(g);
+    if (!hk_shape_known(&x->shape))
+        return hk_fail(graph->ctx, HK_STATUS_UNSUPPORTED,
+                       "node '%s' (%s): its gradient needs the shape of '%s', which is not known yet; bind every input's shape",
+                       n->name, n->type, x->name);
+    hk_value *shape = hk_graph_ints(graph, x->shape.dim, x->shape.rank);
+    if (!shape)
+        return HK_STATUS_OUT_OF_MEMORY;
+    const hk_attr_value attrs[] = {HK_SET_INT("allowzero", 1), {0}};
+    HK_TRY(hk_build(graph, "Reshape", attrs, (hk_value *[]){dy, shape}, 2, &dx, 1));
+    return hk_gradient_add(g, x, dx);
+}
+
+/* ---- Reshape: https://onnx.ai/onnx/operators/onnx__Reshape.html. A 0 copies the input's dimension (unless allowzero),
+ * one -1 takes what is left. */
+
+typedef struct reshape_attrs {
+    int64_t allowzero;
+} reshape_attrs;
+static const hk_attr reshape_attr_list[] = {HK_INT_ATTR(reshape_attrs, allowzero, 0), {0}};
+
+/* Fills in the -1 at `left`: what the input's dimensions hold that the other entries do not. A dimension copied by a 0 is
+ * on both sides and may be unknown. */
+static hk_status reshape_rest(const hk_args *a, const hk_shape *x, const bool *copied, int32_t left, hk_shape *out)
+{
+    int64_t have = 1, used = 1;
+    bool fits = true;
+    if (x->rank < 0)
+        return HK_OK;
+    for (int32_t i = 0; i < HK_MAX(x->rank, out->rank); i++) {
+        if (i < x->rank && !copied[i]) {
+            if (x->dim[i] < 0)
+                return HK_OK;
+            fits &= !__builtin_mul_overflow(have, x->dim[i], &have);
+        }
+        if (i < out->rank && !copied[i] && i != left)
+            fits &= !__builtin_mul_overflow(used, out->dim[i], &used);
+    }
+    hk_shape_text b;
+    if (!fits || used == 0 || have % used)
+        return hk_args_fail(a, "input %s cannot be divided among the other dimensions to find the one that is -1",
+                            hk_shape_print(x, &b));
+    out->dim[left] = have / used;
+    return HK_OK;
+}
+
+static hk_status reshape_shape(const hk_args *a, bool allowzero, hk_shape *out)
+{
+    hk_shape x = hk_args_shape(a, 0);
+    int64_t spec[HK_MAX_RANK];
+    int32_t n, left = -1;
+    bool copied[HK_MAX_RANK] = {false};
+    HK_TRY(hk_args_ints(a, 1, "shape", spec, HK_MAX_RANK, &n));
+    if (n < 0) {
+        int64_t length = hk_args_length(a, 1);
+        *out = (hk_shape){.rank = length >= 0 && length <= HK_MAX_RANK ? (int32_t)length : -1};
+        for (int32_t i = 0; i < out->rank; i++)
+            out->dim[i] = -1;
+        return HK_OK;
+    }
+    *out = (hk_shape){.rank = n};
+    for (int32_t i = 0; i < n; i++) {
+        if (spec[i] < -1)
+            return hk_args_fail(a, "dimension %d of the shape is %lld, expected -1 or more", (int)i, (long long)spec[i]);
+        if (spec[i] == -1 && left >= 0)
+            return hk_args_fail(a, "the shape has more than one -1");
+        out->dim[i] = spec[i];
+        if (spec[i] == -1)
+            left = i;
+        if (spec[i] == 0 && !allowzero) {
+            if (x.rank >= 0 && i >= x.rank)
+                return hk_args_fail(a, "dimension %d of the shape copies one of the input, which has rank %d", (int)i, (int)x.rank);
+            copied[i] = true;
+            out->dim[i] = x.rank < 0 ? -1 : x.dim[i];
+        }
+    }
+    if (left >= 0)
+        return reshape_rest(a, &x, copied, left, out);
+    hk_shape_text from, to;
+    if (hk_shape_known(&x) && hk_shape_known(out) && hk_shape_count(&x) != hk_shape_count(out))
+        return hk_args_fail(a, "input %s has %lld elements, the shape %s has %lld", hk_shape_print(&x, &from),
+                            (long long)hk_shape_count(&x), hk_shape_print(out, &to), (long long)hk_shape_count(out));
+    return HK_OK;
+}
+
+static bool reshape_allowzero(const hk_node *n)
+{
+    return n->op->since >= 14 && ((const reshape_attrs *)n->attrs)->allowzero != 0;
+}
+
+static hk_status reshape_infer(hk_infer *in)
+{
+    hk_args a = hk_infer_args(in);
+    hk_shape s;
+    HK_TRY(reshape_shape(&a, reshape_allowzero(in->node), &s));
+    return infer_view(in, &s);
+}
+
+static hk_status reshape_eval(hk_eval *e)
+{
+    hk_args a = hk_eval_args(e);
+    hk_shape s;
+    HK_TRY(reshape_shape(&a, reshape_allowzero(e->node), &s));
+    return hk_eval_reshaped(e, &s);
+}
+
+static const char *const reshape_cases[] = {
+    "f32[2,3,4] i64={4,-1}",  "f32[2,3,4] i64={0,-1}",     "f32[6] i64={3,2,1}",
+    "f32[1,1] i64={}",        "f32[] i64={1,1,1}",         "f32[2,0,3] i64={0,7,0} ; allowzero=1",
+    "f32[0,3] i64={3,0};allowzero=1;nograd",               "i64[4,2]<9 i64={-1}",
+    "bool[4,2] i64={2,2,2}",  "f64[3,5] i64={15}",         NULL,
+};
+static const char *const reshape_5_cases[] = {"f32[2,3,4] i64={0,-1}", "f32[2,3,4] i64={-1,12}", NULL};
+
+/* ---- Flatten: dimensions before axis and from axis on */
+
+typedef struct axis_attrs {
+    int64_t axis;
+} axis_attrs;
+static const hk_attr flatten_attr_list[] = {HK_INT_ATTR(axis_attrs, axis, 1), {0}};
+
+static hk_status flatten_shape(const hk_args *a, hk_shape *out)
+{
+    hk_shape x = hk_args_shape(a, 0);
+    int64_t axis = ((const axis_attrs *)a->node->attrs)->axis;
+    *out = (hk_shape){.rank = 2, .dim = {-1, -1}};
+    if (x.rank < 0)
+        return HK_OK;
+    if (axis < -(int64_t)x.rank || axis > x.rank)
+        return hk_args_fail(a, "axis %lld, expected %d to %d", (long long)axis, -(int)x.rank, (int)x.rank);
+    int32_t at = (int32_t)(axis < 0 ? axis + x.rank : axis);
+    out->dim[0] = hk_shape_span(&x, 0, at);
+    out->dim[1] = hk_shape_span(&x, at, x.rank);
+    return HK_OK;
+}
+
+static hk_status flatten_infer(hk_infer *in)
+{
+    hk_args a = hk_infer_args(in);
+    hk_shape s;
+    HK_TRY(flatten_shape(&a, &s));
+    return infer_view(in, &s);
+}
+
+static hk_status flatten_eval(hk_eval *e)
+{
+    hk_args a = hk_eval_args(e);
+    hk_shape s;
+    HK_TRY(flatten_shape(&a, &s));
+    return hk_eval_reshaped(e, &s);
+}
+
+static const char *const flatten_cases[] = {
+    "f32[2,3,4,5]", "f32[2,3,4] ; axis=0", "f32[2,3,4] ; axis=3", "f32[2,3,4] ; axis=-1", "f32[7]", "i64[2,2]<4 ; axis=2",
+    "f32[0,3]", NULL,
+};
+
+/* ---- Squeeze and Unsqueeze: axes are an attribute before opset 13, an input from then on */
+
+typedef struct axes_attrs {
+    hk_ints axes;
+} axes_attrs;
+static const hk_attr axes_attr_list[] = {HK_INTS_ATTR(axes_attrs, axes), {0}};
+static const hk_attr axes_required_list[] = {
+    {.name = "axes", .kind = HK_ATTR_INTS, .offset = offsetof(axes_attrs, axes), .required = true}, {0}};
+
+/* *count: -1 unknown, -2 absent. */
+static hk_status read_axes(const hk_args *a, int64_t axes[HK_MAX_RANK], int32_t *count)
+{
+    if (a->node->op->since >= 13) {
+        if (!hk_args_present(a, 1)) {
+            *count = -2;
+            return HK_OK;
+        }
+        return hk_args_ints(a, 1, "axes", axes, HK_MAX_RANK, count);
+    }
+    hk_ints list = ((const axes_attrs *)a->node->attrs)->axes;
+    if (list.count > HK_MAX_RANK)
+        return hk_args_fail(a, "axes has %d entries, expected at most %d", (int)list.count, HK_MAX_RANK);
+    *count = list.v ? list.count : -2;
+    if (list.count > 0)
+        memcpy(axes, list.v, (size_t)list.count * sizeof *axes);
+    return HK_OK;
+}
+
+static hk_status mark_axes(const hk_args *a, const int64_t *axes, int32_t count, int32_t rank, bool marked[HK_MAX_RANK])
+{
+    for (int32_t i = 0; i < count; i++) {
+        int32_t axis = hk_axis(axes[i], rank);
+        if (axis < 0)
+            return hk_args_fail(a, "axis %lld, expected %d to %d", (long long)axes[i], -(int)rank, (int)rank - 1);
+        if (marked[axis])
+            return hk_args_fail(a, "axis %d is named twice", (int)axis);
+        marked[axis] = true;
+    }
+    return HK_OK;
+}
+
+static hk_status squeeze_shape(const hk_args *a, hk_shape *out)
+{
+    hk_shape x = hk_args_shape(a, 0);
+    int64_t axes[HK_MAX_RANK];
+    int32_t count;
+    bool marked[HK_MAX_RANK] = {false};
+    *out = HK_SHAPE_UNKNOWN;
+    HK_TRY(read_axes(a, axes, &count));
+    if (x.rank < 0 || count == -1)
+        return HK_OK;
+    if (count == -2 && !hk_shape_known(&x))
+        return HK_OK;
+    if (count >= 0)
+        HK_TRY(mark_axes(a, axes, count, x.rank, marked));
+    hk_shape s = {0};
+    for (int32_t d = 0; d < x.rank; d++) {
+        bool drop = count == -2 ? x.dim[d] == 1 : marked[d];
+        if (drop && x.dim[d] > 1)
+            return hk_args_fail(a, "axis %d has %lld elements, expected 1", (int)d, (long long)x.dim[d]);
+        if (!drop)
+            s.dim[s.rank++] = x.dim[d];
+    }
+    *out = s;
+    return HK_OK;
+}
+
+static hk_status squeeze_infer(hk_infer *in)
+{
+    hk_args a = hk_infer_args(in);
+    hk_shape s;
+    HK_TRY(squeeze_shape(&a, &s));
+    return infer_view(in, &s);
+}
+
+static hk_status squeeze_eval(hk_eval *e)
+{
+    hk_args a = hk_eval_args(e);
+    hk_shape s;
+    HK_TRY(squeeze_shape(&a, &s));
+    return hk_eval_reshaped(e, &s);
+}
+
+static const char *const squeeze_cases[] = {
+    "f32[1,3,1,5] i64={0,2}", "f32[1,3,1,5]", "f32[1,3,1,5] i64={-2}", "f32[1,1]", "i64[1,4]<5 i64={0}", "f32[1,0] i64={0}", NULL,
+};
+static const char *const squeeze_1_cases[] = {"f32[1,3,1,5] ; axes=[0,2]", "f32[1,3,1,5]", NULL};
+
+static hk_status unsqueeze_shape(const hk_args *a, hk_shape *out)
+{
+    hk_shape x = hk_args_shape(a, 0);
+    int64_t axes[HK_MAX_RANK];
+    int32_t count;
+    bool marked[HK_MAX_RANK] = {false};
+    *out = HK_SHAPE_UNKNOWN;
+    HK_TRY(read_axes(a, axes, &count));
+    if (x.rank < 0 || count < 0)
+        return HK_OK;
+    int32_t rank = x.rank + count;
+    if (rank > HK_MAX_RANK)
+        return hk_args_fail(a, "the output would have rank %d, expected at most %d", (int)rank, HK_MAX_RANK);
+    HK_TRY(mark_axes(a, axes, count, rank, marked));
+    hk_shape s = {.rank = rank};
+    for (int32_t d = 0, from = 0; d < rank; d++)
+        s.dim[d] = marked[d] ? 1 : x.dim[from++];
+    *out = s;
+    return HK_OK;
+}
+
+static hk_status unsqueeze_infer(hk_infer *in)
+{
+    hk_args a = hk_infer_args(in);
+    hk_shape s;
+    HK_TRY(unsqueeze_shape(&a, &s));
+    return infer_view(in, &s);
+}
+
+static hk_status unsqueeze_eval(hk_eval *e)
+{
+    hk_args a = hk_eval_args(e);
+    hk_shape s;
+    HK_TRY(unsqueeze_shape(&a, &s));
+    return hk_eval_reshaped(e, &s);
+}
+
+static const char *const unsqueeze_cases[] = {
+    "f32[3,5] i64={0}", "f32[3,5] i64={-1,1}", "f32[] i64={0}", "f32[3] i64={2,0}", "i64[3]<4 i64={1}", "f32[3,5] i64=-1", NULL,
+};
+static const char *const unsqueeze_1_cases[] = {"f32[3,5] ; axes=[0,3]", NULL};
+
+/* ---- Identity, and hk.View: elements [offset, offset + count of shape) of a flat value, under a shape */
+
+static hk_status identity_infer(hk_infer *in)
+{
+    return infer_view(in, &in->node->in[0]->shape);
+}
+
+static hk_status identity_eval(hk_eval *e)
+{
+    hk_shape s = hk_tensor_shape(e->in[0]);
+    return hk_eval_reshaped(e, &s);
+}
+
+static const char *const identity_cases[] = {"f32[2,3]", "f32[]", "i64[3]<9", "bool[2,2]", "f32[0]", NULL};
+
+typedef struct view_attrs {
+    int64_t offset;
+    hk_ints shape;
+} view_attrs;
+static const hk_attr view_attr_list[] = {
+    HK_INT_ATTR(view_attrs, offset, 0),
+    {.name = "shape", .kind = HK_ATTR_INTS, .offset = offsetof(view_attrs, shape), .required = true},
+    {0},
+};
+
+static hk_status view_shape(const hk_args *a, hk_shape *out)
+{
+    const view_attrs *v = a->node->attrs;
+    hk_shape x = hk_args_shape(a, 0);
+    if (x.rank != 1 || v->shape.count > HK_MAX_RANK)
+        return hk_args_fail(a, "expected a flat value and a shape of rank %d at most, found rank %d and %d", HK_MAX_RANK,
+                            (int)x.rank, (int)v->shape.count);
+    *out = (hk_shape){.rank = v->shape.count};
+    for (int32_t i = 0; i < v->shape.count; i++)
+        out->dim[i] = v->shape.v[i];
+    int64_t count = hk_shape_count(out);
+    if (v->offset < 0 || count < 0 || (x.dim[0] >= 0 && v->offset > x.dim[0] - count))
+        return hk_args_fail(a, "%lld elements at %lld do not lie inside the value's %lld", (long long)count, (long long)v->offset,
+                            (long long)x.dim[0]);
+    return HK_OK;
+}
+
+static hk_status view_infer(hk_infer *in)
+{
+    hk_args a = hk_infer_args(in);
+    hk_shape s;
+    HK_TRY(view_shape(&a, &s));
+    return infer_view(in, &s);
+}
+
+static hk_status view_eval(hk_eval *e)
+{
+    hk_args a = hk_eval_args(e);
+    hk_shape s;
+    HK_TRY(view_shape(&a, &s));
+    const hk_tensor *x = e->in[0];
+    hk_tensor *y = hk_eval_output(e, 0, x->dtype, &s);
+    if (!y)
+        return hk_out_of_memory(e->ctx, "a view");
+    size_t bytes = hk_dtype_bytes(x->dtype);
+    memcpy(y->data, (const char *)x->data + (size_t)((const view_attrs *)e->node->attrs)->offset * bytes,
+           (size_t)hk_shape_count(&s) * bytes);
+    return HK_OK;
+}
+
+static int64_t view_offset(const hk_node *n)
+{
+    return ((const view_attrs *)n->attrs)->offset;
+}
+
+static const char *const view_cases[] = {
+    "f32[100] ; offset=7 shape=[3,5] ; nograd", "f32[64] ; offset=63 shape=[] ; nograd", "i64[9]<5 ; offset=1 shape=[8] ; nograd",
+    "f32[8] ; offset=8 shape=[0,2] ; nograd", NULL,
+};
+
+/* ---- Shape and Size: known as soon as the input's shape is, whatever its contents */
+
+typedef struct shape_attrs {
+    int64_t start, end;
+} shape_attrs;
+static const hk_attr shape_attr_list[] = {
+    HK_INT_ATTR(shape_attrs, start, 0), {.name = "end", .kind = HK_ATTR_INT, .offset = offsetof(shape_attrs, end), .number = INT32_MAX}, {0}};
+
+static void shape_range(const hk_node *n, int32_t rank, int32_t *start, int32_t *end)
+{
+    int64_t from = 0, to = rank;
+    if (n->op->since >= 15) {
+        const shape_attrs *s = n->attrs;
+        from = s->start < 0 ? s->start + rank : s->start;
+        to = s->end < 0 ? s->end + rank : s->end;
+    }
+    *start = (int32_t)HK_MIN(HK_MAX(from, 0), (int64_t)rank);
+    *end = (int32_t)HK_MIN(HK_MAX(to, (int64_t)*start), (int64_t)rank);
+}
+
+/* The dimensions [start, end) of x as int64, or NULL with *known false when one is unknown. */
+static hk_tensor *shape_contents(hk_arena *arena, const hk_node *n, const hk_shape *x, bool *known)
+{
+    int32_t start, end;
+    shape_range(n, x->rank, &start, &end);
+    *known = true;
+    for (int32_t d = start; d < end; d++)
+        *known &= x->dim[d] >= 0;
+    hk_tensor *t = *known ? hk_tensor_new(arena, HK_INT64, &(hk_shape){.rank = 1, .dim = {end - start}}) : NULL;
+    for (int32_t d = start; t && d < end; d++)
+        hk_set_int(t, d - start, x->dim[d]);
+    return t;
+}
+
+static hk_status shape_infer(hk_infer *in)
+{
+    hk_shape x = in->node->in[0]->shape;
+    hk_shape s = {.rank = 1, .dim = {-1}};
+    hk_value *y = hk_out(in->node, 0);
+    if (x.rank >= 0) {
+        int32_t start, end;
+        shape_range(in->node, x.rank, &start, &end);
+        s.dim[0] = end - start;
+    }
+    HK_TRY(hk_infer_output(in, 0, HK_INT64, &s));
+    bool known = false;
+    if (x.rank >= 0 && y) {
+        y->data = shape_contents(in->graph->arena, in->node, &x, &known);
+        if (known && !y->data)
+            return hk_out_of_memory(in->ctx, "a shape");
+    }
+    return HK_OK;
+}
+
+static hk_status shape_eval(hk_eval *e)
+{
+    hk_shape x = hk_tensor_shape(e->in[0]);
+    bool known;
+    e->out[0] = shape_contents(e->arena, e->node, &x, &known);
+    return e->out[0] ? HK_OK : hk_out_of_memory(e->ctx, "a shape");
+}
+
+/* For the case that the planner does not fold it: what inference knew is written. */
+static hk_status lower_known(hk_lower *l)
+{
+    hk_value *y = hk_out(l->node, 0);
+    if (!y)
+        return HK_OK;
+    if (!y->data)
+        return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): the shape it reads is not known when planning", l->node->name,
+                       l->node->type);
+    return hk_emit_literal(l, y->data, y);
+}
+
+static const char *const shape_cases[] = {
+    "f32[2,3,4] ; ; nograd", "f32[2,3,4] ; start=1 ; nograd", "f32[2,3,4] ; start=-1 ; nograd", "f32[2,3,4] ; start=0 end=-1 ; nograd",
+    "f32[2,3,4] ; start=-9 end=9 ; nograd", "f32[2,3] ; start=2 end=1 ; nograd", "f32[] ; ; nograd", "bool[0,7] ; ; nograd", NULL,
+};
+static const char *const shape_1_cases[] = {"f32[2,3,4] ; ; nograd", "f32[] ; ; nograd", NULL};
+
+static hk_status size_infer(hk_infer *in)
+{
+    HK_TRY(hk_infer_output(in, 0, HK_INT64, &HK_SCALAR));
+    hk_value *y = hk_out(in->node, 0);
+    int64_t count = hk_shape_count(&in->node->in[0]->shape);
+    if (count < 0 || !y)
+        return HK_OK;
+    hk_tensor *t = hk_tensor_new(in->graph->arena, HK_INT64, &HK_SCALAR);
+    if (!t)
+        return hk_out_of_memory(in->ctx, "a size");
+    hk_set_int(t, 0, count);
+    y->data = t;
+    return HK_OK;
+}
+
+static hk_status size_eval(hk_eval *e)
+{
+    hk_tensor *y = hk_eval_output(e, 0, HK_INT64, &HK_SCALAR);
+    if (!y)
+        return hk_out_of_memory(e->ctx, "a size");
+    hk_set_int(y, 0, hk_tensor_count(e->in[0]));
+    return HK_OK;
+}
+
+static const char *const size_cases[] = {"f32[2,3,4] ; ; nograd", "f32[] ; ; nograd", "i64[0,3]<2 ; ; nograd", NULL};
+
+/* ---- Constant: one of the attributes value, value_float(s), value_int(s) */
+
+typedef struct constant_attrs {
+    const hk_tensor *value;
+    float value_float;
+    hk_floats value_floats;
+    int64_t value_int;
+    hk_ints value_ints;
+    const char *value_string;
+} constant_attrs;
+/* Defaults that stand for "absent" and that no model contains. */
+#define ABSENT_FLOAT ((float)0x1.2468acp-100)
+#define ABSENT_INT INT64_MIN
+static const hk_attr constant_attr_list[] = {
+    HK_TENSOR_ATTR(constant_attrs, value),
+    HK_FLOAT_ATTR(constant_attrs, value_float, (double)ABSENT_FLOAT),
+    HK_FLOATS_ATTR(constant_attrs, value_floats),
+    HK_INT_ATTR(constant_attrs, value_int, ABSENT_INT),
+    HK_INTS_ATTR(constant_attrs, value_ints),
+    HK_STRING_ATTR(constant_attrs, value_string, NULL),
+    {0},
+};
+
+/* The attribute as a tensor, new in arena or the attribute's own; NULL when there is none or memory ran out. */
+static const hk_tensor *constant_contents(hk_arena *arena, const constant_attrs *c)
+{
+    uint32_t absent_bits, bits;
+    float absent = ABSENT_FLOAT;
+    memcpy(&absent_bits, &absent, sizeof bits);
+    memcpy(&bits, &c->value_float, sizeof bits);
+    hk_tensor *t = NULL;
+    if (c->value)
+        return c->value;
+    if (c->value_floats.v) {
+        t = hk_tensor_new(arena, HK_FLOAT32, &(hk_shape){.rank = 1, .dim = {c->value_floats.count}});
+        for (int32_t i = 0; t && i < c->value_floats.count; i++)
+            hk_set_double(t, i, (double)c->value_floats.v[i]);
+    } else if (c->value_ints.v) {
+        t = hk_tensor_new(arena, HK_INT64, &(hk_shape){.rank = 1, .dim = {c->value_ints.count}});
+        for (int32_t i = 0; t && i < c->value_ints.count; i++)
+            hk_set_int(t, i, c->value_ints.v[i]);
+    } else if (bits != absent_bits) {
+        t = hk_tensor_new(arena, HK_FLOAT32, &HK_SCALAR);
+        if (t)
+            memcpy(t->data, &c->value_float, sizeof(float));
+    } else if (c->value_int != ABSENT_INT) {
+        t = hk_tensor_new(arena, HK_INT64, &HK_SCALAR);
+        if (t)
+            hk_set_int(t, 0, c->value_int);
+    }
+    return t;
+}
+
+static hk_status constant_infer(hk_infer *in)
+{
+    const constant_attrs *c = in->node->attrs;
+    const hk_tensor *t = constant_contents(in->graph->arena, c);
+    if (!t)
+        return hk_infer_fail(in, HK_STATUS_UNSUPPORTED, "expected value, value_float(s) or value_int(s), found %s",
+                             c->value_string ? "a string, and string tensors are not supported" : "none of them");
+    hk_shape s = hk_tensor_shape(t);
+    HK_TRY(hk_infer_output(in, 0, t->dtype, &s));
+    if (hk_out(in->node, 0))
+        in->node->out[0]->data = t;
+    return HK_OK;
+}
+
+static hk_status constant_eval(hk_eval *e)
+{
+    const hk_tensor *t = constant_contents(e->arena, e->node->attrs);
+    if (!t)
+        return hk_out_of_memory(e->ctx, "a constant");
+    hk_shape s = hk_tensor_shape(t);
+    hk_tensor *y = hk_eval_output(e, 0, t->dtype, &s);
+    if (!y)
+        return hk_out_of_memory(e->ctx, "a constant");
+    if (hk_tensor_bytes(t) > 0)
+        memcpy(y->data, t->data, (size_t)hk_tensor_bytes(t));
+    return HK_OK;
+}
+
+static const char *const constant_cases[] = {
+    " ; value_float=1.5 ; nograd",           " ; value_floats=[0.5,-2.0,3.0] ; nograd", " ; value_int=-3 ; nograd",
+    " ; value_ints=[1,-2,3000000000] ; nograd", " ; value=f32={0.5,1.5} ; nograd",       " ; value=bool={1,0,1} ; nograd",
+    " ; value_ints=[] ; nograd",             NULL,
+};
+
+/* ---- ConstantOfShape */
+
+typedef struct fill_attrs {
+    const hk_tensor *value;
+} fill_attrs;
+static const hk_attr fill_attr_list[] = {HK_TENSOR_ATTR(fill_attrs, value), {0}};
+
+/* One element; the default is a float 0. */
+static const hk_tensor *fill_value(const hk_node *n)
+{
+    static const float zero[1];
+    static const hk_tensor absent = {.data = (void *)(uintptr_t)zero, .dtype = HK_FLOAT32, .rank = 1, .shape = {1}};
+    const fill_attrs *f = n->attrs;
+    return f->value ? f->value : &absent;
+}
+
+static hk_status fill_shape(const hk_args *a, hk_shape *out)
+{
+    int64_t dims[HK_MAX_RANK];
+    int32_t n;
+    if (hk_tensor_count(fill_value(a->node)) != 1)
+        return hk_args_fail(a, "attribute value has %lld elements, expected 1", (long long)hk_tensor_count(fill_value(a->node)));
+    HK_TRY(hk_args_ints(a, 0, "shape", dims, HK_MAX_RANK, &n));
+    int64_t length = n < 0 ? hk_args_length(a, 0) : n;
+    *out = (hk_shape){.rank = length >= 0 && length <= HK_MAX_RANK ? (int32_t)length : -1};
+    for (int32_t i = 0; i < out->rank; i++) {
+        out->dim[i] = n < 0 ? -1 : dims[i];
+        if (n >= 0 && dims[i] < 0)
+            return hk_args_fail(a, "dimension %d is %lld, expected 0 or more", (int)i, (long long)dims[i]);
+    }
+    return HK_OK;
+}
+
+static hk_status fill_infer(hk_infer *in)
+{
+    hk_args a = hk_infer_args(in);
+    hk_shape s;
+    HK_TRY(fill_shape(&a, &s));
+    return hk_infer_output(in, 0, fill_value(in->node)->dtype, &s);
+}
+
+static hk_status fill_eval(hk_eval *e)
+{
+    hk_args a = hk_eval_args(e);
+    hk_shape s;
+    HK_TRY(fill_shape(&a, &s));
+    const hk_tensor *value = fill_value(e->node);
+    hk_tensor *y = hk_eval_output(e, 0, value->dtype, &s);
+    if (!y)
+        return hk_out_of_memory(e->ctx, "a filled tensor");
+    hk_move m = {0};
+    hk_move_add(&m, hk_shape_count(&s), 0, 1);
+    hk_host_move(&m, value, y);
+    return HK_OK;
+}
+
+static hk_status fill_lower(hk_lower *l)
+{
+    return hk_emit_constant(l, fill_value(l->node), l->node->out[0]);
+}
+
+static const char *const fill_cases[] = {
+    "i64={2,3} ; ; nograd", "i64={4} ; value=i64={7} ; nograd", "i64={} ; value=f32={2.5} ; nograd", "i64={3,0} ; ; nograd",
+    "i64={65,1025} ; value=i64={-5000000000} ; nograd", "i64={300,300} ; value=bool={1} ; nograd", "i64={70000} ; value=f64={0.1} ; nograd",
+    NULL,
+};
+
+/* ---- Range: start + i delta, below limit (above it if delta < 0) */
+
+static int64_t range_count(const hk_args *a)
+{
+    const hk_tensor *start = hk_args_known(a, 0), *limit = hk_args_known(a, 1), *delta = hk_args_known(a, 2);
+    if (!start || !limit || !delta)
+        return -1;
+    if (hk_dtype_is_float(start->dtype)) {
+        double n = ceil((hk_get_double(limit, 0) - hk_get_double(start, 0)) / hk_get_double(delta, 0));
+        return n > 0 ? (int64_t)HK_MIN(n, 0x1p40) : 0;
+    }
+    int64_t from = hk_get_int(start, 0), to = hk_get_int(limit, 0), by = hk_get_int(delta, 0);
+    uint64_t span, step = by < 0 ? 0 - (uint64_t)by : (uint64_t)by;
+    if (step == 0 || (by > 0 ? to <= from : to >= from))
+        return 0;
+    span = by > 0 ? (uint64_t)to - (uint64_t)from : (uint64_t)from - (uint64_t)to;
+    return (int64_t)HK_MIN((span - 1) / step + 1, (uint64_t)1 << 40);
+}
+
+static hk_status range_shape(const hk_args *a, hk_shape *out)
+{
+    for (int32_t i = 0; i < 3; i++) {
+        hk_shape s = hk_args_shape(a, i);
+        if (s.rank > 1 || (hk_shape_known(&s) && hk_shape_count(&s) != 1) || hk_args_dtype(a, i) != hk_args_dtype(a, 0))
+            return hk_args_fail(a, "expected start, limit and delta as scalars of one type");
+    }
+    const hk_tensor *delta = hk_args_known(a, 2);
+    if (delta && hk_get_double(delta, 0) == 0.0)
+        return hk_args_fail(a, "delta is 0");
+    *out = (hk_shape){.rank = 1, .dim = {range_count(a)}};
+    if (out->dim[0] > INT32_MAX)
+        return hk_args_fail(a, "the range has more than 2^31 - 1 elements");
+    return HK_OK;
+}
+
+static hk_status range_infer(hk_infer *in)
+{
+    hk_args a = hk_infer_args(in);
+    hk_shape s;
+    HK_TRY(range_shape(&a, &s));
+    return hk_infer_output(in, 0, in->node->in[0]->dtype, &s);
+}
+
+static void range_fill(hk_tensor *y, const hk_tensor *start, const hk_tensor *delta)
+{
+    int64_t count = hk_tensor_count(y);
+    bool floating = hk_dtype_is_float(y->dtype);
+    for (int64_t i = 0; i < count; i++) {
+        if (floating)
+            hk_set_double(y, i, hk_get_double(start, 0) + (double)i * hk_get_double(delta, 0));
+        else
+            hk_set_int(y, i, (int64_t)((uint64_t)hk_get_int(start, 0) + (uint64_t)i * (uint64_t)hk_get_int(delta, 0)));
+    }
+}
+
+static hk_status range_eval(hk_eval *e)
+{
+    hk_args a = hk_eval_args(e);
+    hk_shape s;
+    HK_TRY(range_shape(&a, &s));
+    hk_tensor *y = hk_eval_output(e, 0, e->in[0]->dtype, &s);
+    if (!y)
+        return hk_out_of_memory(e->ctx, "a range");
+    range_fill(y, e->in[0], e->in[2]);
+    return HK_OK;
+}
+
+/* All three operands are known while planning, so the contents are too. */
+static hk_status range_lower(hk_lower *l)
+{
+    hk_value *y = l->node->out[0];
+    hk_tensor *t = hk_tensor_new(l->arena, y->dtype, &y->shape);
+    if (!t)
+        return hk_out_of_memory(l->ctx, "a range");
+    range_fill(t, hk_known(l->node, 0), hk_known(l->node, 2));
+    return hk_emit_literal(l, t, y);
+}
+
+static const char *const range_cases[] = {
+    "i64=0 i64=7 i64=2 ; ; nograd", "i64=10 i64=-3 i64=-4 ; ; nograd", "f32=0.5 f32=3.0 f32=0.25 ; ; nograd",
+    "i32=5 i32=5 i32=1 ; ; nograd", "i64=0 i64=70001 i64=1 ; ; nograd", "i64=3000000000 i64=3000000009 i64=3 ; ; nograd", NULL,
+};
+
+#define VIEW_OP(name, first, last, ins_min, ins_max, hosts, attr_struct, list, fn, case_list)                                  \
+    {                                                                                                                          \
+        .type = name, .since = first, .until = last, .in_min = ins_min, .in_max = ins_max, .out_min = 1, .out_max = 1,         \
+        .flags = HK_OP_VIEW, .host_inputs = hosts, .attrs_bytes = sizeof(attr_struct), .attrs = list, .infer = fn##_infer,     \
+        .eval = fn##_eval, .backward = view_backward, .cases = case_list                                                       \
+    }
+
+const hk_op hk_ops_shape[] = {
+    VIEW_OP("Reshape", 5, 13, 2, 2, 2, reshape_attrs, NULL, reshape, reshape_5_cases),
+    VIEW_OP("Reshape", 14, 0, 2, 2, 2, reshape_attrs, reshape_attr_list, reshape, reshape_cases),
+    VIEW_OP("Flatten", 1, 0, 1, 1, 0, axis_attrs, flatten_attr_list, flatten, flatten_cases),
+    VIEW_OP("Squeeze", 1, 12, 1, 1, 0, axes_attrs, axes_attr_list, squeeze, squeeze_1_cases),
+    VIEW_OP("Squeeze", 13, 0, 1, 2, 2, axes_attrs, NULL, squeeze, squeeze_cases),
+    VIEW_OP("Unsqueeze", 1, 12, 1, 1, 0, axes_attrs, axes_required_list, unsqueeze, unsqueeze_1_cases),
+    VIEW_OP("Unsqueeze", 13, 0, 2, 2, 2, axes_attrs, NULL, unsqueeze, unsqueeze_cases),
+    VIEW_OP("Identity", 1, 0, 1, 1, 0, axes_attrs, NULL, identity, identity_cases),
+    {.type = "hk.View", .since = 1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1, .flags = HK_OP_VIEW,
+     .attrs_bytes = sizeof(view_attrs), .attrs = view_attr_list, .infer = view_infer, .eval = view_eval, .view_offset = view_offset,
+     .cases = view_cases},
+    {.type = "Shape", .since = 1, .until = 14, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1, .infer = shape_infer,
+     .eval = shape_eval, .lower = lower_known, .cases = shape_1_cases},
+    {.type = "Shape", .since = 15, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1, .attrs_bytes = sizeof(shape_attrs),
+     .attrs = shape_attr_list, .infer = shape_infer, .eval = shape_eval, .lower = lower_known, .cases = shape_cases},
+    {.type = "Size", .since = 1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1, .infer = size_infer, .eval = size_eval,
+     .lower = lower_known, .cases = size_cases},
+    {.type = "Constant", .since = 1, .in_min = 0, .in_max = 0, .out_min = 1, .out_max = 1, .attrs_bytes = sizeof(constant_attrs),
+     .attrs = constant_attr_list, .infer = constant_infer, .eval = constant_eval, .lower = lower_known, .cases = constant_cases},
+    {.type = "ConstantOfShape", .since = 9, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1, .host_inputs = 1,
+     .attrs_bytes = sizeof(fill_attrs), .attrs = fill_attr_list, .infer = fill_infer, .eval = fill_eval, .lower = fill_lower,
+     .cases = fill_cases},
+    {.type = "Range", .since = 11, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 1, .host_inputs = 7, .infer = range_infer,
+     .eval = range_eval, .lower = range_lower, .cases = range_cases},
+    {0},
+};

@@ -1,0 +1,360 @@
+/* Forward convolution and data gradient in contiguous float32: the matrix kernel, the direct kernel, the end of splits. */
+#include "ops/support/conv_lower.h"
+
+#include "kernels.h"
+#include "ops/support/conv_tile.h"
+#include "shaders/conv_direct.push.h"
+#include "shaders/conv_gemm.push.h"
+#include "shaders/conv_sum.push.h"
+
+enum { H = HK_AXIS_H, W = HK_AXIS_W };
+enum { EPILOGUE_BIAS = 1, EPILOGUE_RESIDUAL = 2, EPILOGUE_PARTIAL = 4 };
+
+/* ---- what the gather kernels see: forward they gather from X to make Y, in the data gradient from dY to make dX */
+
+typedef struct gather_view {
+    const hk_conv *p;
+    bool forward;
+    hk_value *source, *result;
+    int64_t source_extent[HK_AXES], out_extent[HK_AXES];
+    int64_t source_plane, out_plane;
+    int64_t m, channels; /* of one group: destination and source channels */
+    int64_t taps;
+    uint32_t w_row, w_channel, w_group;
+} gather_view;
+
+static gather_view gather_of(const hk_conv_job *job)
+{
+    const hk_conv *p = &job->p;
+    int64_t cg = p->c / p->groups, kg = p->k / p->groups, taps = hk_window_taps(&p->w);
+    gather_view v = {.p = p, .forward = job->pass == HK_CONV_FORWARD, .taps = taps, .w_group = (uint32_t)(kg * cg * taps)};
+    v.source = v.forward ? job->x : job->y;
+    v.result = v.forward ? job->y : job->x;
+    v.m = v.forward ? kg : cg;
+    v.channels = v.forward ? cg : kg;
+    v.w_row = (uint32_t)(v.forward ? cg * taps : taps);
+    v.w_channel = (uint32_t)(v.forward ? taps : cg * taps);
+    v.source_plane = v.out_plane = 1;
+    for (int axis = 0; axis < HK_AXES; axis++) {
+        v.source_extent[axis] = v.forward ? p->w.in[axis] : p->w.out[axis];
+        v.out_extent[axis] = v.forward ? p->w.out[axis] : p->w.in[axis];
+        v.source_plane *= v.source_extent[axis];
+        v.out_plane *= v.out_extent[axis];
+    }
+    return v;
+}
+
+static double flops_of(const hk_conv *p)
+{
+    return 2.0 * (double)(p->n * p->k) * (double)(p->c / p->groups) * (double)(hk_window_out_count(&p->w) * hk_window_taps(&p->w));
+}
+
+static uint32_t epilogue_of(const hk_conv_job *job)
+{
+    return (job->bias ? EPILOGUE_BIAS : 0u) | (job->residual ? EPILOGUE_RESIDUAL : 0u);
+}
+
+/* ---- splits */
+
+void hk_conv_emit_sum(hk_lower *l, const hk_conv_sum *s)
+{
+    hk_record *r = hk_emit(l, &hk_kernel_conv_sum, "conv sum of splits");
+    const hk_conv_job *job = s->epilogue;
+    struct conv_sum_push push = {.splits = s->splits, .count = (uint32_t)s->count, .bias_count = (uint32_t)s->bias_count};
+    push.channels = 1;
+    if (job) {
+        hk_divisor d = hk_divisor_of((uint32_t)hk_window_out_count(&job->p.w));
+        push.channels = (uint32_t)job->p.k;
+        push.plane_magic = d.multiplier;
+        push.plane_shift = d.shift;
+        push.alpha = job->alpha;
+        push.beta = job->beta;
+    }
+    hk_push(r, &push, sizeof push);
+    hk_use(r, s->partial, HK_READ, offsetof(struct conv_sum_push, partial));
+    hk_use(r, s->out, HK_WRITE, offsetof(struct conv_sum_push, y));
+    hk_use(r, s->bias_out, HK_WRITE, offsetof(struct conv_sum_push, bias_y));
+    if (job) {
+        hk_use(r, job->bias, HK_READ, offsetof(struct conv_sum_push, bias));
+        hk_use(r, job->residual, HK_READ, offsetof(struct conv_sum_push, residual));
+    }
+    int64_t total = s->count + s->bias_count;
+    /* Few results with many parts are summed by several lanes each, or they would wait on memory one by one. */
+    bool lanes = !l->cpu && s->splits >= 16 && total < 64 * 1024;
+    uint32_t x = lanes ? 16 : 64, y = lanes ? HK_MIN(16u, l->device->max_invocations / 16) : 1;
+    hk_workgroup(r, x, y, 1);
+    hk_spec(r, 3, job ? epilogue_of(job) : 0);
+    hk_spec(r, 4, job ? job->activation : 0);
+    hk_spec(r, 5, y);
+    hk_spec(r, 6, x);
+    hk_grid_1d(l, r, (uint64_t)((total + x - 1) / x));
+    r->flops = (double)total * s->splits;
+}
+
+/* ---- the matrix kernel */
+
+/* Tap t of one axis as the data gradient's class `at` sees it: the output's coordinate is (class's index) + *shift. */
+static bool class_tap(const hk_window *w, int axis, int64_t at, int64_t tap, int64_t *shift)
+{
+    int64_t t = at + w->begin[axis] - tap * w->dilation[axis], stride = w->stride[axis];
+    if (((t % stride) + stride) % stride)
+        return false;
+    *shift = t / stride;
+    return true;
+}
+
+/* Appends the entries of one class (forward: at is 0,0 and every tap counts); returns how many. entries NULL: counts. */
+static int64_t table_entries(const gather_view *v, const int64_t at[2], uint32_t *entries)
+{
+    const hk_window *w = &v->p->w;
+    int64_t count = 0;
+    for (int64_t c = 0; c < v->channels; c++) {
+        for (int64_t r = 0; r < w->kernel[H]; r++) {
+            for (int64_t s = 0; s < w->kernel[W]; s++) {
+                int64_t y = r * w->dilation[H], x = s * w->dilation[W];
+                if (!v->forward && !(class_tap(w, H, at[0], r, &y) && class_tap(w, W, at[1], s, &x)))
+                    continue;
+                if (entries) {
+                    entries[2 * count] = (uint32_t)(c * v->source_plane + y * v->source_extent[W] + x);
+                    entries[2 * count + 1] = (uint32_t)(c << 10 | r << 5 | s);
+                }
+                count++;
+            }
+        }
+    }
+    return count;
+}
+
+typedef struct gather_table {
+    uint32_t *words; /* class records (if any), then entries of two words */
+    uint32_t bytes;
+    uint32_t classes; /* 1: no class records */
+    int64_t most_k;   /* the longest class */
+    int64_t columns;  /* of all classes */
+    int64_t tiles_n;
+} gather_table;
+
+enum { CLASS_WORDS = 8 };
+
+static int64_t class_columns(const gather_view *v, const int64_t at[2], int64_t grid[2])
+{
+    for (int i = 0; i < 2; i++) {
+        int64_t stride = v->p->w.stride[H + i], left = v->out_extent[H + i] - at[i];
+        grid[i] = left > 0 ? (left + stride - 1) / stride : 0;
+    }
+    return v->p->n * grid[0] * grid[1];
+}
+
+/* Sizes first: the tile is chosen between sizing and filling. */
+static gather_table table_size(const gather_view *v)
+{
+    const hk_window *w = &v->p->w;
+    gather_table t = {.classes = v->forward ? 1 : (uint32_t)(w->stride[H] * w->stride[W]), .columns = v->p->n * v->out_plane};
+    int64_t entries = 0;
+    for (uint32_t i = 0; i < t.classes; i++) {
+        int64_t at[2] = {i / w->stride[W], i % w->stride[W]};
+        int64_t k = table_entries(v, at, NULL);
+        entries += k;
+        t.most_k = HK_MAX(t.most_k, k);
+    }
+    t.bytes = (uint32_t)(8 * entries + (t.classes > 1 ? 4 * CLASS_WORDS * (int64_t)t.classes : 0));
+    return t;
+}
+
+static bool table_fill(hk_lower *l, const gather_view *v, uint32_t bn, gather_table *t)
+{
+    const hk_window *w = &v->p->w;
+    t->words = hk_arena_alloc(l->arena, HK_MAX(t->bytes, 8u));
+    if (!t->words)
+        return false;
+    uint32_t from = t->classes > 1 ? CLASS_WORDS * t->classes : 0;
+    for (uint32_t i = 0; i < t->classes; i++) {
+        int64_t at[2] = {i / w->stride[W], i % w->stride[W]}, grid[2] = {0, 0};
+        int64_t columns = t->classes > 1 ? class_columns(v, at, grid) : t->columns;
+        uint32_t k = (uint32_t)table_entries(v, at, t->words + from), tiles = (uint32_t)((columns + bn - 1) / bn);
+        if (t->classes > 1) {
+            uint32_t *record = t->words + (size_t)CLASS_WORDS * i;
+            record[0] = tiles;
+            record[1] = from / 2;
+            record[2] = k;
+            record[3] = (uint32_t)grid[0];
+            record[4] = (uint32_t)grid[1];
+            record[5] = (uint32_t)at[0];
+            record[6] = (uint32_t)at[1];
+        }
+        from += 2 * k;
+        t->tiles_n += tiles;
+    }
+    return true;
+}
+
+/* The mask bits, packed words and 22-bit channels of the table set the limits; below 9 destination channels most of the
+ * smallest tile would be padding. */
+static bool matrix_fits(const gather_view *v)
+{
+    const hk_window *w = &v->p->w;
+    return v->m > 8 && w->in[0] == 1 && w->out[0] == 1 && w->kernel[0] == 1 && w->begin[0] == 0 && w->kernel[H] < 32 &&
+           w->kernel[W] < 32 && w->begin[H] < 65536 && w->begin[W] < 65536 && v->channels < 1 << 22 &&
+           w->stride[H] * w->stride[W] <= 64 && v->channels * v->taps < 1 << 20;
+}
+
+static void matrix_specs(hk_record *r, const gather_view *v, const hk_conv_job *job, const hk_conv_tile *t, bool classes)
+{
+    const hk_window *w = &v->p->w;
+    bool dense = v->taps == 1 && w->stride[H] == 1 && w->stride[W] == 1 && w->begin[H] == 0 && w->begin[W] == 0 &&
+                 v->source_plane == v->out_plane && v->source_plane % 4 == 0 && hk_value_alignment(v->source) == 16;
+    bool wide = !classes && v->out_plane % 4 == 0 && hk_value_alignment(v->result) == 16 &&
+                (!job->residual || hk_value_alignment(job->residual) == 16);
+    hk_spec(r, 3, t->bm);
+    hk_spec(r, 4, t->bn);
+    hk_spec(r, 5, t->bk);
+    hk_spec(r, 6, t->tm);
+    hk_spec(r, 7, t->tn);
+    hk_spec(r, 8, (uint32_t)w->kernel[H]);
+    hk_spec(r, 9, (uint32_t)w->kernel[W]);
+    hk_spec(r, 10, (uint32_t)w->stride[H]);
+    hk_spec(r, 11, (uint32_t)w->stride[W]);
+    hk_spec(r, 12, (uint32_t)w->dilation[H]);
+    hk_spec(r, 13, (uint32_t)w->dilation[W]);
+    hk_spec(r, 14, v->forward);
+    hk_spec(r, 15, classes);
+    hk_spec(r, 16, dense);
+    hk_spec(r, 17, wide);
+    hk_spec(r, 18, !v->forward && v->taps == 1);
+}
+
+static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const gather_view *v)
+{
+    const hk_window *w = &v->p->w;
+    gather_table table = table_size(v);
+    hk_conv_extent extent = {v->m, table.columns, table.most_k, v->p->groups, 32};
+    hk_conv_choice choice = job->tile ? hk_conv_split(&extent, job->tile, job->splits) : hk_conv_choose(l, &extent);
+    const hk_conv_tile *t = choice.tile;
+    if (!table_fill(l, v, t->bn, &table))
+        return hk_out_of_memory(l->ctx, "a convolution's table");
+    int64_t count = hk_shape_count(&v->result->shape);
+    hk_value *result = choice.splits > 1 ? hk_scratch(l, HK_FLOAT32, count * choice.splits) : v->result;
+    if (!result)
+        return hk_out_of_memory(l->ctx, "a convolution's partial sums");
+    hk_record *r = hk_emit(l, &hk_kernel_conv_gemm, v->forward ? t->forward : t->data);
+    struct conv_gemm_push push = {.m = (uint32_t)v->m,
+                                  .k = (uint32_t)table.most_k,
+                                  .groups = (uint32_t)v->p->groups,
+                                  .tiles_m = (uint32_t)((v->m + t->bm - 1) / t->bm),
+                                  .tiles_n = (uint32_t)table.tiles_n,
+                                  .splits = choice.splits,
+                                  .k_split = choice.k_split,
+                                  .images = (uint32_t)v->p->n,
+                                  .source_h = (uint32_t)v->source_extent[H],
+                                  .source_w = (uint32_t)v->source_extent[W],
+                                  .source_group = (uint32_t)(v->channels * v->source_plane),
+                                  .out_h = (uint32_t)v->out_extent[H],
+                                  .out_w = (uint32_t)v->out_extent[W],
+                                  .w_row = v->w_row,
+                                  .w_channel = v->w_channel,
+                                  .w_group = v->w_group,
+                                  .pads = (uint32_t)w->begin[H] | (uint32_t)w->begin[W] << 16,
+                                  .alpha = job->alpha,
+                                  .beta = job->beta};
+    hk_push(r, &push, sizeof push);
+    hk_use(r, job->w, HK_READ, offsetof(struct conv_gemm_push, w));
+    hk_use(r, v->source, HK_READ, offsetof(struct conv_gemm_push, source));
+    hk_use(r, result, HK_WRITE, offsetof(struct conv_gemm_push, result));
+    hk_workgroup(r, t->bm / t->tm * (t->bn / t->tn), 1, 1);
+    matrix_specs(r, v, job, t, table.classes > 1);
+    if (choice.splits == 1) {
+        hk_use(r, job->bias, HK_READ, offsetof(struct conv_gemm_push, bias));
+        hk_use(r, job->residual, HK_READ, offsetof(struct conv_gemm_push, residual));
+    }
+    hk_spec(r, 19, choice.splits > 1 ? EPILOGUE_PARTIAL : epilogue_of(job));
+    hk_spec(r, 20, choice.splits > 1 ? 0 : job->activation);
+    r->block = table.words;
+    r->block_bytes = table.bytes;
+    r->block_offset = offsetof(struct conv_gemm_push, table);
+    r->flops = flops_of(v->p);
+    hk_grid_1d(l, r, (uint64_t)push.tiles_m * push.tiles_n * push.groups * push.splits);
+    if (choice.splits > 1)
+        hk_conv_emit_sum(l, &(hk_conv_sum){.partial = result, .splits = choice.splits, .count = count, .out = v->result,
+                                           .epilogue = v->forward ? job : NULL});
+    return HK_OK;
+}
+
+/* ---- the direct kernel */
+
+/* The most channels an invocation can keep (8) with the least padding. */
+static uint32_t direct_channels(int64_t m)
+{
+    uint32_t best = (uint32_t)HK_MIN(m, 8);
+    for (uint32_t oc = best; oc >= 5; oc--)
+        if ((m + oc - 1) / oc * oc < (m + best - 1) / best * best)
+            best = oc;
+    return HK_MAX(best, 1u);
+}
+
+static void direct_specs(hk_record *r, const gather_view *v, const hk_conv_job *job, uint32_t oc)
+{
+    const hk_window *w = &v->p->w;
+    hk_spec(r, 3, oc);
+    for (uint32_t axis = 0; axis < HK_AXES; axis++) {
+        hk_spec(r, 4 + axis, (uint32_t)w->kernel[axis]);
+        hk_spec(r, 7 + axis, (uint32_t)w->stride[axis]);
+        hk_spec(r, 10 + axis, (uint32_t)w->dilation[axis]);
+    }
+    hk_spec(r, 13, v->forward);
+    hk_spec(r, 14, w->spatial == 3);
+    hk_spec(r, 15, epilogue_of(job));
+    hk_spec(r, 16, job->activation);
+}
+
+void hk_conv_lower_direct(hk_lower *l, const hk_conv_job *job)
+{
+    gather_view v = gather_of(job);
+    const hk_window *w = &v.p->w;
+    uint32_t oc = direct_channels(v.m), blocks = (uint32_t)((v.m + oc - 1) / oc * v.p->groups);
+    uint32_t columns = (uint32_t)(v.p->n * v.out_plane), pixels = l->cpu ? 4 : 1;
+    uint32_t lanes = l->cpu ? (columns >= 4096 ? 32 : 8) : HK_MIN(128u, l->device->max_invocations);
+    hk_record *r = l->cpu ? hk_emit(l, &hk_kernel_conv_direct4, v.forward ? "conv direct x4" : "conv data direct x4")
+                          : hk_emit(l, &hk_kernel_conv_direct, v.forward ? "conv direct" : "conv data direct");
+    struct conv_direct_push push = {.m = (uint32_t)v.m,
+                                    .channels = (uint32_t)v.channels,
+                                    .groups = (uint32_t)v.p->groups,
+                                    .blocks = blocks,
+                                    .columns = columns,
+                                    .source_d = (uint32_t)v.source_extent[0],
+                                    .source_h = (uint32_t)v.source_extent[H],
+                                    .source_w = (uint32_t)v.source_extent[W],
+                                    .out_d = (uint32_t)v.out_extent[0],
+                                    .out_h = (uint32_t)v.out_extent[H],
+                                    .out_w = (uint32_t)v.out_extent[W],
+                                    .pad_d = (uint32_t)w->begin[0],
+                                    .pad_h = (uint32_t)w->begin[H],
+                                    .pad_w = (uint32_t)w->begin[W],
+                                    .w_row = v.w_row,
+                                    .w_channel = v.w_channel,
+                                    .w_group = v.w_group,
+                                    .alpha = job->alpha,
+                                    .beta = job->beta};
+    hk_push(r, &push, sizeof push);
+    hk_use(r, job->w, HK_READ, offsetof(struct conv_direct_push, w));
+    hk_use(r, v.source, HK_READ, offsetof(struct conv_direct_push, source));
+    hk_use(r, v.result, HK_WRITE, offsetof(struct conv_direct_push, result));
+    hk_use(r, job->bias, HK_READ, offsetof(struct conv_direct_push, bias));
+    hk_use(r, job->residual, HK_READ, offsetof(struct conv_direct_push, residual));
+    hk_workgroup(r, lanes, 1, 1);
+    direct_specs(r, &v, job, oc);
+    r->flops = flops_of(v.p);
+    uint64_t column_blocks = (columns + (uint64_t)lanes * pixels - 1) / ((uint64_t)lanes * pixels);
+    hk_grid_1d(l, r, column_blocks * blocks);
+}
+
+hk_status hk_conv_lower_gather(hk_lower *l, const hk_conv_job *job)
+{
+    gather_view v = gather_of(job);
+    if (v.source->dtype != HK_FLOAT32)
+        return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): convolutions run on the device in float32, found %s; export "
+                       "the model in float32", l->node->name, l->node->type, hk_dtype_name(v.source->dtype));
+    if (!l->cpu && matrix_fits(&v))
+        return lower_matrix(l, job, &v);
+    hk_conv_lower_direct(l, job);
+    return HK_OK;
+}

@@ -1,0 +1,48 @@
+/*
+ * How convolutions become dispatches: one function per pass chooses the kernel family, its tile and its splits.
+ */
+#ifndef HK_CONV_LOWER_H
+#define HK_CONV_LOWER_H
+
+#include "ops/support/conv_geometry.h"
+
+/* The operands of one pass. bias, residual, activation belong to the forward pass; bias is also where the weight
+ * gradient's kernels put the sum over dY when it is asked for. */
+typedef struct hk_conv_job {
+    hk_conv p;
+    hk_conv_pass pass;
+    hk_value *x, *w, *y;
+    hk_value *bias;
+    hk_value *residual;
+    uint32_t activation;
+    float alpha, beta;
+    const struct hk_conv_tile *tile; /* for tests and tuning: matrix kernels use this tile and so many splits */
+    uint32_t splits;
+} hk_conv_job;
+
+/* y from x and w, or x (the data gradient) from y and w. Device layouts: all contiguous float32. */
+hk_status hk_conv_lower_gather(hk_lower *l, const hk_conv_job *job);
+/* w (and bias, if not NULL) from x and y. */
+hk_status hk_conv_lower_weight(hk_lower *l, const hk_conv_job *job);
+/* y from x and w in HK_LAYOUT_NHWC8; storages float32 or float16, the same for x, y and residual. */
+hk_status hk_conv_lower_nhwc8(hk_lower *l, const hk_conv_job *job);
+
+/* The general kernels, for windows and groups that the matrix kernels leave out, and for software devices. */
+void hk_conv_lower_direct(hk_lower *l, const hk_conv_job *job);
+void hk_conv_lower_weight_rows(hk_lower *l, const hk_conv_job *job);
+
+/* Sums partial results in a fixed order: out[i] (and bias_out[j]) = sum over splits of partial[s][i], then the epilogue
+ * of the forward pass. partial holds splits x (count + bias_count) floats. */
+typedef struct hk_conv_sum {
+    hk_value *partial;
+    uint32_t splits;
+    int64_t count, bias_count;
+    hk_value *out, *bias_out;
+    const hk_conv_job *epilogue; /* NULL: none */
+} hk_conv_sum;
+void hk_conv_emit_sum(hk_lower *l, const hk_conv_sum *s);
+
+/* True if the node (Conv or hk.Conv) can run in HK_LAYOUT_NHWC8: what a layout pass asks. */
+bool hk_conv_accepts_nhwc8(const hk_node *n);
+
+#endif

@@ -1,0 +1,35 @@
+/*
+ * Which tile and how many splits: one small cost model for the forward, data-gradient and weight-gradient GEMM.
+ */
+#ifndef HK_CONV_TILE_H
+#define HK_CONV_TILE_H
+
+#include "ops/op.h"
+
+typedef struct hk_conv_tile {
+    uint32_t bm, bn, bk, tm, tn; /* workgroup tile, K step, thread tile */
+    double rate;                 /* share of the device's fma rate that its inner loop reaches */
+    const char *forward, *data, *weight; /* names in reports */
+} hk_conv_tile;
+
+/* The GEMM to place: m x n results per group, sums of length k. */
+typedef struct hk_conv_extent {
+    int64_t m, n, k, groups;
+    uint32_t most_splits;
+} hk_conv_extent;
+
+typedef struct hk_conv_choice {
+    const hk_conv_tile *tile;
+    uint32_t splits, k_split; /* k_split: a multiple of the tile's bk */
+} hk_conv_choice;
+
+const hk_conv_tile *hk_conv_tiles(size_t *count);
+/* Whether the device can run the tile. */
+bool hk_conv_tile_fits(const hk_lower *l, const hk_conv_tile *t);
+/* This tile with at most so many splits, none of them empty. */
+hk_conv_choice hk_conv_split(const hk_conv_extent *e, const hk_conv_tile *t, uint32_t splits);
+/* Never fails: the smallest tile fits the specification's minimum (128 invocations, 16 KiB). Depends on the shape and
+ * the device's limits alone, so equal plans split equally. */
+hk_conv_choice hk_conv_choose(const hk_lower *l, const hk_conv_extent *e);
+
+#endif

@@ -1,0 +1,71 @@
+/*
+ * One GEMM for MatMul, Gemm, hk.Gemm and whoever else multiplies matrices:
+ *
+ *     C = activation(alpha op(A) op(B) + beta bias + residual)        op(X) = X or its transpose
+ *
+ * row-major and batched. A lowering describes its problem as an hk_gemm and calls hk_gemm_lower, which simplifies it,
+ * chooses among the kernels (hk_gemm_variants) by a cost model, and emits the records. Tests and the bench call
+ * hk_gemm_emit with a variant of their own choice.
+ */
+#ifndef HK_GEMM_H
+#define HK_GEMM_H
+
+#include "ops/activation.h"
+#include "ops/op.h"
+
+typedef struct hk_gemm {
+    hk_value *a, *b; /* float32, or stored as float16; or 32- or 64-bit integers without any epilogue */
+    hk_value *bias, *residual; /* NULL: none. residual has C's shape */
+    hk_value *c;
+    int64_t m, n, k;
+    int64_t lda, ldb; /* elements from one stored row to the next; C's rows follow each other */
+    bool trans_a;     /* A is stored [k][m] */
+    bool trans_b;     /* B is stored [n][k] */
+    bool trans_c;     /* C is stored [n][m]: only hk_gemm_swap makes it so */
+    int32_t batch_rank;
+    int64_t batch[HK_MAX_RANK]; /* extents, outermost first; C's batches follow each other */
+    int64_t batch_a[HK_MAX_RANK], batch_b[HK_MAX_RANK], batch_bias[HK_MAX_RANK]; /* element strides, 0 where broadcast */
+    int64_t bias_m, bias_n; /* element strides of the bias along rows and columns, 0 where broadcast */
+    float alpha, beta;
+    int64_t activation; /* hk_activation, with its parameters */
+    float act_a, act_b;
+} hk_gemm;
+
+typedef enum hk_gemm_kind {
+    HK_GEMM_TILE,    /* fp32, tiles in shared memory (shaders/gemm.comp) */
+    HK_GEMM_ROWS,    /* few rows or few columns (gemv.comp) */
+    HK_GEMM_CPU,     /* registers only (gemm_cpu.comp) */
+    HK_GEMM_COOPMAT, /* fp16 operands, fp32 sums on matrix units (gemm_coopmat.comp) */
+    HK_GEMM_INTEGER, /* gemm_int.comp */
+} hk_gemm_kind;
+
+typedef struct hk_gemm_variant {
+    const char *name; /* hk_record.variant */
+    hk_gemm_kind kind;
+    uint16_t bm, bn, bk;             /* tile of a workgroup */
+    uint8_t tm, tn, slices, stages;  /* TILE: of a thread, groups of threads along K, tiles in shared memory */
+    uint8_t wm, wn;                  /* COOPMAT: subgroups along m and n */
+    float rate;                      /* share of the units' peak in a full device, for the cost model */
+} hk_gemm_variant;
+
+/* All of them, for bench and tests. */
+const hk_gemm_variant *hk_gemm_variants(size_t *count);
+/* Whether this device can run p with v. p is simplified. */
+bool hk_gemm_fits(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v);
+/* The variant the cost model takes and its number of K splits, both functions of shape, device limits and precision
+ * alone: results do not change from run to run. Never NULL. */
+const hk_gemm_variant *hk_gemm_choose(const hk_lower *l, const hk_gemm *p, uint32_t *splits);
+/* Merges batch dimensions, folds them into rows where B is shared, picks the orientation of single rows and columns. */
+void hk_gemm_simplify(hk_gemm *p);
+/* The transposed problem, C' = op(B)' op(A)'. */
+void hk_gemm_swap(hk_gemm *p);
+int64_t hk_gemm_batches(const hk_gemm *p);
+/* Emits the records of p (simplified) with v: conversion of operands that v cannot read, the product, the sum over
+ * splits, conversion of the result. splits 0 or 1: none; TILE, ROWS and COOPMAT take more, at most one for each K tile. */
+void hk_gemm_emit(hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, uint32_t splits);
+/* All of it. HK_STATUS_UNSUPPORTED for element types the device does not multiply. Nothing is emitted for an empty C. */
+hk_status hk_gemm_lower(hk_lower *l, const hk_gemm *p);
+/* Emits y = x with x's elements in y's storage (float32 <-> float16). */
+void hk_emit_convert(hk_lower *l, hk_value *x, hk_value *y);
+
+#endif

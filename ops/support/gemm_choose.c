@@ -1,0 +1,174 @@
+/*
+ * Which GEMM kernel: the table of variants, what a device allows, and the cost model.
+ *
+ * The model counts cycles of one compute unit: rounds of workgroups over the units, times a tile's multiplications over
+ * what a unit does at the variant's measured rate, plus what latency and split-K's second pass cost. Its constants are
+ * those of an H200; only their ratios matter, and the choice is among few, so they serve other devices well enough.
+ */
+#include "kernels.h"
+#include "ops/support/gemm.h"
+
+#define ROWS_MOST 8 /* gemv.comp: the most rows it keeps in registers */
+
+static const hk_gemm_variant variants[] = {
+    {.name = "gemm 128x128x16 2-stage f32", .bm = 128, .bn = 128, .bk = 16, .tm = 8, .tn = 8, .slices = 1, .stages = 2, .rate = 0.75f},
+    {.name = "gemm 128x128x16 f32", .bm = 128, .bn = 128, .bk = 16, .tm = 8, .tn = 8, .slices = 1, .stages = 1, .rate = 0.70f},
+    {.name = "gemm 128x128x8 2-stage f32", .bm = 128, .bn = 128, .bk = 8, .tm = 8, .tn = 8, .slices = 1, .stages = 2, .rate = 0.68f},
+    {.name = "gemm 128x64x16 f32", .bm = 128, .bn = 64, .bk = 16, .tm = 8, .tn = 8, .slices = 1, .stages = 1, .rate = 0.65f},
+    {.name = "gemm 64x128x16 f32", .bm = 64, .bn = 128, .bk = 16, .tm = 8, .tn = 8, .slices = 1, .stages = 1, .rate = 0.65f},
+    {.name = "gemm 64x64x32/4 f32", .bm = 64, .bn = 64, .bk = 32, .tm = 8, .tn = 8, .slices = 4, .stages = 1, .rate = 0.62f},
+    {.name = "gemm 64x64x16 f32", .bm = 64, .bn = 64, .bk = 16, .tm = 8, .tn = 4, .slices = 1, .stages = 1, .rate = 0.55f},
+    {.name = "gemm 128x32x16 f32", .bm = 128, .bn = 32, .bk = 16, .tm = 8, .tn = 4, .slices = 1, .stages = 1, .rate = 0.50f},
+    {.name = "gemm 32x64x16 2-stage f32", .bm = 32, .bn = 64, .bk = 16, .tm = 4, .tn = 4, .slices = 1, .stages = 2, .rate = 0.40f},
+    {.name = "gemm 32x32x32/4 f32", .bm = 32, .bn = 32, .bk = 32, .tm = 4, .tn = 4, .slices = 4, .stages = 1, .rate = 0.38f},
+    {.name = "gemm 32x32x16/2 f32", .bm = 32, .bn = 32, .bk = 16, .tm = 4, .tn = 4, .slices = 2, .stages = 1, .rate = 0.35f},
+    {.name = "gemv f32", .kind = HK_GEMM_ROWS, .bk = 4},
+    {.name = "gemm registers f32", .kind = HK_GEMM_CPU, .bk = 4},
+    {.name = "gemm 128x256x32 f16", .kind = HK_GEMM_COOPMAT, .bm = 128, .bn = 256, .bk = 32, .wm = 2, .wn = 4, .stages = 1, .rate = 0.30f},
+    {.name = "gemm 256x128x32 f16", .kind = HK_GEMM_COOPMAT, .bm = 256, .bn = 128, .bk = 32, .wm = 4, .wn = 2, .stages = 1, .rate = 0.30f},
+    {.name = "gemm 128x128x32 2-stage f16", .kind = HK_GEMM_COOPMAT, .bm = 128, .bn = 128, .bk = 32, .wm = 2, .wn = 4, .stages = 2, .rate = 0.25f},
+    {.name = "gemm 128x128x32 f16", .kind = HK_GEMM_COOPMAT, .bm = 128, .bn = 128, .bk = 32, .wm = 2, .wn = 4, .stages = 1, .rate = 0.25f},
+    {.name = "gemm 128x128x64 f16", .kind = HK_GEMM_COOPMAT, .bm = 128, .bn = 128, .bk = 64, .wm = 2, .wn = 4, .stages = 1, .rate = 0.25f},
+    {.name = "gemm 128x128x32 wide f16", .kind = HK_GEMM_COOPMAT, .bm = 128, .bn = 128, .bk = 32, .wm = 2, .wn = 2, .stages = 1, .rate = 0.25f},
+    {.name = "gemm 64x64x32 f16", .kind = HK_GEMM_COOPMAT, .bm = 64, .bn = 64, .bk = 32, .wm = 2, .wn = 2, .stages = 1, .rate = 0.15f},
+    {.name = "gemm integer", .kind = HK_GEMM_INTEGER},
+};
+
+const hk_gemm_variant *hk_gemm_variants(size_t *count)
+{
+    *count = HK_COUNT(variants);
+    return variants;
+}
+
+static const hk_gemm_variant *first_of(hk_gemm_kind kind)
+{
+    for (size_t i = 0; i < HK_COUNT(variants); i++)
+        if (variants[i].kind == kind)
+            return &variants[i];
+    return variants;
+}
+
+static uint32_t tile_threads(const hk_gemm_variant *v)
+{
+    return (uint32_t)v->bm / v->tm * (v->bn / v->tn) * v->slices;
+}
+
+/* The shared memory that gemm.comp and gemm_coopmat.comp declare. */
+static uint32_t tile_bytes(const hk_gemm_variant *v)
+{
+    uint32_t tiles = (uint32_t)v->stages * (v->bk * ((uint32_t)v->bm + v->bn) + 64);
+    uint32_t sums = v->slices > 1 ? (uint32_t)v->bm * v->bn : 0;
+    return 4 * HK_MAX(tiles, sums);
+}
+
+static uint32_t coopmat_bytes(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v)
+{
+    uint32_t a = p->trans_a ? v->bk * (v->bm / 8u + 1) : v->bm * (v->bk / 8u + 1);
+    uint32_t b = p->trans_b ? v->bn * (v->bk / 8u + 1) : v->bk * (v->bn / 8u + 1);
+    return 16 * v->stages * (a + b) + 4u * v->wm * v->wn * l->coopmat_m * l->coopmat_n;
+}
+
+static bool coopmat_fits(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v)
+{
+    uint32_t m = l->coopmat_m, n = l->coopmat_n, k = l->coopmat_k, lanes = l->device->subgroup_size;
+    uint32_t threads = lanes * v->wm * v->wn;
+    return m && hk_lower_has(l, HK_CAP_COOPMAT) && hk_lower_has(l, HK_CAP_FP16) && hk_kernel_gemm_coopmat.spirv && lanes &&
+           m % 8 == 0 && n % 8 == 0 && k % 8 == 0 && v->bm / v->wm % m == 0 && v->bn / v->wn % n == 0 && v->bk % k == 0 &&
+           v->bm * v->bk / 8u % threads == 0 && v->bn * v->bk / 8u % threads == 0 && threads <= l->device->max_invocations &&
+           coopmat_bytes(l, p, v) <= l->device->max_shared_bytes;
+}
+
+static bool is_integer(const hk_gemm *p)
+{
+    return hk_dtype_is_integer(hk_value_storage(p->a));
+}
+
+bool hk_gemm_fits(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v)
+{
+    if ((v->kind == HK_GEMM_INTEGER) != is_integer(p))
+        return false;
+    switch (v->kind) {
+    case HK_GEMM_TILE:
+        return tile_threads(v) <= l->device->max_invocations && tile_bytes(v) <= l->device->max_shared_bytes;
+    case HK_GEMM_ROWS:
+        return HK_MIN(p->m, p->n) <= ROWS_MOST;
+    case HK_GEMM_COOPMAT:
+        return coopmat_fits(l, p, v);
+    case HK_GEMM_CPU:
+    case HK_GEMM_INTEGER:
+        break;
+    }
+    return true;
+}
+
+static double ceil_div(double a, double b)
+{
+    double q = a / b;
+    int64_t whole = (int64_t)q;
+    return (double)whole < q ? (double)whole + 1.0 : (double)whole;
+}
+
+/* Cycles of p with v and so many splits. */
+static double cost(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, uint32_t splits)
+{
+    bool matrix = v->kind == HK_GEMM_COOPMAT;
+    double units = HK_MAX(l->compute_units_hint, 1u), batches = (double)hk_gemm_batches(p);
+    double warps = matrix ? (double)v->wm * v->wn : tile_threads(v) / 32.0;
+    double multiplies = matrix ? 2048.0 : 128.0; /* per unit and cycle */
+    double groups = ceil_div((double)p->m, v->bm) * ceil_div((double)p->n, v->bn) * batches * splits;
+    double k = ceil_div(ceil_div((double)p->k, splits), v->bk) * v->bk;
+    double rounds = ceil_div(groups, units);
+    double busy = HK_MIN(1.0, HK_MIN(rounds, 2.0) * warps / 12.0); /* fewer warps do not hide latency */
+    double tile = (double)v->bm * v->bn * k / (multiplies * (double)v->rate * busy);
+    double result = (double)p->m * (double)p->n * batches * 4.0;
+    double bytes = ((double)p->m * (double)p->k + (double)p->k * (double)p->n) * batches * 4.0 + result;
+    double cycles = HK_MAX(rounds * tile + 2000.0, bytes / 2450.0);
+    if (splits > 1) /* a barrier and a launch; the partial sums come from cache unless they are many */
+        cycles += 3000.0 + 2.0 * splits * result / 3500.0;
+    return cycles;
+}
+
+static uint32_t rows_splits(const hk_lower *l, const hk_gemm *p)
+{
+    /* A workgroup of gemv.comp that walks 16,384 of K alone takes longer than a second dispatch. */
+    int64_t groups = HK_MAX(p->m, p->n) * hk_gemm_batches(p), most = p->k / 16384;
+    int64_t wanted = (int64_t)l->compute_units_hint / HK_MAX(groups, (int64_t)1);
+    return (uint32_t)HK_MAX(HK_MIN(HK_MIN(most, wanted), (int64_t)32), (int64_t)1);
+}
+
+const hk_gemm_variant *hk_gemm_choose(const hk_lower *l, const hk_gemm *p, uint32_t *splits)
+{
+    static const uint32_t counts[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32};
+    *splits = 1;
+    if (is_integer(p))
+        return first_of(HK_GEMM_INTEGER);
+    bool matrix = l->precision == HK_PRECISION_FAST && l->coopmat_m && HK_MIN(p->m, p->n) >= 32 && p->k >= 32;
+    /* The reduced limits of HILLOCK_CAPS=min stand for a small GPU, so that a machine without one tests its kernels. */
+    bool cpu = l->cpu && l->device->max_invocations > 128;
+    if (cpu && !matrix)
+        return first_of(HK_GEMM_CPU);
+    if (HK_MIN(p->m, p->n) <= ROWS_MOST && p->k >= 32) {
+        *splits = rows_splits(l, p);
+        return first_of(HK_GEMM_ROWS);
+    }
+    const hk_gemm_variant *best = NULL;
+    double least = 0.0;
+    for (size_t i = 0; i < HK_COUNT(variants); i++) {
+        const hk_gemm_variant *v = &variants[i];
+        bool candidate = v->kind == HK_GEMM_TILE ? !cpu : v->kind == HK_GEMM_COOPMAT && matrix;
+        if (!candidate || !hk_gemm_fits(l, p, v))
+            continue;
+        for (size_t s = 0; s < HK_COUNT(counts); s++) {
+            if (counts[s] > 1 && (p->k < 2 * (int64_t)counts[s] * v->bk ||
+                                  (int64_t)counts[s] * hk_gemm_batches(p) * p->m * p->n >= INT32_MAX))
+                break;
+            double cycles = cost(l, p, v, counts[s]);
+            if (!best || cycles < least) {
+                best = v;
+                least = cycles;
+                *splits = counts[s];
+            }
+        }
+    }
+    return best ? best : first_of(HK_GEMM_CPU);
+}

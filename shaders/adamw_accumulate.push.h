@@ -1,0 +1,8 @@
+#include "push.h"
+PUSH_BEGIN(adamw_accumulate_push)
+ADDRESS(sum)
+ADDRESS(gradients)
+ADDRESS(new_sum)
+ADDRESS(step)
+UINT(count)
+PUSH_END

@@ -1,0 +1,7 @@
+#include "push.h"
+/* partial: [chunks][channels] of (mean, sum of squared differences from it, elements, unused). */
+PUSH_BEGIN(batchnorm_stats_push)
+ADDRESS(x)
+ADDRESS(partial)
+ADDRESS(geometry)
+PUSH_END

@@ -1,0 +1,22 @@
+/* Push block of conv_nhwc.comp and conv_nhwc_matrix.comp. Octets are eight channels of HK_LAYOUT_NHWC8. */
+#include "push.h"
+PUSH_BEGIN(conv_nhwc_push)
+ADDRESS(x)
+ADDRESS(w) /* (outputs, taps, octets_in * 8) */
+ADDRESS(y)
+ADDRESS(bias) /* float32 */
+ADDRESS(residual)
+ADDRESS(table) /* matrix kernel: of every octet of k its offset in x, in octets, and row << 5 | column of its tap */
+UINT(outputs) /* channels of y */
+UINT(octets_in)
+UINT(octets_out)
+UINT(pixels) /* of y, all images */
+UINT(images)
+UINT(x_h)
+UINT(x_w)
+UINT(y_h)
+UINT(y_w)
+UINT(pads) /* of rows, and of columns << 16 */
+FLOAT(alpha)
+FLOAT(beta)
+PUSH_END

@@ -1,0 +1,30 @@
+// kernel: gemm_reduce
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#include "gemm_common.glsl"
+
+// The second half of split-K: adds the splits' partial sums in order and applies the epilogue. An invocation finishes
+// VALUES neighbours of the result (4 if WIDE_C, then n is a multiple of four, else 1). push.a: partial sums
+// [batch][split][m][n]; push.k and push.k_split give the number of splits.
+void main()
+{
+    const uint values = WIDE_C ? 4u : 1u;
+    uint i = linear_invocation() * values, size = push.m * push.n;
+    if (i >= push.work)
+        return;
+    uint z = i / size, rest = i - z * size;
+    uint splits = ceil_div(push.k, push.k_split), from = z * splits * size + rest;
+    Batch at = batch_offsets(z);
+    uint row = rest / (TRANS_C ? push.m : push.n), column = rest - row * (TRANS_C ? push.m : push.n);
+    if (WIDE_C) {
+        vec4 sum = F32x4(push.a).v[from >> 2];
+        for (uint s = 1; s < splits; ++s)
+            sum += F32x4(push.a).v[(from + s * size) >> 2];
+        store_row4(sum, at, row, column);
+    } else {
+        float sum = F32(push.a).v[from];
+        for (uint s = 1; s < splits; ++s)
+            sum += F32(push.a).v[from + s * size];
+        F32(push.c).v[i] = TRANS_C ? epilogue(sum, at, column, row, i) : epilogue(sum, at, row, column, i);
+    }
+}

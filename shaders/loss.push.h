@@ -1,0 +1,16 @@
+#include "push.h"
+/* partial: two planes of `groups` words, sums of loss and of weights. ignored: the label that does not count, 64 bits. */
+PUSH_BEGIN(loss_push)
+ADDRESS(scores)
+ADDRESS(labels)
+ADDRESS(weights)
+ADDRESS(loss)
+ADDRESS(log_sums)
+ADDRESS(partial)
+UINT(rows)
+UINT(classes)
+UINT(inner)
+UINT(groups)
+UINT(ignored_low)
+UINT(ignored_high)
+PUSH_END

@@ -1,0 +1,27 @@
+#include "push.h"
+/* Rows of `whole`, `row` units apart, hold the rows of up to eight parts side by side: part k ends at column end_k, parts
+ * that are not there end where the last one does. count is rows * width. */
+PUSH_BEGIN(move_concat_push)
+ADDRESS(whole)
+ADDRESS(part_0)
+ADDRESS(part_1)
+ADDRESS(part_2)
+ADDRESS(part_3)
+ADDRESS(part_4)
+ADDRESS(part_5)
+ADDRESS(part_6)
+ADDRESS(part_7)
+UINT(end_0)
+UINT(end_1)
+UINT(end_2)
+UINT(end_3)
+UINT(end_4)
+UINT(end_5)
+UINT(end_6)
+UINT(end_7)
+UINT(count)
+UINT(width)
+UINT(multiplier)
+UINT(shift)
+UINT(row)
+PUSH_END

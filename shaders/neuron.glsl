@@ -1,0 +1,111 @@
+// One step of a spiking neuron, for the forward and the backward kernel alike: the backward kernel charges the membrane
+// again and must take the same decisions, so everything that decides is `precise` and made of + - x. The host's side,
+// with the equations, is ops/support/neuron.h.
+//
+// VEC neurons (1 or 4) per invocation.
+#ifndef NEURON_GLSL
+#define NEURON_GLSL
+
+#if VEC == 4
+#define REAL vec4
+#define REALS F32x4
+#define BOOLS bvec4
+#define AT_LEAST(a, b) greaterThanEqual(a, b)
+#define BELOW(a, b) lessThan(a, b)
+#define TOTAL(a) (((a).x + (a).y) + ((a).z + (a).w))
+#else
+#define REAL float
+#define REALS F32
+#define BOOLS bool
+#define AT_LEAST(a, b) ((a) >= (b))
+#define BELOW(a, b) ((a) < (b))
+#define TOTAL(a) (a)
+#endif
+
+const uint IF = 0, PARAMETRIC_LIF = 2;                          // hk_neuron_kind
+const uint THRESHOLD_FIXED = 0, THRESHOLD_ONE = 1;              // where theta comes from, else one per channel
+layout(constant_id = 3) const uint KIND = 0;
+layout(constant_id = 4) const bool DECAY_INPUT = false;
+layout(constant_id = 5) const bool SOFT = false;
+layout(constant_id = 6) const uint THRESHOLD = 0;
+layout(constant_id = 7) const uint PRESENT = 0; // bits: which optional operands there are
+
+bool present(uint bit) { return (PRESENT >> bit & 1u) != 0u; }
+
+// sigmoid(w), the bits of hk_neuron_rate: exp() and division are not exact enough to decide with.
+float learned_rate(float w)
+{
+    precise float away = min(abs(w), 80.0);
+    precise float n = floor(away * 1.44269504 + 0.5);
+    precise float f = n * 0.693359375 - away;
+    f = f - n * 2.12194440e-4;
+    precise float p = 1.9875691500e-4;
+    p = p * f + 1.3981999507e-3;
+    p = p * f + 8.3334519073e-3;
+    p = p * f + 4.1665795894e-2;
+    p = p * f + 1.6666665459e-1;
+    p = p * f + 5.0000001201e-1;
+    precise float square = f * f;
+    precise float e = ((p * square + f) + 1.0) * uintBitsToFloat(uint(127 - int(n)) << 23);
+    precise float d = 1.0 + e;
+    precise float y = 1.41176471 - 0.470588235 * d;
+    y = y + y * (1.0 - d * y);
+    y = y + y * (1.0 - d * y);
+    y = y + y * (1.0 - d * y);
+    y = y + y * (1.0 - d * y);
+    precise float low = e * y;
+    return isnan(w) ? w : w < 0.0 ? low : y;
+}
+
+float membrane_rate(uvec2 w, float fixed_rate)
+{
+    return KIND == PARAMETRIC_LIF ? learned_rate(F32(w).v[0]) : fixed_rate;
+}
+
+// Thresholds of the neurons of invocation i: inner neurons side by side belong to one channel.
+REAL threshold(uvec2 address, float fixed_threshold, uint i, uint inner, uint channels)
+{
+    if (THRESHOLD == THRESHOLD_FIXED)
+        return REAL(fixed_threshold);
+    if (THRESHOLD == THRESHOLD_ONE)
+        return REAL(F32(address).v[0]);
+    uint plane = i * VEC / inner;
+    uint rest = i * VEC - plane * inner;
+    uint channel = plane % channels;
+#if VEC == 4
+    vec4 theta;
+    for (uint k = 0u; k < 4u; ++k) {
+        theta[k] = F32(address).v[channel];
+        if (++rest == inner) {
+            rest = 0u;
+            channel = channel + 1u == channels ? 0u : channel + 1u;
+        }
+    }
+    return theta;
+#else
+    return F32(address).v[channel];
+#endif
+}
+
+REAL charge(REAL v, REAL x, float rate, float rest)
+{
+    if (KIND == IF) {
+        precise REAL h = v + x;
+        return h;
+    }
+    precise REAL gap = v - rest;
+    if (DECAY_INPUT) {
+        precise REAL h = v + (x - gap) * rate;
+        return h;
+    }
+    precise REAL h = (v - gap * rate) + x;
+    return h;
+}
+
+REAL after_reset(REAL h, REAL theta, float rest)
+{
+    precise REAL lowered = h - theta;
+    return mix(h, SOFT ? lowered : REAL(rest), AT_LEAST(h, theta));
+}
+
+#endif

@@ -1,0 +1,169 @@
+// kernel: neuron_grad -DVEC=1
+// kernel: neuron_grad_x4 -DVEC=4
+// kernel: neuron_grad_cpu -DVEC=1 -DCPU
+// kernel: neuron_grad_cpu_x4 -DVEC=4 -DCPU
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#include "common.glsl"
+#include "neuron_grad.push.h"
+#include "neuron.glsl"
+
+// Backpropagation through time of hk.Neuron. The forward pass saves nothing: each invocation charges its neurons again,
+// keeps H of all steps in registers, and walks back. Floor: x once, gs once, gx once.
+//
+// More steps than fit in registers are cut into segments: a first walk keeps the potential at the start of each, then
+// the segments are charged again and walked back, last first. x is then read twice.
+layout(constant_id = 8) const bool DETACH = false;
+layout(constant_id = 9) const uint SURROGATE = 0; // hk_surrogate_form
+layout(constant_id = 10) const float HEIGHT = 1.0;
+layout(constant_id = 11) const float SLOPE = 1.0;
+layout(constant_id = 12) const uint SEGMENT = 1;    // steps in registers
+layout(constant_id = 13) const bool MANY = false;   // several segments
+layout(constant_id = 14) const bool RAGGED = false; // the last segment may be shorter
+layout(constant_id = 15) const uint AHEAD = 1;      // steps that gradients are loaded ahead of their use, <= SEGMENT
+
+const uint V0 = 0, GS = 1, GV = 2, GV_SEQ = 3, GX = 4, GV0 = 5, GW = 6, GTHETA = 7; // bits of PRESENT
+
+// The gradient of r needs X again where the input decays.
+const bool KEEP_X = KIND == PARAMETRIC_LIF && DECAY_INPUT;
+const uint KEPT_X = KEEP_X ? SEGMENT : 1u;
+
+// A GPU wants arrays in registers, so every index must be known: loops are unrolled, of SEGMENT steps, and skip what a
+// short segment lacks. A CPU has them in memory anyway, and unrolled code would take seconds to compile.
+#ifdef CPU
+#define EACH [[dont_unroll]]
+#define STEPS(count) (count)
+#define WITHIN(k, count) true
+#else
+#define EACH [[unroll]]
+#define STEPS(count) SEGMENT
+#define WITHIN(k, count) (!RAGGED || (k) < (count))
+#endif
+
+REAL surrogate(REAL x)
+{
+    REAL y = SLOPE * x;
+    switch (SURROGATE) {
+    case 0: return HEIGHT / (1.0 + y * y);
+    case 1: {
+        REAL e = exp(-abs(y));
+        REAL d = 1.0 + e;
+        return HEIGHT * e / (d * d);
+    }
+    case 2: {
+        REAL d = 1.0 + abs(y);
+        return HEIGHT / (d * d);
+    }
+    case 3: return max(HEIGHT - abs(y), REAL(0.0));
+    case 4: return HEIGHT * exp(-abs(y));
+    case 5: return HEIGHT * exp(-(y * y));
+    }
+    return mix(REAL(0.0), REAL(HEIGHT), BELOW(abs(x), REAL(SLOPE)));
+}
+
+uint place(uint t, uint i)
+{
+#ifndef CPU
+    if (RAGGED)
+        t = min(t, push.steps - 1u);
+#endif
+    return t * push.lanes + i;
+}
+
+void main()
+{
+    uint i = linear_invocation();
+    if (i >= push.lanes)
+        return;
+    REAL theta = threshold(push.theta, push.threshold, i, push.inner, push.channels);
+    float rate = membrane_rate(push.w, push.rate);
+    float rest = push.rest;
+    float carry = KIND == 0 ? 1.0 : 1.0 - rate; // dH/dV
+    float gain = KIND != 0 && DECAY_INPUT ? rate : 1.0; // dH/dX
+    REAL start = REAL(rest);
+    if (present(V0))
+        start = REALS(push.v0).v[i];
+
+    REAL h[SEGMENT];
+    uint segments = MANY ? (push.steps + SEGMENT - 1u) / SEGMENT : 1u;
+    REAL v = start;
+    for (uint s = 1u; s < segments; ++s) {
+        uint first = (s - 1u) * SEGMENT;
+        EACH for (uint k = 0u; k < SEGMENT; ++k)
+            h[k] = REALS(push.x).v[(first + k) * push.lanes + i];
+        EACH for (uint k = 0u; k < SEGMENT; ++k)
+            v = after_reset(charge(v, h[k], rate, rest), theta, rest);
+        REALS(push.kept).v[(s - 1u) * push.lanes + i] = v;
+    }
+
+    REAL gv = REAL(0.0), rate_sum = REAL(0.0), theta_sum = REAL(0.0);
+    if (present(GV))
+        gv = REALS(push.gv).v[i];
+    for (uint s = segments; s-- > 0u;) {
+        uint first = s * SEGMENT;
+        uint count = min(SEGMENT, push.steps - first);
+        REAL begin = start;
+        if (s > 0u)
+            begin = REALS(push.kept).v[(s - 1u) * push.lanes + i];
+        REAL x[KEPT_X];
+        EACH for (uint k = 0u; k < STEPS(count); ++k)
+            h[k] = REALS(push.x).v[place(first + k, i)];
+        REAL gs[AHEAD], gv_seq[AHEAD]; // a ring: step k's lie at (last step - k) % AHEAD
+        EACH for (uint j = 0u; j < AHEAD; ++j) {
+            if (present(GS) && j < STEPS(count))
+                gs[j] = REALS(push.gs).v[place(first + STEPS(count) - 1u - j, i)];
+            if (present(GV_SEQ) && j < STEPS(count))
+                gv_seq[j] = REALS(push.gv_seq).v[place(first + STEPS(count) - 1u - j, i)];
+        }
+        v = begin;
+        EACH for (uint k = 0u; k < STEPS(count); ++k) {
+            if (KEEP_X)
+                x[k] = h[k];
+            h[k] = charge(v, h[k], rate, rest);
+            v = after_reset(h[k], theta, rest);
+        }
+        EACH for (uint j = 0u; j < STEPS(count); ++j) {
+            uint k = STEPS(count) - 1u - j;
+            REAL gs_now = REAL(0.0);
+            if (present(GS))
+                gs_now = gs[j % AHEAD];
+            if (WITHIN(k, count)) {
+                if (present(GV_SEQ))
+                    gv += gv_seq[j % AHEAD];
+                REAL fired = REAL(AT_LEAST(h[k], theta));
+                REAL through = gs_now; // what reaches the surrogate
+                if (!DETACH)
+                    through += gv * (SOFT ? -theta : rest - h[k]);
+                through *= surrogate(h[k] - theta);
+                if (present(GTHETA))
+                    theta_sum -= SOFT ? through + gv * fired : through;
+                REAL gh = through + (SOFT ? gv : gv * (1.0 - fired));
+                if (present(GW)) {
+                    REAL before = begin;
+                    if (k > 0u)
+                        before = after_reset(h[k - 1u], theta, rest);
+                    rate_sum += gh * ((KEEP_X ? x[k] : REAL(0.0)) - (before - rest));
+                }
+                gv = gh * carry;
+                if (present(GX))
+                    REALS(push.gx).v[(first + k) * push.lanes + i] = gh * gain;
+            }
+            if (j + AHEAD < STEPS(count)) {
+                if (present(GS))
+                    gs[j % AHEAD] = REALS(push.gs).v[place(first + k - AHEAD, i)];
+                if (present(GV_SEQ))
+                    gv_seq[j % AHEAD] = REALS(push.gv_seq).v[place(first + k - AHEAD, i)];
+            }
+        }
+    }
+    if (present(GV0))
+        REALS(push.gv0).v[i] = gv;
+    if (present(GW))
+        F32(push.gw).v[i] = TOTAL(rate_sum) * (rate * (1.0 - rate));
+    if (present(GTHETA)) {
+        if (THRESHOLD == THRESHOLD_ONE)
+            F32(push.gtheta).v[i] = TOTAL(theta_sum);
+        else
+            REALS(push.gtheta).v[i] = theta_sum;
+    }
+}

@@ -1,0 +1,23 @@
+/* Push block of neuron_grad.comp. g before a name is the gradient with respect to it. */
+#include "push.h"
+PUSH_BEGIN(neuron_grad_push)
+ADDRESS(x)      /* steps x neurons */
+ADDRESS(v0)     /* neurons */
+ADDRESS(w)      /* 1 */
+ADDRESS(theta)  /* 1 or channels */
+ADDRESS(gs)     /* steps x neurons */
+ADDRESS(gv)     /* neurons */
+ADDRESS(gv_seq) /* steps x neurons */
+ADDRESS(gx)     /* steps x neurons */
+ADDRESS(gv0)    /* neurons */
+ADDRESS(gw)     /* lanes: to be summed */
+ADDRESS(gtheta) /* lanes, or neurons with a threshold per channel: to be summed */
+ADDRESS(kept)   /* (segments - 1) x neurons: potentials between segments */
+UINT(lanes)     /* neurons / VEC */
+UINT(steps)
+UINT(inner)
+UINT(channels)
+FLOAT(rate)
+FLOAT(rest)
+FLOAT(threshold)
+PUSH_END

@@ -1,0 +1,83 @@
+// kernel: norm
+// kernel: norm_subgroup -DSUBGROUP=1 needs=subgroup,subgroup-size
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#include "common.glsl"
+#include "reduce.glsl"
+#include "reduce_rows.glsl"
+#include "norm.push.h"
+
+// LayerNormalization and RMSNormalization, one team per row. The variance is the mean square of what is left after the mean
+// is taken away (two walks over registers or cache), since the difference of mean square and squared mean loses all
+// digits when the mean is large.
+
+layout(constant_id = 10) const bool CENTERED = true; // LayerNormalization
+layout(constant_id = 11) const bool BIASED = false;
+layout(constant_id = 12) const bool SAVE_MEAN = false;
+layout(constant_id = 13) const bool SAVE_DEVIATION = false;
+
+TEAM_REDUCE(team_sum, float, team_add)
+
+vec4 load(uint base, uint unit) { return row_load(push.x, base, 1u, push.extent, unit, 0.0); }
+
+vec4 centered(vec4 x, float mean, uint unit) { return CENTERED ? (x - mean) * row_mask(push.extent, unit) : x; }
+
+void store(uint base, uint unit, vec4 centered_x, float deviation)
+{
+    vec4 y = centered_x * deviation * row_load(push.scale, 0u, 1u, push.extent, unit, 0.0);
+    if (BIASED)
+        y += row_load(push.bias, 0u, 1u, push.extent, unit, 0.0);
+    row_store(push.y, base, 1u, push.extent, unit, y);
+}
+
+float finish(uint row, bool live, float mean, float squares)
+{
+    float deviation = 1.0 / sqrt(squares / float(push.extent) + push.epsilon);
+    if (live && team_lane() == 0u) {
+        if (SAVE_MEAN)
+            F32(push.mean).v[row] = mean;
+        if (SAVE_DEVIATION)
+            F32(push.deviation).v[row] = deviation;
+    }
+    return deviation;
+}
+
+void main()
+{
+    uint row = team_item();
+    bool live = row < push.rows;
+    uint base = live ? row * push.extent : 0u;
+    uint units = live ? (push.extent + 3u) / 4u : 0u;
+    float sum = 0.0, squares = 0.0;
+    if (HELD > 0u) {
+        vec4 x[HELD_SPACE];
+        [[unroll]] for (uint q = 0u; q < HELD; q++) {
+            uint unit = team_lane() + q * LANES;
+            x[q] = unit < units ? load(base, unit) : vec4(0.0);
+            sum += sum4(x[q]);
+        }
+        float mean = CENTERED ? team_sum(sum) / float(push.extent) : 0.0;
+        [[unroll]] for (uint q = 0u; q < HELD; q++) {
+            uint unit = team_lane() + q * LANES;
+            x[q] = unit < units ? centered(x[q], mean, unit) : vec4(0.0);
+            squares += dot(x[q], x[q]);
+        }
+        float deviation = finish(row, live, mean, team_sum(squares));
+        [[unroll]] for (uint q = 0u; q < HELD; q++) {
+            uint unit = team_lane() + q * LANES;
+            if (unit < units)
+                store(base, unit, x[q], deviation);
+        }
+        return;
+    }
+    for (uint unit = team_lane(); CENTERED && unit < units; unit += LANES)
+        sum += sum4(load(base, unit));
+    float mean = CENTERED ? team_sum(sum) / float(push.extent) : 0.0;
+    for (uint unit = team_lane(); unit < units; unit += LANES) {
+        vec4 d = centered(load(base, unit), mean, unit);
+        squares += dot(d, d);
+    }
+    float deviation = finish(row, live, mean, team_sum(squares));
+    for (uint unit = team_lane(); unit < units; unit += LANES)
+        store(base, unit, centered(load(base, unit), mean, unit), deviation);
+}

@@ -1,0 +1,27 @@
+#include "push.h"
+/* Extents and strides of the kept dimensions (k) and the reduced ones (r), innermost first, in units of the variant:
+ * elements, or four of them. An outermost extent is never needed. */
+PUSH_BEGIN(reduce_push)
+ADDRESS(x)
+ADDRESS(y)
+ADDRESS(shift)
+UINT(outputs)
+UINT(chunks)
+UINT(chunk)
+UINT(total)
+UINT(count)
+UINT(k_extent0)
+UINT(k_extent1)
+UINT(k_extent2)
+UINT(k_stride0)
+UINT(k_stride1)
+UINT(k_stride2)
+UINT(k_stride3)
+UINT(r_extent0)
+UINT(r_extent1)
+UINT(r_extent2)
+UINT(r_stride0)
+UINT(r_stride1)
+UINT(r_stride2)
+UINT(r_stride3)
+PUSH_END

@@ -1,0 +1,31 @@
+#include "push.h"
+/* Dimension b (b_extent) is contiguous in `from`, dimension a (a_extent) in `to`; a steps by from_a in `from`, b by to_b
+ * in `to`. Workgroups (or invocations, of the blocked form) run over tiles of b, tiles of a, then three more dimensions,
+ * the innermost first. */
+PUSH_BEGIN(transpose_push)
+ADDRESS(from)
+ADDRESS(to)
+UINT(count)
+UINT(a_extent)
+UINT(b_extent)
+UINT(from_a)
+UINT(to_b)
+UINT(b_tiles)
+UINT(b_multiplier)
+UINT(b_shift)
+UINT(a_tiles)
+UINT(a_multiplier)
+UINT(a_shift)
+UINT(extent_0)
+UINT(multiplier_0)
+UINT(shift_0)
+UINT(extent_1)
+UINT(multiplier_1)
+UINT(shift_1)
+UINT(from_0)
+UINT(to_0)
+UINT(from_1)
+UINT(to_1)
+UINT(from_2)
+UINT(to_2)
+PUSH_END

@@ -1,0 +1,225 @@
+/*
+ * Convolution and pooling kernels that the device at hand would not choose by itself: every case of their operators runs
+ * with a GPU's tuning, at full and at minimal limits, with few and with many compute units (splits), and whole chains of
+ * operators run in HK_LAYOUT_NHWC8. The host's evaluation is the reference.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/support/cases.h"
+#include "tests/support/records.h"
+
+typedef struct fixture {
+    hk_context *ctx;
+    hk_gpu *gpu;
+} fixture;
+
+static int open_device(void **state)
+{
+    static fixture f;
+    assert_int_equal(hk_context_create(NULL, &f.ctx), HK_OK);
+    hk_status st = hk_gpu_open(f.ctx, NULL, &f.gpu);
+    if (st == HK_STATUS_NO_DEVICE)
+        return -1;
+    assert_int_equal(st, HK_OK);
+    *state = &f;
+    return 0;
+}
+
+static int close_device(void **state)
+{
+    fixture *f = *state;
+    hk_gpu_close(&f->gpu);
+    hk_context_destroy(&f->ctx);
+    return 0;
+}
+
+/* ---- all cases with another device's tuning */
+
+static const char *const types[] = {
+    "Conv",          "hk.Conv",           "hk.ConvDataGrad",   "hk.ConvWeightGrad",        "hk.SumChannels", "MaxPool", "AveragePool",
+    "hk.MaxPoolGrad", "hk.AveragePoolGrad", "GlobalAveragePool", "hk.GlobalAveragePoolGrad", "GlobalMaxPool",  "hk.GlobalMaxPoolGrad",
+};
+
+static void run_case(fixture *f, const hk_op *op, const char *text, hk_records_run run)
+{
+    hk_arena *arena = hk_arena_create(f->ctx);
+    op_case c = {0};
+    case_graph g = {0};
+    const hk_tensor *tensors[CASE_MAX_INPUTS] = {0}, *feeds[CASE_MAX_INPUTS] = {0};
+    assert_non_null(arena);
+    hk_status st = case_parse(f->ctx, arena, op, text, &c);
+    if (st == HK_OK)
+        st = case_contents(f->ctx, arena, &c, false, tensors);
+    if (st == HK_OK)
+        st = case_build(f->ctx, &c, tensors, true, &g);
+    if (st == HK_OK) {
+        case_feeds(&g, &c, tensors, feeds);
+        run.feeds = feeds;
+        st = hk_test_records(f->gpu, g.graph, &run);
+    }
+    if (st != HK_OK)
+        fail_msg("%s \"%s\": %s", op->type, text, hk_context_error(f->ctx));
+    if (!(run.error <= c.tolerance))
+        fail_msg("%s \"%s\", %u units, %u invocations, %s: output '%s' differs by %g", op->type, text, run.units, run.max_invocations,
+                 run.record_count ? run.variant[0] : "no record", run.worst, run.error);
+    hk_graph_destroy(&g.graph);
+    hk_arena_destroy(&arena);
+}
+
+static void run_all_cases(fixture *f, hk_records_run run)
+{
+    for (size_t i = 0; i < HK_COUNT(types); i++) {
+        const hk_op *op = hk_op_find(NULL, types[i], 22, NULL);
+        assert_non_null(op);
+        for (size_t k = 0; op->cases[k]; k++)
+            run_case(f, op, op->cases[k], run);
+    }
+}
+
+static void test_gpu_tuning(void **state)
+{
+    run_all_cases(*state, (hk_records_run){.gpu_tuning = true});
+}
+
+static void test_gpu_tuning_at_minimal_limits(void **state)
+{
+    run_all_cases(*state, (hk_records_run){.gpu_tuning = true, .units = 4, .max_invocations = 128, .max_shared_bytes = 16384});
+}
+
+static void test_gpu_tuning_with_many_units(void **state)
+{
+    run_all_cases(*state, (hk_records_run){.gpu_tuning = true, .units = 4000});
+}
+
+/* ---- chains in NHWC8 */
+
+static hk_value *input(hk_graph *g, const char *name, int32_t rank, const int64_t *dims)
+{
+    hk_shape s = {.rank = rank};
+    memcpy(s.dim, dims, (size_t)rank * sizeof *dims);
+    hk_value *v = hk_graph_value(g, name, HK_VALUE_INPUT, HK_FLOAT32, &s);
+    assert_non_null(v);
+    assert_true(hk_graph_add_input(g, v));
+    return v;
+}
+
+static hk_value *build(hk_graph *g, const char *type, const hk_attr_value *attrs, hk_value *const *in, int32_t count)
+{
+    hk_value *out = NULL;
+    if (hk_build(g, type, attrs, in, count, &out, 1) != HK_OK)
+        fail_msg("%s", hk_context_error(g->ctx));
+    return out;
+}
+
+typedef struct layout_case {
+    int64_t x[4], w[4];
+    int64_t stride, dilation, pad_before, pad_after, activation;
+    bool bias, residual, halves;
+} layout_case;
+
+/* x -> NHWC8 -> conv -> contiguous, everything in between in the layout. */
+static void run_layout_case(fixture *f, const layout_case *c, bool gpu_tuning)
+{
+    hk_graph *g = NULL;
+    assert_int_equal(hk_graph_create(f->ctx, "layout", &g), HK_OK);
+    int64_t storage = c->halves ? HK_FLOAT16 : HK_DTYPE_NONE;
+    const hk_attr_value to[] = {HK_SET_INT("layout", HK_LAYOUT_NHWC8), HK_SET_INT("storage", storage), {0}};
+    const hk_attr_value pack[] = {HK_SET_INT("storage", storage), {0}};
+    const int64_t pads[] = {c->pad_before, c->pad_before, c->pad_after, c->pad_after}, strides[] = {c->stride, c->stride},
+                  dilations[] = {c->dilation, c->dilation};
+    const hk_attr_value conv[] = {HK_SET_INTS("pads", pads, 4), HK_SET_INTS("strides", strides, 2), HK_SET_INTS("dilations", dilations, 2),
+                                  HK_SET_INT("activation", c->activation), {0}};
+    hk_value *x = build(g, "hk.Relayout", to, (hk_value *[]){input(g, "x", 4, c->x)}, 1);
+    hk_value *w = build(g, "hk.PackConvWeight", pack, (hk_value *[]){input(g, "w", 4, c->w)}, 1);
+    hk_value *in[4] = {x, w, NULL, NULL};
+    if (c->bias)
+        in[2] = input(g, "b", 1, c->w);
+    hk_value *y = build(g, "hk.Conv", conv, in, 3);
+    if (c->residual) {
+        hk_value *first = y;
+        in[3] = build(g, "hk.Relayout", to, (hk_value *[]){input(g, "r", 4, first->shape.dim)}, 1);
+        y = build(g, "hk.Conv", conv, in, 4);
+        first->layout = HK_LAYOUT_NHWC8;
+        first->storage = (hk_dtype)storage;
+    }
+    y->layout = HK_LAYOUT_NHWC8;
+    y->storage = (hk_dtype)storage;
+    y = build(g, "hk.Relayout", NULL, &y, 1);
+    assert_true(hk_graph_add_output(g, y));
+    hk_records_run run = {.gpu_tuning = gpu_tuning};
+    if (hk_test_records(f->gpu, g, &run) != HK_OK)
+        fail_msg("%s", hk_context_error(f->ctx));
+    /* the result is stored in half precision: 11 bits, 2^-12 at most, 1.4e-4 in the mean */
+    if (!(run.error <= (c->halves ? 3e-4 : 5e-6)))
+        fail_msg("x [%d,%d,%d,%d] w [%d,%d,%d,%d] %s: relative error %g", (int)c->x[0], (int)c->x[1], (int)c->x[2], (int)c->x[3],
+                 (int)c->w[0], (int)c->w[1], (int)c->w[2], (int)c->w[3], c->halves ? "f16" : "f32", run.error);
+    hk_graph_destroy(&g);
+}
+
+static void test_nhwc8(void **state)
+{
+    static const layout_case cases[] = {
+        {{1, 8, 6, 6}, {8, 8, 3, 3}, 1, 1, 1, 1, 0, false, false, false},
+        {{2, 3, 9, 7}, {5, 3, 3, 3}, 1, 1, 1, 1, 1, true, false, false},
+        {{2, 13, 9, 8}, {17, 13, 1, 1}, 2, 1, 0, 0, 0, true, false, false},
+        {{1, 3, 17, 19}, {12, 3, 7, 7}, 2, 1, 3, 3, 1, true, true, false},
+        {{1, 20, 12, 11}, {9, 20, 3, 3}, 1, 2, 2, 1, 7, true, true, false},
+        {{3, 40, 14, 14}, {136, 40, 3, 3}, 1, 1, 1, 1, 1, true, true, false},
+    };
+    for (size_t i = 0; i < HK_COUNT(cases); i++)
+        for (int halves = 0; halves < 2; halves++)
+            for (int gpu = 0; gpu < 2; gpu++) {
+                layout_case c = cases[i];
+                c.halves = halves;
+                run_layout_case(*state, &c, gpu);
+            }
+}
+
+/* The maximum's gradient against indices that really are maxima, and the global one against real rows. */
+static void test_pool_gradients_in_chains(void **state)
+{
+    fixture *f = *state;
+    static const int64_t dims[] = {2, 3, 12, 8}, ones[] = {2, 3, 1, 1};
+    static const int64_t kernels[][2] = {{2, 2}, {3, 3}}, strides[] = {2, 2}, extents[] = {12, 8};
+    for (int words = 1; words <= 2; words++)
+        for (size_t k = 0; k < HK_COUNT(kernels); k++) {
+            hk_graph *g = NULL;
+            assert_int_equal(hk_graph_create(f->ctx, "pool", &g), HK_OK);
+            const hk_attr_value pool[] = {HK_SET_INTS("kernel_shape", kernels[k], 2), HK_SET_INTS("strides", strides, 2), {0}};
+            const hk_attr_value gradient[] = {pool[0], pool[1], HK_SET_INTS("input_shape", extents, 2), {0}};
+            hk_value *x = input(g, "x", 4, dims), *y[2], *pooled, *row;
+            assert_int_equal(hk_build(g, "MaxPool", pool, &x, 1, y, 2), HK_OK);
+            if (words == 1)
+                y[1]->storage = HK_INT32;
+            hk_value *dy = input(g, "dy", 4, y[0]->shape.dim);
+            pooled = build(g, "hk.MaxPoolGrad", gradient, (hk_value *[]){dy, y[1]}, 2);
+            row = build(g, "GlobalMaxPool", NULL, &x, 1);
+            row = build(g, "hk.GlobalMaxPoolGrad", NULL, (hk_value *[]){x, row, input(g, "dz", 4, ones)}, 3);
+            assert_true(hk_graph_add_output(g, y[0]) && hk_graph_add_output(g, pooled) && hk_graph_add_output(g, row));
+            hk_records_run run = {.gpu_tuning = k == 1};
+            if (hk_test_records(f->gpu, g, &run) != HK_OK)
+                fail_msg("%s", hk_context_error(f->ctx));
+            assert_true(run.error <= 1e-7);
+            hk_graph_destroy(&g);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gpu_tuning),
+        cmocka_unit_test(test_gpu_tuning_at_minimal_limits),
+        cmocka_unit_test(test_gpu_tuning_with_many_units),
+        cmocka_unit_test(test_nhwc8),
+        cmocka_unit_test(test_pool_gradients_in_chains),
+    };
+    int failed = cmocka_run_group_tests(tests, open_device, close_device);
+    return failed == (int)HK_COUNT(tests) ? 77 : failed;
+}

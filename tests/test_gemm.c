@@ -1,0 +1,149 @@
+/*
+ * Every GEMM kernel on this device, each with shapes that cross its tiles, both orientations, split and unsplit, against
+ * sums in double. What the cost model would choose on a device of another kind runs here too: shared-memory tiles on a
+ * processor, matrix units wherever they are reported.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "tests/support/gemm_problem.h"
+
+typedef struct fixture {
+    hk_context *ctx;
+    hk_gpu *gpu;
+} fixture;
+
+static int open_device(void **state)
+{
+    static fixture f;
+    assert_int_equal(hk_context_create(NULL, &f.ctx), HK_OK);
+    hk_status st = hk_gpu_open(f.ctx, NULL, &f.gpu);
+    if (st == HK_STATUS_NO_DEVICE)
+        return -1;
+    assert_int_equal(st, HK_OK);
+    *state = &f;
+    return 0;
+}
+
+static int close_device(void **state)
+{
+    fixture *f = *state;
+    hk_gpu_close(&f->gpu);
+    hk_context_destroy(&f->ctx);
+    return 0;
+}
+
+/* fp16 operands are compared with sums of the rounded operands; fp32 ones that a matrix unit rounds, and fp16 results,
+ * carry half's 11 bits. */
+static double tolerance(const hk_gemm_case *c, const hk_gemm_variant *v)
+{
+    bool rounds = v && v->kind == HK_GEMM_COOPMAT && (c->a != HK_FLOAT16 || c->b != HK_FLOAT16);
+    return rounds || c->c == HK_FLOAT16 ? 1e-3 : 2e-6;
+}
+
+static bool check(fixture *f, const hk_gemm_case *c, const hk_gemm_variant *v, uint32_t splits)
+{
+    hk_gemm_result result;
+    hk_status st = hk_test_gemm(f->gpu, c, v, splits, 16, 0, &result);
+    if (st != HK_OK)
+        fail_msg("%s: %s", v ? v->name : "chosen", hk_context_error(f->ctx));
+    if (result.fits && !(result.error <= tolerance(c, v)))
+        fail_msg("%s: m %lld n %lld k %lld batch %lld %c%c splits %u: relative error %g", result.name, (long long)c->m,
+                 (long long)c->n, (long long)c->k, (long long)c->batch, c->trans_a ? 'T' : 'N', c->trans_b ? 'T' : 'N', splits,
+                 result.error);
+    return result.fits;
+}
+
+/* Compiling an unrolled tile takes a processor seconds, so there only the smallest runs in every orientation, some in one,
+ * the largest not at all: their code is the same, only the numbers differ. */
+static bool worth_running(const fixture *f, const hk_gemm_variant *v, int orientation, size_t number)
+{
+    if (hk_gpu_info(f->gpu)->type != HK_DEVICE_SOFTWARE || v->kind != HK_GEMM_TILE)
+        return true;
+    int work = v->bm * v->bn * v->bk;
+    return work <= 32 * 32 * 16 || (work <= 64 * 64 * 16 && (size_t)orientation == number % 4);
+}
+
+static void test_every_variant_in_every_orientation(void **state)
+{
+    size_t count, ran = 0;
+    const hk_gemm_variant *v = hk_gemm_variants(&count);
+    for (size_t i = 0; i < count; i++)
+        for (int t = 0; t < 4 && v[i].kind != HK_GEMM_INTEGER; t++) {
+            bool few = v[i].kind == HK_GEMM_ROWS;
+            const hk_gemm_case wide = {.m = few ? 4 : 140, .n = 72, .k = 104, .trans_a = t & 1, .trans_b = t & 2};
+            const hk_gemm_case ragged = {.m = 131, .n = few ? 7 : 67, .k = 45, .trans_a = t & 1, .trans_b = t & 2, .batch = 2,
+                                         .bias = 1, .residual = true, .activation = HK_ACT_LEAKY_RELU, .alpha = 0.5f, .beta = 2.0f};
+            if (!worth_running(*state, &v[i], t, i))
+                continue;
+            ran += check(*state, &wide, &v[i], 1);
+            ran += check(*state, &ragged, &v[i], 1);
+            ran += check(*state, &ragged, &v[i], 2);
+        }
+    assert_true(ran >= 3 * 4 * 3);
+}
+
+static void test_fp16_operands_and_results(void **state)
+{
+    size_t count;
+    const hk_gemm_variant *v = hk_gemm_variants(&count);
+    for (size_t i = 0; i < count; i++) {
+        bool small = v[i].kind == HK_GEMM_TILE && v[i].bm * v[i].bn * v[i].bk <= 32 * 32 * 16; /* the others convert just the same */
+        for (int t = 0; t < 4 && (small || v[i].kind == HK_GEMM_CPU || v[i].kind == HK_GEMM_COOPMAT); t++) {
+            const hk_gemm_case even = {.m = 72, .n = 136, .k = 64, .trans_a = t & 1, .trans_b = t & 2, .a = HK_FLOAT16, .b = HK_FLOAT16,
+                                       .c = t & 1 ? HK_FLOAT16 : HK_FLOAT32, .bias = 2, .residual = true, .activation = HK_ACT_RELU};
+            const hk_gemm_case odd = {.m = 33, .n = 35, .k = 37, .batch = 3, .trans_a = t & 1, .trans_b = t & 2, .a = HK_FLOAT16,
+                                      .b = t & 1 ? HK_FLOAT32 : HK_FLOAT16, .c = HK_FLOAT16, .bias = 3};
+            check(*state, &even, &v[i], 1);
+            check(*state, &odd, &v[i], 1);
+            check(*state, &odd, &v[i], 2);
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        const hk_gemm_case mixed = {.m = 130, .n = 132, .k = 96, .trans_b = true, .b = HK_FLOAT16, .c = HK_FLOAT16};
+        const hk_gemm_case half = {.m = 260, .n = 260, .k = 136, .a = HK_FLOAT16, .b = HK_FLOAT16, .bias = 1};
+        if (v[i].kind == HK_GEMM_COOPMAT) {
+            check(*state, &mixed, &v[i], 1);
+            check(*state, &half, &v[i], 1);
+            check(*state, &half, &v[i], 3);
+        }
+    }
+}
+
+static void test_chosen_variants(void **state)
+{
+    const hk_gemm_case cases[] = {
+        {.m = 1, .n = 1, .k = 1},
+        {.m = 1, .n = 300, .k = 1000, .trans_b = true, .bias = 1, .activation = HK_ACT_GELU_ERF},
+        {.m = 1, .n = 300, .k = 1000},
+        {.m = 300, .n = 1, .k = 500},
+        {.m = 500, .n = 3, .k = 300, .bias = 1, .residual = true},
+        {.m = 5, .n = 6, .k = 70000, .bias = 2},
+        {.m = 20, .n = 24, .k = 3000, .trans_b = true, .bias = 2, .residual = true, .activation = HK_ACT_TANH},
+        {.m = 64, .n = 64, .k = 8},
+        {.m = 200, .n = 8, .k = 4},
+        {.m = 9, .n = 40, .k = 33, .batch = 7, .share_b = true, .bias = 3},
+        {.m = 40, .n = 50, .k = 1, .batch = 2},
+        {.m = 12, .n = 20, .k = 0, .bias = 1},
+        {.m = 64, .n = 96, .k = 64, .precision = HK_PRECISION_FAST, .a = HK_FLOAT16, .b = HK_FLOAT16},
+    };
+    for (size_t i = 0; i < HK_COUNT(cases); i++)
+        assert_true(check(*state, &cases[i], NULL, 0));
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_variant_in_every_orientation),
+        cmocka_unit_test(test_fp16_operands_and_results),
+        cmocka_unit_test(test_chosen_variants),
+    };
+    return cmocka_run_group_tests(tests, open_device, close_device);
+}

@@ -1,0 +1,707 @@
+/*
+ * The importer: what well-formed files become, and what becomes of hostile ones.
+ */
+#include <dirent.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "importer/import.h"
+#include "ops/op.h"
+#include "tests/support/onnx_bytes.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifdef SANITIZED
+enum { SLOWER = 20 };
+#else
+enum { SLOWER = 1 };
+#endif
+
+#define DATA HK_TEST_DATA "/"
+
+/* ---- fixture */
+
+typedef struct bench {
+    counted memory;
+    onnx_bytes o;
+    hk_import_result *r;
+    hk_status st;
+    double seconds; /* of the last import */
+} bench;
+
+static int start(void **state)
+{
+    bench *b = calloc(1, sizeof *b);
+    if (b == NULL)
+        return -1;
+    counted_open(&b->memory);
+    *state = b;
+    return 0;
+}
+
+static int stop(void **state)
+{
+    bench *b = *state;
+    hk_import_destroy(&b->r);
+    ob_free(&b->o);
+    bool clean = counted_close(&b->memory);
+    free(b);
+    return clean ? 0 : -1;
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static const char *error_of(const bench *b)
+{
+    return hk_context_error(b->memory.ctx);
+}
+
+/* Imports what has been written so far; open messages are closed. */
+static hk_status import_bytes(bench *b)
+{
+    while (b->o.depth > 0)
+        ob_close(&b->o);
+    hk_import_destroy(&b->r);
+    double t = now();
+    b->st = hk_import(b->memory.ctx, NULL, b->o.data, b->o.count, NULL, &b->r);
+    b->seconds = now() - t;
+    if (b->st != HK_OK)
+        assert_null(b->r);
+    return b->st;
+}
+
+static hk_status import_path(bench *b, const char *path)
+{
+    hk_import_destroy(&b->r);
+    b->st = hk_import(b->memory.ctx, path, NULL, 0, NULL, &b->r);
+    return b->st;
+}
+
+static void restart(bench *b)
+{
+    b->o.count = 0;
+    b->o.depth = 0;
+}
+
+static void assert_ok(bench *b)
+{
+    if (b->st != HK_OK)
+        fail_msg("%d: %s", (int)b->st, error_of(b));
+    for (size_t i = 0; i < b->r->problem_count; i++)
+        fail_msg("problem: %s (%s): %s", b->r->problems[i].node, b->r->problems[i].op, b->r->problems[i].reason);
+}
+
+static void assert_fails(bench *b, hk_status expected, const char *says)
+{
+    if (b->st != expected || strstr(error_of(b), says) == NULL)
+        fail_msg("%d '%s', expected %d with '%s'", (int)b->st, b->st == HK_OK ? "" : error_of(b), (int)expected, says);
+}
+
+static void assert_problem(bench *b, size_t i, const char *node, const char *op, const char *reason)
+{
+    if (b->st != HK_OK)
+        fail_msg("%d: %s", (int)b->st, error_of(b));
+    assert_true(i < b->r->problem_count);
+    const hk_problem *p = &b->r->problems[i];
+    if (strcmp(p->node, node) != 0 || strcmp(p->op, op) != 0 || strstr(p->reason, reason) == NULL)
+        fail_msg("problem %zu is: %s (%s): %s", i, p->node, p->op, p->reason);
+}
+
+static hk_value *value(bench *b, const char *name)
+{
+    hk_value *v = hk_graph_find(b->r->graph, name);
+    if (v == NULL)
+        fail_msg("no value '%s'", name);
+    return v;
+}
+
+static size_t parameters(const bench *b)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < b->r->graph->value_count; i++)
+        count += b->r->graph->values[i]->kind == HK_VALUE_PARAMETER;
+    return count;
+}
+
+/* ---- files made by exporters */
+
+static void test_exported(void **state)
+{
+    bench *b = *state;
+    const struct {
+        const char *path;
+        size_t nodes, parameters;
+        int64_t opset;
+        const char *producer, *op;
+        size_t of_op;
+    } models[] = {
+        {DATA "digits/model.onnx", 9, 8, 20, "pytorch 2.13", "Relu", 3},
+        {DATA "digits_script/model.onnx", 9, 8, 17, "pytorch 2.13", "Flatten", 1},
+        {DATA "digits_train/model.onnx", 11, 12, 17, "pytorch 2.13", "BatchNormalization", 2},
+        {DATA "models/mlp/model.onnx", 3, 4, 18, "fixtures", "Gemm", 2},
+        {DATA "models/loop/model.onnx", 1, 0, 17, "fixtures", "Mul", 2},
+        {DATA "models/transformer/model.onnx", 36, 0, 20, "fixtures", "MatMul", 7},
+    };
+    for (size_t i = 0; i < HK_COUNT(models); i++) {
+        import_path(b, models[i].path);
+        assert_ok(b);
+        assert_int_equal(b->r->graph->node_count, models[i].nodes);
+        if (models[i].parameters != 0)
+            assert_int_equal(parameters(b), models[i].parameters);
+        assert_int_equal(b->r->opset, models[i].opset);
+        assert_memory_equal(b->r->producer, models[i].producer, strlen(models[i].producer));
+        size_t found = 0;
+        for (size_t k = 0; k < b->r->op_count; k++) {
+            found += strcmp(b->r->ops[k].op, models[i].op) == 0 ? b->r->ops[k].nodes : 0;
+            assert_true(k == 0 || strcmp(b->r->ops[k - 1].op, b->r->ops[k].op) < 0);
+        }
+        assert_int_equal(found, models[i].of_op);
+    }
+    import_path(b, DATA "digits/model.onnx");
+    const hk_value *image = b->r->graph->inputs[0], *logits = b->r->graph->outputs[0];
+    assert_int_equal(image->shape.rank, 4);
+    assert_int_equal(image->shape.dim[0], -1);
+    assert_non_null(image->dim_names[0]);
+    assert_int_equal(image->shape.dim[3], 8);
+    assert_int_equal(logits->dtype, HK_FLOAT32);
+    assert_int_equal(logits->shape.dim[1], 10);
+}
+
+static void test_unsupported(void **state)
+{
+    bench *b = *state;
+    import_path(b, DATA "models/unknown_op/model.onnx");
+    assert_problem(b, 0, "frobnicate1", "Frobnicate", "operator not supported");
+    assert_int_equal(b->r->problem_count, 1);
+    import_path(b, DATA "models/custom_domain/model.onnx");
+    assert_problem(b, 0, "twist1", "com.example.custom.Twist", "domain 'com.example.custom' is not known");
+    import_path(b, DATA "models/truncated.onnx");
+    assert_fails(b, HK_STATUS_INVALID, "runs past the end");
+    import_path(b, DATA "models/missing.onnx");
+    assert_fails(b, HK_STATUS_NO_INPUT, "No such file");
+    import_path(b, DATA "simplecnn/model.onnx");
+    assert_fails(b, HK_STATUS_NO_INPUT, "weights.bin");
+
+    /* All at once, a node without a name by its number, an opset that no one knows. */
+    ob_model(&b->o, 29);
+    ob_open(&b->o, 7);
+    ob_input(&b->o, "x", "2");
+    ob_value(&b->o, 11, "s", 8, "2");
+    ob_output(&b->o, "y", "2");
+    ob_node(&b->o, 1, "Frob", "x", "a");
+    ob_node(&b->o, 1, "Relu", "a", "b");
+    ob_node_open(&b->o, 1, "Nicate", "b,s", "y");
+    ob_text(&b->o, 3, "last");
+    import_bytes(b);
+    assert_problem(b, 0, "the model", "ai.onnx", "opset 29 is newer than 28");
+    assert_problem(b, 1, "s", "input", "type string");
+    assert_problem(b, 2, "#0", "Frob", "operator not supported");
+    assert_problem(b, 3, "last", "Nicate", "operator not supported");
+    assert_int_equal(b->r->problem_count, 4);
+    assert_null(value(b, "y")->producer->op);
+    assert_int_equal(value(b, "y")->dtype, HK_FLOAT32); /* as declared */
+
+    restart(b);
+    ob_small(&b->o);
+    ob_node_open(&b->o, 1, "Relu", "x", "z");
+    ob_attr_int(&b->o, "slope", 3);
+    import_bytes(b);
+    assert_problem(b, 0, "#1", "Relu", "attribute 'slope'");
+
+    /* Operators of our own have names that files cannot use. */
+    restart(b);
+    ob_small(&b->o);
+    ob_node(&b->o, 1, "hk.AdamW", "x", "z");
+    import_bytes(b);
+    assert_problem(b, 0, "#1", "hk.AdamW", "operator not supported");
+}
+
+/* ---- tensors */
+
+static void small_with_output(bench *b, const char *name, int64_t elem_type)
+{
+    restart(b);
+    ob_small(&b->o);
+    ob_value(&b->o, 12, name, elem_type, "2,3");
+}
+
+static void test_encodings(void **state)
+{
+    bench *b = *state;
+    const struct {
+        hk_dtype dtype;
+        uint32_t field;
+    } types[] = {
+        {HK_FLOAT32, 4}, {HK_UINT8, 5}, {HK_INT8, 5},    {HK_UINT16, 5},  {HK_INT16, 5},  {HK_INT32, 5},    {HK_INT64, 7},
+        {HK_BOOL, 5},    {HK_FLOAT16, 5}, {HK_FLOAT64, 10}, {HK_UINT32, 11}, {HK_UINT64, 11}, {HK_BFLOAT16, 5},
+    };
+    for (size_t i = 0; i < HK_COUNT(types); i++) {
+        uint64_t storage[6] = {0};
+        hk_tensor expected = {.data = storage, .dtype = types[i].dtype, .rank = 2, .shape = {2, 3}};
+        for (int64_t k = 0; k < 6; k++)
+            hk_set_int(&expected, k, types[i].dtype == HK_BOOL ? k & 1 : types[i].dtype == HK_INT8 ? k * 9 - 20 : k * 40 + 1);
+        size_t size = hk_dtype_bytes(types[i].dtype);
+        bool fixed = types[i].field == 4 || types[i].field == 10;
+        for (int form = 0; form < 3; form++) { /* raw_data, a packed run, single elements */
+            small_with_output(b, "w", types[i].dtype);
+            ob_tensor_open(&b->o, 5, "w", types[i].dtype, "2,3");
+            if (form == 0)
+                ob_blob(&b->o, 9, storage, 6 * size);
+            if (form == 1)
+                ob_open(&b->o, types[i].field);
+            for (int64_t k = 0; k < 6 && form != 0; k++) {
+                uint64_t x = 0;
+                memcpy(&x, (char *)storage + (size_t)k * size, size);
+                if (types[i].dtype == HK_INT8 || types[i].dtype == HK_INT32)
+                    x = (uint64_t)hk_get_int(&expected, k);
+                if (form == 2)
+                    ob_varint(&b->o, (uint64_t)types[i].field << 3 | (fixed ? (size == 4 ? 5u : 1u) : 0u));
+                if (fixed)
+                    ob_raw(&b->o, &x, size);
+                else
+                    ob_varint(&b->o, x);
+            }
+            import_bytes(b);
+            assert_ok(b);
+            const hk_value *w = value(b, "w");
+            assert_int_equal(w->kind, HK_VALUE_CONSTANT);
+            assert_int_equal(w->dtype, types[i].dtype);
+            assert_memory_equal(w->data->data, storage, 6 * size);
+            assert_true((uintptr_t)w->data->data % size == 0);
+            assert_int_equal(w->payload->in_place, form == 0 || (form == 1 && fixed));
+            if (w->payload->in_place)
+                assert_memory_equal(b->o.data + w->payload->offset, storage, w->payload->bytes);
+        }
+    }
+}
+
+static void test_size_lies(void **state)
+{
+    bench *b = *state;
+    const float x[6] = {0};
+    const struct {
+        const char *dims;
+        int64_t data_type;
+        uint32_t field;
+        size_t bytes;
+        hk_status st;
+        const char *says; /* of the error, or of the problem */
+    } cases[] = {
+        {"1000000", 1, 9, 24, HK_STATUS_INVALID, "24 bytes of contents, type and shape say 4000000"},
+        {"2,3", 1, 9, 20, HK_STATUS_INVALID, "20 bytes of contents"},
+        {"2,3", 1, 4, 20, HK_STATUS_INVALID, "20 bytes of contents"},
+        {"2,3", 11, 9, 24, HK_STATUS_INVALID, "type and shape say 48"},
+        {"2,3", 7, 7, 5, HK_STATUS_INVALID, "it has 5 elements, its shape 6"},
+        {"2,3", 7, 7, 7, HK_STATUS_INVALID, "more elements"},
+        {"2,3", 1, 10, 24, HK_STATUS_INVALID, "field 10, which is none for its type"},
+        {"2,3", 1, 0, 0, HK_STATUS_INVALID, "no contents"},
+        {"-1", 1, 9, 4, HK_STATUS_INVALID, "dimension 0 is -1"},
+        {"4294967296,4294967296", 1, 9, 4, HK_STATUS_INVALID, "product above 2^63"},
+        {"4611686018427387904", 14, 9, 4, HK_STATUS_INVALID, "2^61"},
+        {"2,3", 0, 9, 24, HK_STATUS_INVALID, "element type is 0"},
+        {"2,3", 27, 9, 24, HK_STATUS_INVALID, "element type is 27"},
+        {"2,3", -1, 9, 24, HK_STATUS_INVALID, "element type is -1"},
+        {"2", 8, 9, 8, HK_STATUS_INVALID, "bytes of contents"},
+        {"1,1,1,1,1,1,1,1,1", 1, 9, 4, HK_OK, "rank 9"},
+        {"2", 14, 9, 16, HK_OK, "type complex64"},
+        {"3", 22, 9, 2, HK_OK, "type int4"},
+        {"3", 17, 9, 3, HK_OK, "type float8e4m3fn"},
+        {"0,3", 1, 0, 0, HK_OK, NULL},
+        {"0,3", 1, 9, 0, HK_OK, NULL},
+    };
+    for (size_t i = 0; i < HK_COUNT(cases); i++) {
+        restart(b);
+        ob_small(&b->o);
+        ob_tensor_open(&b->o, 5, "w", cases[i].data_type, cases[i].dims);
+        if (cases[i].field != 0)
+            ob_blob(&b->o, cases[i].field, x, cases[i].bytes);
+        import_bytes(b);
+        if (cases[i].st != HK_OK)
+            assert_fails(b, cases[i].st, cases[i].says);
+        else if (cases[i].says != NULL)
+            assert_problem(b, 0, "w", "initializer", cases[i].says);
+        else
+            assert_ok(b);
+    }
+    /* Contents in two fields, twice in one, out of range for the type. */
+    small_with_output(b, "w", 1);
+    ob_tensor_open(&b->o, 5, "w", 1, "1");
+    ob_blob(&b->o, 9, x, 4);
+    ob_blob(&b->o, 4, x, 4);
+    import_bytes(b);
+    assert_fails(b, HK_STATUS_INVALID, "contents twice");
+    small_with_output(b, "w", 2);
+    ob_tensor_open(&b->o, 5, "w", 2, "1");
+    ob_int(&b->o, 5, 256);
+    import_bytes(b);
+    assert_fails(b, HK_STATUS_INVALID, "element 0 is no uint8");
+}
+
+static void test_constants(void **state)
+{
+    bench *b = *state;
+    const float f = 2.5f;
+    restart(b);
+    ob_model(&b->o, 17);
+    ob_open(&b->o, 7);
+    ob_input(&b->o, "x", "2");
+    const char *names[] = {"value", "value_float", "value_int", "value_floats", "value_ints", "sparse_value"};
+    const char *outputs[] = {"a", "b", "c", "d", "e", "s"};
+    const int64_t kinds[] = {4, 1, 2, 6, 7, 11};
+    for (size_t i = 0; i < HK_COUNT(names); i++) {
+        ob_value(&b->o, 12, outputs[i], i == 2 || i == 4 ? HK_INT64 : HK_FLOAT32, i == 5 ? "2,2" : i == 1 || i == 2 ? "" : "2");
+        ob_node_open(&b->o, 1, "Constant", "", outputs[i]);
+        ob_attr_open(&b->o, names[i], kinds[i]);
+        if (i == 0)
+            ob_floats(&b->o, 5, "", "2", (const float[]){1, 2}, 2);
+        if (i == 1)
+            ob_float(&b->o, 2, f);
+        if (i == 2)
+            ob_int(&b->o, 3, -7);
+        if (i == 3)
+            ob_blob(&b->o, 7, (const float[]){3, 4}, 8);
+        for (int k = 0; i == 4 && k < 2; k++)
+            ob_int(&b->o, 8, 5 + k);
+        if (i == 5) {
+            ob_open(&b->o, 22);
+            ob_floats(&b->o, 1, "", "2", (const float[]){8, 9}, 2);
+            ob_tensor_open(&b->o, 2, "", HK_INT64, "2,2");
+            for (int k = 0; k < 4; k++)
+                ob_int(&b->o, 7, (const int64_t[]){0, 1, 1, 0}[k]);
+            ob_close(&b->o);
+            ob_int(&b->o, 3, 2);
+            ob_int(&b->o, 3, 2);
+            ob_close(&b->o);
+        }
+        ob_close(&b->o);
+        ob_close(&b->o);
+    }
+    import_bytes(b);
+    assert_ok(b);
+    assert_int_equal(b->r->graph->node_count, 0);
+    assert_memory_equal(value(b, "a")->data->data, ((const float[]){1, 2}), 8);
+    assert_memory_equal(value(b, "b")->data->data, &f, 4);
+    assert_int_equal(value(b, "b")->shape.rank, 0);
+    assert_int_equal(hk_get_int(value(b, "c")->data, 0), -7);
+    assert_memory_equal(value(b, "d")->data->data, ((const float[]){3, 4}), 8);
+    assert_int_equal(hk_get_int(value(b, "e")->data, 1), 6);
+    assert_memory_equal(value(b, "s")->data->data, ((const float[]){0, 8, 9, 0}), 16);
+
+    restart(b);
+    ob_small(&b->o);
+    ob_node_open(&b->o, 1, "Constant", "", "t");
+    ob_attr_open(&b->o, "value_string", 3);
+    ob_text(&b->o, 4, "text");
+    import_bytes(b);
+    assert_problem(b, 0, "#1", "Constant", "type string");
+
+    /* A sparse tensor that is small in the file and 4 GB when dense; an index outside. */
+    for (int outside = 0; outside < 2; outside++) {
+        restart(b);
+        ob_small(&b->o);
+        ob_open(&b->o, 15);
+        ob_floats(&b->o, 1, "w", "1", &f, 1);
+        ob_tensor_open(&b->o, 2, "", HK_INT64, "1");
+        ob_int(&b->o, 7, outside ? 5 : 0);
+        ob_close(&b->o);
+        ob_int(&b->o, 3, outside ? 5 : 1 << 30);
+        import_bytes(b);
+        if (outside)
+            assert_fails(b, HK_STATUS_INVALID, "outside of its shape");
+        else
+            assert_problem(b, 0, "w", "initializer", "too large to be made dense");
+    }
+}
+
+/* ---- structure */
+
+static void test_structure(void **state)
+{
+    bench *b = *state;
+    const struct {
+        const char *nodes[4][3]; /* type, inputs, outputs */
+        hk_status st;
+        const char *says;
+    } cases[] = {
+        {{{"Relu", "b", "z"}, {"Relu", "a", "b"}, {"Relu", "x", "a"}}, HK_OK, NULL}, /* in the wrong order */
+        {{{"Relu", "b", "a"}, {"Relu", "a", "b"}}, HK_STATUS_INVALID, "lies on a cycle"},
+        {{{"Relu", "a", "a"}}, HK_STATUS_INVALID, "lies on a cycle"},
+        {{{"Relu", "x", "y"}}, HK_STATUS_INVALID, "'y' is defined twice"},
+        {{{"Relu", "x", "x"}}, HK_STATUS_INVALID, "'x' is defined twice"},
+        {{{"Split", "x", "p,p"}}, HK_STATUS_INVALID, "'p' is defined twice"},
+        {{{"Relu", "nowhere", "a"}}, HK_STATUS_INVALID, "input 'nowhere' is not defined"},
+        {{{"", "x", "a"}}, HK_STATUS_INVALID, "no operator type"},
+        {{{"Relu", "x,x", "a"}}, HK_STATUS_INVALID, "inputs"},
+        {{{"Relu", "", "a"}}, HK_STATUS_INVALID, "inputs"},
+        {{{"Constant", "", "a"}}, HK_STATUS_INVALID, "no value"},
+        {{{"Clip", "x,,", "a"}}, HK_OK, NULL}, /* optional operands left out */
+    };
+    for (size_t i = 0; i < HK_COUNT(cases); i++) {
+        restart(b);
+        ob_small(&b->o);
+        for (size_t k = 0; k < 4 && cases[i].nodes[k][0] != NULL; k++)
+            ob_node(&b->o, 1, cases[i].nodes[k][0], cases[i].nodes[k][1], cases[i].nodes[k][2]);
+        import_bytes(b);
+        if (cases[i].st == HK_OK)
+            assert_ok(b);
+        else
+            assert_fails(b, cases[i].st, cases[i].says);
+    }
+    small_with_output(b, "nowhere", 1);
+    import_bytes(b);
+    assert_fails(b, HK_STATUS_INVALID, "output 'nowhere' is not defined");
+    restart(b);
+    ob_small(&b->o);
+    ob_input(&b->o, "x", "2,3");
+    import_bytes(b);
+    assert_fails(b, HK_STATUS_INVALID, "'x' is defined twice");
+    restart(b);
+    ob_model(&b->o, 17);
+    import_bytes(b);
+    assert_fails(b, HK_STATUS_INVALID, "no graph");
+    ob_open(&b->o, 7);
+    import_bytes(b);
+    assert_fails(b, HK_STATUS_INVALID, "no outputs");
+}
+
+/* An initializer that is listed as an input is a constant; roles follow through what only rearranges a weight. */
+static void test_roles(void **state)
+{
+    bench *b = *state;
+    float w[12] = {0};
+    ob_model(&b->o, 17);
+    ob_open(&b->o, 7);
+    ob_input(&b->o, "x", "4,3");
+    ob_input(&b->o, "w", "4,3");
+    ob_output(&b->o, "y", "4,4");
+    ob_floats(&b->o, 5, "w", "4,3", w, 12);
+    ob_floats(&b->o, 5, "bias", "4", w, 4);
+    ob_floats(&b->o, 5, "unused", "4", w, 4);
+    ob_floats(&b->o, 5, "half", "", w, 1);
+    ob_node(&b->o, 1, "Identity", "w", "i");
+    ob_node_open(&b->o, 1, "Transpose", "i", "t");
+    ob_attr_open(&b->o, "perm", 7);
+    ob_int(&b->o, 8, 1);
+    ob_int(&b->o, 8, 0);
+    ob_close(&b->o);
+    ob_close(&b->o);
+    ob_node(&b->o, 1, "Gemm", "x,t,bias", "g");
+    ob_node(&b->o, 1, "Mul", "g,half", "y");
+    import_bytes(b);
+    assert_ok(b);
+    assert_int_equal(b->r->graph->input_count, 1);
+    assert_int_equal(value(b, "w")->kind, HK_VALUE_PARAMETER);
+    assert_int_equal(value(b, "bias")->kind, HK_VALUE_PARAMETER);
+    assert_int_equal(value(b, "unused")->kind, HK_VALUE_CONSTANT);
+    assert_int_equal(value(b, "half")->kind, HK_VALUE_CONSTANT);
+    assert_int_equal(value(b, "y")->shape.dim[1], 4);
+}
+
+/* If x[0] decides between a branch that uses a value around it and one that hands one on. */
+static void write_if(bench *b, const char *captured)
+{
+    const char *branches[] = {"then_branch", "else_branch"};
+    ob_model(&b->o, 17);
+    ob_open(&b->o, 7);
+    ob_value(&b->o, 11, "cond", HK_BOOL, "");
+    ob_input(&b->o, "x", "2,3");
+    ob_output(&b->o, "y", "2,3");
+    ob_node_open(&b->o, 1, "If", "cond", "y");
+    for (int i = 1; i >= 0; i--) { /* in the other order than the operator's table */
+        ob_attr_open(&b->o, branches[i], 5);
+        ob_open(&b->o, 6);
+        ob_text(&b->o, 2, branches[i]);
+        if (i == 0) {
+            ob_node(&b->o, 1, "Relu", captured, "out");
+            ob_output(&b->o, "out", "2,3");
+        } else {
+            ob_output(&b->o, captured, "2,3");
+        }
+        ob_close(&b->o);
+        ob_close(&b->o);
+    }
+    ob_close(&b->o);
+    ob_node(&b->o, 1, "Relu", "x", "r");
+}
+
+static void test_bodies(void **state)
+{
+    bench *b = *state;
+    write_if(b, "r"); /* its producer stands behind the If */
+    import_bytes(b);
+    assert_ok(b);
+    const hk_graph *g = b->r->graph;
+    assert_int_equal(g->node_count, 2);
+    assert_string_equal(g->nodes[0]->type, "Relu");
+    const hk_node *n = g->nodes[1];
+    assert_int_equal(n->body_count, 2);
+    assert_string_equal(n->bodies[0]->name, "then_branch");
+    assert_ptr_equal(n->bodies[0]->nodes[0]->in[0], value(b, "r"));
+    assert_string_equal(n->bodies[1]->nodes[0]->type, "Identity");
+    assert_ptr_equal(n->bodies[1]->outputs[0]->graph, n->bodies[1]);
+    restart(b);
+    write_if(b, "y"); /* its own output */
+    import_bytes(b);
+    assert_fails(b, HK_STATUS_INVALID, "cycle");
+}
+
+/* ---- functions */
+
+/* Opens function d.name with inputs, outputs and one attribute "alpha". */
+static void open_function(bench *b, const char *name, const char *overload, const char *inputs, const char *outputs)
+{
+    ob_open(&b->o, 25);
+    ob_text(&b->o, 1, name);
+    ob_text(&b->o, 10, "d");
+    ob_text(&b->o, 13, overload);
+    ob_opset(&b->o, 9, "", 17);
+    ob_opset(&b->o, 9, "d", 1);
+    char item[2] = "";
+    for (; *inputs != '\0'; inputs++)
+        ob_text(&b->o, 4, (item[0] = *inputs, item));
+    for (; *outputs != '\0'; outputs++)
+        ob_text(&b->o, 5, (item[0] = *outputs, item));
+}
+
+static void call_open(bench *b, uint32_t number, const char *name, const char *overload, const char *inputs, const char *outputs)
+{
+    ob_node_open(&b->o, number, name, inputs, outputs);
+    ob_text(&b->o, 7, "d");
+    ob_text(&b->o, 8, overload);
+}
+
+static void test_functions(void **state)
+{
+    bench *b = *state;
+    /* F(a, c) = LeakyRelu(a, alpha = @alpha, default 0.5), a; F:two(a) = F(F(a)) with its own alpha handed on. */
+    open_function(b, "F", "", "ac", "ba");
+    ob_open(&b->o, 11);
+    ob_text(&b->o, 1, "alpha");
+    ob_int(&b->o, 20, 1);
+    ob_float(&b->o, 2, 0.5f);
+    ob_close(&b->o);
+    ob_node_open(&b->o, 7, "LeakyRelu", "a", "b");
+    ob_attr_ref(&b->o, "alpha", "alpha", 1);
+    ob_close(&b->o);
+    ob_close(&b->o);
+    open_function(b, "F", "two", "a", "c");
+    ob_text(&b->o, 6, "beta");
+    call_open(b, 7, "F", "", "a", "b,");
+    ob_attr_ref(&b->o, "alpha", "beta", 1);
+    ob_close(&b->o);
+    call_open(b, 7, "F", "", "b", "c,d");
+    ob_attr_ref(&b->o, "alpha", "missing", 1);
+    ob_close(&b->o);
+    ob_close(&b->o);
+    ob_opset(&b->o, 8, "d", 1);
+    ob_small(&b->o);
+    call_open(b, 1, "F", "two", "y", "z");
+    ob_text(&b->o, 3, "call");
+    ob_attr_open(&b->o, "beta", 1);
+    ob_float(&b->o, 2, 0.25f);
+    ob_close(&b->o);
+    ob_close(&b->o);
+    ob_output(&b->o, "z", "2,3");
+    import_bytes(b);
+    assert_ok(b);
+    const hk_graph *g = b->r->graph;
+    assert_int_equal(g->node_count, 4); /* Relu, two LeakyRelu, the copy of b to d */
+    assert_string_equal(value(b, "z")->producer->type, "LeakyRelu");
+    const hk_node *second = value(b, "z")->producer, *first = second->in[0]->producer;
+    assert_float_equal(*(const float *)((const char *)first->attrs + first->op->attrs[0].offset), 0.25f, 0);
+    assert_float_equal(*(const float *)((const char *)second->attrs + second->op->attrs[0].offset), 0.5f, 0);
+    assert_string_equal(first->out[0]->name, "call/b");
+    assert_int_equal(b->r->problem_count, 0);
+}
+
+static void test_functions_refused(void **state)
+{
+    bench *b = *state;
+    for (int kind = 0; kind < 6; kind++) {
+        restart(b);
+        const char *inner = kind == 0 ? "F" : kind == 1 ? "G" : "Relu";
+        open_function(b, "F", "", "a", "b");
+        if (kind < 2)
+            call_open(b, 7, inner, "", "a", "b");
+        else
+            ob_node_open(&b->o, 7, "Relu", kind == 2 ? "x" : "a", kind == 3 ? "q" : "b");
+        ob_close(&b->o);
+        ob_close(&b->o);
+        open_function(b, kind == 4 ? "F" : "G", "", "a", "b");
+        call_open(b, 7, "F", "", "a", "b");
+        ob_close(&b->o);
+        ob_close(&b->o);
+        ob_opset(&b->o, 8, "d", 1);
+        ob_small(&b->o);
+        call_open(b, 1, "F", "", kind == 5 ? "x,x" : "x", "z");
+        ob_close(&b->o);
+        import_bytes(b);
+        const char *says[] = {"'F' calls itself", "calls itself",        "'x' is not defined", /* a function does not see around it */
+                              "output 'b' is not defined", "'F' is defined twice", "has 2 inputs"};
+        assert_fails(b, HK_STATUS_INVALID, says[kind]);
+    }
+    /* Each of 24 functions calls the next 4 times: 4^24 nodes. */
+    restart(b);
+    for (int i = 0; i < 24; i++) {
+        char name[8], next[8];
+        snprintf(name, sizeof name, "F%d", i);
+        snprintf(next, sizeof next, "F%d", i + 1);
+        open_function(b, name, "", "a", "e");
+        const char *chain[] = {"a", "b", "c", "d", "e"};
+        for (int k = 0; k < 4; k++) {
+            if (i < 23)
+                call_open(b, 7, next, "", chain[k], chain[k + 1]);
+            else
+                ob_node_open(&b->o, 7, "Relu", chain[k], chain[k + 1]);
+            ob_close(&b->o);
+        }
+        ob_close(&b->o);
+    }
+    ob_opset(&b->o, 8, "d", 1);
+    ob_small(&b->o);
+    call_open(b, 1, "F0", "", "x", "z");
+    import_bytes(b);
+    assert_fails(b, HK_STATUS_UNSUPPORTED, "functions grow too much");
+    assert_true(b->memory.peak < (size_t)256 << 20);
+    assert_true(b->seconds < 1.0 * SLOWER);
+}
+
+/* An argument is a pattern of test names to run. */
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_exported, start, stop),
+        cmocka_unit_test_setup_teardown(test_unsupported, start, stop),
+        cmocka_unit_test_setup_teardown(test_encodings, start, stop),
+        cmocka_unit_test_setup_teardown(test_size_lies, start, stop),
+        cmocka_unit_test_setup_teardown(test_constants, start, stop),
+        cmocka_unit_test_setup_teardown(test_structure, start, stop),
+        cmocka_unit_test_setup_teardown(test_roles, start, stop),
+        cmocka_unit_test_setup_teardown(test_bodies, start, stop),
+        cmocka_unit_test_setup_teardown(test_functions, start, stop),
+        cmocka_unit_test_setup_teardown(test_functions_refused, start, stop),
+    };
+    return cmocka_run_group_tests_name("importer", tests, NULL, NULL);
+}

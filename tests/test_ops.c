@@ -1,0 +1,451 @@
+/*
+ * Every operator against its own cases (grammar in tests/cases.h): inference, host evaluation, a run on the device whose
+ * outputs must agree with the host's, and the gradient graph against central differences in float64.
+ *
+ * `test_ops` runs all operators, `test_ops Relu Add` those. Without a device the host part still runs and the exit code
+ * is 77. Device memory is poisoned and plans are checked unless HILLOCK_DEBUG says otherwise.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "ops/step.h"
+#include "runtime/host.h"
+#include "tests/support/cases.h"
+#include "tests/support/device.h"
+#include "train/gradient.h"
+
+enum {
+    EXIT_NO_DEVICE = 77,
+    EXACT_ELEMENTS = 300, /* inputs up to this size are checked element by element, larger ones in random directions */
+    DIRECTIONS = 8,
+};
+static const double epsilon = 1e-5, gradient_tolerance = 1e-6;
+
+/* The same step block that tests/support/device.c gives the device. */
+static const hk_step test_step = {
+    .seed = {7, 9}, .step = 3, .lr = 1e-3f, .grad_scale = 1, .beta1_power = 0.9f, .beta2_power = 0.999f};
+
+typedef struct bench {
+    hk_context *ctx;
+    hk_device *device; /* NULL: none */
+    bool min_caps;
+} bench;
+
+typedef struct op_test {
+    bench *bench;
+    const hk_op *op;
+} op_test;
+
+/* What one case needs, released together. */
+typedef struct run {
+    bench *b;
+    hk_arena *arena;
+    op_case c;
+    const hk_tensor *tensors[CASE_MAX_INPUTS];
+    const hk_tensor *wide[CASE_MAX_INPUTS];
+} run;
+
+/* ---- reporting */
+
+static bool report(const run *r, const char *format, ...) HK_PRINTF(2, 3);
+static bool report(const run *r, const char *format, ...)
+{
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    print_error("%s \"%s\" (seed %llu): %s\n", r->c.op->type, r->c.text, (unsigned long long)r->c.seed, text);
+    return false;
+}
+
+static bool report_status(const run *r, const char *what, hk_status st)
+{
+    return report(r, "%s failed with '%s': %s", what, hk_status_text(st), hk_context_error(r->b->ctx));
+}
+
+/* ---- comparing */
+
+/* Norm of the difference over the reference's; infinities and NaN must stand at the same places. */
+static bool floats_agree(const run *r, const char *what, const hk_tensor *got, const hk_tensor *want)
+{
+    double difference = 0, norm = 0, worst = -1;
+    int64_t where = 0, count = hk_tensor_count(want);
+    for (int64_t i = 0; i < count; i++) {
+        double a = hk_get_double(got, i), b = hk_get_double(want, i);
+        if (isnan(a) && isnan(b))
+            continue;
+        if (!isfinite(a) || !isfinite(b)) {
+            if (isnan(a) != isnan(b) || a != b)
+                return report(r, "%s: element %lld is %g, expected %g", what, (long long)i, a, b);
+            continue;
+        }
+        difference += (a - b) * (a - b);
+        norm += b * b;
+        if (fabs(a - b) > worst) {
+            worst = fabs(a - b);
+            where = i;
+        }
+    }
+    difference = sqrt(difference);
+    norm = sqrt(norm);
+    if (norm > 0 ? difference <= r->c.tolerance * norm : difference <= 1e-7)
+        return true;
+    return report(r, "%s: relative norm error %.3g, allowed %.3g; worst element %lld is %.9g, expected %.9g", what,
+                  norm > 0 ? difference / norm : difference, r->c.tolerance, (long long)where, hk_get_double(got, where),
+                  hk_get_double(want, where));
+}
+
+static bool tensors_agree(const run *r, const char *what, const hk_tensor *got, const hk_tensor *want)
+{
+    hk_shape a = hk_tensor_shape(got), b = hk_tensor_shape(want);
+    hk_shape_text ta, tb;
+    if (got->dtype != want->dtype || !hk_shape_equal(&a, &b))
+        return report(r, "%s is %s %s, expected %s %s", what, hk_dtype_name(got->dtype), hk_shape_print(&a, &ta),
+                      hk_dtype_name(want->dtype), hk_shape_print(&b, &tb));
+    if (hk_dtype_is_float(want->dtype))
+        return floats_agree(r, what, got, want);
+    int64_t count = hk_tensor_count(want);
+    for (int64_t i = 0; i < count; i++)
+        if (hk_get_int(got, i) != hk_get_int(want, i))
+            return report(r, "%s: element %lld is %lld, expected %lld", what, (long long)i, (long long)hk_get_int(got, i),
+                          (long long)hk_get_int(want, i));
+    return true;
+}
+
+/* ---- forward */
+
+/* What inference promised is what evaluation gave. */
+static bool inferred_right(const run *r, const case_graph *g, hk_tensor *const *outputs)
+{
+    for (size_t i = 0; i < g->graph->output_count; i++) {
+        const hk_value *v = g->graph->outputs[i];
+        hk_shape s = hk_tensor_shape(outputs[i]);
+        hk_shape_text a, b;
+        bool fits = v->dtype == outputs[i]->dtype && (v->shape.rank < 0 || v->shape.rank == s.rank);
+        for (int32_t d = 0; fits && d < v->shape.rank; d++)
+            fits = v->shape.dim[d] < 0 || v->shape.dim[d] == s.dim[d];
+        if (!fits)
+            return report(r, "output %zu was inferred as %s %s and evaluates to %s %s", i, hk_dtype_name(v->dtype),
+                          hk_shape_print(&v->shape, &a), hk_dtype_name(outputs[i]->dtype), hk_shape_print(&s, &b));
+    }
+    return true;
+}
+
+static bool run_device(const run *r, case_graph *g, const hk_tensor *const *feeds, hk_tensor *const *want)
+{
+    hk_tensor **got = hk_arena_array(r->arena, g->graph->output_count, sizeof *got);
+    if (!got)
+        return report(r, "out of memory");
+    hk_status st = hk_test_run_graph(r->b->device, g->graph, feeds, got, r->arena);
+    if (st != HK_OK)
+        return report_status(r, "the device run", st);
+    bool ok = true;
+    for (size_t i = 0; i < g->graph->output_count; i++) {
+        char what[64];
+        snprintf(what, sizeof what, "device output %zu", i);
+        ok &= tensors_agree(r, what, got[i], want[i]);
+    }
+    return ok;
+}
+
+static bool run_forward(run *r)
+{
+    case_graph g;
+    hk_status st = case_contents(r->b->ctx, r->arena, &r->c, false, r->tensors);
+    if (st == HK_OK)
+        st = case_build(r->b->ctx, &r->c, r->tensors, false, &g);
+    if (st != HK_OK)
+        return report_status(r, "inference", st);
+    const hk_tensor *feeds[CASE_MAX_INPUTS];
+    hk_tensor **outputs = hk_arena_array(r->arena, g.graph->output_count + 1, sizeof *outputs);
+    case_feeds(&g, &r->c, r->tensors, feeds);
+    st = outputs ? hk_host_run(g.graph, r->arena, feeds, outputs, &test_step) : HK_STATUS_OUT_OF_MEMORY;
+    bool ok = st == HK_OK ? inferred_right(r, &g, outputs) : report_status(r, "host evaluation", st);
+    bool on_device = r->b->device && !r->c.nodevice && !(r->c.op->flags & HK_OP_HOST) && !(r->c.min_skip && r->b->min_caps);
+    if (ok && on_device)
+        ok = run_device(r, &g, feeds, outputs);
+    hk_graph_destroy(&g.graph);
+    return ok;
+}
+
+/* ---- gradients */
+
+static bool is_checked(const case_graph *g, int32_t i)
+{
+    const hk_value *v = g->inputs[i];
+    return v && v->kind == HK_VALUE_INPUT && v->dtype == HK_FLOAT32;
+}
+
+/* loss = sum over the first output (all float outputs with `gradall`) of y * r, r random but the same in every call. */
+static hk_status add_loss(const run *r, case_graph *g, hk_value **loss)
+{
+    hk_graph *graph = g->graph;
+    case_random random = {.state = r->c.seed ^ 0x9e3779b97f4a7c15u};
+    size_t count = r->c.grad_all ? graph->output_count : HK_MIN(graph->output_count, (size_t)1);
+    *loss = NULL;
+    for (size_t k = 0; k < count; k++) {
+        hk_value *y = graph->outputs[k], *part;
+        hk_tensor *weights = hk_tensor_new(graph->arena, y->dtype, &y->shape);
+        if (!weights)
+            return hk_out_of_memory(graph->ctx, "a test's loss (is the output's shape known?)");
+        for (int64_t i = 0; i < hk_tensor_count(weights); i++)
+            hk_set_double(weights, i, case_normal(&random));
+        hk_value *w = hk_graph_constant(graph, NULL, weights);
+        if (!w)
+            return HK_STATUS_OUT_OF_MEMORY;
+        const hk_attr_value attrs[] = {HK_SET_INT("keepdims", 0), {0}};
+        HK_TRY(hk_build(graph, "Mul", NULL, (hk_value *[]){y, w}, 2, &part, 1));
+        HK_TRY(hk_build(graph, "ReduceSum", attrs, &part, 1, &part, 1));
+        if (*loss)
+            HK_TRY(hk_build(graph, "Add", NULL, (hk_value *[]){*loss, part}, 2, &part, 1));
+        *loss = part;
+    }
+    graph->output_count = 0;
+    return hk_graph_add_output(graph, *loss) ? HK_OK : HK_STATUS_OUT_OF_MEMORY;
+}
+
+/* The loss at the present wide inputs. */
+static hk_status loss_at(const run *r, case_graph *g, double *loss)
+{
+    const hk_tensor *feeds[CASE_MAX_INPUTS];
+    hk_tensor *out[1];
+    hk_arena *arena = hk_arena_create(r->b->ctx);
+    if (!arena)
+        return HK_STATUS_OUT_OF_MEMORY;
+    case_feeds(g, &r->c, r->wide, feeds);
+    hk_status st = hk_host_run(g->graph, arena, feeds, out, &test_step);
+    if (st == HK_OK)
+        *loss = hk_get_double(out[0], 0);
+    hk_arena_destroy(&arena);
+    return st;
+}
+
+/* (loss(x + eps d) - loss(x - eps d)) / (2 eps) for a direction d over input i. */
+static hk_status slope(const run *r, case_graph *g, int32_t i, const double *d, double *out)
+{
+    double *x = r->wide[i]->data, plus = 0, minus = 0;
+    int64_t count = hk_tensor_count(r->wide[i]);
+    double *saved = malloc((size_t)count * sizeof *saved);
+    if (!saved)
+        return HK_STATUS_OUT_OF_MEMORY;
+    memcpy(saved, x, (size_t)count * sizeof *saved);
+    for (int64_t k = 0; k < count; k++)
+        x[k] = saved[k] + epsilon * d[k];
+    hk_status st = loss_at(r, g, &plus);
+    for (int64_t k = 0; k < count; k++)
+        x[k] = saved[k] - epsilon * d[k];
+    if (st == HK_OK)
+        st = loss_at(r, g, &minus);
+    memcpy(x, saved, (size_t)count * sizeof *saved);
+    free(saved);
+    *out = (plus - minus) / (2 * epsilon);
+    return st;
+}
+
+/* Compares dloss/dinput with slopes along every element, or along random directions if there are many. */
+static bool check_input(const run *r, case_graph *forward, int32_t i, const hk_tensor *gradient)
+{
+    int64_t count = hk_tensor_count(r->wide[i]);
+    if (gradient && hk_tensor_count(gradient) != count)
+        return report(r, "the gradient of input %d has %lld elements, expected %lld", (int)i,
+                      (long long)hk_tensor_count(gradient), (long long)count);
+    bool exact = count <= EXACT_ELEMENTS;
+    double *d = calloc((size_t)count + 1, sizeof *d), difference = 0, norm = 0, worst = -1, got_worst = 0, want_worst = 0;
+    int64_t where = 0;
+    case_random random = {.state = r->c.seed ^ (0xd1b54a32d192ed03u + (uint64_t)i)};
+    hk_status st = d ? HK_OK : HK_STATUS_OUT_OF_MEMORY;
+    for (int64_t k = 0; st == HK_OK && k < (exact ? count : DIRECTIONS); k++) {
+        double got = 0, want = 0;
+        for (int64_t e = 0; e < count; e++)
+            d[e] = exact ? e == k : case_normal(&random);
+        st = slope(r, forward, i, d, &want);
+        for (int64_t e = 0; gradient && e < count; e++)
+            got += d[e] != 0 ? d[e] * hk_get_double(gradient, e) : 0;
+        difference += (got - want) * (got - want);
+        norm += want * want;
+        if (!(fabs(got - want) <= worst)) {
+            worst = fabs(got - want);
+            got_worst = got;
+            want_worst = want;
+            where = k;
+        }
+    }
+    free(d);
+    if (st != HK_OK)
+        return report_status(r, "evaluating the loss", st);
+    difference = sqrt(difference);
+    norm = sqrt(norm);
+    if (difference <= gradient_tolerance * norm || difference <= 1e-9)
+        return true;
+    return report(r, "gradient of input %d: relative norm error %.3g, allowed %.3g; %s %lld is %.9g, central difference %.9g%s", (int)i,
+                  norm > 0 ? difference / norm : difference, gradient_tolerance, exact ? "element" : "direction", (long long)where,
+                  got_worst, want_worst, gradient ? "" : " (no gradient reaches it)");
+}
+
+static hk_status gradient_graph(const run *r, case_graph *g, const hk_tensor **gradients)
+{
+    hk_value *loss = NULL, *wrt[CASE_MAX_INPUTS], *found[CASE_MAX_INPUTS];
+    int32_t which[CASE_MAX_INPUTS];
+    size_t count = 0;
+    HK_TRY(add_loss(r, g, &loss));
+    for (int32_t i = 0; i < r->c.input_count; i++)
+        if (is_checked(g, i)) {
+            which[count] = i;
+            wrt[count++] = g->inputs[i];
+        }
+    HK_TRY(hk_differentiate(g->graph, loss, wrt, count, found));
+    for (size_t k = 0; k < count; k++)
+        if (found[k] && !hk_graph_add_output(g->graph, found[k]))
+            return HK_STATUS_OUT_OF_MEMORY;
+    const hk_tensor *feeds[CASE_MAX_INPUTS];
+    hk_tensor *outputs[CASE_MAX_INPUTS + 1];
+    case_feeds(g, &r->c, r->wide, feeds);
+    HK_TRY(hk_host_run(g->graph, r->arena, feeds, outputs, &test_step));
+    size_t next = 1;
+    for (size_t k = 0; k < count; k++)
+        gradients[which[k]] = found[k] ? outputs[next++] : NULL;
+    return HK_OK;
+}
+
+static bool run_gradients(run *r)
+{
+    case_graph backward = {0}, forward = {0};
+    const hk_tensor *gradients[CASE_MAX_INPUTS] = {0};
+    hk_value *loss;
+    bool ok = true, any = false;
+    hk_status st = case_contents(r->b->ctx, r->arena, &r->c, true, r->wide);
+    if (st == HK_OK)
+        st = case_build(r->b->ctx, &r->c, r->wide, true, &backward);
+    if (st == HK_OK)
+        st = case_build(r->b->ctx, &r->c, r->wide, true, &forward);
+    if (st != HK_OK) {
+        ok = report_status(r, "building for gradients", st);
+        goto out;
+    }
+    for (int32_t i = 0; i < r->c.input_count; i++)
+        any |= is_checked(&forward, i);
+    if (!any || !hk_dtype_is_float(forward.graph->outputs[0]->dtype))
+        goto out; /* nothing to differentiate */
+    if (!r->c.op->backward) {
+        ok = report(r, "no backward rule: write one, or mark the case nograd");
+        goto out;
+    }
+    st = gradient_graph(r, &backward, gradients);
+    if (st == HK_OK)
+        st = add_loss(r, &forward, &loss);
+    if (st != HK_OK) {
+        ok = report_status(r, "the gradient graph", st);
+        goto out;
+    }
+    for (int32_t i = 0; i < r->c.input_count; i++)
+        if (is_checked(&forward, i))
+            ok &= check_input(r, &forward, i, gradients[i]);
+out:
+    hk_graph_destroy(&backward.graph);
+    hk_graph_destroy(&forward.graph);
+    return ok;
+}
+
+/* ---- one operator */
+
+static bool run_case(bench *b, const hk_op *op, const char *text)
+{
+    run *r = calloc(1, sizeof *r); /* large, and reported from everywhere below */
+    bool ok = false;
+    if (!r)
+        return false;
+    *r = (run){.b = b, .arena = hk_arena_create(b->ctx)};
+    r->c = (op_case){.op = op, .text = text};
+    hk_status st = r->arena ? case_parse(b->ctx, r->arena, op, text, &r->c) : HK_STATUS_OUT_OF_MEMORY;
+    if (st != HK_OK)
+        report_status(r, "parsing", st);
+    else
+        ok = run_forward(r) && (r->c.nograd || run_gradients(r));
+    hk_arena_destroy(&r->arena);
+    free(r);
+    return ok;
+}
+
+static void test_op(void **state)
+{
+    const op_test *t = *state;
+    const hk_op *op = t->op;
+    size_t count = 0, failed = 0;
+    for (; op->cases && op->cases[count]; count++)
+        failed += !run_case(t->bench, op, op->cases[count]);
+    if (count == 0 && !(op->flags & HK_OP_CONTROL))
+        fail_msg("%s (version %d): no cases", op->type, op->since);
+    print_message("%s (version %d): %zu cases%s\n", op->type, op->since, count, failed ? "" : ", all good");
+    if (failed)
+        fail_msg("%s (version %d): %zu of %zu cases failed", op->type, op->since, failed, count);
+}
+
+/* ---- the program */
+
+static bool chosen(const hk_op *op, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], op->type))
+            return true;
+    return argc < 2;
+}
+
+static int run_all(bench *b, int argc, char **argv)
+{
+    size_t total = 0, count = 0;
+    while (hk_op_at(total))
+        total++;
+    struct CMUnitTest *tests = calloc(total + 1, sizeof *tests);
+    op_test *states = calloc(total + 1, sizeof *states);
+    int result = 1;
+    if (tests && states) {
+        for (size_t i = 0; i < total; i++) {
+            const hk_op *op = hk_op_at(i);
+            if (!chosen(op, argc, argv))
+                continue;
+            states[count] = (op_test){b, op};
+            tests[count] = (struct CMUnitTest){.name = op->type, .test_func = test_op, .initial_state = &states[count]};
+            count++;
+        }
+        if (count == 0)
+            fprintf(stderr, "test_ops: no operator of that name\n");
+        else
+            result = _cmocka_run_group_tests("operators", tests, count, NULL, NULL) != 0;
+    }
+    free(tests);
+    free(states);
+    return result;
+}
+
+int main(int argc, char **argv)
+{
+    bench b = {0};
+    const char *debug = getenv("HILLOCK_DEBUG"), *caps = getenv("HILLOCK_CAPS");
+    b.min_caps = caps && !strcmp(caps, "min");
+    hk_status st = hk_context_create(&(hk_context_params){.size = sizeof(hk_context_params)}, &b.ctx);
+    if (st == HK_OK)
+        st = hk_device_open(
+            b.ctx, &(hk_device_params){.size = sizeof(hk_device_params), .debug = debug && *debug ? NULL : "check-plan,poison"}, &b.device);
+    int result = 1;
+    if (st == HK_OK || st == HK_STATUS_NO_DEVICE) {
+        result = run_all(&b, argc, argv);
+        if (result == 0 && st == HK_STATUS_NO_DEVICE) {
+            fprintf(stderr, "test_ops: the host part passed; no device: %s\n", hk_context_error(b.ctx));
+            result = EXIT_NO_DEVICE;
+        }
+    } else {
+        fprintf(stderr, "test_ops: %s: %s\n", hk_status_text(st), b.ctx ? hk_context_error(b.ctx) : "");
+    }
+    hk_device_close(&b.device);
+    hk_context_destroy(&b.ctx);
+    return result;
+}

@@ -1,0 +1,272 @@
+/*
+ * Models end to end through sessions: PyTorch's outputs, behaviours of stages and plans, planted faults.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "runtime/plan.h"
+#include "tests/support/data.h"
+
+#define DATA HK_TEST_DATA
+
+static hk_context *ctx;
+static hk_device *dev;
+
+#define OK(call)                                                                                                       \
+    do {                                                                                                               \
+        hk_status st_ = (call);                                                                                        \
+        if (st_ != HK_OK)                                                                                              \
+            fail_msg("%s: %s: %s", #call, hk_status_text(st_), hk_context_error(ctx));                                 \
+    } while (0)
+
+typedef struct opened {
+    hk_model *model;
+    hk_session *session;
+} opened;
+
+static opened open_model(const char *folder, bool no_fusion)
+{
+    opened o = {0};
+    char path[512];
+    snprintf(path, sizeof path, "%s/model.onnx", folder);
+    OK(hk_model_load(ctx, path, NULL, &o.model));
+    OK(hk_session_create(dev, o.model, &(hk_session_params){.size = sizeof(hk_session_params), .no_fusion = no_fusion, .seed = 11},
+                         &o.session));
+    return o;
+}
+
+static void close_model(opened *o)
+{
+    hk_session_destroy(&o->session);
+    hk_model_destroy(&o->model);
+}
+
+/* All sets of the folder, twice in one session, fused and unfused. */
+static void check_folder(const char *folder, double bound)
+{
+    for (int no_fusion = 0; no_fusion < 2; no_fusion++) {
+        opened o = open_model(folder, no_fusion);
+        for (int round = 0; round < 2; round++) {
+            double error = 0;
+            int set = 0;
+            for (; data_run_set(ctx, o.session, o.model, folder, set, &error); set++)
+                if (!(error <= bound))
+                    fail_msg("%s set %d%s: relative error %.3g, allowed %.3g", folder, set, no_fusion ? " unfused" : "", error, bound);
+            assert_true(set > 0);
+        }
+        close_model(&o);
+    }
+}
+
+static void digits(void **state)
+{
+    (void)state;
+    check_folder(DATA "/digits", 5e-6);
+    check_folder(DATA "/digits_script", 5e-6);
+}
+
+static void small_models(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"mlp", "resblock", "transformer", "dropout_eval"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char folder[512];
+        snprintf(folder, sizeof folder, DATA "/models/%s", names[i]);
+        check_folder(folder, 5e-6);
+    }
+}
+
+/* Output size known only after a host step: the plan says so. */
+static void nonzero_cuts_the_run(void **state)
+{
+    (void)state;
+    check_folder(DATA "/models/nonzero", 5e-6);
+    opened o = open_model(DATA "/models/nonzero", false);
+    double error = 0;
+    assert_true(data_run_set(ctx, o.session, o.model, DATA "/models/nonzero", 0, &error));
+    hk_plan_info plan;
+    OK(hk_session_get_plan(o.session, &plan));
+    assert_true(plan.segments > 1);
+    bool host = false;
+    for (size_t i = 0; i < plan.row_count; i++)
+        host |= !strcmp(plan.rows[i].op, "NonZero") && !strcmp(plan.rows[i].where, "host");
+    assert_true(host);
+    close_model(&o);
+}
+
+static void loops(void **state)
+{
+    (void)state;
+    check_folder(DATA "/models/loop", 5e-6);
+    check_folder(DATA "/models/loop_cond", 5e-6);
+}
+
+static void dropout_statistics(void **state)
+{
+    (void)state;
+    opened o = open_model(DATA "/models/dropout_train", false);
+    double error = 0, rate[2];
+    float *kept[2];
+    for (int round = 0; round < 2; round++) {
+        hk_tensor y = {0};
+        size_t count = 0;
+        assert_true(data_run_set(ctx, o.session, o.model, DATA "/models/dropout_train", 0, &error));
+        OK(hk_session_read(o.session, hk_model_outputs(o.model, &count)[0].name, &y));
+        int64_t n = hk_tensor_count(&y), zeros = 0;
+        kept[round] = malloc((size_t)n * sizeof(float));
+        memcpy(kept[round], y.data, (size_t)n * sizeof(float));
+        for (int64_t i = 0; i < n; i++) {
+            float x = kept[round][i];
+            zeros += x == 0;
+            assert_true(x == 0 || fabsf(x - 1.0f / 0.75f) < 1e-6f);
+        }
+        rate[round] = (double)zeros / (double)n;
+        assert_true(fabs(rate[round] - 0.25) < 5 * sqrt(0.25 * 0.75 / (double)n)); /* 5 sigma */
+        if (round)
+            assert_memory_not_equal(kept[0], kept[1], (size_t)n * sizeof(float)); /* the step moves on */
+        hk_tensor_release(&y);
+    }
+    free(kept[0]);
+    free(kept[1]);
+    close_model(&o);
+}
+
+/* Shapes A, B, A: the same bits, no growth, and no pipeline for a second batch size of the same tile class. */
+static void shapes_a_b_a(void **state)
+{
+    (void)state;
+    opened o = open_model(DATA "/digits", false);
+    size_t count = 0;
+    const char *input = hk_model_inputs(o.model, &count)[0].name, *output = hk_model_outputs(o.model, &count)[0].name;
+    static const int64_t batches[] = {32, 48, 32};
+    hk_tensor y[3] = {{0}};
+    hk_device_stats before, after[3];
+    hk_device_get_stats(dev, &before);
+    for (int r = 0; r < 3; r++) {
+        float *x = malloc((size_t)batches[r] * 64 * sizeof *x);
+        for (int64_t i = 0; i < batches[r] * 64; i++)
+            x[i] = (float)(i * 7919 % 17) / 16.0f;
+        OK(hk_session_write(o.session, input, &(hk_tensor){.data = x, .dtype = HK_FLOAT32, .rank = 4, .shape = {batches[r], 1, 8, 8}}));
+        OK(hk_session_run(o.session));
+        OK(hk_session_read(o.session, output, &y[r]));
+        hk_device_get_stats(dev, &after[r]);
+        free(x);
+    }
+    assert_int_equal(y[1].shape[0], 48);
+    assert_memory_equal(y[0].data, y[2].data, (size_t)hk_tensor_count(&y[0]) * sizeof(float));
+    assert_memory_equal(y[0].data, y[1].data, (size_t)hk_tensor_count(&y[0]) * sizeof(float));
+    assert_int_equal(after[1].pipelines_created, after[0].pipelines_created);
+    assert_int_equal(after[2].memory_bytes, after[1].memory_bytes);
+    for (int r = 0; r < 3; r++)
+        hk_tensor_release(&y[r]);
+    close_model(&o);
+}
+
+/* What each planted fault must be caught by. */
+void hk_session_plant_fault(hk_session *s, int fault);
+
+static hk_status run_with_fault(hk_plan_fault fault)
+{
+    hk_device *checked = NULL;
+    OK(hk_device_open(ctx, &(hk_device_params){.size = sizeof(hk_device_params), .debug = "check-plan"}, &checked));
+    opened o = {0};
+    OK(hk_model_load(ctx, DATA "/digits/model.onnx", NULL, &o.model));
+    OK(hk_session_create(checked, o.model, NULL, &o.session));
+    hk_session_plant_fault(o.session, fault);
+    size_t count = 0;
+    static float x[64];
+    OK(hk_session_write(o.session, hk_model_inputs(o.model, &count)[0].name,
+                        &(hk_tensor){.data = x, .dtype = HK_FLOAT32, .rank = 4, .shape = {1, 1, 8, 8}}));
+    hk_status st = hk_session_run(o.session);
+    close_model(&o);
+    hk_device_close(&checked);
+    return st;
+}
+
+static void planted_faults(void **state)
+{
+    (void)state;
+    assert_int_equal(run_with_fault(HK_FAULT_NONE), HK_OK);
+    assert_int_equal(run_with_fault(HK_FAULT_MISSING_BARRIER), HK_STATUS_INTERNAL);
+    assert_non_null(strstr(hk_context_error(ctx), "no barrier"));
+    assert_int_equal(run_with_fault(HK_FAULT_SHORT_LIFETIME), HK_STATUS_INTERNAL);
+    assert_non_null(strstr(hk_context_error(ctx), "alive at once"));
+}
+
+static void bad_input(void **state)
+{
+    (void)state;
+    hk_model *m = NULL;
+    hk_session *s = NULL;
+    assert_int_equal(hk_model_load(ctx, DATA "/models/absent.onnx", NULL, &m), HK_STATUS_NO_INPUT);
+    assert_int_equal(hk_model_load(ctx, DATA "/models/truncated.onnx", NULL, &m), HK_STATUS_INVALID);
+    assert_null(m);
+    static const char *const refused[][2] = {{"unknown_op", "Frobnicate"}, {"custom_domain", "Twist"}};
+    for (size_t i = 0; i < 2; i++) {
+        char path[512];
+        size_t count = 0;
+        snprintf(path, sizeof path, DATA "/models/%s/model.onnx", refused[i][0]);
+        OK(hk_model_load(ctx, path, NULL, &m));
+        assert_string_equal(hk_model_problems(m, &count)[0].op, refused[i][1]);
+        assert_int_equal(hk_session_create(dev, m, NULL, &s), HK_STATUS_UNSUPPORTED);
+        assert_non_null(strstr(hk_context_error(ctx), refused[i][1]));
+        hk_model_destroy(&m);
+    }
+    opened o = open_model(DATA "/digits", false);
+    size_t count = 0;
+    const char *input = hk_model_inputs(o.model, &count)[0].name;
+    float x[64] = {0};
+    hk_tensor t = {.data = x, .dtype = HK_FLOAT32, .rank = 4, .shape = {1, 1, 8, 8}};
+    assert_int_equal(hk_session_run(o.session), HK_STATUS_USAGE);
+    assert_int_equal(hk_session_write(o.session, "absent", &t), HK_STATUS_USAGE);
+    t.shape[3] = 4;
+    assert_int_equal(hk_session_write(o.session, input, &t), HK_STATUS_USAGE);
+    assert_non_null(strstr(hk_context_error(ctx), "expects"));
+    t.shape[3] = 8;
+    t.dtype = HK_INT32;
+    assert_int_equal(hk_session_write(o.session, input, &t), HK_STATUS_USAGE);
+    close_model(&o);
+}
+
+static int open_device(void **state)
+{
+    (void)state;
+    if (hk_context_create(NULL, &ctx) != HK_OK)
+        return -1;
+    if (hk_device_open(ctx, NULL, &dev) != HK_OK) {
+        fprintf(stderr, "skipped: %s\n", hk_context_error(ctx));
+        exit(77);
+    }
+    return 0;
+}
+
+static int close_device(void **state)
+{
+    (void)state;
+    hk_device_close(&dev);
+    hk_context_destroy(&ctx);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(digits),
+        cmocka_unit_test(small_models),
+        cmocka_unit_test(nonzero_cuts_the_run),
+        cmocka_unit_test(loops),
+        cmocka_unit_test(dropout_statistics),
+        cmocka_unit_test(shapes_a_b_a),
+        cmocka_unit_test(planted_faults),
+        cmocka_unit_test(bad_input),
+    };
+    return cmocka_run_group_tests_name("session", tests, open_device, close_device);
+}

@@ -1,0 +1,90 @@
+/*
+ * The hillock command: one file per verb, over the public header alone.
+ */
+#ifndef COMMAND_H
+#define COMMAND_H
+
+#include <hillock/hillock.h>
+#include <stdio.h>
+
+/* ---- verbs */
+
+typedef struct verb {
+    const char *name;
+    const char *summary; /* one line */
+    const char *usage;   /* what --help prints, options and an example included */
+    int (*run)(int argc, char **argv); /* argv[0] is the verb; returns the exit code */
+} verb;
+
+extern const verb verb_devices, verb_inspect, verb_run, verb_verify, verb_bench, verb_profile, verb_selftest, verb_demo;
+
+/* ---- options: every verb has --help, --json, --quiet and --device besides its own */
+
+typedef struct option_spec {
+    const char *name;   /* "--rtol"; NULL ends the list */
+    bool takes_value;
+    bool repeats;
+} option_spec;
+
+typedef struct options {
+    hk_context *ctx;
+    bool json, quiet;
+    const char *device;
+    struct {
+        const option_spec *spec;
+        const char *value;
+    } given[256];
+    size_t given_count;
+    const char *arguments[256]; /* what is no option */
+    size_t argument_count;
+} options;
+
+#define EXIT_USAGE 64
+
+/* Parses and makes the context. Returns -1 to go on, else the exit code (after --help or a message). */
+int options_parse(options *o, const verb *v, const option_spec *specs, int argc, char **argv);
+const char *option_value(const options *o, const char *name); /* the last one given, NULL if none */
+bool option_given(const options *o, const char *name);
+/* A number in [least, most], otherwise when absent; false after a message. */
+bool option_number(const options *o, const char *name, double least, double most, double otherwise, double *out);
+bool option_precision(const options *o, hk_precision *out); /* --precision strict|high|fast */
+hk_status open_device(const options *o, hk_device **out);
+/* Prints the context's sentence to stderr and returns the status's exit code. Ends the context. */
+int finish(options *o, hk_status st);
+int finish_code(options *o, int code);
+
+/* ---- JSON on stdout: call json_open for the object, then pairs */
+
+void json_begin(FILE *f);
+void json_end(FILE *f); /* with a newline */
+void json_key(FILE *f, const char *key);
+void json_string(FILE *f, const char *key, const char *value);
+void json_number(FILE *f, const char *key, double value);
+void json_integer(FILE *f, const char *key, long long value);
+void json_bool(FILE *f, const char *key, bool value);
+void json_array(FILE *f, const char *key); /* key NULL: an element that is an array */
+void json_array_end(FILE *f);
+void json_object(FILE *f, const char *key); /* key NULL: an element */
+void json_object_end(FILE *f);
+void json_shape(FILE *f, const char *key, int32_t rank, const int64_t *shape);
+
+/* ---- shared */
+
+double now_seconds(void);
+/* "float32 [N,3,224,224]" into buffer. */
+const char *value_text(const hk_value_info *v, char *buffer, size_t bytes);
+const char *format_count(double n, char *buffer, size_t bytes); /* 1,234,567 */
+/* name with '/' replaced by '_' for file names. */
+void file_name_of(const char *name, char *out, size_t bytes);
+/* Relative norm and largest absolute error of float tensors of equal shape; NaN equals NaN. Integers: exact. */
+typedef struct comparison {
+    bool same_type, close; /* close: every element within rtol and atol, or the norm error within rel */
+    double largest, norm;
+} comparison;
+comparison compare(const hk_tensor *got, const hk_tensor *want, double rtol, double atol, double rel);
+double tensor_element(const hk_tensor *t, int64_t i);
+/* Fills every input with random contents (floats normal-like, integers 0): for bench and profile. shapes gives the
+ * unknown dimensions: "--shape NAME=1x3x224x224". */
+hk_status write_random_inputs(const options *o, hk_session *s, const hk_model *m);
+
+#endif

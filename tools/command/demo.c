@@ -1,0 +1,209 @@
+/* hillock demo: the digits classifier that PyTorch trained, on its real test images. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/command/command.h"
+
+static const char usage[] =
+    "usage: hillock demo [--data FOLDER] [--device D] [--json]\n\n"
+    "Loads a small convolutional classifier that PyTorch trained on 1,437 handwritten digits and exported, compares its\n"
+    "outputs with PyTorch's, classifies the 360 test images, and times batches. FOLDER holds model.onnx, the IDX files\n"
+    "and test_data_set_0; default: tests/data/digits.\n\n"
+    "example: hillock demo\n";
+
+#define TEST_FIRST 1437 /* the images before it trained the model */
+
+typedef struct demo {
+    options *o;
+    const char *folder;
+    hk_device *dev;
+    hk_model *model;
+    hk_session *session;
+    unsigned char *images, *labels; /* the whole files */
+    size_t count;                   /* of images */
+    double load_seconds, first_seconds, accuracy, images_per_second;
+    comparison outputs;
+} demo;
+
+/* An IDX file of unsigned bytes: magic 0x0000080D with D dimensions, big-endian sizes, data. */
+static unsigned char *read_idx(const demo *d, const char *name, int rank, size_t *count)
+{
+    char path[1024];
+    unsigned char header[16];
+    snprintf(path, sizeof path, "%s/%s", d->folder, name);
+    FILE *f = fopen(path, "rb");
+    size_t bytes = 1, want = 4 + 4 * (size_t)rank;
+    if (!f) {
+        fprintf(stderr, "hillock demo: '%s' cannot be opened; --data names the folder that holds it\n", path);
+        return NULL;
+    }
+    unsigned char *data = NULL;
+    if (fread(header, 1, want, f) == want && header[2] == 8 && header[3] == rank) {
+        for (int i = 0; i < rank; i++) {
+            const unsigned char *s = header + 4 + 4 * i;
+            size_t size = (size_t)s[0] << 24 | (size_t)s[1] << 16 | (size_t)s[2] << 8 | s[3];
+            bytes = size < 1u << 20 ? bytes * size : 0;
+            if (i == 0)
+                *count = size;
+        }
+        data = bytes && bytes < 1u << 28 ? malloc(bytes) : NULL;
+    }
+    if (data && fread(data, 1, bytes, f) != bytes) {
+        free(data);
+        data = NULL;
+    }
+    fclose(f);
+    if (!data)
+        fprintf(stderr, "hillock demo: '%s' is no IDX file of bytes with %d dimensions\n", path, rank);
+    return data;
+}
+
+static hk_status load(demo *d)
+{
+    char path[1024];
+    double start = now_seconds();
+    snprintf(path, sizeof path, "%s/model.onnx", d->folder);
+    hk_status st = open_device(d->o, &d->dev);
+    if (st == HK_OK)
+        st = hk_model_load(d->o->ctx, path, NULL, &d->model);
+    if (st == HK_OK)
+        st = hk_session_create(d->dev, d->model, NULL, &d->session);
+    d->load_seconds = now_seconds() - start;
+    return st;
+}
+
+static const char *input_name(const demo *d)
+{
+    size_t count = 0;
+    return hk_model_inputs(d->model, &count)[0].name;
+}
+
+static const char *output_name(const demo *d)
+{
+    size_t count = 0;
+    return hk_model_outputs(d->model, &count)[0].name;
+}
+
+static hk_status verify(demo *d)
+{
+    char path[1024];
+    hk_tensor x = {0}, want = {0}, got = {0};
+    snprintf(path, sizeof path, "%s/test_data_set_0/input_0.pb", d->folder);
+    hk_status st = hk_tensor_load(d->o->ctx, path, &x);
+    snprintf(path, sizeof path, "%s/test_data_set_0/output_0.pb", d->folder);
+    if (st == HK_OK)
+        st = hk_tensor_load(d->o->ctx, path, &want);
+    if (st == HK_OK)
+        st = hk_session_write(d->session, input_name(d), &x);
+    double start = now_seconds();
+    if (st == HK_OK)
+        st = hk_session_run(d->session);
+    d->first_seconds = now_seconds() - start;
+    if (st == HK_OK)
+        st = hk_session_read(d->session, output_name(d), &got);
+    if (st == HK_OK)
+        d->outputs = compare(&got, &want, 0, 0, 5e-6);
+    hk_tensor_release(&x);
+    hk_tensor_release(&want);
+    hk_tensor_release(&got);
+    return st;
+}
+
+/* From the image files, not from the stored batch: classify the test images and count the right ones. */
+static hk_status classify(demo *d)
+{
+    size_t n = d->count - TEST_FIRST, right = 0;
+    float *x = malloc(n * 64 * sizeof *x);
+    if (!x)
+        return HK_STATUS_OUT_OF_MEMORY;
+    for (size_t i = 0; i < n * 64; i++)
+        x[i] = (float)d->images[TEST_FIRST * 64 + i] / 16.0f;
+    hk_tensor batch = {.data = x, .dtype = HK_FLOAT32, .rank = 4, .shape = {(int64_t)n, 1, 8, 8}}, logits = {0};
+    hk_status st = hk_session_write(d->session, input_name(d), &batch);
+    if (st == HK_OK)
+        st = hk_session_run(d->session);
+    if (st == HK_OK)
+        st = hk_session_read(d->session, output_name(d), &logits);
+    for (size_t i = 0; st == HK_OK && i < n; i++) {
+        const float *row = (const float *)logits.data + i * 10;
+        size_t best = 0;
+        for (size_t c = 1; c < 10; c++)
+            best = row[c] > row[best] ? c : best;
+        right += best == d->labels[TEST_FIRST + i];
+    }
+    d->accuracy = (double)right / (double)n;
+    double start = now_seconds();
+    size_t runs = 0;
+    uint64_t ticket = 0;
+    for (; st == HK_OK && now_seconds() - start < 0.5; runs++)
+        st = hk_session_submit(d->session, &ticket);
+    if (st == HK_OK)
+        st = hk_session_wait(d->session, ticket);
+    d->images_per_second = (double)(runs * n) / (now_seconds() - start);
+    hk_tensor_release(&logits);
+    free(x);
+    return st;
+}
+
+static void print_result(const demo *d)
+{
+    const hk_device_info *info = hk_device_get_info(d->dev);
+    hk_model_info m;
+    char a[40], b[40];
+    hk_model_get_info(d->model, &m);
+    if (d->o->json) {
+        json_begin(stdout);
+        json_string(stdout, "schema", "hillock-demo-1");
+        json_string(stdout, "device", info->name);
+        json_number(stdout, "relative_error", d->outputs.norm);
+        json_bool(stdout, "equal", d->outputs.close && d->outputs.same_type);
+        json_number(stdout, "accuracy", d->accuracy);
+        json_number(stdout, "images_per_second", d->images_per_second);
+        json_end(stdout);
+        return;
+    }
+    printf("device   %s%s\n", info->name, info->type == HK_DEVICE_SOFTWARE ? "  [software: no GPU found; see 'hillock devices']" : "");
+    printf("import   %s/model.onnx  %s, opset %lld, %zu nodes, %s parameters, all operators supported  %.2f s\n", d->folder,
+           m.producer, (long long)m.opset, m.nodes, format_count((double)m.parameter_count, a, sizeof a), d->load_seconds);
+    printf("verify   %zu images against PyTorch's outputs: relative error %.2g, largest %.2g  %s  %.2f s (first run)\n",
+           d->count - TEST_FIRST, d->outputs.norm, d->outputs.largest, d->outputs.close ? "OK" : "DIFFERENT", d->first_seconds);
+    printf("classify %zu test images: accuracy %.2f %%\n", d->count - TEST_FIRST, 100 * d->accuracy);
+    printf("speed    %s images per second\n", format_count(d->images_per_second, b, sizeof b));
+    printf("next     hillock inspect MODEL.onnx, then hillock run MODEL.onnx --input NAME=x.npy --output-dir out\n");
+}
+
+static int run(int argc, char **argv)
+{
+    static const option_spec specs[] = {{"--data", true, false}, {0}};
+    options o;
+    int code = options_parse(&o, &verb_demo, specs, argc, argv);
+    if (code >= 0)
+        return code;
+    const char *folder = option_value(&o, "--data");
+    demo d = {.o = &o, .folder = folder ? folder : "tests/data/digits"};
+    size_t labels = 0;
+    d.images = read_idx(&d, "images-idx3-ubyte", 3, &d.count);
+    d.labels = d.images ? read_idx(&d, "labels-idx1-ubyte", 1, &labels) : NULL;
+    if (!d.labels || labels != d.count || d.count <= TEST_FIRST) {
+        free(d.images);
+        free(d.labels);
+        return finish_code(&o, 66);
+    }
+    hk_status st = load(&d);
+    if (st == HK_OK)
+        st = verify(&d);
+    if (st == HK_OK)
+        st = classify(&d);
+    if (st == HK_OK)
+        print_result(&d);
+    if (st == HK_OK && !(d.outputs.close && d.outputs.same_type))
+        st = HK_STATUS_MISMATCH;
+    hk_session_destroy(&d.session);
+    hk_model_destroy(&d.model);
+    hk_device_close(&d.dev);
+    free(d.images);
+    free(d.labels);
+    return finish(&o, st);
+}
+
+const verb verb_demo = {"demo", "classify digits with a model PyTorch trained", usage, run};

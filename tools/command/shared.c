@@ -1,0 +1,208 @@
+/* What several verbs need. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "tools/command/command.h"
+
+double now_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+const char *value_text(const hk_value_info *v, char *buffer, size_t bytes)
+{
+    int n = snprintf(buffer, bytes, "%s [", hk_dtype_name(v->dtype));
+    if (v->rank < 0)
+        n += snprintf(buffer + n, bytes - (size_t)n, "unknown rank");
+    for (int32_t d = 0; d < v->rank; d++) {
+        const char *comma = d ? "," : "";
+        if (v->shape[d] >= 0)
+            n += snprintf(buffer + n, bytes - (size_t)n, "%s%lld", comma, (long long)v->shape[d]);
+        else
+            n += snprintf(buffer + n, bytes - (size_t)n, "%s%.40s", comma, v->dim_names[d] ? v->dim_names[d] : "?");
+    }
+    snprintf(buffer + n, bytes - (size_t)n, "]");
+    return buffer;
+}
+
+const char *format_count(double n, char *buffer, size_t bytes)
+{
+    char digits[40];
+    snprintf(digits, sizeof digits, "%.0f", n);
+    size_t length = strlen(digits), at = 0;
+    for (size_t i = 0; i < length && at + 2 < bytes; i++) {
+        if (i && (length - i) % 3 == 0 && digits[i - 1] != '-')
+            buffer[at++] = ',';
+        buffer[at++] = digits[i];
+    }
+    buffer[at] = '\0';
+    return buffer;
+}
+
+void file_name_of(const char *name, char *out, size_t bytes)
+{
+    size_t i = 0;
+    for (; name[i] && i + 1 < bytes; i++)
+        out[i] = name[i] == '/' ? '_' : name[i];
+    out[i] = '\0';
+}
+
+/* ---- comparing */
+
+static double half_to_double(uint16_t h)
+{
+    int exponent = h >> 10 & 31, mantissa = h & 1023;
+    double sign = h & 0x8000 ? -1 : 1;
+    if (exponent == 31)
+        return mantissa ? NAN : sign * INFINITY;
+    return sign * (exponent ? ldexp(1024 + mantissa, exponent - 25) : ldexp(mantissa, -24));
+}
+
+double tensor_element(const hk_tensor *t, int64_t i)
+{
+    uint32_t bits;
+    float f;
+    switch (t->dtype) {
+    case HK_FLOAT32: return (double)((const float *)t->data)[i];
+    case HK_FLOAT64: return ((const double *)t->data)[i];
+    case HK_FLOAT16: return half_to_double(((const uint16_t *)t->data)[i]);
+    case HK_BFLOAT16:
+        bits = (uint32_t)((const uint16_t *)t->data)[i] << 16;
+        memcpy(&f, &bits, sizeof f);
+        return (double)f;
+    case HK_INT64: return (double)((const int64_t *)t->data)[i];
+    case HK_UINT64: return (double)((const uint64_t *)t->data)[i];
+    case HK_INT32: return (double)((const int32_t *)t->data)[i];
+    case HK_UINT32: return (double)((const uint32_t *)t->data)[i];
+    case HK_INT16: return (double)((const int16_t *)t->data)[i];
+    case HK_UINT16: return (double)((const uint16_t *)t->data)[i];
+    case HK_INT8: return (double)((const int8_t *)t->data)[i];
+    case HK_UINT8:
+    case HK_BOOL: return (double)((const uint8_t *)t->data)[i];
+    case HK_DTYPE_NONE: break;
+    }
+    return NAN;
+}
+
+static bool is_float(hk_dtype t)
+{
+    return t == HK_FLOAT32 || t == HK_FLOAT64 || t == HK_FLOAT16 || t == HK_BFLOAT16;
+}
+
+static bool same_shape(const hk_tensor *a, const hk_tensor *b)
+{
+    if (a->dtype != b->dtype || a->rank != b->rank)
+        return false;
+    for (int32_t d = 0; d < a->rank; d++)
+        if (a->shape[d] != b->shape[d])
+            return false;
+    return true;
+}
+
+comparison compare(const hk_tensor *got, const hk_tensor *want, double rtol, double atol, double rel)
+{
+    comparison c = {.same_type = same_shape(got, want)};
+    if (!c.same_type)
+        return c;
+    int64_t count = hk_tensor_count(got);
+    bool each = true;
+    double error = 0, norm = 0;
+    if (!is_float(got->dtype)) {
+        each = !count || !memcmp(got->data, want->data, (size_t)count * hk_dtype_bytes(got->dtype));
+        c.close = each;
+        c.largest = c.norm = each ? 0 : INFINITY;
+        return c;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        double a = tensor_element(got, i), b = tensor_element(want, i);
+        if (a == b || (isnan(a) && isnan(b))) {
+            norm += isfinite(b) ? b * b : 0;
+            continue;
+        }
+        double d = fabs(a - b);
+        if (!isfinite(d))
+            d = INFINITY;
+        each &= d <= atol + rtol * fabs(b);
+        c.largest = fmax(c.largest, d);
+        error += d * d;
+        norm += b * b;
+    }
+    c.norm = error > 0 ? sqrt(error / norm) : 0;
+    c.close = each || c.norm <= rel;
+    return c;
+}
+
+/* ---- random inputs */
+
+static bool parse_shape(const options *o, const char *name, hk_tensor *t)
+{
+    size_t length = strlen(name);
+    for (size_t i = 0; i < o->given_count; i++) {
+        const char *v = o->given[i].value;
+        if (strcmp(o->given[i].spec->name, "--shape") != 0 || strncmp(v, name, length) != 0 || v[length] != '=')
+            continue;
+        t->rank = 0;
+        for (v += length + 1; *v && t->rank < HK_MAX_RANK;) {
+            char *end = NULL;
+            t->shape[t->rank++] = strtoll(v, &end, 10);
+            if (end == v || (*end && *end != 'x'))
+                return false;
+            v = *end ? end + 1 : end;
+        }
+        return true;
+    }
+    return true;
+}
+
+/* xorshift64*, a fixed seed: the same inputs in every run. Sums of four uniforms look normal enough. */
+static double random_value(uint64_t *state)
+{
+    double sum = 0;
+    for (int i = 0; i < 4; i++) {
+        *state ^= *state >> 12;
+        *state ^= *state << 25;
+        *state ^= *state >> 27;
+        sum += (double)(*state * 0x2545f4914f6cdd1dull >> 40) * 0x1p-24;
+    }
+    return (sum - 2) * 1.7320508;
+}
+
+static hk_status write_random(const options *o, hk_session *s, const hk_value_info *v, uint64_t *state)
+{
+    hk_tensor t = {.dtype = v->dtype, .rank = v->rank < 0 ? 0 : v->rank};
+    for (int32_t d = 0; d < t.rank; d++)
+        t.shape[d] = v->shape[d] < 0 ? 1 : v->shape[d];
+    if (!parse_shape(o, v->name, &t))
+        fprintf(stderr, "hillock: --shape must read NAME=1x3x224x224\n");
+    int64_t count = hk_tensor_count(&t);
+    t.data = count < 0 ? NULL : calloc((size_t)count + 1, hk_dtype_bytes(t.dtype) + 1);
+    if (!t.data)
+        return HK_STATUS_OUT_OF_MEMORY;
+    for (int64_t i = 0; i < count; i++) {
+        double x = random_value(state);
+        if (t.dtype == HK_FLOAT32)
+            ((float *)t.data)[i] = (float)x;
+        else if (t.dtype == HK_FLOAT64)
+            ((double *)t.data)[i] = x;
+    }
+    hk_status st = hk_session_write(s, v->name, &t);
+    free(t.data);
+    return st;
+}
+
+hk_status write_random_inputs(const options *o, hk_session *s, const hk_model *m)
+{
+    size_t count = 0;
+    uint64_t state = 0x9e3779b97f4a7c15ull;
+    const hk_value_info *inputs = hk_model_inputs(m, &count);
+    for (size_t i = 0; i < count; i++) {
+        hk_status st = write_random(o, s, &inputs[i], &state);
+        if (st != HK_OK)
+            return st;
+    }
+    return HK_OK;
+}
