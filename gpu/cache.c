@@ -1,6 +1,6 @@
 /*
- * The pipeline cache on disk: one file per device and driver, holding this build's pipelines. It is only ever a shortcut:
- * whatever is wrong with it is logged, and the cache begins empty.
+ * The pipeline cache on disk: one file per device and driver, holding this build's pipelines. It is only ever a
+ * shortcut: whatever is wrong with it is logged, and the cache begins empty.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +13,8 @@
 #include "gpu/internal.h"
 #include "kernels.h"
 
-/* The file begins with this, then the driver's data; its numbers are in the machine's own order, for it never leaves. */
+/* The file begins with this, then the driver's data; its numbers are in the machine's own order, for it never leaves.
+ */
 typedef struct file_header {
     char magic[8];
     uint32_t vendor, device, driver, zero;
@@ -46,7 +47,8 @@ static uint64_t hash_kernels(void)
 static file_header expected_header(const hk_gpu *gpu)
 {
     const VkPhysicalDeviceProperties *p = &gpu->probe.properties;
-    file_header h = {.vendor = p->vendorID, .device = p->deviceID, .driver = p->driverVersion, .kernels = gpu->cache_hash};
+    file_header h = {
+        .vendor = p->vendorID, .device = p->deviceID, .driver = p->driverVersion, .kernels = gpu->cache_hash};
     memcpy(h.magic, magic, sizeof h.magic);
     memcpy(h.uuid, p->pipelineCacheUUID, sizeof h.uuid);
     return h;
@@ -191,7 +193,8 @@ static bool write_file(const char *path, char *temporary, const file_header *hea
     int fd = mkstemp(temporary);
     if (fd < 0)
         return false;
-    bool written = write_all(fd, header, sizeof *header) && write_all(fd, data, (size_t)header->bytes) && fsync(fd) == 0;
+    bool written = write_all(fd, header, sizeof *header) && write_all(fd, data, (size_t)header->bytes) &&
+                   fsync(fd) == 0;
     int error = errno;
     if (close(fd) != 0 && written) {
         written = false;
@@ -231,7 +234,8 @@ static void save(hk_gpu *gpu)
             hk_log(gpu->ctx, HK_LOG_WARN, "pipeline cache not written: vkGetPipelineCacheData returned %s",
                    hk_vk_result_name(result));
         else if (!make_folders(gpu->cache_path) || !write_file(gpu->cache_path, temporary, &header, data))
-            hk_log(gpu->ctx, HK_LOG_WARN, "pipeline cache '%s' cannot be written: %s", gpu->cache_path, strerror(errno));
+            hk_log(gpu->ctx, HK_LOG_WARN, "pipeline cache '%s' cannot be written: %s", gpu->cache_path,
+                   strerror(errno));
     }
     hk_free(gpu->ctx, data);
     hk_free(gpu->ctx, temporary);

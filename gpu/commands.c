@@ -96,7 +96,8 @@ static void misuse(hk_gpu_commands *c, const char *what, unsigned long long a, u
         snprintf(c->problem, sizeof c->problem, "%s (%llu, %llu)", what, a, b);
 }
 
-void hk_gpu_dispatch(hk_gpu_commands *c, hk_gpu_pipeline *p, const uint32_t grid[3], const void *push, uint32_t push_bytes)
+void hk_gpu_dispatch(hk_gpu_commands *c, hk_gpu_pipeline *p, const uint32_t grid[3], const void *push,
+                     uint32_t push_bytes)
 {
     const hk_vk *vk = &c->gpu->vk;
     if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0)
@@ -125,8 +126,8 @@ static bool in_range(const hk_gpu_buffer *b, uint64_t offset, uint64_t bytes)
     return offset <= b->bytes && bytes <= b->bytes - offset;
 }
 
-void hk_gpu_copy(hk_gpu_commands *c, const hk_gpu_buffer *src, uint64_t src_offset, hk_gpu_buffer *dst, uint64_t dst_offset,
-                 uint64_t bytes)
+void hk_gpu_copy(hk_gpu_commands *c, const hk_gpu_buffer *src, uint64_t src_offset, hk_gpu_buffer *dst,
+                 uint64_t dst_offset, uint64_t bytes)
 {
     if (bytes == 0)
         return;
@@ -201,9 +202,10 @@ hk_status hk_gpu_timestamps(hk_gpu_commands *c, uint32_t count, uint64_t *ns)
     if (count == 0)
         return HK_OK;
     if (count > c->timestamp_capacity)
-        return hk_fail(gpu->ctx, HK_STATUS_UNSUPPORTED,
-                       "%u timestamps of a recording that has %u: the device has no timestamps, or they are switched off",
-                       count, c->timestamp_capacity);
+        return hk_fail(
+            gpu->ctx, HK_STATUS_UNSUPPORTED,
+            "%u timestamps of a recording that has %u: the device has no timestamps, or they are switched off", count,
+            c->timestamp_capacity);
     uint64_t *ticks = hk_alloc_array(gpu->ctx, count, sizeof *ticks);
     if (ticks == NULL)
         return hk_out_of_memory(gpu->ctx, "timestamps");

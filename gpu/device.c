@@ -125,9 +125,10 @@ static const hk_probe *find_best(const hk_probe *probes, uint32_t count)
 static hk_status choose(hk_gpu *gpu, const hk_probe *probes, uint32_t count)
 {
     if (gpu->vk.library == NULL)
-        return hk_fail(gpu->ctx, HK_STATUS_NO_DEVICE,
-                       "no Vulkan loader (libvulkan.so.1) on this machine: install it (package libvulkan1) and a driver "
-                       "(mesa-vulkan-drivers has one that needs no GPU)");
+        return hk_fail(
+            gpu->ctx, HK_STATUS_NO_DEVICE,
+            "no Vulkan loader (libvulkan.so.1) on this machine: install it (package libvulkan1) and a driver "
+            "(mesa-vulkan-drivers has one that needs no GPU)");
     if (count == 0)
         return hk_fail(gpu->ctx, HK_STATUS_NO_DEVICE,
                        "the Vulkan loader found no device: install a driver (package mesa-vulkan-drivers has one that "
@@ -143,10 +144,11 @@ static hk_status choose(hk_gpu *gpu, const hk_probe *probes, uint32_t count)
     if (chosen == NULL && select == NULL)
         return hk_fail(gpu->ctx, HK_STATUS_NO_DEVICE, "no usable Vulkan device; there are: %s", names);
     if (chosen == NULL)
-        return hk_fail(gpu->ctx, HK_STATUS_NO_DEVICE, "no device has the index, UUID or name '%s'%s; there are: %s", select,
-                       gpu->options.select_from_environment ? " (HILLOCK_DEVICE)" : "", names);
+        return hk_fail(gpu->ctx, HK_STATUS_NO_DEVICE, "no device has the index, UUID or name '%s'%s; there are: %s",
+                       select, gpu->options.select_from_environment ? " (HILLOCK_DEVICE)" : "", names);
     if (!chosen->info.usable)
-        return hk_fail(gpu->ctx, HK_STATUS_NO_DEVICE, "device '%s' cannot be used: %s", chosen->info.name, chosen->info.why);
+        return hk_fail(gpu->ctx, HK_STATUS_NO_DEVICE, "device '%s' cannot be used: %s", chosen->info.name,
+                       chosen->info.why);
     gpu->probe = *chosen;
     return HK_OK;
 }
@@ -283,7 +285,8 @@ void hk_gpu_close(hk_gpu **pointer)
     hk_context *ctx = gpu->ctx;
     bool quiet = hk_queue_quiet(gpu);
     if (!quiet)
-        hk_log(ctx, HK_LOG_WARN, "device '%s' is still running its last work; its memory is given back when the process ends",
+        hk_log(ctx, HK_LOG_WARN,
+               "device '%s' is still running its last work; its memory is given back when the process ends",
                gpu->info.name);
     hk_staging_release(gpu, &gpu->upload);
     hk_staging_release(gpu, &gpu->download);

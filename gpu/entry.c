@@ -14,9 +14,9 @@
 /* ---------------------------------------------------------------- seam */
 
 /*
- * The library's only mutable globals. They are not in a context because the calls that a test wants to fail include those
- * made before a device exists, and on threads of the pipeline compiler; they are atomic for the latter. Tests arm them
- * from one thread, while no other one is in a call.
+ * The library's only mutable globals. They are not in a context because the calls that a test wants to fail include
+ * those made before a device exists, and on threads of the pipeline compiler; they are atomic for the latter. Tests arm
+ * them from one thread, while no other one is in a call.
  */
 static _Atomic(const char *) fail_name;
 static atomic_uint_fast64_t fail_countdown; /* 0: off */
@@ -75,12 +75,10 @@ const char *hk_vk_result_name(VkResult result)
 {
     switch ((int)result) {
 #define HK_X(name, status, remedy)                                                                                     \
-    case name:                                                                                                         \
-        return #name;
+    case name: return #name;
         RESULT_MAP(HK_X)
 #undef HK_X
-    default:
-        return "an unknown VkResult";
+    default: return "an unknown VkResult";
     }
 }
 
@@ -96,8 +94,7 @@ hk_status hk_vk_failed(hk_vk *vk, const char *call, VkResult result)
         break;
         RESULT_MAP(HK_X)
 #undef HK_X
-    default:
-        break;
+    default: break;
     }
     if (result == VK_ERROR_DEVICE_LOST)
         vk->lost = true;

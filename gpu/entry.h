@@ -20,15 +20,15 @@
 #define HK_VK_STRUCTURE_TYPE_COOPMAT2_FEATURES ((VkStructureType)1000593000)
 
 typedef enum hk_vk_component_type { /* VkComponentTypeKHR */
-    HK_VK_COMPONENT_FLOAT16 = 0,
-    HK_VK_COMPONENT_FLOAT32 = 1,
-    HK_VK_COMPONENT_BFLOAT16 = 1000141000,
-    HK_VK_COMPONENT_MAX = 0x7fffffff,
+                                    HK_VK_COMPONENT_FLOAT16 = 0,
+                                    HK_VK_COMPONENT_FLOAT32 = 1,
+                                    HK_VK_COMPONENT_BFLOAT16 = 1000141000,
+                                    HK_VK_COMPONENT_MAX = 0x7fffffff,
 } hk_vk_component_type;
 
 typedef enum hk_vk_scope { /* VkScopeKHR */
-    HK_VK_SCOPE_SUBGROUP = 3,
-    HK_VK_SCOPE_MAX = 0x7fffffff,
+                           HK_VK_SCOPE_SUBGROUP = 3,
+                           HK_VK_SCOPE_MAX = 0x7fffffff,
 } hk_vk_scope;
 
 typedef struct hk_vk_bfloat16_features { /* VkPhysicalDeviceShaderBfloat16FeaturesKHR */
@@ -157,8 +157,8 @@ typedef struct hk_vk {
 #undef HK_X
 } hk_vk;
 
-/* Loads libvulkan and creates an instance. Without loader or driver it is HK_OK and vk->instance is NULL. debug: bits of
- * hk_debug. vk is zeroed first; hk_vk_close ends it, also after a failure. */
+/* Loads libvulkan and creates an instance. Without loader or driver it is HK_OK and vk->instance is NULL. debug: bits
+ * of hk_debug. vk is zeroed first; hk_vk_close ends it, also after a failure. */
 hk_status hk_vk_open(hk_context *ctx, unsigned debug, hk_vk *vk);
 hk_status hk_vk_load_device(hk_vk *vk, VkDevice device);
 void hk_vk_close(hk_vk *vk);

@@ -69,7 +69,8 @@ void hk_gpu_options_release(hk_context *ctx, hk_gpu_options *options);
 
 /* ---- the device */
 
-/* Staging memory for blocking copies: two halves, one filled or emptied by the host while the device copies the other. */
+/* Staging memory for blocking copies: two halves, one filled or emptied by the host while the device copies the other.
+ */
 typedef struct hk_staging {
     hk_gpu_buffer *buffer[2];
     hk_gpu_commands *commands[2];
@@ -165,8 +166,8 @@ struct hk_gpu_commands {
 
 /* ---- queue.c */
 
-/* Before anything is destroyed: waits for submitted work, which error paths may leave behind. True: it has ended, or the
- * device is dead, and objects may be destroyed. False: it still runs, and everything it may touch must stay. */
+/* Before anything is destroyed: waits for submitted work, which error paths may leave behind. True: it has ended, or
+ * the device is dead, and objects may be destroyed. False: it still runs, and everything it may touch must stay. */
 bool hk_queue_quiet(hk_gpu *gpu);
 hk_status hk_queue_wait_all(hk_gpu *gpu);
 

@@ -66,8 +66,8 @@ static uint64_t heap_room(hk_gpu *gpu, uint32_t heap)
     if (gpu->probe.known.memory_budget) {
         VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {
             .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT};
-        VkPhysicalDeviceMemoryProperties2 memory = {
-            .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2, .pNext = &budget};
+        VkPhysicalDeviceMemoryProperties2 memory = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2,
+                                                    .pNext = &budget};
         gpu->vk.vkGetPhysicalDeviceMemoryProperties2(gpu->probe.handle, &memory);
         if (budget.heapBudget[heap] > 0)
             limit = HK_MIN(limit, budget.heapBudget[heap]);
@@ -149,14 +149,16 @@ static hk_status allocate(hk_gpu *gpu, hk_gpu_memory kind, const VkMemoryRequire
     if (result != VK_SUCCESS)
         return hk_vk_failed(&gpu->vk, "vkAllocateMemory", result);
     const char *limited = gpu->options.max_memory_bytes == UINT64_MAX ? "" : " or raise max_memory_bytes";
-    return hk_fail(gpu->ctx, HK_STATUS_OUT_OF_MEMORY, "the device's memory has room for %llu bytes more: use a smaller batch%s",
-                   (unsigned long long)room, limited);
+    return hk_fail(gpu->ctx, HK_STATUS_OUT_OF_MEMORY,
+                   "the device's memory has room for %llu bytes more: use a smaller batch%s", (unsigned long long)room,
+                   limited);
 }
 
 static hk_status create_into(hk_gpu *gpu, hk_gpu_memory kind, uint64_t bytes, const char *purpose, hk_gpu_buffer *b)
 {
     if (bytes > gpu->info.max_allocation_bytes)
-        return hk_fail(gpu->ctx, HK_STATUS_OUT_OF_MEMORY, "the device allocates at most %llu bytes at once: use a smaller batch",
+        return hk_fail(gpu->ctx, HK_STATUS_OUT_OF_MEMORY,
+                       "the device allocates at most %llu bytes at once: use a smaller batch",
                        (unsigned long long)gpu->info.max_allocation_bytes);
     b->bytes = bytes;
     VkBufferCreateInfo info = {
@@ -180,7 +182,8 @@ static hk_status create_into(hk_gpu *gpu, hk_gpu_memory kind, uint64_t bytes, co
     return hk_vk_settle(&gpu->vk, HK_OK);
 }
 
-hk_status hk_gpu_buffer_create(hk_gpu *gpu, hk_gpu_memory kind, uint64_t bytes, const char *purpose, hk_gpu_buffer **out)
+hk_status hk_gpu_buffer_create(hk_gpu *gpu, hk_gpu_memory kind, uint64_t bytes, const char *purpose,
+                               hk_gpu_buffer **out)
 {
     HK_TRY(hk_gpu_alive(gpu));
     if (bytes == 0)
@@ -233,7 +236,8 @@ void hk_staging_release(hk_gpu *gpu, hk_staging *staging)
 }
 
 /* Both halves with room for bytes, or for STAGING_MAX if that is less. Nothing may be under way in them. */
-static hk_status staging_reserve(hk_gpu *gpu, hk_staging *staging, hk_gpu_memory kind, const char *purpose, uint64_t bytes)
+static hk_status staging_reserve(hk_gpu *gpu, hk_staging *staging, hk_gpu_memory kind, const char *purpose,
+                                 uint64_t bytes)
 {
     uint64_t size = STAGING_MIN;
     while (size < bytes && size < STAGING_MAX)
@@ -252,8 +256,8 @@ static hk_status staging_reserve(hk_gpu *gpu, hk_staging *staging, hk_gpu_memory
 }
 
 /* Records and submits one copy, ordered after all earlier work and before all later. */
-static hk_status submit_copy(hk_gpu *gpu, hk_staging *staging, size_t half, const hk_gpu_buffer *src, uint64_t src_offset,
-                             hk_gpu_buffer *dst, uint64_t dst_offset, uint64_t bytes)
+static hk_status submit_copy(hk_gpu *gpu, hk_staging *staging, size_t half, const hk_gpu_buffer *src,
+                             uint64_t src_offset, hk_gpu_buffer *dst, uint64_t dst_offset, uint64_t bytes)
 {
     hk_gpu_commands *c = staging->commands[half];
     HK_TRY(hk_gpu_begin(c));

@@ -71,7 +71,8 @@ static hk_status read_debug(hk_context *ctx, const char *list, const char *where
         while (i < HK_COUNT(modes) && strcmp(word, modes[i].name) != 0)
             i++;
         if (i == HK_COUNT(modes))
-            return hk_fail(ctx, st, "%s: '%s' is not one of check-plan, shuffle, poison, isolate, validate", where, word);
+            return hk_fail(ctx, st, "%s: '%s' is not one of check-plan, shuffle, poison, isolate, validate", where,
+                           word);
         out->debug |= (unsigned)modes[i].bit;
     }
     return HK_OK;
@@ -87,8 +88,8 @@ static hk_status read_timeout(hk_context *ctx, hk_gpu_options *out)
         unsigned long long value = strtoull(text, &end, 10);
         /* A day is more than any submission may take, and its nanoseconds fit. */
         if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || value == 0 || value > 86400000u)
-            return hk_fail(ctx, HK_STATUS_CONFIG, "HILLOCK_TIMEOUT_MS: '%s' is not a number of milliseconds from 1 to 86400000",
-                           text);
+            return hk_fail(ctx, HK_STATUS_CONFIG,
+                           "HILLOCK_TIMEOUT_MS: '%s' is not a number of milliseconds from 1 to 86400000", text);
         ms = value;
     }
     out->timeout_ns = ms * 1000000u;

@@ -17,8 +17,9 @@ static hk_status check_key(hk_gpu *gpu, const hk_gpu_pipeline_key *key)
 {
     const hk_kernel *kernel = key->kernel;
     if (key->spec_count > HK_SPEC_MAX)
-        return hk_fail(gpu->ctx, HK_STATUS_INTERNAL, "kernel '%s': %u specialization constants, at most %d are possible",
-                       kernel->name, key->spec_count, HK_SPEC_MAX);
+        return hk_fail(gpu->ctx, HK_STATUS_INTERNAL,
+                       "kernel '%s': %u specialization constants, at most %d are possible", kernel->name,
+                       key->spec_count, HK_SPEC_MAX);
     if (kernel->spirv == NULL)
         return hk_fail(gpu->ctx, HK_STATUS_UNSUPPORTED,
                        "kernel '%s' is not in this build: build with a glslang that can compile it", kernel->name);
@@ -31,8 +32,9 @@ static hk_status check_key(hk_gpu *gpu, const hk_gpu_pipeline_key *key)
         if (gpu->options.minimal)
             limit = HK_MIN(limit, i == 2 ? 64u : 128u);
         if (key->spec[i] == 0 || key->spec[i] > limit)
-            return hk_fail(gpu->ctx, HK_STATUS_INTERNAL, "kernel '%s': workgroup size %u in dimension %u, 1 to %u is possible",
-                           kernel->name, key->spec[i], i, limit);
+            return hk_fail(gpu->ctx, HK_STATUS_INTERNAL,
+                           "kernel '%s': workgroup size %u in dimension %u, 1 to %u is possible", kernel->name,
+                           key->spec[i], i, limit);
         invocations *= key->spec[i];
     }
     if (invocations > gpu->info.max_invocations)
@@ -223,7 +225,8 @@ static hk_status keep_made(hk_gpu *gpu, size_t first)
         if (p->handle != VK_NULL_HANDLE) {
             gpu->stats.pipelines_created++;
             gpu->stats.pipelines_compiled += p->cached ? 0 : 1;
-            hk_validation_name(&gpu->vk, gpu->device, VK_OBJECT_TYPE_PIPELINE, (uint64_t)p->handle, p->key.kernel->name);
+            hk_validation_name(&gpu->vk, gpu->device, VK_OBJECT_TYPE_PIPELINE, (uint64_t)p->handle,
+                               p->key.kernel->name);
             gpu->pipelines[kept++] = p;
             continue;
         }

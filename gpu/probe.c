@@ -66,7 +66,8 @@ static hk_status probe_extensions(hk_vk *vk, hk_probe *probe, uint32_t known_cap
     known->int_dot = known->core13 || has_extension(list, count, VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME);
     known->feedback = known->core13 || has_extension(list, count, VK_EXT_PIPELINE_CREATION_FEEDBACK_EXTENSION_NAME);
     known->memory_budget = has_extension(list, count, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
-    known->coopmat = (known_caps & 1u << HK_CAP_COOPMAT) != 0 && has_extension(list, count, "VK_KHR_cooperative_matrix") &&
+    known->coopmat = (known_caps & 1u << HK_CAP_COOPMAT) != 0 &&
+                     has_extension(list, count, "VK_KHR_cooperative_matrix") &&
                      vk->vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR != NULL;
     known->coopmat2 = (known_caps & 1u << HK_CAP_COOPMAT2) != 0 && known->coopmat &&
                       has_extension(list, count, "VK_NV_cooperative_matrix2");
@@ -81,16 +82,11 @@ static hk_status probe_extensions(hk_vk *vk, hk_probe *probe, uint32_t known_cap
 static hk_device_type device_type(VkPhysicalDeviceType type)
 {
     switch (type) {
-    case VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU:
-        return HK_DEVICE_INTEGRATED;
-    case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU:
-        return HK_DEVICE_DISCRETE;
-    case VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU:
-        return HK_DEVICE_VIRTUAL;
-    case VK_PHYSICAL_DEVICE_TYPE_CPU:
-        return HK_DEVICE_SOFTWARE;
-    default:
-        return HK_DEVICE_OTHER;
+    case VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU: return HK_DEVICE_INTEGRATED;
+    case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU: return HK_DEVICE_DISCRETE;
+    case VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU: return HK_DEVICE_VIRTUAL;
+    case VK_PHYSICAL_DEVICE_TYPE_CPU: return HK_DEVICE_SOFTWARE;
+    default: return HK_DEVICE_OTHER;
     }
 }
 
@@ -136,7 +132,8 @@ static void probe_properties(hk_vk *vk, hk_probe *probe)
     probe->max_workgroup_subgroups = subgroup.maxComputeWorkgroupSubgroups;
     set_cap(info, HK_CAP_SUBGROUP_SIZE,
             (subgroup.requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT) != 0 &&
-                probe->features.subgroup_size.subgroupSizeControl && probe->features.subgroup_size.computeFullSubgroups);
+                probe->features.subgroup_size.subgroupSizeControl &&
+                probe->features.subgroup_size.computeFullSubgroups);
 }
 
 static void probe_memory(hk_vk *vk, hk_probe *probe)
@@ -219,7 +216,8 @@ static hk_status probe_coopmat(hk_vk *vk, hk_probe *probe)
         for (uint32_t i = 0; i < count && probe->shape_count > 0; i++)
             bf16 = bf16 || (is_shape(&list[i], HK_VK_COMPONENT_BFLOAT16) && list[i].m == probe->shapes[0].m &&
                             list[i].n == probe->shapes[0].n && list[i].k == probe->shapes[0].k);
-        set_cap(&probe->info, HK_CAP_BF16, bf16 && probe->features.bf16.type && probe->features.bf16.cooperative_matrix);
+        set_cap(&probe->info, HK_CAP_BF16,
+                bf16 && probe->features.bf16.type && probe->features.bf16.cooperative_matrix);
     }
     hk_free(vk->ctx, list);
     if (result < 0)

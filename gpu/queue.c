@@ -7,9 +7,9 @@
 #include "gpu/internal.h"
 
 enum {
-    SPIN_NS = 200000,         /* shorter than a sleep and a wake-up cost, and many steps end within it */
-    SLICE_NS = 500000000,     /* of one sleep, so that a driver whose wait never returns early still lets us look */
-    GRACE_NS = 2000000000,    /* for the work of a device that did not answer in time, before its objects are left alone */
+    SPIN_NS = 200000,      /* shorter than a sleep and a wake-up cost, and many steps end within it */
+    SLICE_NS = 500000000,  /* of one sleep, so that a driver whose wait never returns early still lets us look */
+    GRACE_NS = 2000000000, /* for the work of a device that did not answer in time, before its objects are left alone */
 };
 
 static uint64_t now_ns(void)
@@ -70,9 +70,10 @@ static hk_status poll(hk_gpu *gpu)
 static hk_status timed_out(hk_gpu *gpu, uint64_t ticket)
 {
     gpu->vk.lost = true;
-    return hk_fail(gpu->ctx, HK_STATUS_DEVICE_LOST,
-                   "device '%s' did not finish submit %llu within %llu ms: use a smaller batch, or raise HILLOCK_TIMEOUT_MS",
-                   gpu->info.name, (unsigned long long)ticket, (unsigned long long)(gpu->options.timeout_ns / 1000000u));
+    return hk_fail(
+        gpu->ctx, HK_STATUS_DEVICE_LOST,
+        "device '%s' did not finish submit %llu within %llu ms: use a smaller batch, or raise HILLOCK_TIMEOUT_MS",
+        gpu->info.name, (unsigned long long)ticket, (unsigned long long)(gpu->options.timeout_ns / 1000000u));
 }
 
 static hk_status wait_for(hk_gpu *gpu, uint64_t ticket)

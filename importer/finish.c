@@ -99,12 +99,21 @@ hk_status hk_import_sort(hk_importer *imp, hk_graph *g)
 
 /* ---- inference */
 
-/* Behind something unsupported nothing is known; that is reported once, where it begins. */
+/* Behind and around something unsupported nothing is known; that is reported once, where it begins. */
 static bool has_unknown_input(const hk_node *n)
 {
     for (int32_t i = 0; i < n->in_count; i++)
         if (n->in[i] != NULL && n->in[i]->dtype == HK_DTYPE_NONE)
             return true;
+    return false;
+}
+
+static bool has_unknown_operator(const hk_node *n)
+{
+    for (int32_t b = 0; b < n->body_count; b++)
+        for (size_t i = 0; i < n->bodies[b]->node_count; i++)
+            if (n->bodies[b]->nodes[i]->op == NULL || has_unknown_operator(n->bodies[b]->nodes[i]))
+                return true;
     return false;
 }
 
@@ -120,7 +129,7 @@ hk_status hk_import_infer(hk_importer *imp)
     hk_graph *g = imp->result->graph;
     for (size_t i = 0; i < g->node_count; i++) {
         hk_node *n = g->nodes[i];
-        if (n->op == NULL || (imp->result->problem_count != 0 && has_unknown_input(n)))
+        if (n->op == NULL || (imp->result->problem_count != 0 && (has_unknown_input(n) || has_unknown_operator(n))))
             continue;
         hk_status st = hk_node_infer(g, n);
         if (st == HK_STATUS_UNSUPPORTED)

@@ -78,8 +78,8 @@ typedef struct hk_export_params {
     size_t metadata_count;
 } hk_export_params;
 
-/* Writes a graph that came from no file. Operators of our own go to HK_IMPORT_DOMAIN. HK_STATUS_UNSUPPORTED: the graph
- * has states, or no single opset fits all its operators. params NULL: defaults. */
+/* Writes a graph that came from no file. hk.Neuron goes to HK_IMPORT_DOMAIN. HK_STATUS_UNSUPPORTED: the graph has
+ * states, operators that only passes make, or no single opset fits all its operators. params NULL: defaults. */
 hk_status hk_export_graph(const hk_graph *g, const hk_export_params *params, const char *path);
 
 /* A TensorProto in a file (.pb), as hk_tensor_load and hk_tensor_save read and write it. The tensor owns its data. */

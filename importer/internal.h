@@ -124,6 +124,9 @@ hk_status hk_scope_define(hk_importer *imp, hk_scope *s, const char *name, const
 /* The name a node goes by in messages: its own or "#12", behind the calls it comes from; NULL: out of memory. */
 const char *hk_import_node_name(hk_importer *imp, const hk_scope *s, const Onnx__NodeProto *n);
 bool hk_import_is_default_domain(const char *domain);
+/* Operators of our own ("hk.Neuron") that may stand in files: the others are made by passes, which know what they may
+ * feed them, and a file does not. */
+bool hk_import_is_exchanged(const char *type);
 
 /* tensor.c, external.c: what an initializer or attribute holds; each TensorProto is read once. where is for messages. */
 hk_status hk_import_tensor(hk_importer *imp, const Onnx__TensorProto *t, const char *where, const hk_decoded **out);

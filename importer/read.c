@@ -18,6 +18,15 @@ bool hk_import_is_default_domain(const char *domain)
     return *domain == '\0' || strcmp(domain, "ai.onnx") == 0;
 }
 
+bool hk_import_is_exchanged(const char *type)
+{
+    static const char *const types[] = {"hk.Neuron"};
+    for (size_t i = 0; i < HK_COUNT(types); i++)
+        if (strcmp(types[i], type) == 0)
+            return true;
+    return false;
+}
+
 hk_status hk_import_charge(hk_importer *imp, uint64_t bytes)
 {
     imp->charged += bytes;
@@ -306,7 +315,7 @@ static hk_status find_operator(hk_importer *imp, const hk_scope *s, const Onnx__
         problem = *domain == '\0' ? "the default domain is not imported, so the operator's version is not known"
                                   : "its domain is not imported, and no function of the file has that name";
     else if (ours)
-        node->op = hk_op_find(NULL, node->type, INT16_MAX, &known);
+        node->op = hk_import_is_exchanged(node->type) ? hk_op_find(NULL, node->type, INT16_MAX, &known) : NULL;
     else if (strncmp(n->op_type, "hk.", 3) != 0) /* operators of our own, which files name by their domain */
         node->op = hk_op_find(domain, n->op_type, node->opset, &known);
     if (node->op != NULL)

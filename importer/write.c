@@ -240,12 +240,12 @@ static hk_status make_node(graph_writer *w, const hk_node *n, Onnx__NodeProto **
     if (to == NULL)
         return no_memory(w);
     onnx__node_proto__init(to);
-    if (n->op == NULL)
-        return hk_fail(w->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): an operator that is not known cannot be written", n->name, n->type);
+    bool ours = strncmp(n->type, "hk.", 3) == 0;
+    if (n->op == NULL || (ours && !hk_import_is_exchanged(n->type)))
+        return hk_fail(w->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): an operator that no file can have", n->name, n->type);
     for (int32_t i = 0; i < n->in_count; i++)
         if (n->in[i] != NULL && n->in[i]->kind == HK_VALUE_STEP)
             return hk_fail(w->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s) reads the step block, which no file can hold", n->name, n->type);
-    bool ours = strncmp(n->type, "hk.", 3) == 0;
     w->ours = w->ours || ours;
     to->name = text(n->name);
     to->op_type = text(ours ? n->type + 3 : n->type);

@@ -18,10 +18,11 @@ typedef struct part {
 } part;
 
 /* At most eight parts that lie side by side. */
-static hk_status emit_run(hk_lower *l, hk_value *whole, int64_t rows, int64_t row, const part *parts, int32_t count, bool split)
+static hk_status emit_run(hk_lower *l, hk_value *whole, int64_t rows, int64_t row, const part *parts, int32_t count,
+                          bool split)
 {
-    static const hk_unit_kernels kernels = {
-        {NULL, &hk_kernel_move_concat_2, &hk_kernel_move_concat_4, &hk_kernel_move_concat_8, &hk_kernel_move_concat_16}};
+    static const hk_unit_kernels kernels = {{NULL, &hk_kernel_move_concat_2, &hk_kernel_move_concat_4,
+                                             &hk_kernel_move_concat_8, &hk_kernel_move_concat_16}};
     int64_t n[2 * MOST_PARTS + 1] = {row};
     uint32_t unit = PLACE_BYTES;
     for (int32_t k = 0; k < count; k++) {
@@ -43,9 +44,19 @@ static hk_status emit_run(hk_lower *l, hk_value *whole, int64_t rows, int64_t ro
     }
     hk_divisor d = hk_divisor_of((int64_t)((uint64_t)width * element / unit));
     struct move_concat_push p = {
-        .end_0 = ends[0], .end_1 = ends[1], .end_2 = ends[2], .end_3 = ends[3], .end_4 = ends[4], .end_5 = ends[5],
-        .end_6 = ends[6], .end_7 = ends[7], .count = d.extent * (uint32_t)rows, .width = d.extent, .multiplier = d.multiplier,
-        .shift = d.shift, .row = (uint32_t)((uint64_t)row * element / unit),
+        .end_0 = ends[0],
+        .end_1 = ends[1],
+        .end_2 = ends[2],
+        .end_3 = ends[3],
+        .end_4 = ends[4],
+        .end_5 = ends[5],
+        .end_6 = ends[6],
+        .end_7 = ends[7],
+        .count = d.extent * (uint32_t)rows,
+        .width = d.extent,
+        .multiplier = d.multiplier,
+        .shift = d.shift,
+        .row = (uint32_t)((uint64_t)row * element / unit),
     };
     hk_record *r = hk_emit(l, kernel, split ? "split" : "concat");
     hk_push(r, &p, sizeof p);
@@ -60,7 +71,8 @@ static hk_status emit_run(hk_lower *l, hk_value *whole, int64_t rows, int64_t ro
 }
 
 /* Cuts the list where parts are not neighbours (an output nobody wants) and after eight. */
-static hk_status emit_parts(hk_lower *l, hk_value *whole, int64_t rows, int64_t row, const part *parts, int32_t count, bool split)
+static hk_status emit_parts(hk_lower *l, hk_value *whole, int64_t rows, int64_t row, const part *parts, int32_t count,
+                            bool split)
 {
     for (int32_t from = 0; from < count;) {
         int32_t to = from + 1;
@@ -86,11 +98,12 @@ static hk_status join_shape(const hk_args *a, int32_t i, int32_t axis, hk_shape 
 {
     hk_shape x = hk_args_shape(a, i);
     hk_shape_text t;
-    if (hk_args_dtype(a, i) != hk_args_dtype(a, 0))
+    if (!a->tensors && hk_args_dtype(a, i) != hk_args_dtype(a, 0))
         return hk_args_fail(a, "input %d is %s, expected %s like input 0", (int)i, hk_dtype_name(hk_args_dtype(a, i)),
                             hk_dtype_name(hk_args_dtype(a, 0)));
     if (x.rank >= 0 && x.rank != out->rank)
-        return hk_args_fail(a, "input %d has rank %d, expected %d like the others", (int)i, (int)x.rank, (int)out->rank);
+        return hk_args_fail(a, "input %d has rank %d, expected %d like the others", (int)i, (int)x.rank,
+                            (int)out->rank);
     for (int32_t d = 0; d < out->rank; d++) {
         int64_t dim = x.rank < 0 ? -1 : x.dim[d];
         if (d == axis)
@@ -98,8 +111,8 @@ static hk_status join_shape(const hk_args *a, int32_t i, int32_t axis, hk_shape 
         else if (out->dim[d] < 0)
             out->dim[d] = dim;
         else if (dim >= 0 && dim != out->dim[d])
-            return hk_args_fail(a, "input %d is %s, expected %lld in dimension %d like the others", (int)i, hk_shape_print(&x, &t),
-                                (long long)out->dim[d], (int)d);
+            return hk_args_fail(a, "input %d is %s, expected %lld in dimension %d like the others", (int)i,
+                                hk_shape_print(&x, &t), (long long)out->dim[d], (int)d);
     }
     return HK_OK;
 }
@@ -136,13 +149,21 @@ static hk_status concat_infer(hk_infer *in)
     return hk_infer_output(in, 0, in->node->in[0]->dtype, &s);
 }
 
+static hk_dtype widest_input(const hk_eval *e)
+{
+    hk_dtype t = e->in[0]->dtype;
+    for (int32_t i = 1; i < e->node->in_count; i++)
+        t = hk_wider(t, e->in[i]->dtype);
+    return t;
+}
+
 static hk_status concat_eval(hk_eval *e)
 {
     hk_args a = hk_eval_args(e);
     hk_shape s;
     int32_t axis;
     HK_TRY(concat_shape(&a, &s, &axis));
-    hk_tensor *y = hk_eval_output(e, 0, e->in[0]->dtype, &s);
+    hk_tensor *y = hk_eval_output(e, 0, widest_input(e), &s);
     if (!y)
         return hk_out_of_memory(e->ctx, "a concatenation");
     int64_t rows = hk_shape_span(&s, 0, axis), row = hk_shape_span(&s, axis, s.rank), at = 0;
@@ -152,7 +173,10 @@ static hk_status concat_eval(hk_eval *e)
         hk_move m = {.to_offset = at};
         hk_move_add(&m, rows, span, row);
         hk_move_add(&m, span, 1, 1);
-        hk_host_move(&m, e->in[i], y);
+        const hk_tensor *from = hk_eval_as(e, e->in[i], y->dtype);
+        if (!from)
+            return hk_out_of_memory(e->ctx, "a concatenation");
+        hk_host_move(&m, from, y);
         at += span;
     }
     return HK_OK;
@@ -163,7 +187,8 @@ static void copy_parts(hk_lower *l, hk_value *whole, const part *parts, int32_t 
 {
     uint64_t element = hk_dtype_device_bytes(hk_value_storage(whole));
     for (int32_t k = 0; k < count; k++)
-        hk_emit_copy(l, parts[k].value, 0, whole, (uint64_t)parts[k].begin * element, (uint64_t)parts[k].span * element);
+        hk_emit_copy(l, parts[k].value, 0, whole, (uint64_t)parts[k].begin * element,
+                     (uint64_t)parts[k].span * element);
 }
 
 static hk_status concat_lower(hk_lower *l)
@@ -208,7 +233,8 @@ static hk_status slice_back(hk_gradient *g, hk_value *x, hk_value *dy, int32_t a
 {
     hk_graph *graph = hk_gradient_graph(g);
     int64_t end = begin + x->shape.dim[axis], axis_entry = axis;
-    hk_value *in[4] = {dy, hk_graph_ints(graph, &begin, 1), hk_graph_ints(graph, &end, 1), hk_graph_ints(graph, &axis_entry, 1)};
+    hk_value *in[4] = {dy, hk_graph_ints(graph, &begin, 1), hk_graph_ints(graph, &end, 1),
+                       hk_graph_ints(graph, &axis_entry, 1)};
     hk_value *dx;
     if (!in[1] || !in[2] || !in[3])
         return HK_STATUS_OUT_OF_MEMORY;
@@ -228,7 +254,7 @@ static hk_status concat_backward(hk_gradient *g, hk_node *n)
         return HK_OK;
     HK_TRY(concat_shape(&a, &s, &axis));
     if (!hk_shape_known(&s))
-        return hk_args_fail(&a, "its gradient needs the inputs' shapes, which are not known yet; bind every input's shape");
+        return hk_args_shape_wanted(&a);
     for (int32_t i = 0; i < n->in_count; i++)
         wanted += hk_gradient_wanted(g, n->in[i]);
     bool slices = wanted < 2 || hk_shape_span(&s, 0, axis) == 1;
@@ -260,7 +286,8 @@ static const char *const concat_cases[] = {
     "f32[1,3,4] f32[1,5,4] ; axis=1",
     "f32[3]; axis=0",
     "f32[2,0] f32[2,5] ; axis=1",
-    "f32[3,1,7] f32[3,2,7] p.f32[3,1,7] f32[3,1,7] f32[3,3,7] f32[3,1,7] f32[3,1,7] f32[3,2,7] f32[3,1,7] f32[3,4,7] ; axis=1",
+    "f32[3,1,7] f32[3,2,7] p.f32[3,1,7] f32[3,1,7] f32[3,3,7] f32[3,1,7] f32[3,1,7] f32[3,2,7] f32[3,1,7] f32[3,4,7] ; "
+    "axis=1",
     "i64[5]<9 i64={1,2} i64[1]<3 ; axis=0 ; nograd",
     "bool[2,3] bool[2,2] ; axis=1 ; nograd",
     "i64[3,2]<9 i64[3,5]<9 ; axis=1 ; nograd",
@@ -271,7 +298,8 @@ static const char *const concat_cases[] = {
 };
 static const char *const concat_1_cases[] = {"f32[2,3] f32[2,5]", NULL};
 
-/* ---- Split: sizes from an attribute before opset 13, an input from then on; else equal parts, the last smaller (18) */
+/* ---- Split: sizes from an attribute before opset 13, an input from then on; else equal parts, the last smaller (18)
+ */
 
 typedef struct split_attrs {
     int64_t axis;
@@ -280,7 +308,8 @@ typedef struct split_attrs {
 } split_attrs;
 static const hk_attr split_2_attr_list[] = {HK_INT_ATTR(split_attrs, axis, 0), HK_INTS_ATTR(split_attrs, split), {0}};
 static const hk_attr split_13_attr_list[] = {HK_INT_ATTR(split_attrs, axis, 0), {0}};
-static const hk_attr split_18_attr_list[] = {HK_INT_ATTR(split_attrs, axis, 0), HK_INT_ATTR(split_attrs, num_outputs, 0), {0}};
+static const hk_attr split_18_attr_list[] = {
+    HK_INT_ATTR(split_attrs, axis, 0), HK_INT_ATTR(split_attrs, num_outputs, 0), {0}};
 
 enum { MOST_OUTPUTS = 4096 };
 
@@ -290,7 +319,8 @@ static hk_status equal_parts(const hk_args *a, int64_t dim, int64_t *sizes)
     int32_t count = a->node->out_count;
     const split_attrs *s = a->node->attrs;
     if (s->num_outputs && s->num_outputs != count)
-        return hk_args_fail(a, "num_outputs is %lld, and the node has %d outputs", (long long)s->num_outputs, (int)count);
+        return hk_args_fail(a, "num_outputs is %lld, and the node has %d outputs", (long long)s->num_outputs,
+                            (int)count);
     int64_t chunk = dim < 0 ? -1 : (dim + count - 1) / count;
     if (dim >= 0 && a->node->op->since < 18 && dim % count)
         return hk_args_fail(a, "%lld elements do not divide into %d equal parts", (long long)dim, (int)count);
@@ -346,7 +376,8 @@ static hk_status split_read(const hk_args *a, hk_arena *arena, split_shapes *s)
     if (s->x.rank >= 0) {
         s->axis = hk_axis(axis, s->x.rank);
         if (s->axis < 0)
-            return hk_args_fail(a, "axis %lld, expected %d to %d", (long long)axis, -(int)s->x.rank, (int)s->x.rank - 1);
+            return hk_args_fail(a, "axis %lld, expected %d to %d", (long long)axis, -(int)s->x.rank,
+                                (int)s->x.rank - 1);
     }
     return split_sizes(a, s->axis < 0 ? -1 : s->x.dim[s->axis], s->sizes);
 }
@@ -420,7 +451,7 @@ static hk_status split_backward(hk_gradient *g, hk_node *n)
         return HK_OK;
     HK_TRY(split_read(&a, graph->arena, &s));
     if (!hk_shape_known(&x->shape))
-        return hk_args_fail(&a, "its gradient needs the input's shape, which is not known yet; bind every input's shape");
+        return hk_args_shape_wanted(&a);
     hk_value **dy = hk_arena_array(graph->arena, (size_t)n->out_count, sizeof *dy);
     if (!dy)
         return hk_out_of_memory(graph->ctx, "a gradient");
@@ -440,8 +471,10 @@ static hk_status split_backward(hk_gradient *g, hk_node *n)
     for (int32_t i = 0; i < n->out_count; starts[s.axis] += s.sizes[i], i++) {
         if (!dy[i])
             continue;
-        const hk_attr_value attrs[] = {HK_SET_INTS("starts", starts, x->shape.rank), HK_SET_INTS("steps", steps, x->shape.rank),
-                                       HK_SET_INTS("shape", x->shape.dim, x->shape.rank), {0}};
+        const hk_attr_value attrs[] = {HK_SET_INTS("starts", starts, x->shape.rank),
+                                       HK_SET_INTS("steps", steps, x->shape.rank),
+                                       HK_SET_INTS("shape", x->shape.dim, x->shape.rank),
+                                       {0}};
         HK_TRY(hk_build(graph, "hk.SliceGrad", attrs, &dy[i], 1, &dx, 1));
         HK_TRY(hk_gradient_add(g, x, dx));
     }
@@ -449,16 +482,23 @@ static hk_status split_backward(hk_gradient *g, hk_node *n)
 }
 
 static const char *const split_cases[] = {
-    "f32[6,4] ; num_outputs=2 ; out=2 gradall",          "f32[7,4] ; num_outputs=3 ; out=3 gradall",
-    "f32[2,9] i64={2,3,4} ; axis=1 ; out=3 gradall",     "f32[2,9,8] i64={4,5} ; axis=-2 ; out=2 gradall",
-    "f32[4] i64={4} ; ; out=1 gradall",                  "f32[2,6] i64={0,6} ; axis=1 ; out=2 gradall",
+    "f32[6,4] ; num_outputs=2 ; out=2 gradall",
+    "f32[7,4] ; num_outputs=3 ; out=3 gradall",
+    "f32[2,9] i64={2,3,4} ; axis=1 ; out=3 gradall",
+    "f32[2,9,8] i64={4,5} ; axis=-2 ; out=2 gradall",
+    "f32[4] i64={4} ; ; out=1 gradall",
+    "f32[2,6] i64={0,6} ; axis=1 ; out=2 gradall",
     "f32[3,20,5] i64={1,2,3,1,2,3,1,2,3,2} ; axis=1 ; out=10 gradall",
-    "i64[4,6]<9 ; axis=1 num_outputs=3 ; out=3 nograd", "bool[6] ; num_outputs=2 ; out=2 nograd",
-    "f32[64,5,96] i64={2,3} ; axis=1 ; out=2 nograd",   "f16[3,8] ; axis=1 num_outputs=2 ; out=2 nograd",
+    "i64[4,6]<9 ; axis=1 num_outputs=3 ; out=3 nograd",
+    "bool[6] ; num_outputs=2 ; out=2 nograd",
+    "f32[64,5,96] i64={2,3} ; axis=1 ; out=2 nograd",
+    "f16[3,8] ; axis=1 num_outputs=2 ; out=2 nograd",
     NULL,
 };
-static const char *const split_13_cases[] = {"f32[6,4] ; axis=1 ; out=2 gradall", "f32[2,9] i64={2,3,4} ; axis=1 ; out=3 gradall", NULL};
-static const char *const split_2_cases[] = {"f32[6,4] ; axis=1 ; out=2 gradall", "f32[2,9] ; axis=1 split=[2,3,4] ; out=3 gradall", NULL};
+static const char *const split_13_cases[] = {"f32[6,4] ; axis=1 ; out=2 gradall",
+                                             "f32[2,9] i64={2,3,4} ; axis=1 ; out=3 gradall", NULL};
+static const char *const split_2_cases[] = {"f32[6,4] ; axis=1 ; out=2 gradall",
+                                            "f32[2,9] ; axis=1 split=[2,3,4] ; out=3 gradall", NULL};
 
 /* ---- hk.Pack: inputs, flattened, at element offsets of one flat value of `total` elements; zero between them */
 
@@ -481,7 +521,8 @@ static hk_status pack_check(const hk_args *a)
                             (int)a->node->in_count);
     for (int32_t i = 0; i < a->node->in_count; i++) {
         hk_shape x = hk_args_shape(a, i);
-        if (!hk_args_present(a, i) || !hk_shape_known(&x) || hk_args_dtype(a, i) != hk_args_dtype(a, 0))
+        if (!hk_args_present(a, i) || !hk_shape_known(&x) ||
+            (!a->tensors && hk_args_dtype(a, i) != hk_args_dtype(a, 0)))
             return hk_args_fail(a, "expected inputs of known shape and one type");
         if (p->offsets.v[i] < end)
             return hk_args_fail(a, "input %d would lie at %lld, inside the one before it, which ends at %lld", (int)i,
@@ -506,13 +547,16 @@ static hk_status pack_eval(hk_eval *e)
     const pack_attrs *p = e->node->attrs;
     hk_args a = hk_eval_args(e);
     HK_TRY(pack_check(&a));
-    hk_tensor *y = hk_eval_output(e, 0, e->in[0]->dtype, &(hk_shape){.rank = 1, .dim = {p->total}});
+    hk_tensor *y = hk_eval_output(e, 0, widest_input(e), &(hk_shape){.rank = 1, .dim = {p->total}});
     if (!y)
         return hk_out_of_memory(e->ctx, "a packed tensor");
     for (int32_t i = 0; i < e->node->in_count; i++) {
         hk_move m = {.to_offset = p->offsets.v[i]};
         hk_move_add(&m, hk_tensor_count(e->in[i]), 1, 1);
-        hk_host_move(&m, e->in[i], y);
+        const hk_tensor *from = hk_eval_as(e, e->in[i], y->dtype);
+        if (!from)
+            return hk_out_of_memory(e->ctx, "a packed tensor");
+        hk_host_move(&m, from, y);
     }
     return HK_OK;
 }
@@ -558,8 +602,9 @@ static hk_status pack_lower(hk_lower *l)
     const pack_attrs *p = n->attrs;
     uint64_t element = hk_dtype_device_bytes(hk_value_storage(n->out[0]));
     if (element < 4)
-        return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (hk.Pack): flat values hold elements of 4 or 8 bytes, found %s",
-                       n->name, hk_dtype_name(n->out[0]->dtype));
+        return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED,
+                       "node '%s' (hk.Pack): flat values hold elements of 4 or 8 bytes, found %s", n->name,
+                       hk_dtype_name(n->out[0]->dtype));
     for (int32_t i = 0; i < n->in_count; i++) {
         uint64_t bytes = (uint64_t)hk_shape_count(&n->in[i]->shape) * element;
         if (bytes)
@@ -575,28 +620,102 @@ static int64_t pack_place(const hk_node *n, int32_t i)
 }
 
 static const char *const pack_cases[] = {
-    "f32[3,5] f32[7] f32[] ; offsets=[0,64,128] total=192 ; nograd", "f32[64] f32[64] ; offsets=[0,64] total=128 ; nograd",
-    "p.f32[2,3] f32[130] ; offsets=[3,64] total=200 ; nograd",      "i64[5]<9 i64[2,2]<9 ; offsets=[1,6] total=10 ; nograd", NULL,
+    "f32[3,5] f32[7] f32[] ; offsets=[0,64,128] total=192 ; nograd",
+    "f32[64] f32[64] ; offsets=[0,64] total=128 ; nograd",
+    "p.f32[2,3] f32[130] ; offsets=[3,64] total=200 ; nograd",
+    "i64[5]<9 i64[2,2]<9 ; offsets=[1,6] total=10 ; nograd",
+    NULL,
 };
 
 const hk_op hk_ops_concat[] = {
-    {.type = "Concat", .since = 1, .until = 3, .in_min = 1, .in_max = -1, .out_min = 1, .out_max = 1, .flags = HK_OP_PLACE,
-     .attrs_bytes = sizeof(concat_attrs), .attrs = concat_1_attr_list, .infer = concat_infer, .eval = concat_eval,
-     .lower = concat_lower, .backward = concat_backward, .place_offset = concat_place, .cases = concat_1_cases},
-    {.type = "Concat", .since = 4, .in_min = 1, .in_max = -1, .out_min = 1, .out_max = 1, .flags = HK_OP_PLACE,
-     .attrs_bytes = sizeof(concat_attrs), .attrs = concat_attr_list, .infer = concat_infer, .eval = concat_eval,
-     .lower = concat_lower, .backward = concat_backward, .place_offset = concat_place, .cases = concat_cases},
-    {.type = "Split", .since = 1, .until = 12, .in_min = 1, .in_max = 2, .out_min = 1, .out_max = -1, .host_inputs = 2,
-     .attrs_bytes = sizeof(split_attrs), .attrs = split_2_attr_list, .infer = split_infer, .eval = split_eval,
-     .lower = split_lower, .backward = split_backward, .cases = split_2_cases},
-    {.type = "Split", .since = 13, .until = 17, .in_min = 1, .in_max = 2, .out_min = 1, .out_max = -1, .host_inputs = 2,
-     .attrs_bytes = sizeof(split_attrs), .attrs = split_13_attr_list, .infer = split_infer, .eval = split_eval,
-     .lower = split_lower, .backward = split_backward, .cases = split_13_cases},
-    {.type = "Split", .since = 18, .in_min = 1, .in_max = 2, .out_min = 1, .out_max = -1, .host_inputs = 2,
-     .attrs_bytes = sizeof(split_attrs), .attrs = split_18_attr_list, .infer = split_infer, .eval = split_eval,
-     .lower = split_lower, .backward = split_backward, .cases = split_cases},
-    {.type = "hk.Pack", .since = 1, .in_min = 1, .in_max = -1, .out_min = 1, .out_max = 1, .flags = HK_OP_PLACE,
-     .attrs_bytes = sizeof(pack_attrs), .attrs = pack_attr_list, .infer = pack_infer, .eval = pack_eval, .lower = pack_lower,
-     .place_offset = pack_place, .cases = pack_cases},
+    {.type = "Concat",
+     .since = 1,
+     .until = 3,
+     .in_min = 1,
+     .in_max = -1,
+     .out_min = 1,
+     .out_max = 1,
+     .flags = HK_OP_PLACE,
+     .attrs_bytes = sizeof(concat_attrs),
+     .attrs = concat_1_attr_list,
+     .infer = concat_infer,
+     .eval = concat_eval,
+     .lower = concat_lower,
+     .backward = concat_backward,
+     .place_offset = concat_place,
+     .cases = concat_1_cases},
+    {.type = "Concat",
+     .since = 4,
+     .in_min = 1,
+     .in_max = -1,
+     .out_min = 1,
+     .out_max = 1,
+     .flags = HK_OP_PLACE,
+     .attrs_bytes = sizeof(concat_attrs),
+     .attrs = concat_attr_list,
+     .infer = concat_infer,
+     .eval = concat_eval,
+     .lower = concat_lower,
+     .backward = concat_backward,
+     .place_offset = concat_place,
+     .cases = concat_cases},
+    {.type = "Split",
+     .since = 1,
+     .until = 12,
+     .in_min = 1,
+     .in_max = 2,
+     .out_min = 1,
+     .out_max = -1,
+     .host_inputs = 2,
+     .attrs_bytes = sizeof(split_attrs),
+     .attrs = split_2_attr_list,
+     .infer = split_infer,
+     .eval = split_eval,
+     .lower = split_lower,
+     .backward = split_backward,
+     .cases = split_2_cases},
+    {.type = "Split",
+     .since = 13,
+     .until = 17,
+     .in_min = 1,
+     .in_max = 2,
+     .out_min = 1,
+     .out_max = -1,
+     .host_inputs = 2,
+     .attrs_bytes = sizeof(split_attrs),
+     .attrs = split_13_attr_list,
+     .infer = split_infer,
+     .eval = split_eval,
+     .lower = split_lower,
+     .backward = split_backward,
+     .cases = split_13_cases},
+    {.type = "Split",
+     .since = 18,
+     .in_min = 1,
+     .in_max = 2,
+     .out_min = 1,
+     .out_max = -1,
+     .host_inputs = 2,
+     .attrs_bytes = sizeof(split_attrs),
+     .attrs = split_18_attr_list,
+     .infer = split_infer,
+     .eval = split_eval,
+     .lower = split_lower,
+     .backward = split_backward,
+     .cases = split_cases},
+    {.type = "hk.Pack",
+     .since = 1,
+     .in_min = 1,
+     .in_max = -1,
+     .out_min = 1,
+     .out_max = 1,
+     .flags = HK_OP_PLACE,
+     .attrs_bytes = sizeof(pack_attrs),
+     .attrs = pack_attr_list,
+     .infer = pack_infer,
+     .eval = pack_eval,
+     .lower = pack_lower,
+     .place_offset = pack_place,
+     .cases = pack_cases},
     {0},
 };

@@ -5,7 +5,7 @@
  */
 #include <string.h>
 
-#include "ops/op.h"
+#include "ops/support/scan.h"
 
 /* ---- bodies */
 
@@ -75,8 +75,8 @@ static hk_status check_counts(hk_infer *in, const hk_graph *body, size_t inputs,
 {
     if (body->input_count == inputs && body->output_count == outputs)
         return HK_OK;
-    return hk_infer_fail(in, HK_STATUS_INVALID, "the body has %zu inputs and %zu outputs, expected %zu and %zu", body->input_count,
-                         body->output_count, inputs, outputs);
+    return hk_infer_fail(in, HK_STATUS_INVALID, "the body has %zu inputs and %zu outputs, expected %zu and %zu",
+                         body->input_count, body->output_count, inputs, outputs);
 }
 
 /* Gives a body's input type and shape; a declared type must agree. */
@@ -114,8 +114,8 @@ static hk_status stacked_shape(hk_infer *in, const hk_shape *row, int64_t axis, 
         return hk_infer_fail(in, HK_STATUS_UNSUPPORTED, "a scan output would have rank %d, at most %d is supported",
                              (int)row->rank + 1, HK_MAX_RANK);
     if (at < 0)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "scan axis %lld, expected %d to %d", (long long)axis, -(int)row->rank - 1,
-                             (int)row->rank);
+        return hk_infer_fail(in, HK_STATUS_INVALID, "scan axis %lld, expected %d to %d", (long long)axis,
+                             -(int)row->rank - 1, (int)row->rank);
     out->rank = row->rank + 1;
     for (int32_t d = 0; d < out->rank; d++)
         out->dim[d] = d == at ? count : row->dim[d - (d > at)];
@@ -162,7 +162,8 @@ static hk_status if_infer(hk_infer *in)
 /* Body inputs from first_in on are carried values that begin as node inputs from first_value on and come back as body
  * outputs from first_out on. Widens what an iteration changes until nothing changes: each round loses a dimension's
  * number or a rank, so there are few. */
-static hk_status infer_carried(hk_infer *in, hk_graph *body, int32_t first_value, size_t first_in, size_t first_out, size_t count)
+static hk_status infer_carried(hk_infer *in, hk_graph *body, int32_t first_value, size_t first_in, size_t first_out,
+                               size_t count)
 {
     const hk_node *n = in->node;
     saved_values saved;
@@ -182,7 +183,8 @@ static hk_status infer_carried(hk_infer *in, hk_graph *body, int32_t first_value
             const hk_value *out = body->outputs[first_out + i];
             hk_shape next = common_shape(&entry[i], &out->shape);
             if (out->dtype != n->in[first_value + (int32_t)i]->dtype)
-                return hk_infer_fail(in, HK_STATUS_INVALID, "carried value %zu enters the body as %s and leaves it as %s", i,
+                return hk_infer_fail(in, HK_STATUS_INVALID,
+                                     "carried value %zu enters the body as %s and leaves it as %s", i,
                                      hk_dtype_name(n->in[first_value + (int32_t)i]->dtype), hk_dtype_name(out->dtype));
             changed |= !hk_shape_equal(&next, &entry[i]);
             entry[i] = next;
@@ -193,8 +195,8 @@ static hk_status infer_carried(hk_infer *in, hk_graph *body, int32_t first_value
     return HK_OK;
 }
 
-/* ---- Loop: inputs trip count, condition, carried values; body inputs iteration, condition, carried values; body outputs
- * condition, carried values, scan outputs; outputs carried values, stacked scan outputs */
+/* ---- Loop: inputs trip count, condition, carried values; body inputs iteration, condition, carried values; body
+ * outputs condition, carried values, scan outputs; outputs carried values, stacked scan outputs */
 
 typedef struct loop_attrs {
     hk_graph *body;
@@ -221,8 +223,9 @@ static hk_status loop_infer(hk_infer *in)
     HK_TRY(check_scalar(in, 0, HK_INT64, "trip count"));
     HK_TRY(check_scalar(in, 1, HK_BOOL, "condition"));
     if (scans < 0)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "has %d outputs, expected at least one for each of %d carried values",
-                             (int)n->out_count, (int)carried);
+        return hk_infer_fail(in, HK_STATUS_INVALID,
+                             "has %d outputs, expected at least one for each of %d carried values", (int)n->out_count,
+                             (int)carried);
     HK_TRY(check_counts(in, body, (size_t)carried + 2, (size_t)n->out_count + 1));
     for (int32_t i = 0; i < carried; i++)
         if (!n->in[2 + i])
@@ -244,18 +247,16 @@ static hk_status loop_infer(hk_infer *in)
 
 /* ---- Scan: inputs carried values, then num_scan_inputs sequences of which the body sees one element at a time */
 
-typedef struct scan_attrs {
-    hk_graph *body;
-    int64_t num_scan_inputs;
-    hk_ints scan_input_axes, scan_input_directions, scan_output_axes, scan_output_directions;
-} scan_attrs;
 static const hk_attr scan_attr_list[] = {
-    HK_GRAPH_ATTR(scan_attrs, body),
-    {.name = "num_scan_inputs", .kind = HK_ATTR_INT, .offset = offsetof(scan_attrs, num_scan_inputs), .required = true},
-    HK_INTS_ATTR(scan_attrs, scan_input_axes),
-    HK_INTS_ATTR(scan_attrs, scan_input_directions),
-    HK_INTS_ATTR(scan_attrs, scan_output_axes),
-    HK_INTS_ATTR(scan_attrs, scan_output_directions),
+    HK_GRAPH_ATTR(hk_scan_attrs, body),
+    {.name = "num_scan_inputs",
+     .kind = HK_ATTR_INT,
+     .offset = offsetof(hk_scan_attrs, num_scan_inputs),
+     .required = true},
+    HK_INTS_ATTR(hk_scan_attrs, scan_input_axes),
+    HK_INTS_ATTR(hk_scan_attrs, scan_input_directions),
+    HK_INTS_ATTR(hk_scan_attrs, scan_output_axes),
+    HK_INTS_ATTR(hk_scan_attrs, scan_output_directions),
     {0},
 };
 
@@ -267,7 +268,7 @@ static hk_status check_list(hk_infer *in, hk_ints list, int32_t count, const cha
 }
 
 /* Sets the body's input for scan input i, and *length to the sequence's length if it is known. */
-static hk_status scan_element(hk_infer *in, const scan_attrs *a, int32_t carried, int32_t i, int64_t *length)
+static hk_status scan_element(hk_infer *in, const hk_scan_attrs *a, int32_t carried, int32_t i, int64_t *length)
 {
     const hk_node *n = in->node;
     const hk_value *x = n->in[carried + i];
@@ -278,7 +279,8 @@ static hk_status scan_element(hk_infer *in, const scan_attrs *a, int32_t carried
         int64_t given = a->scan_input_axes.v ? a->scan_input_axes.v[i] : 0;
         int32_t axis = hk_axis(given, s.rank);
         if (axis < 0)
-            return hk_infer_fail(in, HK_STATUS_INVALID, "scan axis %lld of an input of rank %d", (long long)given, (int)s.rank);
+            return hk_infer_fail(in, HK_STATUS_INVALID, "scan axis %lld of an input of rank %d", (long long)given,
+                                 (int)s.rank);
         if (*length >= 0 && s.dim[axis] >= 0 && s.dim[axis] != *length)
             return hk_infer_fail(in, HK_STATUS_INVALID, "scan inputs of %lld and %lld elements, expected equal lengths",
                                  (long long)*length, (long long)s.dim[axis]);
@@ -292,16 +294,17 @@ static hk_status scan_element(hk_infer *in, const scan_attrs *a, int32_t carried
 
 static hk_status scan_infer(hk_infer *in)
 {
-    const scan_attrs *a = in->node->attrs;
+    const hk_scan_attrs *a = in->node->attrs;
     hk_node *n = in->node;
     int64_t length = -1;
     if (a->num_scan_inputs < 1 || a->num_scan_inputs > n->in_count)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "num_scan_inputs is %lld, expected 1 to %d", (long long)a->num_scan_inputs,
-                             (int)n->in_count);
+        return hk_infer_fail(in, HK_STATUS_INVALID, "num_scan_inputs is %lld, expected 1 to %d",
+                             (long long)a->num_scan_inputs, (int)n->in_count);
     int32_t sequences = (int32_t)a->num_scan_inputs, carried = n->in_count - sequences, stacks = n->out_count - carried;
     if (stacks < 0)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "has %d outputs, expected at least one for each of %d carried values",
-                             (int)n->out_count, (int)carried);
+        return hk_infer_fail(in, HK_STATUS_INVALID,
+                             "has %d outputs, expected at least one for each of %d carried values", (int)n->out_count,
+                             (int)carried);
     HK_TRY(check_counts(in, n->bodies[0], (size_t)n->in_count, (size_t)n->out_count));
     HK_TRY(check_list(in, a->scan_input_axes, sequences, "scan_input_axes"));
     HK_TRY(check_list(in, a->scan_input_directions, sequences, "scan_input_directions"));
@@ -323,11 +326,35 @@ static hk_status scan_infer(hk_infer *in)
 }
 
 const hk_op hk_ops_control[] = {
-    {.type = "If", .since = 1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = -1, .flags = HK_OP_CONTROL,
-     .attrs_bytes = sizeof(if_attrs), .attrs = if_attr_list, .infer = if_infer},
-    {.type = "Loop", .since = 1, .in_min = 0, .in_max = -1, .out_min = 1, .out_max = -1, .flags = HK_OP_CONTROL,
-     .attrs_bytes = sizeof(loop_attrs), .attrs = loop_attr_list, .infer = loop_infer},
-    {.type = "Scan", .since = 9, .in_min = 1, .in_max = -1, .out_min = 1, .out_max = -1, .flags = HK_OP_CONTROL,
-     .attrs_bytes = sizeof(scan_attrs), .attrs = scan_attr_list, .infer = scan_infer},
+    {.type = "If",
+     .since = 1,
+     .in_min = 1,
+     .in_max = 1,
+     .out_min = 1,
+     .out_max = -1,
+     .flags = HK_OP_CONTROL,
+     .attrs_bytes = sizeof(if_attrs),
+     .attrs = if_attr_list,
+     .infer = if_infer},
+    {.type = "Loop",
+     .since = 1,
+     .in_min = 0,
+     .in_max = -1,
+     .out_min = 1,
+     .out_max = -1,
+     .flags = HK_OP_CONTROL,
+     .attrs_bytes = sizeof(loop_attrs),
+     .attrs = loop_attr_list,
+     .infer = loop_infer},
+    {.type = "Scan",
+     .since = 9,
+     .in_min = 1,
+     .in_max = -1,
+     .out_min = 1,
+     .out_max = -1,
+     .flags = HK_OP_CONTROL,
+     .attrs_bytes = sizeof(hk_scan_attrs),
+     .attrs = scan_attr_list,
+     .infer = scan_infer},
     {0},
 };

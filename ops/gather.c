@@ -1,17 +1,14 @@
-/* Gather, GatherElements, GatherND with their gradients, ScatterElements, ScatterND: geometry; support/move_gather.h moves. */
+/* Gather, GatherElements, GatherND with their gradients, ScatterElements, ScatterND: geometry; support/move_gather.h
+ * moves. */
 #include <string.h>
 
 #include "ops/support/move_gather.h"
 
-static hk_status shape_wanted(const hk_args *a)
-{
-    return hk_args_fail(a, "its gradient needs the input's shape, which is not known yet; bind every input's shape");
-}
-
 static hk_status check_axis(const hk_args *a, int64_t axis, int32_t rank, int32_t *out)
 {
     *out = hk_axis(axis, rank);
-    return *out >= 0 ? HK_OK : hk_args_fail(a, "axis %lld, expected %d to %d", (long long)axis, -(int)rank, (int)rank - 1);
+    return *out >= 0 ? HK_OK
+                     : hk_args_fail(a, "axis %lld, expected %d to %d", (long long)axis, -(int)rank, (int)rank - 1);
 }
 
 /* A shape given as an attribute of a gradient node. */
@@ -36,11 +33,15 @@ typedef struct gather_grad_attrs {
     int64_t axis, batch_dims;
     hk_ints shape;
 } gather_grad_attrs;
-#define SHAPE_ATTR {.name = "shape", .kind = HK_ATTR_INTS, .offset = offsetof(gather_grad_attrs, shape), .required = true}
+#define SHAPE_ATTR                                                                                                     \
+    {                                                                                                                  \
+        .name = "shape", .kind = HK_ATTR_INTS, .offset = offsetof(gather_grad_attrs, shape), .required = true          \
+    }
 static const hk_attr gather_grad_attr_list[] = {HK_INT_ATTR(gather_grad_attrs, axis, 0), SHAPE_ATTR, {0}};
 static const hk_attr gather_nd_grad_attr_list[] = {HK_INT_ATTR(gather_grad_attrs, batch_dims, 0), SHAPE_ATTR, {0}};
 
-static hk_status gather_shape(const hk_args *a, const hk_shape *x, const hk_shape *index, int64_t given, hk_shape *y, int32_t *axis)
+static hk_status gather_shape(const hk_args *a, const hk_shape *x, const hk_shape *index, int64_t given, hk_shape *y,
+                              int32_t *axis)
 {
     *y = HK_SHAPE_UNKNOWN;
     *axis = -1;
@@ -66,8 +67,13 @@ static hk_status gather_shape(const hk_args *a, const hk_shape *x, const hk_shap
 /* Shapes are known. */
 static hk_tuples gather_tuples(const hk_shape *x, const hk_shape *index, int32_t axis)
 {
-    return (hk_tuples){.depth = 1, .batches = hk_shape_span(x, 0, axis), .rows = hk_shape_count(index), .shared = true,
-                       .x_rows = x->dim[axis], .extent = {x->dim[axis]}, .stride = {1},
+    return (hk_tuples){.depth = 1,
+                       .batches = hk_shape_span(x, 0, axis),
+                       .rows = hk_shape_count(index),
+                       .shared = true,
+                       .x_rows = x->dim[axis],
+                       .extent = {x->dim[axis]},
+                       .stride = {1},
                        .inner = hk_shape_span(x, axis + 1, x->rank)};
 }
 
@@ -150,19 +156,32 @@ static hk_status gather_backward(hk_gradient *g, hk_node *n)
     if (!hk_gradient_wanted(g, x) || !dy)
         return HK_OK;
     if (!hk_shape_known(&x->shape))
-        return shape_wanted(&a);
+        return hk_args_shape_wanted(&a);
     const hk_attr_value attrs[] = {HK_SET_INT("axis", ((const gather_attrs *)n->attrs)->axis),
-                                   HK_SET_INTS("shape", x->shape.dim, x->shape.rank), {0}};
+                                   HK_SET_INTS("shape", x->shape.dim, x->shape.rank),
+                                   {0}};
     HK_TRY(hk_build(hk_gradient_graph(g), "hk.GatherGrad", attrs, (hk_value *[]){dy, n->in[1]}, 2, &dx, 1));
     return hk_gradient_add(g, x, dx);
 }
 
 static const char *const gather_cases[] = {
-    "f32[5,4] i64[3]<5", "f32[5,4] i64[2,3]<-5:5 ; axis=0", "f32[3,7,2] i64[4]<7 ; axis=1", "f32[3,7] i32[2,2]<-7:7 ; axis=-1",
-    "f32[3,7,8] i64=2 ; axis=1", "f32[3,7,8] i64=-1 ; axis=0", "f32[3,7,8] i64={6} ; axis=2", "f32[6] i64[]<6",
-    "p.f32[50,64] i64[2,9]<50", "i64[9]<100 i64[5]<9", "bool[4,3] i64[2]<4 ; axis=1", "f16[5,6] i64[3]<5 ; ; nograd",
-    "f16[5,3] i64[3]<5 ; ; nograd min-skip", "f32[4,3] i64[0]<1 ; ; nograd", "f32[1000,68] i64[33,40]<1000 ; ; nograd",
-    "f64[30,20] i32[7]<30 ; axis=0 ; nograd", NULL,
+    "f32[5,4] i64[3]<5",
+    "f32[5,4] i64[2,3]<-5:5 ; axis=0",
+    "f32[3,7,2] i64[4]<7 ; axis=1",
+    "f32[3,7] i32[2,2]<-7:7 ; axis=-1",
+    "f32[3,7,8] i64=2 ; axis=1",
+    "f32[3,7,8] i64=-1 ; axis=0",
+    "f32[3,7,8] i64={6} ; axis=2",
+    "f32[6] i64[]<6",
+    "p.f32[50,64] i64[2,9]<50",
+    "i64[9]<100 i64[5]<9",
+    "bool[4,3] i64[2]<3 ; axis=1",
+    "f16[5,6] i64[3]<5 ; ; nograd",
+    "f16[5,3] i64[3]<5 ; ; nograd min-skip",
+    "f32[4,3] i64[0]<1 ; ; nograd",
+    "f32[1000,68] i64[33,40]<1000 ; ; nograd",
+    "f64[30,20] i32[7]<30 ; axis=0 ; nograd",
+    NULL,
 };
 
 /* hk.GatherGrad: inputs dY and index; zeros of `shape` with dY's rows added where the index says */
@@ -253,13 +272,14 @@ static hk_status gather_nd_shape(const hk_args *a, const hk_shape *x, const hk_s
     if (x->rank < 0 || index->rank < 0)
         return HK_OK;
     if (index->rank < 1 || batch < 0 || batch >= HK_MIN(x->rank, index->rank))
-        return hk_args_fail(a, "batch_dims is %lld and the index has rank %d, expected less than the ranks", (long long)batch,
-                            (int)index->rank);
+        return hk_args_fail(a, "batch_dims is %lld and the index has rank %d, expected less than the ranks",
+                            (long long)batch, (int)index->rank);
     int64_t depth = index->dim[index->rank - 1];
     if (depth < 0)
         return HK_OK;
     if (depth < 1 || depth > x->rank - batch)
-        return hk_args_fail(a, "index tuples have %lld entries, expected 1 to %lld", (long long)depth, (long long)(x->rank - batch));
+        return hk_args_fail(a, "index tuples have %lld entries, expected 1 to %lld", (long long)depth,
+                            (long long)(x->rank - batch));
     hk_shape s = {0};
     int64_t rank = index->rank - 1 + x->rank - batch - depth;
     if (rank > HK_MAX_RANK)
@@ -279,8 +299,11 @@ static hk_status gather_nd_shape(const hk_args *a, const hk_shape *x, const hk_s
 static hk_tuples gather_nd_tuples(const hk_shape *x, const hk_shape *index, int64_t batch)
 {
     int32_t first = (int32_t)batch, depth = (int32_t)index->dim[index->rank - 1];
-    hk_tuples t = {.depth = depth, .batches = hk_shape_span(x, 0, first), .rows = hk_shape_span(index, first, index->rank - 1),
-                   .x_rows = hk_shape_span(x, first, first + depth), .inner = hk_shape_span(x, first + depth, x->rank)};
+    hk_tuples t = {.depth = depth,
+                   .batches = hk_shape_span(x, 0, first),
+                   .rows = hk_shape_span(index, first, index->rank - 1),
+                   .x_rows = hk_shape_span(x, first, first + depth),
+                   .inner = hk_shape_span(x, first + depth, x->rank)};
     for (int32_t k = 0; k < depth; k++) {
         t.extent[k] = x->dim[first + k];
         t.stride[k] = hk_shape_span(x, first + k + 1, first + depth);
@@ -337,17 +360,25 @@ static hk_status gather_nd_backward(hk_gradient *g, hk_node *n)
     if (!hk_gradient_wanted(g, x) || !dy)
         return HK_OK;
     if (!hk_shape_known(&x->shape))
-        return shape_wanted(&a);
+        return hk_args_shape_wanted(&a);
     int64_t batch = n->op->since >= 12 ? ((const gather_nd_attrs *)n->attrs)->batch_dims : 0;
-    const hk_attr_value attrs[] = {HK_SET_INT("batch_dims", batch), HK_SET_INTS("shape", x->shape.dim, x->shape.rank), {0}};
+    const hk_attr_value attrs[] = {
+        HK_SET_INT("batch_dims", batch), HK_SET_INTS("shape", x->shape.dim, x->shape.rank), {0}};
     HK_TRY(hk_build(hk_gradient_graph(g), "hk.GatherNDGrad", attrs, (hk_value *[]){dy, n->in[1]}, 2, &dx, 1));
     return hk_gradient_add(g, x, dx);
 }
 
 static const char *const gather_nd_cases[] = {
-    "f32[2,2] i64[2,2]={0,0,1,1}", "f32[4,5,3] i64[6,2]<4", "f32[4,5,3] i64[2,3,1]<-4:4", "f32[2,3,4] i64[2,5,1]<3 ; batch_dims=1",
-    "f32[2,3,4,5] i64[2,3,2,1]<4 ; batch_dims=2", "f32[4,4,4] i64[7,3]<-4:4", "i64[5,6]<99 i64[3,2]<5 ; ; nograd",
-    "f32[40,50,60] i64[70,2]<40 ; ; nograd", "f32[3,3] i64[0,2]<1 ; ; nograd", NULL,
+    "f32[2,2] i64[2,2]={0,0,1,1}",
+    "f32[4,5,3] i64[6,2]<4",
+    "f32[4,5,3] i64[2,3,1]<-4:4",
+    "f32[2,3,4] i64[2,5,1]<3 ; batch_dims=1",
+    "f32[2,3,4,5] i64[2,3,2,1]<4 ; batch_dims=2",
+    "f32[4,4,4] i64[7,3]<-4:4",
+    "i64[5,6]<99 i64[3,2]<5 ; ; nograd",
+    "f32[40,50,60] i64[70,2]<40 ; ; nograd",
+    "f32[3,3] i64[0,2]<1 ; ; nograd",
+    NULL,
 };
 static const char *const gather_nd_11_cases[] = {"f32[4,5,3] i64[6,2]<4", NULL};
 
@@ -380,8 +411,11 @@ static hk_status gather_nd_grad_lower(hk_lower *l)
 }
 
 static const char *const gather_nd_grad_cases[] = {
-    "f32[6,3] i64[6,2]<4 ; shape=[4,5,3] ; nograd", "f32[2,5,4] i64[2,5,1]<-3:3 ; batch_dims=1 shape=[2,3,4] ; nograd",
-    "f32[50] i64[50,3]<-4:4 ; shape=[4,4,4] ; nograd", "f32[0] i64[0,2]<1 ; shape=[3,3] ; nograd", NULL,
+    "f32[6,3] i64[6,2]<4 ; shape=[4,5,3] ; nograd",
+    "f32[2,5,4] i64[2,5,1]<-3:3 ; batch_dims=1 shape=[2,3,4] ; nograd",
+    "f32[50] i64[50,3]<-4:4 ; shape=[4,4,4] ; nograd",
+    "f32[0] i64[0,2]<1 ; shape=[3,3] ; nograd",
+    NULL,
 };
 
 /* ---- ScatterND: x with the rows that index tuples name replaced by, or combined with, those of updates */
@@ -394,8 +428,11 @@ static const hk_attr scatter_nd_attr_list[] = {HK_STRING_ATTR(scatter_attrs, red
 
 static hk_status read_reduction(const hk_args *a, hk_scatter *how)
 {
-    static const char *const names[] = {
-        [HK_SCATTER_NONE] = "none", [HK_SCATTER_ADD] = "add", [HK_SCATTER_MUL] = "mul", [HK_SCATTER_MAX] = "max", [HK_SCATTER_MIN] = "min"};
+    static const char *const names[] = {[HK_SCATTER_NONE] = "none",
+                                        [HK_SCATTER_ADD] = "add",
+                                        [HK_SCATTER_MUL] = "mul",
+                                        [HK_SCATTER_MAX] = "max",
+                                        [HK_SCATTER_MIN] = "min"};
     const char *given = ((const scatter_attrs *)a->node->attrs)->reduction;
     *how = HK_SCATTER_NONE;
     if (a->node->op->since < 16)
@@ -408,9 +445,10 @@ static hk_status read_reduction(const hk_args *a, hk_scatter *how)
     return hk_args_fail(a, "reduction '%s', expected none, add, mul, max or min", given);
 }
 
+/* An evaluation in float64 may mix in float32 constants. */
 static hk_status same_types(const hk_args *a)
 {
-    if (hk_args_dtype(a, 2) == hk_args_dtype(a, 0))
+    if (a->tensors || hk_args_dtype(a, 2) == hk_args_dtype(a, 0))
         return HK_OK;
     return hk_args_fail(a, "updates are %s, expected %s like the input", hk_dtype_name(hk_args_dtype(a, 2)),
                         hk_dtype_name(hk_args_dtype(a, 0)));
@@ -428,7 +466,8 @@ static hk_status scatter_nd_read(const hk_args *a, hk_scatter *how, hk_tuples *t
     if (!hk_shape_known(&x) || !hk_shape_known(&index) || !hk_shape_known(&updates))
         return HK_OK;
     if (!hk_shape_equal(&updates, &want))
-        return hk_args_fail(a, "updates are %s, expected %s", hk_shape_print(&updates, &found), hk_shape_print(&want, &expected));
+        return hk_args_fail(a, "updates are %s, expected %s", hk_shape_print(&updates, &found),
+                            hk_shape_print(&want, &expected));
     *t = gather_nd_tuples(&x, &index, 0);
     return HK_OK;
 }
@@ -449,7 +488,7 @@ static hk_status scatter_nd_eval(hk_eval *e)
     hk_scatter how;
     hk_tuples t;
     HK_TRY(scatter_nd_read(&a, &how, &t));
-    hk_tensor *y = hk_eval_output(e, 0, e->in[0]->dtype, &s);
+    hk_tensor *y = hk_eval_output(e, 0, hk_wider(e->in[0]->dtype, e->in[2]->dtype), &s);
     if (!y)
         return hk_out_of_memory(e->ctx, "a scattered tensor");
     return hk_host_scatter(e, &t, how, e->in[0], e->in[1], e->in[2], y);
@@ -465,10 +504,10 @@ static hk_status scatter_nd_lower(hk_lower *l)
     return hk_emit_scatter(l, &t, how, n->in[0], n->in[1], n->in[2], n->out[0]);
 }
 
-/* Replacing: the input's gradient is dY with zeros where the updates went, the updates' is gathered from dY (indices that
- * occur twice have none that is defined). Adding: both take dY as it is. */
-static hk_status scatter_backward(hk_gradient *g, hk_node *n, const char *gather, const hk_attr_value *gather_attrs_list,
-                                  const hk_attr_value *scatter_attrs_list)
+/* Replacing: the input's gradient is dY with zeros where the updates went, the updates' is gathered from dY (indices
+ * that occur twice have none that is defined). Adding: both take dY as it is. */
+static hk_status scatter_backward(hk_gradient *g, hk_node *n, const char *scatter, const char *gather,
+                                  const hk_attr_value *attrs)
 {
     hk_graph *graph = hk_gradient_graph(g);
     hk_value *x = n->in[0], *updates = n->in[2], *dy = hk_gradient_of(g, n->out[0]);
@@ -478,24 +517,24 @@ static hk_status scatter_backward(hk_gradient *g, hk_node *n, const char *gather
         return HK_OK;
     HK_TRY(read_reduction(&a, &how));
     if (how > HK_SCATTER_ADD)
-        return hk_fail(graph->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): no gradient for this reduction, only for none and add",
-                       n->name, n->type);
+        return hk_fail(graph->ctx, HK_STATUS_UNSUPPORTED,
+                       "node '%s' (%s): no gradient for this reduction, only for none and add", n->name, n->type);
     if (hk_gradient_wanted(g, x)) {
         hk_value *dx = dy;
         if (how == HK_SCATTER_NONE) {
             hk_value *shape = hk_graph_ints(graph, updates->shape.dim, updates->shape.rank), *zeros;
             if (!hk_shape_known(&updates->shape))
-                return shape_wanted(&a);
+                return hk_args_shape_wanted(&a);
             if (!shape)
                 return HK_STATUS_OUT_OF_MEMORY;
             HK_TRY(hk_build(graph, "ConstantOfShape", NULL, &shape, 1, &zeros, 1));
-            HK_TRY(hk_build(graph, n->type, scatter_attrs_list, (hk_value *[]){dy, n->in[1], zeros}, 3, &dx, 1));
+            HK_TRY(hk_build(graph, scatter, attrs, (hk_value *[]){dy, n->in[1], zeros}, 3, &dx, 1));
         }
         HK_TRY(hk_gradient_add(g, x, dx));
     }
     if (hk_gradient_wanted(g, updates)) {
         hk_value *du;
-        HK_TRY(hk_build(graph, gather, gather_attrs_list, (hk_value *[]){dy, n->in[1]}, 2, &du, 1));
+        HK_TRY(hk_build(graph, gather, attrs, (hk_value *[]){dy, n->in[1]}, 2, &du, 1));
         HK_TRY(hk_gradient_add(g, updates, du));
     }
     return HK_OK;
@@ -503,16 +542,23 @@ static hk_status scatter_backward(hk_gradient *g, hk_node *n, const char *gather
 
 static hk_status scatter_nd_backward(hk_gradient *g, hk_node *n)
 {
-    return scatter_backward(g, n, "GatherND", NULL, NULL);
+    return scatter_backward(g, n, "ScatterND", "GatherND", NULL);
 }
 
 static const char *const scatter_nd_cases[] = {
-    "f32[8] i64[4,1]={4,3,1,7} f32[4]", "f32[4,4,4] i64[2,1]={0,2} f32[2,4,4]", "f32[4,5,3] i64[3,2]={0,1,3,4,2,-1} f32[3,3]",
-    "f32[4,4] i64[9,1]<4 f32[9,4] ; ; nograd", "f32[6,4] i64[9,1]<-6:6 f32[9,4] ; reduction=\"add\"",
-    "f32[6,5] i64[9,1]<6 f32[9,5] ; reduction=\"mul\" ; nograd", "f32[6,5] i64[9,1]<6 f32[9,5] ; reduction=\"max\" ; nograd",
-    "f32[6,5] i64[9,1]<6 f32[9,5] ; reduction=\"min\" ; nograd", "f32[3,4] i64[8,2]<3 f32[8] ; reduction=\"add\"",
-    "i64[5,4]<9 i64[3,1]<5 i64[3,4]<99 ; ; nograd", "f32[5,4] i64[0,1]<1 f32[0,4] ; ; nograd",
-    "f32[500,64] i64[3000,1]<500 f32[3000,64] ; ; nograd", NULL,
+    "f32[8] i64[4,1]={4,3,1,7} f32[4]",
+    "f32[4,4,4] i64[2,1]={0,2} f32[2,4,4]",
+    "f32[4,5,3] i64[3,2]={0,1,3,4,2,-1} f32[3,3]",
+    "f32[4,4] i64[9,1]<4 f32[9,4] ; ; nograd",
+    "f32[6,4] i64[9,1]<-6:6 f32[9,4] ; reduction=\"add\"",
+    "f32[6,5] i64[9,1]<6 f32[9,5] ; reduction=\"mul\" ; nograd",
+    "f32[6,5] i64[9,1]<6 f32[9,5] ; reduction=\"max\" ; nograd",
+    "f32[6,5] i64[9,1]<6 f32[9,5] ; reduction=\"min\" ; nograd",
+    "f32[3,4] i64[8,2]<3 f32[8] ; reduction=\"add\"",
+    "i64[5,4]<9 i64[3,1]<5 i64[3,4]<99 ; ; nograd",
+    "f32[5,4] i64[0,1]<1 f32[0,4] ; ; nograd",
+    "f32[500,64] i64[3000,1]<500 f32[3000,64] ; ; nograd",
+    NULL,
 };
 static const char *const scatter_nd_11_cases[] = {"f32[8] i64[4,1]={4,3,1,7} f32[4]", NULL};
 
@@ -576,17 +622,25 @@ static hk_status gather_elements_backward(hk_gradient *g, hk_node *n)
     if (!hk_gradient_wanted(g, x) || !dy)
         return HK_OK;
     if (!hk_shape_known(&x->shape))
-        return shape_wanted(&a);
+        return hk_args_shape_wanted(&a);
     const hk_attr_value attrs[] = {HK_SET_INT("axis", ((const gather_attrs *)n->attrs)->axis),
-                                   HK_SET_INTS("shape", x->shape.dim, x->shape.rank), {0}};
+                                   HK_SET_INTS("shape", x->shape.dim, x->shape.rank),
+                                   {0}};
     HK_TRY(hk_build(hk_gradient_graph(g), "hk.GatherElementsGrad", attrs, (hk_value *[]){dy, n->in[1]}, 2, &dx, 1));
     return hk_gradient_add(g, x, dx);
 }
 
 static const char *const gather_elements_cases[] = {
-    "f32[3,3] i64[2,3]<3", "f32[3,4] i64[3,6]<-4:4 ; axis=1", "f32[4,5,6] i32[2,3,4]<6 ; axis=-1", "f32[5] i64[9]<5",
-    "f32[4,7,6] i64[3,11,5]<7 ; axis=1", "i64[4,5]<99 i64[4,2]<5 ; axis=1 ; nograd", "bool[4,5] i64[2,5]<4 ; ; nograd",
-    "f32[300,70] i64[300,300]<70 ; axis=1 ; nograd", "f32[3,3] i64[0,3]<1 ; ; nograd", NULL,
+    "f32[3,3] i64[2,3]<3",
+    "f32[3,4] i64[3,6]<-4:4 ; axis=1",
+    "f32[4,5,6] i32[2,3,4]<6 ; axis=-1",
+    "f32[5] i64[9]<5",
+    "f32[4,7,6] i64[3,11,5]<7 ; axis=1",
+    "i64[4,5]<99 i64[4,2]<5 ; axis=1 ; nograd",
+    "bool[4,5] i64[2,5]<4 ; ; nograd",
+    "f32[300,70] i64[300,300]<70 ; axis=1 ; nograd",
+    "f32[3,3] i64[0,3]<1 ; ; nograd",
+    NULL,
 };
 
 static hk_status elements_grad_read(const hk_args *a, hk_lines *t)
@@ -628,13 +682,17 @@ static hk_status elements_grad_lower(hk_lower *l)
 }
 
 static const char *const elements_grad_cases[] = {
-    "f32[2,3] i64[2,3]<3 ; shape=[3,3] ; nograd", "f32[3,6] i64[3,6]<-4:4 ; axis=1 shape=[3,4] ; nograd",
-    "f32[2,3,4] i32[2,3,4]<6 ; axis=-1 shape=[4,5,6] ; nograd", "f32[64,1] i64[64,1]<100 ; axis=1 shape=[64,100] ; nograd",
-    "f32[0,3] i64[0,3]<1 ; shape=[3,3] ; nograd", NULL,
+    "f32[2,3] i64[2,3]<3 ; shape=[3,3] ; nograd",
+    "f32[3,6] i64[3,6]<-4:4 ; axis=1 shape=[3,4] ; nograd",
+    "f32[2,3,4] i32[2,3,4]<6 ; axis=-1 shape=[4,5,6] ; nograd",
+    "f32[64,1] i64[64,1]<100 ; axis=1 shape=[64,100] ; nograd",
+    "f32[0,3] i64[0,3]<1 ; shape=[3,3] ; nograd",
+    NULL,
 };
 
 static const hk_attr scatter_11_attr_list[] = {HK_INT_ATTR(scatter_attrs, axis, 0), {0}};
-static const hk_attr scatter_16_attr_list[] = {HK_INT_ATTR(scatter_attrs, axis, 0), HK_STRING_ATTR(scatter_attrs, reduction, "none"), {0}};
+static const hk_attr scatter_16_attr_list[] = {
+    HK_INT_ATTR(scatter_attrs, axis, 0), HK_STRING_ATTR(scatter_attrs, reduction, "none"), {0}};
 
 static hk_status scatter_elements_read(const hk_args *a, hk_scatter *how, hk_lines *t)
 {
@@ -664,7 +722,7 @@ static hk_status scatter_elements_eval(hk_eval *e)
     hk_scatter how;
     hk_lines t;
     HK_TRY(scatter_elements_read(&a, &how, &t));
-    hk_tensor *y = hk_eval_output(e, 0, e->in[0]->dtype, &t.x);
+    hk_tensor *y = hk_eval_output(e, 0, hk_wider(e->in[0]->dtype, e->in[2]->dtype), &t.x);
     if (!y)
         return hk_out_of_memory(e->ctx, "a scattered tensor");
     return hk_host_scatter_lines(e, &t, how, e->in[0], e->in[1], e->in[2], y);
@@ -683,39 +741,58 @@ static hk_status scatter_elements_lower(hk_lower *l)
 static hk_status scatter_elements_backward(hk_gradient *g, hk_node *n)
 {
     const hk_attr_value attrs[] = {HK_SET_INT("axis", ((const scatter_attrs *)n->attrs)->axis), {0}};
-    return scatter_backward(g, n, "GatherElements", attrs, attrs);
+    return scatter_backward(g, n, "ScatterElements", "GatherElements", attrs);
 }
 
 static const char *const scatter_elements_cases[] = {
-    "f32[3,3] i64[2,3]={1,0,2,0,2,1} f32[2,3]", "f32[1,5] i64[1,2]={1,-1} f32[1,2] ; axis=1", "f32[4,5,6] i64[4,3,6]<5 f32[4,3,6] ; axis=1 ; nograd",
-    "f32[5,4] i64[7,3]<-5:5 f32[7,3] ; reduction=\"add\"", "f32[5,4] i64[7,3]<5 f32[7,3] ; reduction=\"mul\" ; nograd",
-    "f32[5,4] i64[7,3]<5 f32[7,3] ; reduction=\"max\" ; nograd", "f32[5,4] i64[7,3]<5 f32[7,3] ; reduction=\"min\" ; nograd",
-    "i32[6]<50 i32[4]<6 i32[4]<50 ; reduction=\"add\" ; nograd", "i64[6]<50 i64[4]<6 i64[4]<50 ; ; nograd", "f32[4,3] i64[0,3]<1 f32[0,3] ; ; nograd",
-    "f32[300,300] i64[20,300]<300 f32[20,300] ; reduction=\"add\" ; nograd", NULL,
+    "f32[3,3] i64[2,3]={1,0,2,0,2,1} f32[2,3]",
+    "f32[1,5] i64[1,2]={1,-1} f32[1,2] ; axis=1",
+    "f32[4,5,6] i64[4,3,6]<5 f32[4,3,6] ; axis=1 ; nograd",
+    "f32[5,4] i64[7,3]<-5:5 f32[7,3] ; reduction=\"add\"",
+    "f32[5,4] i64[7,3]<5 f32[7,3] ; reduction=\"mul\" ; nograd",
+    "f32[5,4] i64[7,3]<5 f32[7,3] ; reduction=\"max\" ; nograd",
+    "f32[5,4] i64[7,3]<5 f32[7,3] ; reduction=\"min\" ; nograd",
+    "i32[6]<50 i32[4]<6 i32[4]<50 ; reduction=\"add\" ; nograd",
+    "i64[6]<50 i64[4]<6 i64[4]<50 ; ; nograd",
+    "f32[4,3] i64[0,3]<1 f32[0,3] ; ; nograd",
+    "f32[300,300] i64[20,300]<300 f32[20,300] ; reduction=\"add\" ; nograd",
+    NULL,
 };
-static const char *const scatter_11_cases[] = {"f32[3,3] i64[2,3]={1,0,2,0,2,1} f32[2,3]", "f32[2,5] i64[2,1]={4,1} f32[2,1] ; axis=-1", NULL};
+static const char *const scatter_11_cases[] = {"f32[3,3] i64[2,3]={1,0,2,0,2,1} f32[2,3]",
+                                               "f32[2,5] i64[2,1]={4,1} f32[2,1] ; axis=-1", NULL};
 
-#define OP(name, first, last, ins, attr_struct, list, fn, back, case_list)                                                     \
-    {                                                                                                                          \
-        .type = name, .since = first, .until = last, .in_min = ins, .in_max = ins, .out_min = 1, .out_max = 1,                 \
-        .attrs_bytes = sizeof(attr_struct), .attrs = list, .infer = fn##_infer, .eval = fn##_eval, .lower = fn##_lower,        \
-        .backward = back, .cases = case_list                                                                                   \
+#define OP(name, first, last, ins, attr_struct, list, fn, back, case_list)                                             \
+    {                                                                                                                  \
+        .type = name, .since = first, .until = last, .in_min = ins, .in_max = ins, .out_min = 1, .out_max = 1,         \
+        .attrs_bytes = sizeof(attr_struct), .attrs = list, .infer = fn##_infer, .eval = fn##_eval,                     \
+        .lower = fn##_lower, .backward = back, .cases = case_list                                                      \
+    }
+#define GATHER_OP(first, last)                                                                                         \
+    {                                                                                                                  \
+        .type = "Gather", .since = first, .until = last, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1,         \
+        .flags = HK_OP_VIEW, .parameters = 1, .attrs_bytes = sizeof(gather_attrs), .attrs = gather_attr_list,          \
+        .infer = gather_infer, .eval = gather_eval, .lower = gather_lower, .backward = gather_backward,                \
+        .view_offset = gather_view, .cases = gather_cases                                                              \
     }
 
 const hk_op hk_ops_gather[] = {
-    {.type = "Gather", .since = 1, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1, .flags = HK_OP_VIEW, .parameters = 1,
-     .attrs_bytes = sizeof(gather_attrs), .attrs = gather_attr_list, .infer = gather_infer, .eval = gather_eval,
-     .lower = gather_lower, .backward = gather_backward, .view_offset = gather_view, .cases = gather_cases},
+    GATHER_OP(1, 0),
     OP("hk.GatherGrad", 1, 0, 2, gather_grad_attrs, gather_grad_attr_list, gather_grad, NULL, gather_grad_cases),
     OP("GatherND", 11, 11, 2, gather_nd_attrs, NULL, gather_nd, gather_nd_backward, gather_nd_11_cases),
     OP("GatherND", 12, 0, 2, gather_nd_attrs, gather_nd_attr_list, gather_nd, gather_nd_backward, gather_nd_cases),
-    OP("hk.GatherNDGrad", 1, 0, 2, gather_grad_attrs, gather_nd_grad_attr_list, gather_nd_grad, NULL, gather_nd_grad_cases),
+    OP("hk.GatherNDGrad", 1, 0, 2, gather_grad_attrs, gather_nd_grad_attr_list, gather_nd_grad, NULL,
+       gather_nd_grad_cases),
     OP("ScatterND", 11, 15, 3, scatter_attrs, NULL, scatter_nd, scatter_nd_backward, scatter_nd_11_cases),
     OP("ScatterND", 16, 0, 3, scatter_attrs, scatter_nd_attr_list, scatter_nd, scatter_nd_backward, scatter_nd_cases),
-    OP("GatherElements", 11, 0, 2, gather_attrs, gather_attr_list, gather_elements, gather_elements_backward, gather_elements_cases),
-    OP("hk.GatherElementsGrad", 1, 0, 2, gather_grad_attrs, gather_grad_attr_list, elements_grad, NULL, elements_grad_cases),
-    OP("Scatter", 9, 10, 3, scatter_attrs, scatter_11_attr_list, scatter_elements, NULL, scatter_11_cases),
-    OP("ScatterElements", 11, 15, 3, scatter_attrs, scatter_11_attr_list, scatter_elements, scatter_elements_backward, scatter_11_cases),
-    OP("ScatterElements", 16, 0, 3, scatter_attrs, scatter_16_attr_list, scatter_elements, scatter_elements_backward, scatter_elements_cases),
+    OP("GatherElements", 11, 0, 2, gather_attrs, gather_attr_list, gather_elements, gather_elements_backward,
+       gather_elements_cases),
+    OP("hk.GatherElementsGrad", 1, 0, 2, gather_grad_attrs, gather_grad_attr_list, elements_grad, NULL,
+       elements_grad_cases),
+    OP("Scatter", 9, 10, 3, scatter_attrs, scatter_11_attr_list, scatter_elements, scatter_elements_backward,
+       scatter_11_cases),
+    OP("ScatterElements", 11, 15, 3, scatter_attrs, scatter_11_attr_list, scatter_elements, scatter_elements_backward,
+       scatter_11_cases),
+    OP("ScatterElements", 16, 0, 3, scatter_attrs, scatter_16_attr_list, scatter_elements, scatter_elements_backward,
+       scatter_elements_cases),
     {0},
 };

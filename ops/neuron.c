@@ -357,9 +357,9 @@ enum { SPEC_MANY = SPEC_SEGMENT + 1, SPEC_RAGGED, SPEC_AHEAD };
 enum { PRESENT_V0, PRESENT_S, PRESENT_V, PRESENT_V_SEQ };
 enum { PRESENT_GS = 1, PRESENT_GV, PRESENT_GV_SEQ, PRESENT_GX, PRESENT_GV0, PRESENT_GW, PRESENT_GTHETA };
 
-#define REGISTERS 128    /* that a lane may give to its arrays: half of what a GPU has for it */
-#define MOST_UNROLLED 64 /* of a lane with one neuron: more steps make the code too long */
-#define CPU_SEGMENT 32
+/* Values that a GPU's lane keeps per neuron: with 4 neurons half its registers. A lane of one neuron could keep more,
+ * but on the H200 segments are as fast at T = 64 and faster at T = 100, for the longer code. */
+#define MOST_HELD 32
 
 static uint32_t bit(const hk_value *v, int shift)
 {
@@ -449,20 +449,10 @@ typedef struct cut {
     int64_t vec, segment, segments;
 } cut;
 
-static bool fits(int64_t registers, int64_t vec)
-{
-    return registers <= MOST_UNROLLED && registers * vec <= REGISTERS;
-}
-
 static cut pick_cut(const hk_lower *l, const sizes *z, bool keep_x)
 {
     cut c = {.vec = pick_vec(l, z), .segment = z->steps, .segments = 1};
-    int64_t registers = z->steps * (keep_x ? 2 : 1);
-    if (l->cpu) {
-        c.segment = CPU_SEGMENT;
-    } else if (!fits(registers, c.vec) && fits(registers, 1)) {
-        c.vec = 1;
-    } else if (!fits(registers, c.vec)) {
+    if (!l->cpu && z->steps * (keep_x ? 2 : 1) > MOST_HELD) {
         /* A divisor of T leaves no short segment, whose steps would each need a test. */
         int64_t most = keep_x ? 10 : 20;
         c.segment = keep_x ? 8 : 16;
@@ -553,7 +543,10 @@ static hk_status lower_grad(hk_lower *l)
     int64_t lanes = z.neurons / c.vec;
     hk_value *partial_w = gw ? hk_scratch(l, HK_FLOAT32, lanes) : NULL;
     hk_value *partial_theta = gtheta ? hk_scratch(l, HK_FLOAT32, z.thetas > 1 ? z.neurons : lanes) : NULL;
-    hk_value *kept = c.segments > 1 ? hk_scratch(l, HK_FLOAT32, (c.segments - 1) * z.neurons) : NULL;
+    hk_value *kept = l->cpu ? hk_out(n, GRAD_X) : NULL;
+    int64_t kept_count = l->cpu ? z.steps * z.neurons : (c.segments - 1) * z.neurons;
+    if (!kept && kept_count)
+        kept = hk_scratch(l, HK_FLOAT32, kept_count);
     if (l->failed)
         return hk_out_of_memory(l->ctx, "scratch of spiking neurons");
     struct neuron_grad_push push = {.lanes = (uint32_t)lanes,

@@ -1,6 +1,6 @@
 /*
- * Operators that select by value or by position: NonZero, Compress and Unique, whose output size depends on data (they run
- * on the host), and OneHot, Trilu and EyeLike.
+ * Operators that select by value or by position: NonZero, Compress and Unique, whose output size depends on data (they
+ * run on the host), and OneHot, Trilu and EyeLike.
  */
 #include <math.h>
 #include <stddef.h>
@@ -12,7 +12,8 @@
 #include "shaders/gather_one_hot.push.h"
 #include "shaders/move_trilu.push.h"
 
-/* ---- NonZero: coordinates of the elements that are not 0, [rank, count]; none for a scalar, which still has a count */
+/* ---- NonZero: coordinates of the elements that are not 0, [rank, count]; none for a scalar, which still has a count
+ */
 
 static hk_status nonzero_infer(hk_infer *in)
 {
@@ -43,7 +44,8 @@ static hk_status nonzero_eval(hk_eval *e)
 }
 
 static const char *const nonzero_cases[] = {
-    "bool[2,3,4] ; ; nodevice", "f32[5] ; ; nodevice", "i64[3,4]<2 ; ; nodevice", "f32[] ; ; nodevice", "bool[0,3] ; ; nodevice", NULL,
+    "bool[2,3,4] ; ; nodevice", "f32[5] ; ; nodevice",    "i64[3,4]<2 ; ; nodevice",
+    "f32[] ; ; nodevice",       "bool[0,3] ; ; nodevice", NULL,
 };
 
 /* ---- Compress: slices along axis (elements of the flattened input without one) where a condition holds */
@@ -128,8 +130,11 @@ static hk_status compress_eval(hk_eval *e)
 }
 
 static const char *const compress_cases[] = {
-    "f32[3,2] bool={0,1,1} ; axis=0 ; nograd nodevice", "f32[3,2] bool={0,1} ; axis=1 ; nograd nodevice",
-    "f32[3,2] bool={0,1,0,0,1} ; ; nograd nodevice", "i64[3,2]<9 bool[3] ; axis=-2 ; nodevice", NULL,
+    "f32[3,2] bool={0,1,1} ; axis=0 ; nograd nodevice",
+    "f32[3,2] bool={0,1} ; axis=1 ; nograd nodevice",
+    "f32[3,2] bool={0,1,0,0,1} ; ; nograd nodevice",
+    "i64[3,2]<9 bool[3] ; axis=-2 ; nodevice",
+    NULL,
 };
 
 /* ---- Unique: distinct elements, or slices along axis, sorted or in order of first occurrence */
@@ -137,7 +142,8 @@ static const char *const compress_cases[] = {
 typedef struct unique_attrs {
     int64_t axis, sorted;
 } unique_attrs;
-static const hk_attr unique_attr_list[] = {HK_INT_ATTR(unique_attrs, axis, NO_AXIS), HK_INT_ATTR(unique_attrs, sorted, 1), {0}};
+static const hk_attr unique_attr_list[] = {
+    HK_INT_ATTR(unique_attrs, axis, NO_AXIS), HK_INT_ATTR(unique_attrs, sorted, 1), {0}};
 
 static hk_status unique_infer(hk_infer *in)
 {
@@ -179,7 +185,8 @@ static int compare_slices(const hk_tensor *x, const slices *s, int64_t a, int64_
     return 0;
 }
 
-/* Merge sort, stable, so that the first of equal slices is the one that occurs first. order and spare: extent entries. */
+/* Merge sort, stable, so that the first of equal slices is the one that occurs first. order and spare: extent entries.
+ */
 static int64_t *sort_slices(const hk_tensor *x, const slices *s, int64_t *order, int64_t *spare)
 {
     for (int64_t i = 0; i < s->extent; i++)
@@ -276,8 +283,9 @@ static hk_status unique_eval(hk_eval *e)
 }
 
 static const char *const unique_cases[] = {
-    "i64[9]<4 ; ; out=4 nograd nodevice", "f32={2.0,1.0,1.0,3.0,4.0,3.0} ; sorted=0 ; out=4 nograd nodevice",
-    "i64[6,2]<2 ; axis=0 ; out=4 nodevice", "i64[2,6,2]<2 ; axis=1 sorted=0 ; out=3 nodevice", "f32[0] ; ; out=4 nograd nodevice", NULL,
+    "i64[9]<4 ; ; out=4 nograd nodevice",   "f32={2.0,1.0,1.0,3.0,4.0,3.0} ; sorted=0 ; out=4 nograd nodevice",
+    "i64[6,2]<2 ; axis=0 ; out=4 nodevice", "i64[2,6,2]<2 ; axis=1 sorted=0 ; out=3 nodevice",
+    "f32[0] ; ; out=4 nograd nodevice",     NULL,
 };
 
 /* ---- OneHot: values[1] where a position along a new axis equals the index, values[0] elsewhere */
@@ -335,7 +343,8 @@ static hk_status one_hot_eval(hk_eval *e)
     hk_tensor *y = hk_eval_output(e, 0, e->in[2]->dtype, &s);
     if (!y)
         return hk_out_of_memory(e->ctx, "a one-hot tensor");
-    int64_t inner = hk_shape_span(&s, axis + 1, s.rank), count = hk_tensor_count(y), entries = hk_tensor_count(e->in[0]);
+    int64_t inner = hk_shape_span(&s, axis + 1, s.rank), count = hk_tensor_count(y),
+            entries = hk_tensor_count(e->in[0]);
     size_t bytes = hk_dtype_bytes(y->dtype);
     for (int64_t i = 0; i < count; i++)
         memcpy((char *)y->data + (size_t)i * bytes, e->in[2]->data, bytes);
@@ -374,15 +383,21 @@ static hk_status one_hot_lower(hk_lower *l)
     if (count <= 0)
         return HK_OK;
     if (type < 0)
-        return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (OneHot): indices of %s, expected int32, int64 or float32 on the device",
-                       n->name, hk_dtype_name(n->in[0]->dtype));
+        return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED,
+                       "node '%s' (OneHot): indices of %s, expected int32, int64 or float32 on the device", n->name,
+                       hk_dtype_name(n->in[0]->dtype));
     const hk_kernel *kernel = hk_unit_kernel(l, &kernels, (uint32_t)hk_dtype_device_bytes(hk_value_storage(n->out[0])));
     if (!kernel)
         return HK_STATUS_UNSUPPORTED;
     hk_divisor inner = hk_divisor_of(hk_shape_span(&s, axis + 1, s.rank)), extent = hk_divisor_of(depth);
     struct gather_one_hot_push p = {
-        .count = (uint32_t)count, .inner = inner.extent, .inner_multiplier = inner.multiplier, .inner_shift = inner.shift,
-        .depth = extent.extent, .depth_multiplier = extent.multiplier, .depth_shift = extent.shift,
+        .count = (uint32_t)count,
+        .inner = inner.extent,
+        .inner_multiplier = inner.multiplier,
+        .inner_shift = inner.shift,
+        .depth = extent.extent,
+        .depth_multiplier = extent.multiplier,
+        .depth_shift = extent.shift,
     };
     hk_record *r = hk_emit(l, kernel, "one hot");
     hk_push(r, &p, sizeof p);
@@ -395,9 +410,10 @@ static hk_status one_hot_lower(hk_lower *l)
 }
 
 static const char *const one_hot_cases[] = {
-    "i64[5]<-4:9 i64=6 f32={0.0,1.0} ; ; nograd", "i64[2,3]<7 i64={7} f32={2.0,5.0} ; axis=1 ; nograd",
-    "i32[4]<5 f32=5.0 i64={3,-1} ; axis=0 ; nograd", "f32[3,2] i64=4 i32={0,1} ; axis=-2 ; nograd", "i64[]<3 i64=3 bool={0,1} ; ; nograd",
-    "i64[70,40]<30 i64=30 f32={0.0,1.0} ; ; nograd", "i64[4]<3 i64=0 f32={0.0,1.0} ; ; nograd", NULL,
+    "i64[5]<-4:9 i64=6 f32={0.0,1.0} ; ; nograd",    "i64[2,3]<7 i64={7} f32={2.0,5.0} ; axis=1 ; nograd",
+    "i32[4]<5 f32=5.0 i64={3,-1} ; axis=0 ; nograd", "f32[3,2] i64=4 i32={0,1} ; axis=-2 ; nograd",
+    "i64[]<3 i64=3 bool={0,1} ; ; nograd",           "i64[70,40]<30 i64=30 f32={0.0,1.0} ; ; nograd",
+    "i64[4]<3 i64=0 f32={0.0,1.0} ; ; nograd",       NULL,
 };
 
 /* ---- Trilu: the upper or lower triangle of matrices, from diagonal k on */
@@ -450,7 +466,8 @@ static hk_status trilu_eval(hk_eval *e)
 
 static hk_status trilu_lower(hk_lower *l)
 {
-    static const hk_unit_kernels kernels = {{NULL, &hk_kernel_move_trilu_2, &hk_kernel_move_trilu_4, &hk_kernel_move_trilu_8, NULL}};
+    static const hk_unit_kernels kernels = {
+        {NULL, &hk_kernel_move_trilu_2, &hk_kernel_move_trilu_4, &hk_kernel_move_trilu_8, NULL}};
     const hk_node *n = l->node;
     hk_args a = hk_node_args(l->ctx, n);
     const hk_shape *s = &n->out[0]->shape;
@@ -463,8 +480,14 @@ static hk_status trilu_lower(hk_lower *l)
         return HK_OK;
     hk_divisor columns = hk_divisor_of(s->dim[s->rank - 1]), rows = hk_divisor_of(s->dim[s->rank - 2]);
     struct move_trilu_push p = {
-        .count = (uint32_t)count, .columns = columns.extent, .columns_multiplier = columns.multiplier, .columns_shift = columns.shift,
-        .rows = rows.extent, .rows_multiplier = rows.multiplier, .rows_shift = rows.shift, .k = (int32_t)k,
+        .count = (uint32_t)count,
+        .columns = columns.extent,
+        .columns_multiplier = columns.multiplier,
+        .columns_shift = columns.shift,
+        .rows = rows.extent,
+        .rows_multiplier = rows.multiplier,
+        .rows_shift = rows.shift,
+        .k = (int32_t)k,
     };
     hk_record *r = hk_emit(l, kernel, "triangle");
     hk_push(r, &p, sizeof p);
@@ -486,8 +509,17 @@ static hk_status trilu_backward(hk_gradient *g, hk_node *n)
 }
 
 static const char *const trilu_cases[] = {
-    "f32[4,5]", "f32[4,5] ; upper=0", "f32[2,3,5] i64=1", "f32[2,5,3] i64=-2 ; upper=0", "f32[4,5] i64=9", "f32[4,5] i64=-9 ; upper=0",
-    "i64[3,3]<9 ; ; nograd", "bool[3,4] i64={1} ; upper=0 ; nograd", "f32[0,3]", "f32[3,200,170] i64=-3 ; ; nograd", NULL,
+    "f32[4,5]",
+    "f32[4,5] ; upper=0",
+    "f32[2,3,5] i64=1",
+    "f32[2,5,3] i64=-2 ; upper=0",
+    "f32[4,5] i64=9",
+    "f32[4,5] i64=-9 ; upper=0",
+    "i64[3,3]<9 ; ; nograd",
+    "bool[3,4] i64={1} ; upper=0 ; nograd",
+    "f32[0,3]",
+    "f32[3,200,170] i64=-3 ; ; nograd",
+    NULL,
 };
 
 /* ---- EyeLike: ones on diagonal k of a matrix of the input's shape */
@@ -543,27 +575,64 @@ static hk_status eye_lower(hk_lower *l)
 }
 
 static const char *const eye_cases[] = {
-    "f32[4,5] ; ; nograd", "i64[3,3]<5 ; k=1 ; nograd", "f32[4,3] ; dtype=7 k=-2 ; nograd", "f32[2,2] ; k=9 ; nograd",
-    "f32[2,3] ; dtype=9 ; nograd", "f32[0,3] ; ; nograd", NULL,
+    "f32[4,5] ; ; nograd",
+    "i64[3,3]<5 ; k=1 ; nograd",
+    "f32[4,3] ; dtype=7 k=-2 ; nograd",
+    "f32[2,2] ; k=9 ; nograd",
+    "f32[2,3] ; dtype=9 ; nograd",
+    "f32[0,3] ; ; nograd",
+    NULL,
 };
 
-#define HOST_OP(name, first, ins, outs, attr_bytes, list, fn, case_list)                                                       \
-    {                                                                                                                          \
-        .type = name, .since = first, .in_min = ins, .in_max = ins, .out_min = 1, .out_max = outs, .flags = HK_OP_HOST,        \
-        .attrs_bytes = attr_bytes, .attrs = list, .infer = fn##_infer, .eval = fn##_eval, .cases = case_list                   \
+#define HOST_OP(name, first, ins, outs, attr_bytes, list, fn, case_list)                                               \
+    {                                                                                                                  \
+        .type = name, .since = first, .in_min = ins, .in_max = ins, .out_min = 1, .out_max = outs,                     \
+        .flags = HK_OP_HOST, .attrs_bytes = attr_bytes, .attrs = list, .infer = fn##_infer, .eval = fn##_eval,         \
+        .cases = case_list                                                                                             \
     }
 
 const hk_op hk_ops_nonzero[] = {
     HOST_OP("NonZero", 9, 1, 1, 0, NULL, nonzero, nonzero_cases),
     HOST_OP("Compress", 9, 2, 1, sizeof(compress_attrs), compress_attr_list, compress, compress_cases),
     HOST_OP("Unique", 11, 1, 4, sizeof(unique_attrs), unique_attr_list, unique, unique_cases),
-    {.type = "OneHot", .since = 9, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 1, .host_inputs = 2,
-     .attrs_bytes = sizeof(one_hot_attrs), .attrs = one_hot_attr_list, .infer = one_hot_infer, .eval = one_hot_eval,
-     .lower = one_hot_lower, .cases = one_hot_cases},
-    {.type = "Trilu", .since = 14, .in_min = 1, .in_max = 2, .out_min = 1, .out_max = 1, .host_inputs = 2,
-     .attrs_bytes = sizeof(trilu_attrs), .attrs = trilu_attr_list, .infer = trilu_infer, .eval = trilu_eval, .lower = trilu_lower,
-     .backward = trilu_backward, .cases = trilu_cases},
-    {.type = "EyeLike", .since = 9, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1, .attrs_bytes = sizeof(eye_attrs),
-     .attrs = eye_attr_list, .infer = eye_infer, .eval = eye_eval, .lower = eye_lower, .cases = eye_cases},
+    {.type = "OneHot",
+     .since = 9,
+     .in_min = 3,
+     .in_max = 3,
+     .out_min = 1,
+     .out_max = 1,
+     .host_inputs = 2,
+     .attrs_bytes = sizeof(one_hot_attrs),
+     .attrs = one_hot_attr_list,
+     .infer = one_hot_infer,
+     .eval = one_hot_eval,
+     .lower = one_hot_lower,
+     .cases = one_hot_cases},
+    {.type = "Trilu",
+     .since = 14,
+     .in_min = 1,
+     .in_max = 2,
+     .out_min = 1,
+     .out_max = 1,
+     .host_inputs = 2,
+     .attrs_bytes = sizeof(trilu_attrs),
+     .attrs = trilu_attr_list,
+     .infer = trilu_infer,
+     .eval = trilu_eval,
+     .lower = trilu_lower,
+     .backward = trilu_backward,
+     .cases = trilu_cases},
+    {.type = "EyeLike",
+     .since = 9,
+     .in_min = 1,
+     .in_max = 1,
+     .out_min = 1,
+     .out_max = 1,
+     .attrs_bytes = sizeof(eye_attrs),
+     .attrs = eye_attr_list,
+     .infer = eye_infer,
+     .eval = eye_eval,
+     .lower = eye_lower,
+     .cases = eye_cases},
     {0},
 };

@@ -225,6 +225,26 @@ static hk_status no_stash_gradient(hk_gradient *g, const hk_node *n)
     return HK_OK;
 }
 
+/* dv has the normalized shape, v may have leading ones besides. */
+static hk_status add_affine_gradient(hk_gradient *g, hk_value *v, hk_value *dv)
+{
+    if (!v || !dv || !hk_gradient_wanted(g, v))
+        return HK_OK;
+    if (v->shape.rank > dv->shape.rank) {
+        hk_shape s = {.rank = v->shape.rank};
+        for (int32_t d = 0; d < s.rank; d++) {
+            int32_t own = d - s.rank + dv->shape.rank;
+            s.dim[d] = own < 0 ? 1 : dv->shape.dim[own];
+        }
+        const hk_attr_value attrs[] = {HK_SET_INT("allowzero", 1), {0}};
+        hk_value *shape = hk_graph_ints(hk_gradient_graph(g), s.dim, s.rank);
+        if (!shape)
+            return HK_STATUS_OUT_OF_MEMORY;
+        HK_TRY(hk_build(hk_gradient_graph(g), "Reshape", attrs, (hk_value *[]){dv, shape}, 2, &dv, 1));
+    }
+    return hk_gradient_add(g, v, dv);
+}
+
 static hk_status rows_backward(hk_gradient *g, hk_node *n)
 {
     const row_attrs *a = n->attrs;
@@ -240,10 +260,9 @@ static hk_status rows_backward(hk_gradient *g, hk_node *n)
     const hk_attr_value attrs[] = {HK_SET_INT("axis", a->axis), {0}};
     HK_TRY(hk_build(graph, is_centered(n) ? "hk.LayerNormGrad" : "hk.RMSNormGrad", attrs,
                     (hk_value *[]){dy, n->in[0], n->in[1], n->out[1], n->out[2]}, 5, out, !parameters ? 1 : hk_in(n, 2) ? 3 : 2));
-    for (int32_t i = 0; i < HK_MIN(n->in_count, 3); i++)
-        if (n->in[i])
-            HK_TRY(hk_gradient_add(g, n->in[i], out[i]));
-    return HK_OK;
+    HK_TRY(hk_gradient_add(g, n->in[0], out[0]));
+    HK_TRY(add_affine_gradient(g, n->in[1], out[1]));
+    return add_affine_gradient(g, hk_in(n, 2), out[2]);
 }
 
 /* ---- hk.LayerNormGrad, hk.RMSNormGrad (dY, X, scale, mean, deviation) → dX, dscale, dbias of the normalized shape */

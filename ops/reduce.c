@@ -351,12 +351,24 @@ static hk_value *to_float(rule *r, hk_value *v)
     return out;
 }
 
-static hk_value *with_shape(rule *r, const char *type, hk_value *v, const hk_shape *s)
+static hk_value *with_shape(rule *r, const char *type, const hk_attr_value *attrs, hk_value *v, const hk_shape *s)
 {
-    hk_value *shape = r->status == HK_OK ? hk_graph_ints(r->g, s->dim, s->rank) : NULL;
-    if (r->status == HK_OK && !shape)
-        r->status = HK_STATUS_OUT_OF_MEMORY;
-    return apply(r, type, v, shape);
+    hk_value *out = NULL, *shape = r->status == HK_OK ? hk_graph_ints(r->g, s->dim, s->rank) : NULL;
+    if (r->status == HK_OK)
+        r->status = shape ? hk_build(r->g, type, attrs, (hk_value *[]){v, shape}, 2, &out, 1) : HK_STATUS_OUT_OF_MEMORY;
+    return out;
+}
+
+static hk_value *expand(rule *r, hk_value *v)
+{
+    return with_shape(r, "Expand", NULL, v, &r->x->shape);
+}
+
+static hk_value *keep_axes(rule *r, hk_value *v)
+{
+    const hk_shape kept = reduced_shape(&r->x->shape, r->mask, true);
+    const hk_attr_value attrs[] = {HK_SET_INT("allowzero", 1), {0}};
+    return hk_shape_equal(&v->shape, &kept) ? v : with_shape(r, "Reshape", attrs, v, &kept);
 }
 
 static hk_value *sum_kept(rule *r, hk_value *v)
@@ -401,7 +413,7 @@ static hk_value *local_gradient(rule *r, const char *type)
         return apply(r, "Mul", r->x, apply(r, "Div", r->dy, apply(r, "Add", r->y, none)));
     }
     if (!strcmp(type, "ReduceLogSum")) /* 1 / sum, the same for every element */
-        return with_shape(r, "Expand", apply(r, "Div", r->dy, apply(r, "Exp", r->y, NULL)), &r->x->shape);
+        return expand(r, apply(r, "Div", r->dy, apply(r, "Exp", r->y, NULL)));
     if (!strcmp(type, "ReduceLogSumExp"))
         return apply(r, "Mul", r->dy, apply(r, "Exp", apply(r, "Sub", r->x, r->y), NULL));
     if (!strcmp(type, "ReduceProd"))
@@ -416,16 +428,16 @@ static hk_status finish_rule(rule *r)
     hk_value *dx = NULL;
     const hk_shape kept = reduced_shape(&r->x->shape, r->mask, true);
     const char *type = r->n->op->type;
-    if (!hk_shape_equal(&r->dy->shape, &kept))
-        r->dy = with_shape(r, "Reshape", r->dy, &kept);
-    if (!hk_shape_equal(&r->y->shape, &kept))
-        r->y = with_shape(r, "Reshape", r->y, &kept);
+    bool needs_y = strstr("ReduceMax ReduceMin ReduceL2 ReduceLogSum ReduceLogSumExp", type) != NULL;
+    r->dy = keep_axes(r, r->dy);
+    if (needs_y)
+        r->y = keep_axes(r, r->y);
     if (!strcmp(type, "ReduceMean")) {
         int64_t count = hk_shape_count(&r->x->shape) / HK_MAX(hk_shape_count(&kept), 1);
         r->dy = apply(r, "Mul", r->dy, scalar(r, 1.0 / (double)HK_MAX(count, 1)));
     }
     if (!strcmp(type, "ReduceMean") || !strcmp(type, "ReduceSum") || !strcmp(type, "hk.SumTo"))
-        dx = with_shape(r, "Expand", r->dy, &r->x->shape);
+        dx = expand(r, r->dy);
     else
         dx = local_gradient(r, type);
     HK_TRY(r->status);

@@ -4,13 +4,9 @@
 #include "ops/support/move_args.h"
 #include "ops/support/move_pad.h"
 
-static hk_status shape_wanted(const hk_args *a)
-{
-    return hk_args_fail(a, "its gradient needs the input's shape, which is not known yet; bind every input's shape");
-}
-
 /* The lists of a Slice or Pad that name axes: all of them in order when none are given. */
-static hk_status read_axes(const hk_args *a, const int64_t *given, int32_t count, int32_t rank, int32_t axes[HK_MAX_RANK])
+static hk_status read_axes(const hk_args *a, const int64_t *given, int32_t count, int32_t rank,
+                           int32_t axes[HK_MAX_RANK])
 {
     bool used[HK_MAX_RANK] = {false};
     for (int32_t i = 0; i < count; i++) {
@@ -75,13 +71,14 @@ static hk_status slice_lists_read(const hk_args *a, slice_lists *s)
     bool even = s->count == s->ends_count && (!s->has_axes || s->axes_count == s->count) &&
                 (!s->has_steps || s->steps_count == s->count);
     if (least >= 0 && s->axes_count >= 0 && s->steps_count >= 0 && !even)
-        return hk_args_fail(a, "starts, ends, axes and steps have %d, %d, %d and %d entries, expected equal numbers", (int)s->count,
-                            (int)s->ends_count, (int)s->axes_count, (int)s->steps_count);
+        return hk_args_fail(a, "starts, ends, axes and steps have %d, %d, %d and %d entries, expected equal numbers",
+                            (int)s->count, (int)s->ends_count, (int)s->axes_count, (int)s->steps_count);
     return HK_OK;
 }
 
 /* One axis of known extent, as ONNX clamps it: starts and ends beyond either side are legal. */
-static hk_status slice_axis(const hk_args *a, int64_t dim, int64_t start, int64_t end, int64_t step, int32_t d, slice_box *b)
+static hk_status slice_axis(const hk_args *a, int64_t dim, int64_t start, int64_t end, int64_t step, int32_t d,
+                            slice_box *b)
 {
     if (step == 0)
         return hk_args_fail(a, "the step of axis %d is 0", (int)d);
@@ -203,9 +200,11 @@ static hk_status slice_backward(hk_gradient *g, hk_node *n)
         return HK_OK;
     HK_TRY(slice_read(&a, &b));
     if (!hk_shape_known(&b.x) || !hk_shape_known(&b.y))
-        return shape_wanted(&a);
-    const hk_attr_value attrs[] = {HK_SET_INTS("starts", b.start, b.x.rank), HK_SET_INTS("steps", b.step, b.x.rank),
-                                   HK_SET_INTS("shape", b.x.dim, b.x.rank), {0}};
+        return hk_args_shape_wanted(&a);
+    const hk_attr_value attrs[] = {HK_SET_INTS("starts", b.start, b.x.rank),
+                                   HK_SET_INTS("steps", b.step, b.x.rank),
+                                   HK_SET_INTS("shape", b.x.dim, b.x.rank),
+                                   {0}};
     HK_TRY(hk_build(graph, "hk.SliceGrad", attrs, &dy, 1, &dx, 1));
     return hk_gradient_add(g, x, dx);
 }
@@ -232,7 +231,9 @@ static const char *const slice_cases[] = {
     NULL,
 };
 static const char *const slice_1_cases[] = {
-    "f32[4,5] ; starts=[1,0] ends=[3,1000]", "f32[4,5] ; axes=[1] starts=[-3] ends=[-1]", NULL,
+    "f32[4,5] ; starts=[1,0] ends=[3,1000]",
+    "f32[4,5] ; axes=[1] starts=[-3] ends=[-1]",
+    NULL,
 };
 
 /* ---- hk.SliceGrad: zeros of `shape`, with dY at starts + c * steps (as the forward resolved them) */
@@ -255,7 +256,8 @@ static hk_status slice_grad_read(const hk_args *a, hk_shape *out, hk_pad *p)
     hk_shape dy = hk_args_shape(a, 0);
     int64_t stride[HK_MAX_RANK];
     int32_t rank = s->shape.count;
-    if (rank > HK_MAX_RANK || dy.rank != rank || s->starts.count != rank || s->steps.count != rank || !hk_shape_known(&dy))
+    if (rank > HK_MAX_RANK || dy.rank != rank || s->starts.count != rank || s->steps.count != rank ||
+        !hk_shape_known(&dy))
         return hk_args_fail(a, "expected starts, steps, shape and the input's known shape to have one rank");
     hk_shape_strides(&dy, stride);
     *out = (hk_shape){.rank = rank};
@@ -263,10 +265,12 @@ static hk_status slice_grad_read(const hk_args *a, hk_shape *out, hk_pad *p)
     for (int32_t d = 0; d < rank; d++) {
         int64_t start = s->starts.v[d], step = s->steps.v[d], last = start + (dy.dim[d] - 1) * step;
         out->dim[d] = s->shape.v[d];
-        if (out->dim[d] < 0 || step == 0 || (dy.dim[d] > 0 && (HK_MIN(start, last) < 0 || HK_MAX(start, last) >= out->dim[d])))
-            return hk_args_fail(a, "%lld elements from %lld by %lld do not lie in a dimension of %lld", (long long)dy.dim[d],
-                                (long long)start, (long long)step, (long long)out->dim[d]);
-        p->dim[d] = (hk_pad_dim){.extent = out->dim[d], .before = start, .count = dy.dim[d], .stride = stride[d], .step = step};
+        if (out->dim[d] < 0 || step == 0 ||
+            (dy.dim[d] > 0 && (HK_MIN(start, last) < 0 || HK_MAX(start, last) >= out->dim[d])))
+            return hk_args_fail(a, "%lld elements from %lld by %lld do not lie in a dimension of %lld",
+                                (long long)dy.dim[d], (long long)start, (long long)step, (long long)out->dim[d]);
+        p->dim[d] = (hk_pad_dim){
+            .extent = out->dim[d], .before = start, .count = dy.dim[d], .stride = stride[d], .step = step};
         if (dy.dim[d] <= 1)
             p->dim[d].step = 1;
         if (p->dim[d].step < 0) { /* the same elements seen from the other end */
@@ -357,7 +361,8 @@ static hk_status pad_mode(const hk_args *a, hk_pad_mode *mode)
 }
 
 /* before[d] and after[d] of every dimension of a known rank; *known false: the contents are not known yet. */
-static hk_status read_pads(const hk_args *a, int32_t rank, int64_t before[HK_MAX_RANK], int64_t after[HK_MAX_RANK], bool *known)
+static hk_status read_pads(const hk_args *a, int32_t rank, int64_t before[HK_MAX_RANK], int64_t after[HK_MAX_RANK],
+                           bool *known)
 {
     const pad_attrs *p = a->node->attrs;
     int64_t pads[2 * HK_MAX_RANK], given[HK_MAX_RANK];
@@ -403,8 +408,8 @@ static hk_status pad_read(const hk_args *a, hk_shape *out, hk_pad *p)
     for (int32_t d = 0; d < x.rank; d++) {
         out->dim[d] = known && x.dim[d] >= 0 ? x.dim[d] + before[d] + after[d] : -1;
         if (known && x.dim[d] >= 0 && out->dim[d] < 0)
-            return hk_args_fail(a, "dimension %d of %lld elements is cropped by %lld and %lld", (int)d, (long long)x.dim[d],
-                                (long long)-before[d], (long long)-after[d]);
+            return hk_args_fail(a, "dimension %d of %lld elements is cropped by %lld and %lld", (int)d,
+                                (long long)x.dim[d], (long long)-before[d], (long long)-after[d]);
         if (p->mode != HK_PAD_CONSTANT && x.dim[d] == 0 && out->dim[d] > 0)
             return hk_args_fail(a, "dimension %d is empty: there is nothing to pad it with in mode %s", (int)d,
                                 ((const pad_attrs *)a->node->attrs)->mode);
@@ -414,7 +419,8 @@ static hk_status pad_read(const hk_args *a, hk_shape *out, hk_pad *p)
     p->rank = x.rank;
     hk_shape_strides(&x, stride);
     for (int32_t d = 0; d < x.rank; d++)
-        p->dim[d] = (hk_pad_dim){.extent = out->dim[d], .before = before[d], .count = x.dim[d], .stride = stride[d], .step = 1};
+        p->dim[d] = (hk_pad_dim){
+            .extent = out->dim[d], .before = before[d], .count = x.dim[d], .stride = stride[d], .step = 1};
     return HK_OK;
 }
 
@@ -424,7 +430,8 @@ static hk_status pad_infer(hk_infer *in)
     hk_shape s, value = hk_args_shape(&a, 2);
     hk_pad p;
     if (hk_args_present(&a, 2) && hk_shape_known(&value) && hk_shape_count(&value) != 1)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "constant_value has %lld elements, expected 1", (long long)hk_shape_count(&value));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "constant_value has %lld elements, expected 1",
+                             (long long)hk_shape_count(&value));
     HK_TRY(pad_read(&a, &s, &p));
     return hk_infer_output(in, 0, in->node->in[0]->dtype, &s);
 }
@@ -530,19 +537,22 @@ static hk_status pad_backward(hk_gradient *g, hk_node *n)
         return HK_OK;
     HK_TRY(pad_read(&a, &s, &p));
     if (p.rank < 0)
-        return shape_wanted(&a);
+        return hk_args_shape_wanted(&a);
     int64_t pads[2 * HK_MAX_RANK];
     for (int32_t d = 0; d < p.rank; d++) {
         int64_t b = p.dim[d].before, after = p.dim[d].extent - b - p.dim[d].count;
-        int64_t most = p.mode == HK_PAD_REFLECT ? p.dim[d].count - 1 : p.mode == HK_PAD_WRAP ? p.dim[d].count : INT32_MAX;
+        int64_t most = p.mode == HK_PAD_REFLECT ? p.dim[d].count - 1
+                       : p.mode == HK_PAD_WRAP  ? p.dim[d].count
+                                                : INT32_MAX;
         pads[d] = -b;
         pads[p.rank + d] = -after;
         if (p.mode == HK_PAD_CONSTANT || (b == 0 && after == 0))
             continue;
         if (HK_MIN(b, after) < 0 || HK_MAX(b, after) > most)
-            return hk_fail(graph->ctx, HK_STATUS_UNSUPPORTED,
-                           "node '%s' (Pad): no gradient for axis %d of %lld elements padded by %lld and %lld in mode %s", n->name,
-                           (int)d, (long long)p.dim[d].count, (long long)b, (long long)after, ((const pad_attrs *)n->attrs)->mode);
+            return hk_fail(
+                graph->ctx, HK_STATUS_UNSUPPORTED,
+                "node '%s' (Pad): no gradient for axis %d of %lld elements padded by %lld and %lld in mode %s", n->name,
+                (int)d, (long long)p.dim[d].count, (long long)b, (long long)after, ((const pad_attrs *)n->attrs)->mode);
         HK_TRY(pad_axis_back(graph, &p, d, dx, &dx));
     }
     if (p.mode == HK_PAD_CONSTANT) {
@@ -578,26 +588,60 @@ static const char *const pad_cases[] = {
     "f32[70,3,8] i64={0,1,0,0,2,0} f32=2.0 ; ; nograd",
     NULL,
 };
-static const char *const pad_2_cases[] = {"f32[3,4] ; pads=[1,2,3,4] value=1.5", "f32[3,4] ; pads=[1,2,1,2] mode=\"edge\"", NULL};
+static const char *const pad_2_cases[] = {"f32[3,4] ; pads=[1,2,3,4] value=1.5",
+                                          "f32[3,4] ; pads=[1,2,1,2] mode=\"edge\"", NULL};
 static const char *const pad_1_cases[] = {"f32[3,4] ; paddings=[1,2,3,4] value=1.5", NULL};
 
-#define PAD_OP(first, last, ins, hosts, list, case_list)                                                                       \
-    {                                                                                                                          \
-        .type = "Pad", .since = first, .until = last, .in_min = 1 + (first >= 11), .in_max = ins, .out_min = 1, .out_max = 1,  \
-        .host_inputs = hosts, .attrs_bytes = sizeof(pad_attrs), .attrs = list, .infer = pad_infer, .eval = pad_eval,           \
-        .lower = pad_lower, .backward = pad_backward, .cases = case_list                                                       \
+#define PAD_OP(first, last, ins, hosts, list, case_list)                                                               \
+    {                                                                                                                  \
+        .type = "Pad", .since = first, .until = last, .in_min = 1 + (first >= 11), .in_max = ins, .out_min = 1,        \
+        .out_max = 1, .host_inputs = hosts, .attrs_bytes = sizeof(pad_attrs), .attrs = list, .infer = pad_infer,       \
+        .eval = pad_eval, .lower = pad_lower, .backward = pad_backward, .cases = case_list                             \
     }
 
 const hk_op hk_ops_slice[] = {
-    {.type = "Slice", .since = 1, .until = 9, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1, .flags = HK_OP_VIEW,
-     .attrs_bytes = sizeof(slice_attrs), .attrs = slice_1_attr_list, .infer = slice_infer, .eval = slice_eval, .lower = slice_lower,
-     .backward = slice_backward, .view_offset = slice_view, .cases = slice_1_cases},
-    {.type = "Slice", .since = 10, .in_min = 3, .in_max = 5, .out_min = 1, .out_max = 1, .flags = HK_OP_VIEW, .host_inputs = 0x1e,
-     .infer = slice_infer, .eval = slice_eval, .lower = slice_lower, .backward = slice_backward, .view_offset = slice_view,
+    {.type = "Slice",
+     .since = 1,
+     .until = 9,
+     .in_min = 1,
+     .in_max = 1,
+     .out_min = 1,
+     .out_max = 1,
+     .flags = HK_OP_VIEW,
+     .attrs_bytes = sizeof(slice_attrs),
+     .attrs = slice_1_attr_list,
+     .infer = slice_infer,
+     .eval = slice_eval,
+     .lower = slice_lower,
+     .backward = slice_backward,
+     .view_offset = slice_view,
+     .cases = slice_1_cases},
+    {.type = "Slice",
+     .since = 10,
+     .in_min = 3,
+     .in_max = 5,
+     .out_min = 1,
+     .out_max = 1,
+     .flags = HK_OP_VIEW,
+     .host_inputs = 0x1e,
+     .infer = slice_infer,
+     .eval = slice_eval,
+     .lower = slice_lower,
+     .backward = slice_backward,
+     .view_offset = slice_view,
      .cases = slice_cases},
-    {.type = "hk.SliceGrad", .since = 1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1,
-     .attrs_bytes = sizeof(slice_grad_attrs), .attrs = slice_grad_attr_list, .infer = slice_grad_infer, .eval = slice_grad_eval,
-     .lower = slice_grad_lower, .cases = slice_grad_cases},
+    {.type = "hk.SliceGrad",
+     .since = 1,
+     .in_min = 1,
+     .in_max = 1,
+     .out_min = 1,
+     .out_max = 1,
+     .attrs_bytes = sizeof(slice_grad_attrs),
+     .attrs = slice_grad_attr_list,
+     .infer = slice_grad_infer,
+     .eval = slice_grad_eval,
+     .lower = slice_grad_lower,
+     .cases = slice_grad_cases},
     PAD_OP(1, 1, 1, 0, pad_1_attr_list, pad_1_cases),
     PAD_OP(2, 10, 1, 0, pad_2_attr_list, pad_2_cases),
     PAD_OP(11, 0, 4, 0xe, pad_11_attr_list, pad_cases),

@@ -19,7 +19,8 @@ static hk_status read_perm(const hk_args *a, int32_t rank, int32_t perm[HK_MAX_R
     for (int32_t i = 0; i < rank; i++) {
         int32_t from = p.v ? hk_axis(p.v[i], rank) : rank - 1 - i;
         if (from < 0 || used[from])
-            return hk_args_fail(a, "perm is no permutation of 0 to %d: entry %d is %lld", (int)rank - 1, (int)i, (long long)p.v[i]);
+            return hk_args_fail(a, "perm is no permutation of 0 to %d: entry %d is %lld", (int)rank - 1, (int)i,
+                                (long long)p.v[i]);
         used[from] = true;
         perm[i] = from;
     }
@@ -172,9 +173,11 @@ static hk_status expand_shape(const hk_args *a, hk_shape *out)
     hk_shape_text from, to;
     for (int32_t d = 0; d < n; d++)
         if (target.dim[d] < 0)
-            return hk_args_fail(a, "dimension %d of the shape is %lld, expected 0 or more", (int)d, (long long)target.dim[d]);
+            return hk_args_fail(a, "dimension %d of the shape is %lld, expected 0 or more", (int)d,
+                                (long long)target.dim[d]);
     if (!hk_shape_broadcast(&x, &target, out))
-        return hk_args_fail(a, "input %s cannot be broadcast to %s", hk_shape_print(&x, &from), hk_shape_print(&target, &to));
+        return hk_args_fail(a, "input %s cannot be broadcast to %s", hk_shape_print(&x, &from),
+                            hk_shape_print(&target, &to));
     return HK_OK;
 }
 
@@ -232,9 +235,21 @@ static hk_status expand_backward(hk_gradient *g, hk_node *n)
 }
 
 static const char *const expand_cases[] = {
-    "f32[3,1] i64={2,1,6}", "f32[3,1] i64={3,4}", "f32[4] i64={1}", "f32[] i64={2,3}", "f32[1,5] i64={3,1}", "f32[2,1,4] i64={2,3,4}",
-    "f32[1,1] i64={0,4} ; ; nograd", "i64[2,1]<7 i64={2,5} ; ; nograd", "bool[1,3] i64={4,3} ; ; nograd",
-    "f32[1,64,1] i64={33,64,65} ; ; nograd", "f32[2,1,2,1,2,1,2] i64={2,3,2,3,2,3,2}", "f32[1] i64={70000} ; ; nograd", NULL,
+    "f32[3,1] i64={2,1,6}",
+    "f32[3,1] i64={3,4}",
+    "f32[4] i64={1}",
+    "f32[] i64={2,3}",
+    "f32[1,5] i64={3,1}",
+    "f32[2,1,4] i64={2,3,4}",
+    "f32[1,1] i64={0,4} ; ; nograd",
+    "i64[2,1]<7 i64={2,5} ; ; nograd",
+    "bool[1,3] i64={4,3} ; ; nograd",
+    "f32[1,64,1] i64={33,64,65} ; ; nograd",
+    "f32[2,1,2,1,2,1,2] i64={2,3,2,3,2,3,2}",
+    "f32[1] i64={70000} ; ; nograd",
+    "f32[1] i64={257}",
+    "f32[1] i64={1025} ; ; nograd",
+    NULL,
 };
 
 /* ---- Tile */
@@ -264,7 +279,8 @@ static hk_status tile_repeats(const hk_args *a, int32_t rank, int64_t repeats[HK
     }
     for (int32_t d = 0; d < rank; d++)
         if (repeats[d] < 0 || repeats[d] > INT32_MAX)
-            return hk_args_fail(a, "dimension %d is repeated %lld times, expected 0 to 2^31 - 1", (int)d, (long long)repeats[d]);
+            return hk_args_fail(a, "dimension %d is repeated %lld times, expected 0 to 2^31 - 1", (int)d,
+                                (long long)repeats[d]);
     *known = true;
     return HK_OK;
 }
@@ -347,13 +363,14 @@ static hk_status tile_backward(hk_gradient *g, hk_node *n)
     if (hk_shape_known(&x->shape))
         HK_TRY(tile_repeats(&a, x->shape.rank, repeats, &known));
     if (!known)
-        return hk_args_fail(&a, "its gradient needs the input's shape, which is not known yet; bind every input's shape");
+        return hk_args_shape_wanted(&a);
     hk_shape now = dx->shape;
     for (int32_t d = 0; d < now.rank; d++) {
         if (repeats[d] == 1)
             continue;
         int64_t one = 1;
-        int64_t dims[3] = {hk_shape_span(&now, 0, d), repeats[d], x->shape.dim[d] * hk_shape_span(&now, d + 1, now.rank)};
+        int64_t dims[3] = {hk_shape_span(&now, 0, d), repeats[d],
+                           x->shape.dim[d] * hk_shape_span(&now, d + 1, now.rank)};
         const hk_attr_value attrs[] = {HK_SET_INT("keepdims", 0), {0}};
         hk_value *axes = hk_graph_ints(graph, &one, 1);
         if (!axes)
@@ -367,24 +384,78 @@ static hk_status tile_backward(hk_gradient *g, hk_node *n)
 }
 
 static const char *const tile_cases[] = {
-    "f32[2,3] i64={2,1}", "f32[2,3] i64={1,3}", "f32[2,3,4] i64={2,3,2}", "f32[5] i64={1}", "f32[] i64={}", "f32[2,3] i64={0,2} ; ; nograd",
-    "i64[3]<9 i64={4} ; ; nograd", "f32[2,3,2,3,2] i64={2,2,2,2,2}", "f32[3,64] i64={1,40} ; ; nograd",
-    "i64[2,2,2,2,2]<9 i64={2,3,2,3,2} ; ; nograd", NULL,
+    "f32[2,3] i64={2,1}",
+    "f32[2,3] i64={1,3}",
+    "f32[2,3,4] i64={2,3,2}",
+    "f32[5] i64={1}",
+    "f32[] i64={}",
+    "f32[2,3] i64={0,2} ; ; nograd",
+    "i64[3]<9 i64={4} ; ; nograd",
+    "f32[2,3,2,3,2] i64={2,2,2,2,2}",
+    "f32[3,64] i64={1,40} ; ; nograd",
+    "i64[2,2,2,2,2]<9 i64={2,3,2,3,2} ; ; nograd",
+    NULL,
 };
 static const char *const tile_1_cases[] = {"f32[2,3] i64=3 i64=1", NULL};
 
 const hk_op hk_ops_transpose[] = {
-    {.type = "Transpose", .since = 1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1, .flags = HK_OP_VIEW,
-     .attrs_bytes = sizeof(transpose_attrs), .attrs = transpose_attr_list, .infer = transpose_infer, .eval = transpose_eval,
-     .lower = transpose_lower, .backward = transpose_backward, .view_offset = transpose_view, .cases = transpose_cases},
-    {.type = "Expand", .since = 8, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1, .flags = HK_OP_VIEW, .host_inputs = 2,
-     .infer = expand_infer, .eval = expand_eval, .lower = expand_lower, .backward = expand_backward, .view_offset = same_size_view,
+    {.type = "Transpose",
+     .since = 1,
+     .in_min = 1,
+     .in_max = 1,
+     .out_min = 1,
+     .out_max = 1,
+     .flags = HK_OP_VIEW,
+     .attrs_bytes = sizeof(transpose_attrs),
+     .attrs = transpose_attr_list,
+     .infer = transpose_infer,
+     .eval = transpose_eval,
+     .lower = transpose_lower,
+     .backward = transpose_backward,
+     .view_offset = transpose_view,
+     .cases = transpose_cases},
+    {.type = "Expand",
+     .since = 8,
+     .in_min = 2,
+     .in_max = 2,
+     .out_min = 1,
+     .out_max = 1,
+     .flags = HK_OP_VIEW,
+     .host_inputs = 2,
+     .infer = expand_infer,
+     .eval = expand_eval,
+     .lower = expand_lower,
+     .backward = expand_backward,
+     .view_offset = same_size_view,
      .cases = expand_cases},
-    {.type = "Tile", .since = 1, .until = 5, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 1, .flags = HK_OP_VIEW,
-     .host_inputs = 6, .infer = tile_infer, .eval = tile_eval, .lower = tile_lower, .backward = tile_backward,
-     .view_offset = same_size_view, .cases = tile_1_cases},
-    {.type = "Tile", .since = 6, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1, .flags = HK_OP_VIEW, .host_inputs = 2,
-     .infer = tile_infer, .eval = tile_eval, .lower = tile_lower, .backward = tile_backward, .view_offset = same_size_view,
+    {.type = "Tile",
+     .since = 1,
+     .until = 5,
+     .in_min = 3,
+     .in_max = 3,
+     .out_min = 1,
+     .out_max = 1,
+     .flags = HK_OP_VIEW,
+     .host_inputs = 6,
+     .infer = tile_infer,
+     .eval = tile_eval,
+     .lower = tile_lower,
+     .backward = tile_backward,
+     .view_offset = same_size_view,
+     .cases = tile_1_cases},
+    {.type = "Tile",
+     .since = 6,
+     .in_min = 2,
+     .in_max = 2,
+     .out_min = 1,
+     .out_max = 1,
+     .flags = HK_OP_VIEW,
+     .host_inputs = 2,
+     .infer = tile_infer,
+     .eval = tile_eval,
+     .lower = tile_lower,
+     .backward = tile_backward,
+     .view_offset = same_size_view,
      .cases = tile_cases},
     {0},
 };

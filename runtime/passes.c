@@ -6,10 +6,10 @@
 hk_status hk_run_passes(hk_graph *g, void *user)
 {
     const hk_pass_options *options = user;
-    if (!options->fuse)
-        return HK_OK;
-    HK_TRY(hk_fuse_epilogues(g));
-    return hk_fuse_chains(g);
+    if (options->fuse)
+        HK_TRY(hk_fuse_epilogues(g));
+    HK_TRY(hk_choose_layouts(g, options));
+    return options->fuse ? hk_fuse_chains(g) : HK_OK;
 }
 
 size_t hk_copy_attrs(const hk_node *n, hk_attr_value *list, size_t capacity)

@@ -24,4 +24,7 @@ size_t hk_copy_attrs(const hk_node *n, hk_attr_value *list, size_t capacity);
 hk_status hk_fold_batchnorm(hk_graph *g);
 /* Bias, activation and residual sum into the store phase of Conv and Gemm. */
 hk_status hk_fuse_epilogues(hk_graph *g);
+/* Precision `fast`: convolutions in NHWC8 islands of fp16, fp16 operands of matrix products (layout.c). */
+hk_status hk_choose_layouts(hk_graph *g, const hk_pass_options *options);
+
 #endif

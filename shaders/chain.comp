@@ -1,6 +1,8 @@
 // kernel: chain_2 -DSTEPS=2
+// kernel: chain_5 -DSTEPS=5
 // kernel: chain_12 -DSTEPS=12
 // kernel: chain_long_2 -DSTEPS=2 -DWIDE
+// kernel: chain_long_5 -DSTEPS=5 -DWIDE
 // kernel: chain_long_12 -DSTEPS=12 -DWIDE
 #version 450
 #extension GL_GOOGLE_include_directive : require
@@ -10,7 +12,8 @@
 #include "move_unit.glsl"
 
 // A chain of elementwise functions in one pass: what is computed is in specialization constants (chain_codes.push.h),
-// how large things are is in the push block. An invocation computes UNITS times four neighbouring elements.
+// how large things are is in the push block. An invocation computes UNITS times four neighbouring elements. Variants
+// differ in the most steps they can hold, because every step costs its share of pipeline creation, used or not.
 
 layout(constant_id = 3) const uint UNITS = 1;
 layout(constant_id = 4) const uint BLOCK = 0; // the words are in the parameter block
@@ -75,52 +78,52 @@ uint word(uint k)
 
 // ---- where inputs that broadcast are read
 
-uint at[CHAIN_INPUTS];
-uint stride[CHAIN_INPUTS];
-
-bool located(uint i, uint input_word) { return INPUT_COUNT > i && (input_word >> 2 & 3u) == CHAIN_AT_COORDINATES; }
+struct Places { // of inputs 0 to 2 and 3 to 5
+    uvec3 at[2];
+    uvec3 stride[2];
+};
 
 // One coordinate's part of every position.
-void advance(uint present, uint coordinate, uint extent)
+void advance(inout Places p, uint present, uint coordinate, uint extent)
 {
-#define ADVANCE(i)                                                                                                     \
-    if (located(i, INPUT_##i) && (present >> i & 1u) != 0u) {                                                          \
-        at[i] += coordinate * stride[i];                                                                               \
-        stride[i] *= extent;                                                                                           \
+    [[unroll]] for (uint h = 0; h < 2; h++) {
+        uvec3 varies = uvec3(present) >> (uvec3(0, 1, 2) + 3 * h) & 1u;
+        p.at[h] += coordinate * p.stride[h] * varies;
+        p.stride[h] *= (extent - 1u) * varies + 1u;
     }
-    ADVANCE(0)
-    ADVANCE(1)
-    ADVANCE(2)
-    ADVANCE(3)
-    ADVANCE(4)
-    ADVANCE(5)
 }
 
-void locate(uint n)
+// The same for dimension d of element n; what is left of n belongs to the dimensions outside it.
+void split(inout Places p, inout uint n, uint d)
 {
-    [[unroll]] for (uint i = 0; i < CHAIN_INPUTS; i++) {
-        at[i] = 0u;
-        stride[i] = 1u;
-    }
-    uint k = IMMEDIATES;
+    uint k = IMMEDIATES + 3u * d;
+    uint info = word(k), extent = word(k + 1u);
+    uint q = divide(n, word(k + 2u), info & 31u);
+    advance(p, info >> 8, n - q * extent, extent);
+    n = q;
+}
+
+Places locate(uint n)
+{
+    Places p = Places(uvec3[2](uvec3(0u), uvec3(0u)), uvec3[2](uvec3(1u), uvec3(1u)));
+    uint outermost = push.rank - 1u;
     if (BLOCK != 0u) {
-        for (uint d = 1; d < push.rank; d++, k += 3) {
-            uint info = word(k), extent = word(k + 1), q = divide(n, word(k + 2), info & 31u);
-            advance(info >> 8, n - q * extent, extent);
-            n = q;
-        }
-        advance(word(k) >> 8, n, 1u);
-        return;
+        for (uint d = 0; d < outermost; d++)
+            split(p, n, d);
+        advance(p, word(IMMEDIATES + 3u * outermost) >> 8, n, 1u);
+        return p;
     }
-    [[unroll]] for (uint d = 1; d < CHAIN_PUSH_RANK; d++) {
-        if (d < push.rank) {
-            uint info = word(k), extent = word(k + 1), q = divide(n, word(k + 2), info & 31u);
-            advance(info >> 8, n - q * extent, extent);
-            n = q;
-            k += 3;
-        }
+    uint info = word(IMMEDIATES); // word() wants constants
+    if (outermost > 0u) {
+        split(p, n, 0u);
+        info = word(IMMEDIATES + 3u);
     }
-    advance(push.rank == 1u ? word(IMMEDIATES) >> 8 : (push.rank == 2u ? word(IMMEDIATES + 3) >> 8 : word(IMMEDIATES + 6) >> 8), n, 1u);
+    if (outermost > 1u) {
+        split(p, n, 1u);
+        info = word(IMMEDIATES + 6u);
+    }
+    advance(p, info >> 8, n, 1u);
+    return p;
 }
 
 // ---- memory
@@ -197,18 +200,13 @@ Inputs read_inputs(uint first, bool whole)
 {
     Inputs x;
     uvec4 index = uvec4(first, first + 1u, first + 2u, first + 3u);
-    uvec4 inside = uvec4(lessThan(index, uvec4(push.count)));
+    uvec4 inside = whole ? uvec4(1u) : uvec4(lessThan(index, uvec4(push.count)));
     uvec4 found[CHAIN_INPUTS];
-    if (STRIDED == 1u) {
-        locate(first);
-        [[unroll]] for (uint i = 0; i < CHAIN_INPUTS; i++)
-            found[i] = uvec4(at[i], at[i] + 1u, at[i] + 2u, at[i] + 3u);
-    }
-    if (STRIDED == 2u)
+    if (STRIDED != 0u)
         [[unroll]] for (uint k = 0; k < 4; k++) {
-            locate(first + k);
+            Places p = locate(STRIDED == 2u ? first + k : first);
             [[unroll]] for (uint i = 0; i < CHAIN_INPUTS; i++)
-                found[i][k] = at[i];
+                found[i][k] = p.at[i / 3][i % 3] + (STRIDED == 2u ? 0u : k);
         }
 #define READ(i)                                                                                                        \
     if (INPUT_COUNT > i) {                                                                                             \
@@ -263,6 +261,8 @@ void run(Inputs x, uint k, inout Four y0, inout Four y1)
     STEP(2)
     STEP(3)
     STEP(4)
+#endif
+#if STEPS > 5
     STEP(5)
     STEP(6)
     STEP(7)
@@ -285,7 +285,7 @@ void main()
     if (first * 4u >= push.count)
         return;
     Inputs x[UNITS];
-    [[unroll]] for (uint u = 0; u < UNITS; u++)
+    [[unroll]] for (uint u = 0; u < UNITS; u++) // all of them before the first store, so that they overlap
         x[u] = read_inputs((first + u * width) * 4u, whole);
     [[unroll]] for (uint u = 0; u < UNITS; u++) {
         Four y0, y1;

@@ -1,5 +1,6 @@
 // The elementwise functions of chain_codes.push.h, on one element's bits. Code and class are specialization constants in
-// every caller, so a driver keeps one case of each switch.
+// every caller, so a driver keeps one case. Selections instead of branches, because a driver pays for every branch before
+// it knows that it is constant; only what has a loop in it is in one.
 #ifndef CHAIN_APPLY_GLSL
 #define CHAIN_APPLY_GLSL
 
@@ -10,6 +11,9 @@
 CHAIN_CODE_MAP(CHAIN_CODE)
 #define CHAIN_CLASS(name, number) const uint CLASS_##name = number;
 CHAIN_CLASS_MAP(CHAIN_CLASS)
+
+#define CASE(name, value) y = mix(y, value, code == CODE_##name);
+#define CASE_LONG(name, value) y = mix(y, value, bvec2(code == CODE_##name));
 
 // ---- floats. All that need an exponential, a logarithm or a power share one instance of it: what a pipeline costs to
 // create is the size of this code times the steps, before the driver drops what the constants rule out.
@@ -25,36 +29,36 @@ float max_nan(float a, float b) { return is_nan(a) || a >= b ? a : b; }
 
 float arithmetic(uint code, float a, float b, float c)
 {
-    switch (code) {
-    case CODE_ADD: return a + b;
-    case CODE_SUB: return a - b;
-    case CODE_MUL: return a * b;
-    case CODE_DIV: return a / b;
-    case CODE_FMOD: return fmod_precise(a, b);
-    case CODE_MIN: return min_nan(a, b);
-    case CODE_MAX: return max_nan(a, b);
-    case CODE_NEG: return -a;
-    case CODE_ABS: return abs(a);
-    case CODE_SIGN: return a > 0.0 ? 1.0 : (a < 0.0 ? -1.0 : a);
-    case CODE_CLIP: return clip(a, b, c);
-    case CODE_RECIPROCAL: return 1.0 / a;
-    case CODE_SQRT: return sqrt(a);
-    case CODE_FLOOR: return floor(a);
-    case CODE_CEIL: return ceil(a);
-    case CODE_ROUND: return roundEven(a);
-    case CODE_RELU: return a < 0.0 ? 0.0 : a;
-    case CODE_LEAKY_RELU: return a < 0.0 ? b * a : a;
-    case CODE_HARD_SIGMOID: return clip(b * a + c, 0.0, 1.0);
-    case CODE_HARD_SWISH: return a * clip(a / 6.0 + 0.5, 0.0, 1.0);
-    case CODE_RELU_GRAD: return b > 0.0 ? a : 0.0;
-    case CODE_LEAKY_RELU_GRAD: return b < 0.0 ? c * a : a;
-    case CODE_SIGMOID_GRAD: return a * b * (1.0 - b);
-    case CODE_TANH_GRAD: return a * (1.0 - b * b);
-    case CODE_HARD_SIGMOID_GRAD: return b > 0.0 && b < 1.0 ? c * a : 0.0;
-    case CODE_HARD_SWISH_GRAD: return b <= -3.0 ? 0.0 : (b >= 3.0 ? a : a * (b / 3.0 + 0.5));
-    case CODE_CLIP_GRAD: return b == c ? a : 0.0;
-    default: return a;
-    }
+    float y = a;
+    CASE(ADD, a + b)
+    CASE(SUB, a - b)
+    CASE(MUL, a * b)
+    CASE(DIV, a / b)
+    CASE(MIN, min_nan(a, b))
+    CASE(MAX, max_nan(a, b))
+    CASE(NEG, -a)
+    CASE(ABS, abs(a))
+    CASE(SIGN, a > 0.0 ? 1.0 : (a < 0.0 ? -1.0 : a))
+    CASE(CLIP, clip(a, b, c))
+    CASE(RECIPROCAL, 1.0 / a)
+    CASE(SQRT, sqrt(a))
+    CASE(FLOOR, floor(a))
+    CASE(CEIL, ceil(a))
+    CASE(ROUND, roundEven(a))
+    CASE(RELU, a < 0.0 ? 0.0 : a)
+    CASE(LEAKY_RELU, a < 0.0 ? b * a : a)
+    CASE(HARD_SIGMOID, clip(b * a + c, 0.0, 1.0))
+    CASE(HARD_SWISH, a * clip(a / 6.0 + 0.5, 0.0, 1.0))
+    CASE(RELU_GRAD, b > 0.0 ? a : 0.0)
+    CASE(LEAKY_RELU_GRAD, b < 0.0 ? c * a : a)
+    CASE(SIGMOID_GRAD, a * b * (1.0 - b))
+    CASE(TANH_GRAD, a * (1.0 - b * b))
+    CASE(HARD_SIGMOID_GRAD, b > 0.0 && b < 1.0 ? c * a : 0.0)
+    CASE(HARD_SWISH_GRAD, b <= -3.0 ? 0.0 : (b >= 3.0 ? a : a * (b / 3.0 + 0.5)))
+    CASE(CLIP_GRAD, b == c ? a : 0.0)
+    if (code == CODE_FMOD)
+        y = fmod_precise(a, b);
+    return y;
 }
 
 // u of x / (1 + exp(-u)), the tanh form of Gelu: (1 + tanh(v)) / 2 = 1 / (1 + exp(-2v)).
@@ -63,24 +67,23 @@ float gelu_tanh_argument(float x) { return 1.59576912 * (x + 0.044715 * x * x * 
 // What is exponentiated. Mish needs no more than 20: tanh(softplus(20)) is 1 in single precision.
 float exponent(uint code, float a, float b, float c)
 {
-    switch (code) {
-    case CODE_SIGMOID: return -a;
-    case CODE_TANH: return -2.0 * abs(a);
-    case CODE_ERF: return -a * a;
-    case CODE_GELU: return -0.5 * a * a;
-    case CODE_GELU_GRAD: return -0.5 * b * b;
-    case CODE_GELU_TANH: return -gelu_tanh_argument(a);
-    case CODE_GELU_TANH_GRAD: return -gelu_tanh_argument(b);
-    case CODE_SWISH: return -b * a;
-    case CODE_SWISH_GRAD: return -c * b;
-    case CODE_SOFTPLUS: return -abs(a);
-    case CODE_MISH: return min(a, 20.0);
-    case CODE_MISH_GRAD: return min(b, 20.0);
-    case CODE_ELU_GRAD: return b;
-    case CODE_CELU: return a / b;
-    case CODE_CELU_GRAD: return b / c;
-    default: return a; // Exp, Elu
-    }
+    float y = a;
+    CASE(SIGMOID, -a)
+    CASE(TANH, -2.0 * abs(a))
+    CASE(ERF, -a * a)
+    CASE(GELU, -0.5 * a * a)
+    CASE(GELU_GRAD, -0.5 * b * b)
+    CASE(GELU_TANH, -gelu_tanh_argument(a))
+    CASE(GELU_TANH_GRAD, -gelu_tanh_argument(b))
+    CASE(SWISH, -b * a)
+    CASE(SWISH_GRAD, -c * b)
+    CASE(SOFTPLUS, -abs(a))
+    CASE(MISH, min(a, 20.0))
+    CASE(MISH_GRAD, min(b, 20.0))
+    CASE(ELU_GRAD, b)
+    CASE(CELU, a / b)
+    CASE(CELU_GRAD, b / c)
+    return y;
 }
 
 // exp(t) - 1 for t <= 0, e = exp(t).
@@ -125,24 +128,23 @@ float exponential(uint code, float a, float b, float c)
     float e = exp_precise(t);
     float s = 1.0 / (1.0 + e); // the sigmoid of -t
     float z = code == CODE_ERF ? a : (code == CODE_GELU ? a * root : b * root);
-    switch (code) {
-    case CODE_TANH: return tanh_from(a, e);
-    case CODE_SIGMOID: return s;
-    case CODE_ERF: return erf_from(z, e);
-    case CODE_GELU: return a * cdf_from(z, e);
-    case CODE_GELU_GRAD: return a * (cdf_from(z, e) + b * (0.398942280 * e)); // cdf(x) + x pdf(x)
-    case CODE_GELU_TANH: return a * s;
-    case CODE_GELU_TANH_GRAD: return a * (s + b * s * (1.0 - s) * (1.59576912 * (1.0 + 0.134145 * b * b)));
-    case CODE_SWISH: return a * s;
-    case CODE_SWISH_GRAD: return a * (s + c * b * s * (1.0 - s));
-    case CODE_MISH: return a > 20.0 ? a : a * mish_factor(e);
-    case CODE_MISH_GRAD: return a * mish_derivative(b, e);
-    case CODE_ELU: return a < 0.0 ? b * expm1_from(t, e) : a;
-    case CODE_ELU_GRAD: return b < 0.0 ? a * c * e : a;
-    case CODE_CELU: return a < 0.0 ? b * expm1_from(t, e) : a;
-    case CODE_CELU_GRAD: return b < 0.0 ? a * e : a;
-    default: return e; // Exp, Softplus
-    }
+    float y = e;
+    CASE(TANH, tanh_from(a, e))
+    CASE(SIGMOID, s)
+    CASE(ERF, erf_from(z, e))
+    CASE(GELU, a * cdf_from(z, e))
+    CASE(GELU_GRAD, a * (cdf_from(z, e) + b * (0.398942280 * e)))
+    CASE(GELU_TANH, a * s)
+    CASE(GELU_TANH_GRAD, a * (s + b * s * (1.0 - s) * (1.59576912 * (1.0 + 0.134145 * b * b))))
+    CASE(SWISH, a * s)
+    CASE(SWISH_GRAD, a * (s + c * b * s * (1.0 - s)))
+    CASE(MISH, a > 20.0 ? a : a * mish_factor(e))
+    CASE(MISH_GRAD, a * mish_derivative(b, e))
+    CASE(ELU, a < 0.0 ? b * expm1_from(t, e) : a)
+    CASE(ELU_GRAD, b < 0.0 ? a * c * e : a)
+    CASE(CELU, a < 0.0 ? b * expm1_from(t, e) : a)
+    CASE(CELU_GRAD, b < 0.0 ? a * e : a)
+    return y;
 }
 
 // Log of what it is for; for Softplus log(1 + e) with e = exp(-|a|), and what rounding 1 + e lost is put back.
@@ -192,17 +194,16 @@ uint uint_from_float(float x)
 uint apply_float(uint code, uint abits, uint bbits, uint cbits)
 {
     float a = uintBitsToFloat(abits), b = uintBitsToFloat(bbits), c = uintBitsToFloat(cbits);
-    switch (code) { // those whose result, or first operand, is no float
-    case CODE_EQUAL: return a == b ? 1u : 0u;
-    case CODE_LESS: return a < b ? 1u : 0u;
-    case CODE_LESS_EQUAL: return a <= b ? 1u : 0u;
-    case CODE_WHERE: return abits != 0u ? bbits : cbits;
-    case CODE_TO_INT: return int_from_float(a);
-    case CODE_TO_UINT: return uint_from_float(a);
-    case CODE_TO_BOOL: return a != 0.0 ? 1u : 0u;
-    case CODE_IS_NAN: return is_nan(a) ? 1u : 0u;
-    }
-    return floatBitsToUint(float_function(code, a, b, c));
+    uint y = floatBitsToUint(float_function(code, a, b, c));
+    CASE(EQUAL, a == b ? 1u : 0u)
+    CASE(LESS, a < b ? 1u : 0u)
+    CASE(LESS_EQUAL, a <= b ? 1u : 0u)
+    CASE(WHERE, abits != 0u ? bbits : cbits)
+    CASE(TO_INT, int_from_float(a))
+    CASE(TO_UINT, uint_from_float(a))
+    CASE(TO_BOOL, a != 0.0 ? 1u : 0u)
+    CASE(IS_NAN, is_nan(a) ? 1u : 0u)
+    return y;
 }
 
 // ---- 32-bit integers and bools
@@ -244,42 +245,46 @@ uint int_min(uint a, uint b, bool is_signed) { return int_less(b, a, is_signed) 
 
 uint apply_int(uint code, bool is_signed, uint a, uint b, uint c)
 {
-    switch (code) {
-    case CODE_ADD: return a + b;
-    case CODE_SUB: return a - b;
-    case CODE_MUL: return a * b;
-    case CODE_DIV: return int_quotient(a, b, is_signed);
-    case CODE_MOD: return int_mod(code, a, b, is_signed);
-    case CODE_FMOD: return int_mod(code, a, b, is_signed);
-    case CODE_POW: return int_pow(a, b, is_signed);
-    case CODE_MIN: return int_min(a, b, is_signed);
-    case CODE_MAX: return int_max(a, b, is_signed);
-    case CODE_NEG: return 0u - a;
-    case CODE_ABS: return is_signed && int(a) < 0 ? 0u - a : a;
-    case CODE_SIGN: return is_signed && int(a) < 0 ? 0xffffffffu : (a != 0u ? 1u : 0u);
-    case CODE_EQUAL: return a == b ? 1u : 0u;
-    case CODE_LESS: return int_less(a, b, is_signed) ? 1u : 0u;
-    case CODE_LESS_EQUAL: return int_less(b, a, is_signed) ? 0u : 1u;
-    case CODE_WHERE: return a != 0u ? b : c;
-    case CODE_CLIP: return int_min(int_max(a, b, is_signed), c, is_signed);
-    case CODE_NOT: return a == 0u ? 1u : 0u;
-    case CODE_AND: return a != 0u && b != 0u ? 1u : 0u;
-    case CODE_OR: return (a | b) != 0u ? 1u : 0u;
-    case CODE_XOR: return (a != 0u) != (b != 0u) ? 1u : 0u;
-    case CODE_TO_FLOAT: return floatBitsToUint(is_signed ? float(int(a)) : float(a));
-    case CODE_TO_BOOL: return a != 0u ? 1u : 0u;
-    case CODE_WRAP_INT8: return uint(bitfieldExtract(int(a), 0, 8));
-    case CODE_WRAP_UINT8: return a & 0xffu;
-    case CODE_WRAP_INT16: return uint(bitfieldExtract(int(a), 0, 16));
-    case CODE_WRAP_UINT16: return a & 0xffffu;
-    default: return a;
-    }
+    uint y = a;
+    CASE(ADD, a + b)
+    CASE(SUB, a - b)
+    CASE(MUL, a * b)
+    CASE(MIN, int_min(a, b, is_signed))
+    CASE(MAX, int_max(a, b, is_signed))
+    CASE(NEG, 0u - a)
+    CASE(ABS, is_signed && int(a) < 0 ? 0u - a : a)
+    CASE(SIGN, is_signed && int(a) < 0 ? 0xffffffffu : (a != 0u ? 1u : 0u))
+    CASE(EQUAL, a == b ? 1u : 0u)
+    CASE(LESS, int_less(a, b, is_signed) ? 1u : 0u)
+    CASE(LESS_EQUAL, int_less(b, a, is_signed) ? 0u : 1u)
+    CASE(WHERE, a != 0u ? b : c)
+    CASE(CLIP, int_min(int_max(a, b, is_signed), c, is_signed))
+    CASE(NOT, a == 0u ? 1u : 0u)
+    CASE(AND, a != 0u && b != 0u ? 1u : 0u)
+    CASE(OR, (a | b) != 0u ? 1u : 0u)
+    CASE(XOR, (a != 0u) != (b != 0u) ? 1u : 0u)
+    CASE(TO_FLOAT, floatBitsToUint(is_signed ? float(int(a)) : float(a)))
+    CASE(TO_BOOL, a != 0u ? 1u : 0u)
+    CASE(WRAP_INT8, uint(bitfieldExtract(int(a), 0, 8)))
+    CASE(WRAP_UINT8, a & 0xffu)
+    CASE(WRAP_INT16, uint(bitfieldExtract(int(a), 0, 16)))
+    CASE(WRAP_UINT16, a & 0xffffu)
+    if (code == CODE_DIV)
+        y = int_quotient(a, b, is_signed);
+    if (code == CODE_MOD || code == CODE_FMOD)
+        y = int_mod(code, a, b, is_signed);
+    if (code == CODE_POW)
+        y = int_pow(a, b, is_signed);
+    return y;
 }
 
 // ---- 64-bit integers: registers are then (low, high) pairs, and 32-bit results leave the upper half alone
 
 #ifdef WIDE
 #include "chain_long.glsl"
+
+uvec2 long_min(uvec2 a, uvec2 b, bool is_signed) { return long_less(b, a, is_signed) ? b : a; }
+uvec2 long_max(uvec2 a, uvec2 b, bool is_signed) { return long_less(a, b, is_signed) ? b : a; }
 
 uvec2 long_mod(uint code, uvec2 a, uvec2 b, bool is_signed)
 {
@@ -291,31 +296,31 @@ uvec2 long_mod(uint code, uvec2 a, uvec2 b, bool is_signed)
 
 uvec2 apply_long(uint code, bool is_signed, uvec2 a, uvec2 b, uvec2 c)
 {
-    uvec2 r;
-    switch (code) {
-    case CODE_ADD: return long_add(a, b);
-    case CODE_SUB: return long_sub(a, b);
-    case CODE_MUL: return long_mul(a, b);
-    case CODE_DIV: return long_quotient(a, b, is_signed, r);
-    case CODE_MOD: return long_mod(code, a, b, is_signed);
-    case CODE_FMOD: return long_mod(code, a, b, is_signed);
-    case CODE_POW: return long_pow(a, b, is_signed);
-    case CODE_MIN: return long_less(b, a, is_signed) ? b : a;
-    case CODE_MAX: return long_less(a, b, is_signed) ? b : a;
-    case CODE_NEG: return long_neg(a);
-    case CODE_ABS: return long_abs(a, is_signed);
-    case CODE_SIGN: return long_negative(a, is_signed) ? uvec2(0xffffffffu) : uvec2((a.x | a.y) != 0u ? 1u : 0u, 0u);
-    case CODE_EQUAL: return uvec2(a == b ? 1u : 0u, 0u);
-    case CODE_LESS: return uvec2(long_less(a, b, is_signed) ? 1u : 0u, 0u);
-    case CODE_LESS_EQUAL: return uvec2(long_less(b, a, is_signed) ? 0u : 1u, 0u);
-    case CODE_WHERE: return a.x != 0u ? b : c;
-    case CODE_CLIP:
-        a = long_less(a, b, is_signed) ? b : a;
-        return long_less(c, a, is_signed) ? c : a;
-    case CODE_TO_FLOAT: return uvec2(floatBitsToUint(long_to_float(a, is_signed)), 0u);
-    case CODE_TO_BOOL: return uvec2((a.x | a.y) != 0u ? 1u : 0u, 0u);
-    default: return a; // TO_INT and TO_UINT: the low word
+    uvec2 y = a; // TO_INT and TO_UINT: the low word
+    CASE_LONG(ADD, long_add(a, b))
+    CASE_LONG(SUB, long_sub(a, b))
+    CASE_LONG(MUL, long_mul(a, b))
+    CASE_LONG(MIN, long_min(a, b, is_signed))
+    CASE_LONG(MAX, long_max(a, b, is_signed))
+    CASE_LONG(NEG, long_neg(a))
+    CASE_LONG(ABS, long_abs(a, is_signed))
+    CASE_LONG(SIGN, long_negative(a, is_signed) ? uvec2(0xffffffffu) : uvec2((a.x | a.y) != 0u ? 1u : 0u, 0u))
+    CASE_LONG(EQUAL, uvec2(a == b ? 1u : 0u, 0u))
+    CASE_LONG(LESS, uvec2(long_less(a, b, is_signed) ? 1u : 0u, 0u))
+    CASE_LONG(LESS_EQUAL, uvec2(long_less(b, a, is_signed) ? 0u : 1u, 0u))
+    CASE_LONG(WHERE, a.x != 0u ? b : c)
+    CASE_LONG(CLIP, long_min(long_max(a, b, is_signed), c, is_signed))
+    CASE_LONG(TO_FLOAT, uvec2(floatBitsToUint(long_to_float(a, is_signed)), 0u))
+    CASE_LONG(TO_BOOL, uvec2((a.x | a.y) != 0u ? 1u : 0u, 0u))
+    if (code == CODE_DIV) {
+        uvec2 r;
+        y = long_quotient(a, b, is_signed, r);
     }
+    if (code == CODE_MOD || code == CODE_FMOD)
+        y = long_mod(code, a, b, is_signed);
+    if (code == CODE_POW)
+        y = long_pow(a, b, is_signed);
+    return y;
 }
 
 uvec2 apply(uint code, uint kind, uvec2 a, uvec2 b, uvec2 c)

@@ -1,4 +1,5 @@
 // kernel: conv_gemm
+// kernel: conv_gemm_alt -DALT
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
@@ -177,7 +178,12 @@ void load_a(uint k0)
     }
     [[unroll]] for (uint i = 0; i < LOADS_A; ++i) {
         uint k = k0 + a_k(i), m = min(part_m + a_m(i), push.m - 1u); // rows past the end are computed and dropped
+#ifdef ALT
+        float v = F32(push.w).v[k < k_end ? w + m * push.w_row + (BY_ROW ? k * push.w_channel : 0u) : 0u];
+        next_a[i] = k < k_end ? v : 0.0;
+#else
         next_a[i] = k < k_end ? F32(push.w).v[w + m * push.w_row + (BY_ROW ? k * push.w_channel : 0u)] : 0.0;
+#endif
     }
 }
 
@@ -193,12 +199,19 @@ void load_b(uint k0)
         uint row = gl_LocalInvocationIndex / BN;
         [[unroll]] for (uint i = 0; i < LOADS_B; ++i) {
             uint k = k0 + row + i * STEP_B;
+#ifdef ALT
+            uvec2 e = table_entry(min(k, k_end - 1u));
+            bool hit = k < k_end && (row_mask >> (e.y >> 5 & 31u) & column_mask >> (e.y & 31u) & 1u) != 0u;
+            float v = F32(push.source).v[hit ? base + e.x : 0u];
+            next_b[i] = hit ? v : 0.0;
+#else
             next_b[i] = 0.0;
             if (k < k_end) {
                 uvec2 e = table_entry(k);
                 if ((row_mask >> (e.y >> 5 & 31u) & column_mask >> (e.y & 31u) & 1u) != 0u)
                     next_b[i] = F32(push.source).v[base + e.x];
             }
+#endif
         }
     }
 }

@@ -3,26 +3,29 @@
 #extension GL_GOOGLE_include_directive : require
 #include "gemm_common.glsl"
 
-// fp32 GEMM for devices that are processors: no shared memory, no barriers, little code. An invocation computes ROWS rows
-// of COLS vectors of columns in registers, four K at a time; transposing in registers is free there, because the
-// components of a vector are registers of their own. What costs is loads, one element of one lane after another, so the
-// more results share them the better. The workgroup's x runs along columns, its y along rows.
+// fp32 GEMM for devices that are processors: no shared memory, no barriers, little code, which is compiled in a moment. An
+// invocation computes ROWS rows of COLS vectors of columns in registers. What costs there is loads, for which every lane
+// and every component is fetched alone: the more results share them the better. The workgroup's x runs along columns, its
+// y along rows.
 layout(constant_id = 8) const uint ROWS = 4;
 layout(constant_id = 9) const uint COLS = 1;
 
 const uint K_BLOCK = 512; // sums of so many products are added to the total: the error grows with the number of blocks
 
 Part p;
-uint row[ROWS];        // offsets of the rows of A and the columns of B, those outside clamped to the last
+uint row[ROWS]; // offsets of the rows of A and the columns of B, those outside clamped to the last
 uint column[COLS * 4];
 vec4 sum[ROWS * COLS];
 
-vec4 load4(uvec2 base, bool wide, uint at, uint step) // four elements, step apart
+void find_rows_and_columns(uint m, uint n, uint stride)
 {
-    if (wide)
-        return F32x4(base).v[at >> 2];
-    F32 x = F32(base);
-    return vec4(x.v[at], x.v[at + step], x.v[at + 2u * step], x.v[at + 3u * step]);
+    [[unroll]] for (uint i = 0; i < ROWS; ++i)
+        row[i] = p.at.a + min(m + i, push.m - 1u) * (TRANS_A ? 1u : push.lda);
+    [[unroll]] for (uint j = 0; j < COLS * 4; ++j) {
+        uint first = n + j / 4 * stride, c = j % 4; // a vector that is read whole begins four before the end at the latest
+        uint at = !TRANS_B && WIDE_B ? min(first, push.n - 4u) + c : min(first + c, push.n - 1u);
+        column[j] = p.at.b + at * (TRANS_B ? push.ldb : 1u);
+    }
 }
 
 void add(uint i, float a, vec4 b[COLS])
@@ -31,54 +34,45 @@ void add(uint i, float a, vec4 b[COLS])
         sum[i * COLS + j] += a * b[j];
 }
 
-void multiply4(uint k, uint m)
-{
-    vec4 b[4][COLS];
-    [[unroll]] for (uint j = 0; j < COLS; ++j) {
-        if (TRANS_B) {
-            vec4 t[4];
-            [[unroll]] for (uint c = 0; c < 4; ++c)
-                t[c] = load4(push.b, WIDE_B, column[4 * j + c] + k, 1u);
-            [[unroll]] for (uint s = 0; s < 4; ++s)
-                b[s][j] = vec4(t[0][s], t[1][s], t[2][s], t[3][s]);
-        } else {
-            [[unroll]] for (uint s = 0; s < 4; ++s) {
-                uint at = (k + s) * push.ldb;
-                F32 x = F32(push.b);
-                if (WIDE_B)
-                    b[s][j] = F32x4(push.b).v[(column[4 * j] + at) >> 2];
-                else
-                    b[s][j] = vec4(x.v[column[4 * j] + at], x.v[column[4 * j + 1] + at], x.v[column[4 * j + 2] + at],
-                                   x.v[column[4 * j + 3] + at]);
-            }
-        }
-    }
-    if (TRANS_A && WIDE_A && ROWS % 4 == 0) { // four rows are neighbours, and m is a multiple of four
-        [[unroll]] for (uint i = 0; i < ROWS / 4; ++i)
-            [[unroll]] for (uint s = 0; s < 4; ++s) {
-                vec4 a = F32x4(push.a).v[(p.at.a + min(m + 4 * i, push.m - 4u) + (k + s) * push.lda) >> 2];
-                [[unroll]] for (uint r = 0; r < 4; ++r)
-                    add(4 * i + r, a[r], b[s]);
-            }
-    } else {
-        [[unroll]] for (uint i = 0; i < ROWS; ++i) {
-            vec4 a = TRANS_A ? load4(push.a, false, row[i] + k * push.lda, push.lda) : load4(push.a, WIDE_A, row[i] + k, 1u);
-            [[unroll]] for (uint s = 0; s < 4; ++s)
-                add(i, a[s], b[s]);
-        }
-    }
-}
-
 void multiply1(uint k)
 {
     uint at_a = k * (TRANS_A ? push.lda : 1u), at_b = k * (TRANS_B ? 1u : push.ldb);
     F32 x = F32(push.b);
     vec4 b[COLS];
-    [[unroll]] for (uint j = 0; j < COLS; ++j)
-        b[j] = vec4(x.v[column[4 * j] + at_b], x.v[column[4 * j + 1] + at_b], x.v[column[4 * j + 2] + at_b],
-                    x.v[column[4 * j + 3] + at_b]);
+    [[unroll]] for (uint j = 0; j < COLS * 4; j += 4)
+        if (!TRANS_B && WIDE_B)
+            b[j / 4] = F32x4(push.b).v[(column[j] + at_b) >> 2];
+        else
+            b[j / 4] = vec4(x.v[column[j] + at_b], x.v[column[j + 1] + at_b], x.v[column[j + 2] + at_b], x.v[column[j + 3] + at_b]);
     [[unroll]] for (uint i = 0; i < ROWS; ++i)
         add(i, F32(push.a).v[row[i] + at_a], b);
+}
+
+// Four elements along a stored row (step 1) or across rows.
+vec4 load4(uvec2 base, bool wide, uint at, uint step)
+{
+    if (wide && step == 1u)
+        return F32x4(base).v[at >> 2];
+    F32 x = F32(base);
+    return vec4(x.v[at], x.v[at + step], x.v[at + 2u * step], x.v[at + 3u * step]);
+}
+
+// For transposed B, whose columns are far apart in memory: uses four neighbours of each while they are in the cache.
+void multiply4(uint k)
+{
+    vec4 b[4][COLS];
+    [[unroll]] for (uint j = 0; j < COLS; ++j) {
+        vec4 t[4];
+        [[unroll]] for (uint c = 0; c < 4; ++c)
+            t[c] = load4(push.b, WIDE_B, column[4 * j + c] + k, 1u);
+        [[unroll]] for (uint s = 0; s < 4; ++s)
+            b[s][j] = vec4(t[0][s], t[1][s], t[2][s], t[3][s]);
+    }
+    [[unroll]] for (uint i = 0; i < ROWS; ++i) {
+        vec4 a = TRANS_A ? load4(push.a, false, row[i] + k * push.lda, push.lda) : load4(push.a, WIDE_A, row[i] + k, 1u);
+        [[unroll]] for (uint s = 0; s < 4; ++s)
+            add(i, a[s], b[s]);
+    }
 }
 
 void main()
@@ -87,14 +81,7 @@ void main()
     uint m = p.m + gl_LocalInvocationID.y * ROWS, n = p.n + gl_LocalInvocationID.x * 4u, stride = gl_WorkGroupSize.x * 4u;
     if (!inside || m >= push.m || n >= push.n)
         return;
-    [[unroll]] for (uint i = 0; i < ROWS; ++i)
-        row[i] = p.at.a + min(m + i, push.m - 1u) * (TRANS_A ? 1u : push.lda);
-    [[unroll]] for (uint j = 0; j < COLS * 4; ++j) {
-        uint first = n + j / 4 * stride, c = j % 4; // a vector that is read whole begins four before the end at the latest
-        uint at = !TRANS_B && WIDE_B ? min(first, push.n - 4u) + c : min(first + c, push.n - 1u);
-        column[j] = p.at.b + at * (TRANS_B ? push.ldb : 1u);
-    }
-
+    find_rows_and_columns(m, n, stride);
     vec4 total[ROWS * COLS];
     [[unroll]] for (uint i = 0; i < ROWS * COLS; ++i)
         total[i] = vec4(0.0);
@@ -102,15 +89,16 @@ void main()
         [[unroll]] for (uint i = 0; i < ROWS * COLS; ++i)
             sum[i] = vec4(0.0);
         uint k = block, end = min(block + K_BLOCK, push.k);
-        for (; k + 4u <= end; k += 4u)
-            multiply4(k, m);
-        if (!(WIDE_A && !TRANS_A) && !(WIDE_B && TRANS_B)) // else k is a multiple of four
+        if (TRANS_B)
+            for (; k + 4u <= end; k += 4u)
+                multiply4(k);
+        if (!TRANS_B || !WIDE_B) // else k is a multiple of four
             for (; k < end; ++k)
                 multiply1(k);
         [[unroll]] for (uint i = 0; i < ROWS * COLS; ++i)
             total[i] += sum[i];
     }
-    [[unroll]] for (uint i = 0; i < ROWS; ++i)
-        [[unroll]] for (uint j = 0; j < COLS; ++j)
+    [[dont_unroll]] for (uint i = 0; i < ROWS; ++i)
+        [[dont_unroll]] for (uint j = 0; j < COLS; ++j)
             store_row4(total[i * COLS + j], p.at, m + i, n + j * stride);
 }

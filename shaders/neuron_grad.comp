@@ -13,6 +13,9 @@
 //
 // More steps than fit in registers are cut into segments: a first walk keeps the potential at the start of each, then
 // the segments are charged again and walked back, last first. x is then read twice.
+//
+// A CPU has its arrays in memory anyway, and unrolled code would take it seconds to compile: there H of all steps lies
+// in `kept`, which may be gx itself, and loops count to any T.
 layout(constant_id = 8) const bool DETACH = false;
 layout(constant_id = 9) const uint SURROGATE = 0; // hk_surrogate_form
 layout(constant_id = 10) const float HEIGHT = 1.0;
@@ -26,18 +29,22 @@ const uint V0 = 0, GS = 1, GV = 2, GV_SEQ = 3, GX = 4, GV0 = 5, GW = 6, GTHETA =
 
 // The gradient of r needs X again where the input decays.
 const bool KEEP_X = KIND == PARAMETRIC_LIF && DECAY_INPUT;
-const uint KEPT_X = KEEP_X ? SEGMENT : 1u;
 
-// A GPU wants arrays in registers, so every index must be known: loops are unrolled, of SEGMENT steps, and skip what a
-// short segment lacks. A CPU has them in memory anyway, and unrolled code would take seconds to compile.
+// Every index into an array in registers must be known, so loops are unrolled, of SEGMENT steps, and a short segment
+// leaves some of them out.
 #ifdef CPU
-#define EACH [[dont_unroll]]
-#define STEPS(count) (count)
+#define EACH
+#define STEPS push.steps
 #define WITHIN(k, count) true
+#define H(k) REALS(push.kept).v[(k) * push.lanes + i]
+#define INPUT(k) REALS(push.x).v[(k) * push.lanes + i]
 #else
+const uint KEPT_X = KEEP_X ? SEGMENT : 1u;
 #define EACH [[unroll]]
-#define STEPS(count) SEGMENT
+#define STEPS SEGMENT
 #define WITHIN(k, count) (!RAGGED || (k) < (count))
+#define H(k) h[k]
+#define INPUT(k) x[k]
 #endif
 
 REAL surrogate(REAL x)
@@ -61,14 +68,8 @@ REAL surrogate(REAL x)
     return mix(REAL(0.0), REAL(HEIGHT), BELOW(abs(x), REAL(SLOPE)));
 }
 
-uint place(uint t, uint i)
-{
-#ifndef CPU
-    if (RAGGED)
-        t = min(t, push.steps - 1u);
-#endif
-    return t * push.lanes + i;
-}
+// Where step t lies; steps beyond the last, which a short segment loads in vain, are the last.
+uint place(uint t, uint i) { return (RAGGED ? min(t, push.steps - 1u) : t) * push.lanes + i; }
 
 void main()
 {
@@ -84,17 +85,22 @@ void main()
     if (present(V0))
         start = REALS(push.v0).v[i];
 
-    REAL h[SEGMENT];
-    uint segments = MANY ? (push.steps + SEGMENT - 1u) / SEGMENT : 1u;
-    REAL v = start;
-    for (uint s = 1u; s < segments; ++s) {
-        uint first = (s - 1u) * SEGMENT;
-        EACH for (uint k = 0u; k < SEGMENT; ++k)
-            h[k] = REALS(push.x).v[(first + k) * push.lanes + i];
-        EACH for (uint k = 0u; k < SEGMENT; ++k)
-            v = after_reset(charge(v, h[k], rate, rest), theta, rest);
-        REALS(push.kept).v[(s - 1u) * push.lanes + i] = v;
+    uint segments = 1u;
+#ifndef CPU
+    REAL h[SEGMENT], x[KEPT_X];
+    if (MANY) {
+        segments = (push.steps + SEGMENT - 1u) / SEGMENT;
+        REAL v = start;
+        for (uint s = 1u; s < segments; ++s) {
+            uint first = (s - 1u) * SEGMENT;
+            EACH for (uint k = 0u; k < SEGMENT; ++k)
+                h[k] = REALS(push.x).v[(first + k) * push.lanes + i];
+            EACH for (uint k = 0u; k < SEGMENT; ++k)
+                v = after_reset(charge(v, h[k], rate, rest), theta, rest);
+            REALS(push.kept).v[(s - 1u) * push.lanes + i] = v;
+        }
     }
+#endif
 
     REAL gv = REAL(0.0), rate_sum = REAL(0.0), theta_sum = REAL(0.0);
     if (present(GV))
@@ -103,52 +109,61 @@ void main()
         uint first = s * SEGMENT;
         uint count = min(SEGMENT, push.steps - first);
         REAL begin = start;
+#ifndef CPU
         if (s > 0u)
             begin = REALS(push.kept).v[(s - 1u) * push.lanes + i];
-        REAL x[KEPT_X];
-        EACH for (uint k = 0u; k < STEPS(count); ++k)
+        EACH for (uint k = 0u; k < SEGMENT; ++k)
             h[k] = REALS(push.x).v[place(first + k, i)];
+#endif
         REAL gs[AHEAD], gv_seq[AHEAD]; // a ring: step k's lie at (last step - k) % AHEAD
         EACH for (uint j = 0u; j < AHEAD; ++j) {
-            if (present(GS) && j < STEPS(count))
-                gs[j] = REALS(push.gs).v[place(first + STEPS(count) - 1u - j, i)];
-            if (present(GV_SEQ) && j < STEPS(count))
-                gv_seq[j] = REALS(push.gv_seq).v[place(first + STEPS(count) - 1u - j, i)];
+            if (present(GS))
+                gs[j] = REALS(push.gs).v[place(first + STEPS - 1u - j, i)];
+            if (present(GV_SEQ))
+                gv_seq[j] = REALS(push.gv_seq).v[place(first + STEPS - 1u - j, i)];
         }
-        v = begin;
-        EACH for (uint k = 0u; k < STEPS(count); ++k) {
+        REAL v = begin;
+        EACH for (uint k = 0u; k < STEPS; ++k) {
+#ifdef CPU
+            REAL now = charge(v, INPUT(k), rate, rest);
+#else
             if (KEEP_X)
                 x[k] = h[k];
-            h[k] = charge(v, h[k], rate, rest);
-            v = after_reset(h[k], theta, rest);
+            REAL now = charge(v, h[k], rate, rest);
+#endif
+            H(k) = now;
+            v = after_reset(now, theta, rest);
         }
-        EACH for (uint j = 0u; j < STEPS(count); ++j) {
-            uint k = STEPS(count) - 1u - j;
+        EACH for (uint j = 0u; j < STEPS; ++j) {
+            uint k = STEPS - 1u - j;
             REAL gs_now = REAL(0.0);
             if (present(GS))
                 gs_now = gs[j % AHEAD];
             if (WITHIN(k, count)) {
+                REAL h_now = H(k);
                 if (present(GV_SEQ))
                     gv += gv_seq[j % AHEAD];
-                REAL fired = REAL(AT_LEAST(h[k], theta));
+                REAL fired = REAL(AT_LEAST(h_now, theta));
                 REAL through = gs_now; // what reaches the surrogate
                 if (!DETACH)
-                    through += gv * (SOFT ? -theta : rest - h[k]);
-                through *= surrogate(h[k] - theta);
+                    through += gv * (SOFT ? -theta : rest - h_now);
+                through *= surrogate(h_now - theta);
                 if (present(GTHETA))
                     theta_sum -= SOFT ? through + gv * fired : through;
                 REAL gh = through + (SOFT ? gv : gv * (1.0 - fired));
                 if (present(GW)) {
-                    REAL before = begin;
+                    REAL before = begin, decayed = REAL(0.0);
+                    if (KEEP_X)
+                        decayed = INPUT(k);
                     if (k > 0u)
-                        before = after_reset(h[k - 1u], theta, rest);
-                    rate_sum += gh * ((KEEP_X ? x[k] : REAL(0.0)) - (before - rest));
+                        before = after_reset(H(k - 1u), theta, rest);
+                    rate_sum += gh * (decayed - (before - rest));
                 }
                 gv = gh * carry;
                 if (present(GX))
                     REALS(push.gx).v[(first + k) * push.lanes + i] = gh * gain;
             }
-            if (j + AHEAD < STEPS(count)) {
+            if (j + AHEAD < STEPS) {
                 if (present(GS))
                     gs[j % AHEAD] = REALS(push.gs).v[place(first + k - AHEAD, i)];
                 if (present(GV_SEQ))

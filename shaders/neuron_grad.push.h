@@ -12,7 +12,7 @@ ADDRESS(gx)     /* steps x neurons */
 ADDRESS(gv0)    /* neurons */
 ADDRESS(gw)     /* lanes: to be summed */
 ADDRESS(gtheta) /* lanes, or neurons with a threshold per channel: to be summed */
-ADDRESS(kept)   /* (segments - 1) x neurons: potentials between segments */
+ADDRESS(kept)   /* (segments - 1) x neurons: potentials between segments; CPU: steps x neurons: H, may be gx */
 UINT(lanes)     /* neurons / VEC */
 UINT(steps)
 UINT(inner)

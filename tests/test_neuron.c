@@ -428,7 +428,28 @@ static void test_spikingjelly_on_the_device(void **state)
 
 /* ---------------------------------------------------------------- host and device */
 
-/* Spikes and potentials bit for bit, gradients within rounding; every rule at several lengths and sizes. */
+/* Spikes and potentials bit for bit, gradients within rounding. The graph holds the problems. */
+static void compare(neuron_bench *b, neuron_problem *problems, size_t count)
+{
+    hk_tensor **on_host = neuron_run(b, false), **on_device = neuron_run(b, true);
+    for (size_t i = 0; i < count; i++) {
+        neuron_problem *host = &problems[i], device = *host;
+        neuron_take(host, on_host);
+        neuron_take(&device, on_device);
+        for (int k = 0; k < OUTPUTS; k++) {
+            if (!host->out[k])
+                continue;
+            bool same = neuron_same_bits(host->out[k], device.out[k]);
+            if (k < GX && !same)
+                print_error("%s: output %d differs\n", neuron_describe(host), k);
+            assert_true(k >= GX || same);
+            for (int64_t e = 0; !same && e < hk_tensor_count(host->out[k]); e++)
+                neuron_near(host, "a gradient", hk_get_double(device.out[k], e), hk_get_double(host->out[k], e), 2e-5);
+        }
+    }
+}
+
+/* Every rule at several lengths and sizes. */
 static void test_device_equals_host_bit_for_bit(void **state)
 {
     static const int64_t steps[] = {1, 4, 33, 100};
@@ -438,30 +459,39 @@ static void test_device_equals_host_bit_for_bit(void **state)
     if (!b->dev)
         skip();
     enum { COUNT = NEURON_RULES * 4 };
-    neuron_problem *host = hk_arena_array(b->arena, COUNT, sizeof *host);
-    assert_non_null(host);
+    neuron_problem *problems = hk_arena_array(b->arena, COUNT, sizeof *problems);
+    assert_non_null(problems);
     for (size_t i = 0; i < COUNT; i++) {
         size_t r = i / 4, t = i % 4;
-        host[i] = neuron_random_problem(b, HK_FLOAT32, &neuron_rules[r], steps[t], r + t, neurons[(r + t) % 3]);
-        neuron_add(b, &host[i]);
+        problems[i] = neuron_random_problem(b, HK_FLOAT32, &neuron_rules[r], steps[t], r + t, neurons[(r + t) % 3]);
+        neuron_add(b, &problems[i]);
     }
-    hk_tensor **on_host = neuron_run(b, false), **on_device = neuron_run(b, true);
-    for (size_t i = 0; i < COUNT; i++) {
-        neuron_problem device = host[i];
-        neuron_take(&host[i], on_host);
-        neuron_take(&device, on_device);
-        for (int k = 0; k < OUTPUTS; k++) {
-            if (!host[i].out[k])
-                continue;
-            bool same = neuron_same_bits(host[i].out[k], device.out[k]);
-            if (k < GX && !same)
-                print_error("%s: output %d differs\n", neuron_describe(&host[i]), k);
-            assert_true(k >= GX || same);
-            for (int64_t e = 0; k >= GX && e < hk_tensor_count(host[i].out[k]); e++)
-                neuron_near(&host[i], "a gradient", hk_get_double(device.out[k], e), hk_get_double(host[i].out[k], e),
-                            2e-5);
-        }
+    compare(b, problems, COUNT);
+}
+
+/* A software device gets kernels of its own. Called something else, it runs the GPUs': one and four neurons a lane, one
+ * segment, several, and several with a short one, with and without X kept. */
+static void test_kernels_of_gpus_on_any_device(void **state)
+{
+    static const struct {
+        size_t rule;
+        int64_t steps, channels, inner;
+    } sizes[] = {{0, 4, 3, 5},   {6, 32, 3, 5},  {10, 37, 3, 5},   {4, 100, 3, 5},    {18, 12, 3, 5},
+                 {14, 20, 3, 5}, {18, 37, 3, 5}, {5, 4, 3, 24000}, {2, 37, 3, 24000}, {19, 18, 3, 24000}};
+    neuron_bench *b = *state;
+    neuron_problem problems[HK_COUNT(sizes)];
+    if (!b->dev)
+        skip();
+    for (size_t i = 0; i < HK_COUNT(sizes); i++) {
+        const hk_shape neurons = {.rank = 3, .dim = {1, sizes[i].channels, sizes[i].inner}};
+        problems[i] = neuron_random_problem(b, HK_FLOAT32, &neuron_rules[sizes[i].rule], sizes[i].steps, i, neurons);
+        neuron_add(b, &problems[i]);
     }
+    hk_device_info *info = (hk_device_info *)(uintptr_t)hk_gpu_info(b->dev->gpu);
+    hk_device_type type = info->type;
+    info->type = HK_DEVICE_OTHER;
+    compare(b, problems, HK_COUNT(sizes));
+    info->type = type;
 }
 
 /* ---------------------------------------------------------------- step modes and state */
@@ -586,35 +616,26 @@ static void test_kept_state_equals_one_call(void **state)
 
 /* ---------------------------------------------------------------- the backward rule */
 
-static hk_value *build(neuron_bench *b, const char *type, hk_value *const *in, int32_t count)
-{
-    hk_value *out = NULL;
-    neuron_need(b, hk_build(b->graph, type, NULL, in, count, &out, 1));
-    return out;
-}
-
-/* L = sum(c S^2) reaches X and theta through hk_differentiate; w, V0 and what nobody wants get no gradient. */
+/* L = sum(S) reaches X and theta through hk_differentiate; w, V0 and what nobody wants get no gradient. */
 static void test_backward_rule_wires_the_gradient(void **state)
 {
     neuron_bench *b = *state;
     const neuron_rule r = {"ParametricLIF", "soft", 1, 0};
     neuron_problem p = neuron_random_problem(b, HK_FLOAT64, &r, 5, 2, (hk_shape){.rank = 2, .dim = {2, 3}});
-    hk_value *in[THETA + 1], *outs[1], *grads[2] = {0}, *summed;
+    hk_value *in[THETA + 1], *grads[2] = {0}, *loss = NULL;
     assert_int_equal(p.thetas, 3);
     p.in[GV] = p.in[GV_SEQ] = NULL;
+    for (int64_t k = 0; k < neuron_count(&p) * p.steps; k++)
+        p.in[GS][k] = 1;
     for (int i = 0; i <= THETA; i++) {
         hk_shape shape = neuron_input_shape(&p, i);
         in[i] = neuron_feed(b, neuron_tensor(b, p.dtype, &shape, p.in[i]));
     }
     hk_node *n = neuron_node(b, "hk.Neuron", &p, in, THETA + 1, 1);
     neuron_need(b, hk_node_infer(b->graph, n));
-    hk_shape x = neuron_input_shape(&p, X);
-    outs[0] = n->out[0];
-    hk_value *weighted = build(b, "Mul",
-                               (hk_value *[]){outs[0], neuron_feed(b, neuron_tensor(b, p.dtype, &x, p.in[GS]))}, 2);
     const hk_attr_value all[] = {HK_SET_INT("keepdims", 0), {0}};
-    neuron_need(b, hk_build(b->graph, "ReduceSum", all, &weighted, 1, &summed, 1));
-    neuron_need(b, hk_differentiate(b->graph, summed, (hk_value *[]){in[X], in[THETA]}, 2, grads));
+    neuron_need(b, hk_build(b->graph, "ReduceSum", all, n->out, 1, &loss, 1));
+    neuron_need(b, hk_differentiate(b->graph, loss, (hk_value *[]){in[X], in[THETA]}, 2, grads));
     assert_true(grads[0] && grads[1]);
     const hk_node *d = grads[0]->producer;
     assert_string_equal(d->type, "hk.NeuronGrad");
@@ -744,21 +765,14 @@ int main(int argc, char **argv)
         cmocka_set_test_filter(argv[1]);
 #define TEST(name) cmocka_unit_test_setup_teardown(name, neuron_bench_begin, neuron_bench_end)
     const struct CMUnitTest tests[] = {
-        TEST(test_golden_vectors_on_the_host),
-        TEST(test_golden_gradients_on_the_host),
-        TEST(test_golden_vectors_on_the_device),
-        TEST(test_surrogates_are_derivatives),
-        TEST(test_gradients_equal_dual_numbers),
-        TEST(test_spikingjelly_on_the_host),
-        TEST(test_spikingjelly_on_the_device),
-        TEST(test_device_equals_host_bit_for_bit),
-        TEST(test_steps_in_one_call_equal_a_loop),
-        TEST(test_kept_state_equals_one_call),
-        TEST(test_backward_rule_wires_the_gradient),
-        TEST(test_nan_stays_in_its_neuron),
-        TEST(test_rate_is_the_sigmoid),
-        TEST(test_bad_attributes_are_refused),
-        TEST(test_bad_operands_are_refused),
+        TEST(test_golden_vectors_on_the_host),    TEST(test_golden_gradients_on_the_host),
+        TEST(test_golden_vectors_on_the_device),  TEST(test_surrogates_are_derivatives),
+        TEST(test_gradients_equal_dual_numbers),  TEST(test_spikingjelly_on_the_host),
+        TEST(test_spikingjelly_on_the_device),    TEST(test_device_equals_host_bit_for_bit),
+        TEST(test_kernels_of_gpus_on_any_device), TEST(test_steps_in_one_call_equal_a_loop),
+        TEST(test_kept_state_equals_one_call),    TEST(test_backward_rule_wires_the_gradient),
+        TEST(test_nan_stays_in_its_neuron),       TEST(test_rate_is_the_sigmoid),
+        TEST(test_bad_attributes_are_refused),    TEST(test_bad_operands_are_refused),
     };
     return cmocka_run_group_tests(tests, neuron_bench_open, neuron_bench_close);
 }

@@ -1,6 +1,6 @@
 /*
- * Every operator against its own cases (grammar in tests/cases.h): inference, host evaluation, a run on the device whose
- * outputs must agree with the host's, and the gradient graph against central differences in float64.
+ * Every operator against its own cases (grammar in tests/cases.h): inference, host evaluation, a run on the device
+ * whose outputs must agree with the host's, and the gradient graph against central differences in float64.
  *
  * `test_ops` runs all operators, `test_ops Relu Add` those. Without a device the host part still runs and the exit code
  * is 77. Device memory is poisoned and plans are checked unless HILLOCK_DEBUG says otherwise.
@@ -100,8 +100,8 @@ static bool floats_agree(const run *r, const char *what, const hk_tensor *got, c
     if (norm > 0 ? difference <= r->c.tolerance * norm : difference <= 1e-7)
         return true;
     return report(r, "%s: relative norm error %.3g, allowed %.3g; worst element %lld is %.9g, expected %.9g", what,
-                  norm > 0 ? difference / norm : difference, r->c.tolerance, (long long)where, hk_get_double(got, where),
-                  hk_get_double(want, where));
+                  norm > 0 ? difference / norm : difference, r->c.tolerance, (long long)where,
+                  hk_get_double(got, where), hk_get_double(want, where));
 }
 
 static bool tensors_agree(const run *r, const char *what, const hk_tensor *got, const hk_tensor *want)
@@ -116,8 +116,8 @@ static bool tensors_agree(const run *r, const char *what, const hk_tensor *got, 
     int64_t count = hk_tensor_count(want);
     for (int64_t i = 0; i < count; i++)
         if (hk_get_int(got, i) != hk_get_int(want, i))
-            return report(r, "%s: element %lld is %lld, expected %lld", what, (long long)i, (long long)hk_get_int(got, i),
-                          (long long)hk_get_int(want, i));
+            return report(r, "%s: element %lld is %lld, expected %lld", what, (long long)i,
+                          (long long)hk_get_int(got, i), (long long)hk_get_int(want, i));
     return true;
 }
 
@@ -170,7 +170,8 @@ static bool run_forward(run *r)
     case_feeds(&g, &r->c, r->tensors, feeds);
     st = outputs ? hk_host_run(g.graph, r->arena, feeds, outputs, &test_step) : HK_STATUS_OUT_OF_MEMORY;
     bool ok = st == HK_OK ? inferred_right(r, &g, outputs) : report_status(r, "host evaluation", st);
-    bool on_device = r->b->device && !r->c.nodevice && !(r->c.op->flags & HK_OP_HOST) && !(r->c.min_skip && r->b->min_caps);
+    bool on_device = r->b->device && !r->c.nodevice && !(r->c.op->flags & HK_OP_HOST) &&
+                     !(r->c.min_skip && r->b->min_caps);
     if (ok && on_device)
         ok = run_device(r, &g, feeds, outputs);
     hk_graph_destroy(&g.graph);
@@ -185,44 +186,88 @@ static bool is_checked(const case_graph *g, int32_t i)
     return v && v->kind == HK_VALUE_INPUT && v->dtype == HK_FLOAT32;
 }
 
-/* loss = sum over the first output (all float outputs with `gradall`) of y * r, r random but the same in every call. */
-static hk_status add_loss(const run *r, case_graph *g, hk_value **loss)
+/* The loss is a node of the test's own, so that it leans on no operator under test: inputs y0, r0, y1, r1, ...; the sum
+ * of all y * r. Nothing lies behind it but what differentiation starts with, a 1. */
+static hk_status dot_infer(hk_infer *in)
 {
-    hk_graph *graph = g->graph;
+    return hk_infer_output(in, 0, HK_FLOAT32, &HK_SCALAR);
+}
+
+static hk_status dot_eval(hk_eval *e)
+{
+    hk_tensor *y = hk_eval_output(e, 0, HK_FLOAT64, &HK_SCALAR);
+    double sum = 0;
+    if (!y)
+        return hk_out_of_memory(e->ctx, "a test's loss");
+    for (int32_t k = 0; k + 1 < e->node->in_count; k += 2)
+        for (int64_t i = 0; i < hk_tensor_count(e->in[k]); i++)
+            sum += hk_get_double(e->in[k], i) * hk_get_double(e->in[k + 1], i);
+    hk_set_double(y, 0, sum);
+    return HK_OK;
+}
+
+static hk_status dot_backward(hk_gradient *g, hk_node *n)
+{
+    for (int32_t k = 0; k + 1 < n->in_count; k += 2)
+        HK_TRY(hk_gradient_add(g, n->in[k], n->in[k + 1]));
+    return HK_OK;
+}
+
+static const hk_op dot_op = {.type = "test.Dot",
+                             .in_max = -1,
+                             .out_min = 1,
+                             .out_max = 1,
+                             .infer = dot_infer,
+                             .eval = dot_eval,
+                             .backward = dot_backward};
+
+/* A graph under gradient test: the case's, with a loss behind it. */
+typedef struct loss_graph {
+    case_graph g;
+    hk_value *loss;
+    const hk_tensor *feeds[2 * CASE_MAX_INPUTS];
+} loss_graph;
+
+/* Through the first output, or all float outputs with `gradall`; the weights r are random, the same in every call, and
+ * graph inputs, so that they can be float64. */
+static hk_status add_loss(const run *r, loss_graph *l)
+{
+    hk_graph *graph = l->g.graph;
     case_random random = {.state = r->c.seed ^ 0x9e3779b97f4a7c15u};
-    size_t count = r->c.grad_all ? graph->output_count : HK_MIN(graph->output_count, (size_t)1);
-    *loss = NULL;
-    for (size_t k = 0; k < count; k++) {
-        hk_value *y = graph->outputs[k], *part;
-        hk_tensor *weights = hk_tensor_new(graph->arena, y->dtype, &y->shape);
-        if (!weights)
+    hk_value *in[2 * CASE_MAX_INPUTS];
+    int32_t count = 0;
+    case_feeds(&l->g, &r->c, r->wide, l->feeds);
+    for (size_t k = 0; k < (r->c.grad_all ? graph->output_count : 1) && count < CASE_MAX_INPUTS; k++) {
+        hk_value *y = graph->outputs[k];
+        if (!hk_dtype_is_float(y->dtype))
+            continue;
+        hk_tensor *weights = hk_tensor_new(r->arena, HK_FLOAT64, &y->shape);
+        hk_value *w = hk_graph_value(graph, "weights", HK_VALUE_INPUT, y->dtype, &y->shape);
+        if (!weights || !w || !hk_graph_add_input(graph, w))
             return hk_out_of_memory(graph->ctx, "a test's loss (is the output's shape known?)");
         for (int64_t i = 0; i < hk_tensor_count(weights); i++)
             hk_set_double(weights, i, case_normal(&random));
-        hk_value *w = hk_graph_constant(graph, NULL, weights);
-        if (!w)
-            return HK_STATUS_OUT_OF_MEMORY;
-        const hk_attr_value attrs[] = {HK_SET_INT("keepdims", 0), {0}};
-        HK_TRY(hk_build(graph, "Mul", NULL, (hk_value *[]){y, w}, 2, &part, 1));
-        HK_TRY(hk_build(graph, "ReduceSum", attrs, &part, 1, &part, 1));
-        if (*loss)
-            HK_TRY(hk_build(graph, "Add", NULL, (hk_value *[]){*loss, part}, 2, &part, 1));
-        *loss = part;
+        l->feeds[graph->input_count - 1] = weights;
+        in[count++] = y;
+        in[count++] = w;
     }
+    hk_node *n = hk_graph_node(graph, "loss", dot_op.type, &dot_op, NULL, in, count, 1);
+    if (!n)
+        return HK_STATUS_OUT_OF_MEMORY;
+    HK_TRY(hk_node_infer(graph, n));
+    l->loss = n->out[0];
     graph->output_count = 0;
-    return hk_graph_add_output(graph, *loss) ? HK_OK : HK_STATUS_OUT_OF_MEMORY;
+    return hk_graph_add_output(graph, l->loss) ? HK_OK : HK_STATUS_OUT_OF_MEMORY;
 }
 
 /* The loss at the present wide inputs. */
-static hk_status loss_at(const run *r, case_graph *g, double *loss)
+static hk_status loss_at(const run *r, loss_graph *l, double *loss)
 {
-    const hk_tensor *feeds[CASE_MAX_INPUTS];
     hk_tensor *out[1];
     hk_arena *arena = hk_arena_create(r->b->ctx);
     if (!arena)
         return HK_STATUS_OUT_OF_MEMORY;
-    case_feeds(g, &r->c, r->wide, feeds);
-    hk_status st = hk_host_run(g->graph, arena, feeds, out, &test_step);
+    hk_status st = hk_host_run(l->g.graph, arena, l->feeds, out, &test_step);
     if (st == HK_OK)
         *loss = hk_get_double(out[0], 0);
     hk_arena_destroy(&arena);
@@ -230,7 +275,7 @@ static hk_status loss_at(const run *r, case_graph *g, double *loss)
 }
 
 /* (loss(x + eps d) - loss(x - eps d)) / (2 eps) for a direction d over input i. */
-static hk_status slope(const run *r, case_graph *g, int32_t i, const double *d, double *out)
+static hk_status slope(const run *r, loss_graph *g, int32_t i, const double *d, double *out)
 {
     double *x = r->wide[i]->data, plus = 0, minus = 0;
     int64_t count = hk_tensor_count(r->wide[i]);
@@ -252,14 +297,15 @@ static hk_status slope(const run *r, case_graph *g, int32_t i, const double *d, 
 }
 
 /* Compares dloss/dinput with slopes along every element, or along random directions if there are many. */
-static bool check_input(const run *r, case_graph *forward, int32_t i, const hk_tensor *gradient)
+static bool check_input(const run *r, loss_graph *forward, int32_t i, const hk_tensor *gradient)
 {
     int64_t count = hk_tensor_count(r->wide[i]);
     if (gradient && hk_tensor_count(gradient) != count)
         return report(r, "the gradient of input %d has %lld elements, expected %lld", (int)i,
                       (long long)hk_tensor_count(gradient), (long long)count);
     bool exact = count <= EXACT_ELEMENTS;
-    double *d = calloc((size_t)count + 1, sizeof *d), difference = 0, norm = 0, worst = -1, got_worst = 0, want_worst = 0;
+    double *d = calloc((size_t)count + 1, sizeof *d), difference = 0, norm = 0, worst = -1, got_worst = 0,
+           want_worst = 0;
     int64_t where = 0;
     case_random random = {.state = r->c.seed ^ (0xd1b54a32d192ed03u + (uint64_t)i)};
     hk_status st = d ? HK_OK : HK_STATUS_OUT_OF_MEMORY;
@@ -286,72 +332,76 @@ static bool check_input(const run *r, case_graph *forward, int32_t i, const hk_t
     norm = sqrt(norm);
     if (difference <= gradient_tolerance * norm || difference <= 1e-9)
         return true;
-    return report(r, "gradient of input %d: relative norm error %.3g, allowed %.3g; %s %lld is %.9g, central difference %.9g%s", (int)i,
-                  norm > 0 ? difference / norm : difference, gradient_tolerance, exact ? "element" : "direction", (long long)where,
-                  got_worst, want_worst, gradient ? "" : " (no gradient reaches it)");
+    return report(
+        r, "gradient of input %d: relative norm error %.3g, allowed %.3g; %s %lld is %.9g, central difference %.9g%s",
+        (int)i, norm > 0 ? difference / norm : difference, gradient_tolerance, exact ? "element" : "direction",
+        (long long)where, got_worst, want_worst, gradient ? "" : " (no gradient reaches it)");
 }
 
-static hk_status gradient_graph(const run *r, case_graph *g, const hk_tensor **gradients)
+/* gradients[i] is that of input i, NULL where none reaches it. */
+static hk_status run_backward(const run *r, loss_graph *l, const hk_tensor **gradients)
 {
-    hk_value *loss = NULL, *wrt[CASE_MAX_INPUTS], *found[CASE_MAX_INPUTS];
-    int32_t which[CASE_MAX_INPUTS];
-    size_t count = 0;
-    HK_TRY(add_loss(r, g, &loss));
-    for (int32_t i = 0; i < r->c.input_count; i++)
-        if (is_checked(g, i)) {
-            which[count] = i;
-            wrt[count++] = g->inputs[i];
-        }
-    HK_TRY(hk_differentiate(g->graph, loss, wrt, count, found));
-    for (size_t k = 0; k < count; k++)
-        if (found[k] && !hk_graph_add_output(g->graph, found[k]))
-            return HK_STATUS_OUT_OF_MEMORY;
-    const hk_tensor *feeds[CASE_MAX_INPUTS];
+    hk_graph *graph = l->g.graph;
+    hk_value *wrt[CASE_MAX_INPUTS], *found[CASE_MAX_INPUTS];
     hk_tensor *outputs[CASE_MAX_INPUTS + 1];
-    case_feeds(g, &r->c, r->wide, feeds);
-    HK_TRY(hk_host_run(g->graph, r->arena, feeds, outputs, &test_step));
-    size_t next = 1;
+    int32_t which[CASE_MAX_INPUTS];
+    size_t count = 0, next = 1;
+    for (int32_t i = 0; i < r->c.input_count; i++)
+        if (is_checked(&l->g, i)) {
+            which[count] = i;
+            wrt[count++] = l->g.inputs[i];
+        }
+    HK_TRY(hk_differentiate(graph, l->loss, wrt, count, found));
+    for (size_t k = 0; k < count; k++)
+        if (found[k] && !hk_graph_add_output(graph, found[k]))
+            return HK_STATUS_OUT_OF_MEMORY;
+    HK_TRY(hk_host_run(graph, r->arena, l->feeds, outputs, &test_step));
     for (size_t k = 0; k < count; k++)
         gradients[which[k]] = found[k] ? outputs[next++] : NULL;
     return HK_OK;
 }
 
-static bool run_gradients(run *r)
+static hk_status build_both(const run *r, loss_graph *forward, loss_graph *backward)
 {
-    case_graph backward = {0}, forward = {0};
+    HK_TRY(case_build(r->b->ctx, &r->c, r->wide, true, &forward->g));
+    HK_TRY(case_build(r->b->ctx, &r->c, r->wide, true, &backward->g));
+    HK_TRY(add_loss(r, forward));
+    return add_loss(r, backward);
+}
+
+static bool check_gradients(run *r, loss_graph *forward, loss_graph *backward)
+{
     const hk_tensor *gradients[CASE_MAX_INPUTS] = {0};
-    hk_value *loss;
-    bool ok = true, any = false;
     hk_status st = case_contents(r->b->ctx, r->arena, &r->c, true, r->wide);
     if (st == HK_OK)
-        st = case_build(r->b->ctx, &r->c, r->wide, true, &backward);
-    if (st == HK_OK)
-        st = case_build(r->b->ctx, &r->c, r->wide, true, &forward);
-    if (st != HK_OK) {
-        ok = report_status(r, "building for gradients", st);
-        goto out;
-    }
+        st = build_both(r, forward, backward);
+    if (st != HK_OK)
+        return report_status(r, "building for gradients", st);
+    bool any = false, ok = true;
     for (int32_t i = 0; i < r->c.input_count; i++)
-        any |= is_checked(&forward, i);
-    if (!any || !hk_dtype_is_float(forward.graph->outputs[0]->dtype))
-        goto out; /* nothing to differentiate */
-    if (!r->c.op->backward) {
-        ok = report(r, "no backward rule: write one, or mark the case nograd");
-        goto out;
-    }
-    st = gradient_graph(r, &backward, gradients);
-    if (st == HK_OK)
-        st = add_loss(r, &forward, &loss);
-    if (st != HK_OK) {
-        ok = report_status(r, "the gradient graph", st);
-        goto out;
-    }
+        any |= is_checked(&forward->g, i);
+    if (!any || forward->loss->producer->in_count == 0)
+        return true; /* nothing to differentiate */
+    if (!r->c.op->backward)
+        return report(r, "no backward rule: write one, or mark the case nograd");
+    st = run_backward(r, backward, gradients);
+    if (st != HK_OK)
+        return report_status(r, "the gradient graph", st);
     for (int32_t i = 0; i < r->c.input_count; i++)
-        if (is_checked(&forward, i))
-            ok &= check_input(r, &forward, i, gradients[i]);
-out:
-    hk_graph_destroy(&backward.graph);
-    hk_graph_destroy(&forward.graph);
+        if (is_checked(&forward->g, i))
+            ok &= check_input(r, forward, i, gradients[i]);
+    return ok;
+}
+
+static bool run_gradients(run *r)
+{
+    loss_graph *graphs = calloc(2, sizeof *graphs);
+    bool ok = graphs && check_gradients(r, &graphs[0], &graphs[1]);
+    if (graphs) {
+        hk_graph_destroy(&graphs[0].g.graph);
+        hk_graph_destroy(&graphs[1].g.graph);
+    }
+    free(graphs);
     return ok;
 }
 
@@ -433,8 +483,10 @@ int main(int argc, char **argv)
     b.min_caps = caps && !strcmp(caps, "min");
     hk_status st = hk_context_create(&(hk_context_params){.size = sizeof(hk_context_params)}, &b.ctx);
     if (st == HK_OK)
-        st = hk_device_open(
-            b.ctx, &(hk_device_params){.size = sizeof(hk_device_params), .debug = debug && *debug ? NULL : "check-plan,poison"}, &b.device);
+        st = hk_device_open(b.ctx,
+                            &(hk_device_params){.size = sizeof(hk_device_params),
+                                                .debug = debug && *debug ? NULL : "check-plan,poison"},
+                            &b.device);
     int result = 1;
     if (st == HK_OK || st == HK_STATUS_NO_DEVICE) {
         result = run_all(&b, argc, argv);

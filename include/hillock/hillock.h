@@ -289,8 +289,8 @@ typedef struct hk_session hk_session;
 typedef enum hk_precision {
     HK_PRECISION_DEFAULT, /* strict */
     HK_PRECISION_STRICT,  /* fp32 operands, fp32 fused multiply-add */
-    HK_PRECISION_HIGH,    /* fp32 operands split for matrix units; strict where the device has none */
-    HK_PRECISION_FAST,    /* 16-bit operands, fp32 sums, on matrix units; strict where the device has none */
+    HK_PRECISION_HIGH,    /* better than tf32; computed as strict */
+    HK_PRECISION_FAST,    /* 16-bit storage and operands, fp32 sums, on matrix units where the device has them */
 } hk_precision;
 
 typedef struct hk_session_params {

@@ -1,7 +1,9 @@
-/* If and Loop, driven from outside: ONNX's semantics in one place. */
+/* If and Loop, driven from outside: ONNX's semantics in one place. Scan's part is in scan.c. */
 #include "ops/control.h"
 
 #include <string.h>
+
+#include "ops/support/scan.h"
 
 static bool is_loop(const hk_control_run *c)
 {
@@ -32,6 +34,8 @@ bool hk_control_begin(hk_control_run *c)
 {
     if (is_loop(c))
         return begin_loop(c);
+    if (hk_is_scan(c->node))
+        return hk_scan_begin(c);
     c->trips = 1;
     c->condition = true;
     c->body = c->node->bodies[hk_get_int(c->in[0], 0) ? 0 : 1]; /* attributes in table order: then_branch, else_branch */
@@ -42,6 +46,8 @@ bool hk_control_next(hk_control_run *c)
 {
     if (c->status != HK_OK || !c->condition || c->trip >= c->trips)
         return false;
+    if (hk_is_scan(c->node))
+        return hk_scan_next(c);
     if (!is_loop(c))
         return true;
     if (c->trip >= HK_LOOP_MAX_TRIPS) {
@@ -82,6 +88,8 @@ hk_status hk_control_step(hk_control_run *c, const hk_tensor *const *outputs)
 {
     if (is_loop(c)) {
         HK_TRY(step_loop(c, outputs));
+    } else if (hk_is_scan(c->node)) {
+        HK_TRY(hk_scan_step(c, outputs));
     } else {
         for (int32_t i = 0; i < c->node->out_count; i++)
             c->out[i] = outputs[i];
@@ -120,6 +128,8 @@ static hk_status stack(hk_control_run *c, int32_t i)
 hk_status hk_control_end(hk_control_run *c)
 {
     HK_TRY(c->status);
+    if (hk_is_scan(c->node))
+        return hk_scan_end(c);
     if (!is_loop(c))
         return HK_OK;
     for (int32_t i = 0; i < c->carried && i < c->node->out_count; i++)

@@ -31,6 +31,7 @@ static const hk_gemm_variant variants[] = {
     {.name = "gemm 128x128x64 f16", .kind = HK_GEMM_COOPMAT, .bm = 128, .bn = 128, .bk = 64, .wm = 2, .wn = 4, .stages = 1, .rate = 0.25f},
     {.name = "gemm 128x128x32 wide f16", .kind = HK_GEMM_COOPMAT, .bm = 128, .bn = 128, .bk = 32, .wm = 2, .wn = 2, .stages = 1, .rate = 0.25f},
     {.name = "gemm 64x64x32 f16", .kind = HK_GEMM_COOPMAT, .bm = 64, .bn = 64, .bk = 32, .wm = 2, .wn = 2, .stages = 1, .rate = 0.15f},
+    {.name = "gemm 32x32x32 f16", .kind = HK_GEMM_COOPMAT, .bm = 32, .bn = 32, .bk = 32, .wm = 2, .wn = 2, .stages = 1, .rate = 0.08f},
     {.name = "gemm integer", .kind = HK_GEMM_INTEGER},
 };
 

@@ -85,7 +85,8 @@ void hk_host_move(const hk_move *move, const hk_tensor *from, hk_tensor *to)
             memcpy(y + (size_t)t * bytes, x + (size_t)f * bytes, (size_t)inner.extent * bytes);
         } else {
             for (int64_t k = 0; k < inner.extent; k++)
-                memcpy(y + (size_t)(t + k * inner.to_stride) * bytes, x + (size_t)(f + k * inner.from_stride) * bytes, bytes);
+                memcpy(y + (size_t)(t + k * inner.to_stride) * bytes, x + (size_t)(f + k * inner.from_stride) * bytes,
+                       bytes);
         }
         int32_t d = outer - 1;
         for (; d >= 0; d--) {

@@ -55,6 +55,11 @@ hk_status hk_args_fail(const hk_args *a, const char *format, ...)
     return hk_fail(a->ctx, HK_STATUS_INVALID, "node '%s' (%s): %s", a->node->name, a->node->type, text);
 }
 
+hk_status hk_args_shape_wanted(const hk_args *a)
+{
+    return hk_args_fail(a, "its gradient needs the input's shape, which is not known yet; bind every input's shape");
+}
+
 hk_status hk_args_ints(const hk_args *a, int32_t i, const char *what, int64_t *v, int32_t capacity, int32_t *count)
 {
     *count = 0;
@@ -88,14 +93,31 @@ int64_t hk_args_length(const hk_args *a, int32_t i)
     return s.rank == 0 ? 1 : s.rank == 1 ? s.dim[0] : -1;
 }
 
+hk_dtype hk_wider(hk_dtype a, hk_dtype b)
+{
+    return b == HK_FLOAT64 ? b : a;
+}
+
+const hk_tensor *hk_eval_as(hk_eval *e, const hk_tensor *t, hk_dtype dtype)
+{
+    if (t->dtype == dtype)
+        return t;
+    hk_shape s = hk_tensor_shape(t);
+    hk_tensor *wide = hk_tensor_new(e->arena, dtype, &s);
+    int64_t count = hk_tensor_count(t);
+    for (int64_t i = 0; wide && i < count; i++)
+        hk_set_double(wide, i, hk_get_double(t, i));
+    return wide;
+}
+
 hk_status hk_eval_reshaped(hk_eval *e, const hk_shape *shape)
 {
     const hk_tensor *x = e->in[0];
     if (hk_shape_count(shape) != hk_tensor_count(x)) {
         hk_shape from = hk_tensor_shape(x);
         hk_shape_text a, b;
-        return hk_eval_fail(e, HK_STATUS_INVALID, "%s cannot become %s: the numbers of elements differ", hk_shape_print(&from, &a),
-                            hk_shape_print(shape, &b));
+        return hk_eval_fail(e, HK_STATUS_INVALID, "%s cannot become %s: the numbers of elements differ",
+                            hk_shape_print(&from, &a), hk_shape_print(shape, &b));
     }
     if (!hk_out(e->node, 0))
         return HK_OK;

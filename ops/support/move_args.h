@@ -26,11 +26,19 @@ const hk_tensor *hk_args_known(const hk_args *a, int32_t i);
 /* "node 'x' (Slice): ...", HK_STATUS_INVALID. */
 hk_status hk_args_fail(const hk_args *a, const char *format, ...) HK_PRINTF(2, 3);
 
+/* For backward rules that need the input's shape. */
+hk_status hk_args_shape_wanted(const hk_args *a);
+
 /* Reads input i as a list: rank 0 or 1, any integer type, at most capacity entries (else it fails, calling it `what`).
  * *count is -1 when the input is present and its contents are unknown, 0 when it is absent. */
 hk_status hk_args_ints(const hk_args *a, int32_t i, const char *what, int64_t *v, int32_t capacity, int32_t *count);
 /* The entries that the list will have, also when only its shape is known; -1: unknown; 0 when absent. */
 int64_t hk_args_length(const hk_args *a, int32_t i);
+
+/* Evaluation in float64 mixes float64 values with float32 constants: the type of what both go into, and a tensor in
+ * that type (the same one, or new in the arena; NULL when out of memory). */
+hk_dtype hk_wider(hk_dtype a, hk_dtype b);
+const hk_tensor *hk_eval_as(hk_eval *e, const hk_tensor *t, hk_dtype dtype);
 
 /* Copies input 0's elements into output 0 under another shape, dtype unchanged: the evaluator of views. */
 hk_status hk_eval_reshaped(hk_eval *e, const hk_shape *shape);

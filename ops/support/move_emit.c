@@ -167,7 +167,8 @@ static bool emit_transposed(hk_lower *l, const unit_move *u)
     if (!find_transposed(m, &a, &b))
         return false;
     bool block = l->cpu && blocks_fit(u, a, b);
-    bool tile = !l->cpu && (u->unit == 4 || u->unit == 8) && m->dim[a].extent >= TILE_LEAST && m->dim[b].extent >= TILE_LEAST;
+    bool tile = !l->cpu && (u->unit == 4 || u->unit == 8) && m->dim[a].extent >= TILE_LEAST &&
+                m->dim[b].extent >= TILE_LEAST;
     if (!block && !tile)
         return false;
     int64_t edge = block ? BLOCK : TILE;
@@ -186,16 +187,28 @@ static bool emit_transposed(hk_lower *l, const unit_move *u)
         .b_extent = (uint32_t)m->dim[b].extent,
         .from_a = (uint32_t)m->dim[a].from_stride,
         .to_b = (uint32_t)m->dim[b].to_stride,
-        .b_tiles = b_tiles.extent, .b_multiplier = b_tiles.multiplier, .b_shift = b_tiles.shift,
-        .a_tiles = a_tiles.extent, .a_multiplier = a_tiles.multiplier, .a_shift = a_tiles.shift,
-        .extent_0 = e0.extent, .multiplier_0 = e0.multiplier, .shift_0 = e0.shift,
-        .extent_1 = e1.extent, .multiplier_1 = e1.multiplier, .shift_1 = e1.shift,
-        .from_0 = (uint32_t)rest[0].from_stride, .to_0 = (uint32_t)rest[0].to_stride,
-        .from_1 = (uint32_t)rest[1].from_stride, .to_1 = (uint32_t)rest[1].to_stride,
-        .from_2 = (uint32_t)rest[2].from_stride, .to_2 = (uint32_t)rest[2].to_stride,
+        .b_tiles = b_tiles.extent,
+        .b_multiplier = b_tiles.multiplier,
+        .b_shift = b_tiles.shift,
+        .a_tiles = a_tiles.extent,
+        .a_multiplier = a_tiles.multiplier,
+        .a_shift = a_tiles.shift,
+        .extent_0 = e0.extent,
+        .multiplier_0 = e0.multiplier,
+        .shift_0 = e0.shift,
+        .extent_1 = e1.extent,
+        .multiplier_1 = e1.multiplier,
+        .shift_1 = e1.shift,
+        .from_0 = (uint32_t)rest[0].from_stride,
+        .to_0 = (uint32_t)rest[0].to_stride,
+        .from_1 = (uint32_t)rest[1].from_stride,
+        .to_1 = (uint32_t)rest[1].to_stride,
+        .from_2 = (uint32_t)rest[2].from_stride,
+        .to_2 = (uint32_t)rest[2].to_stride,
     };
-    const hk_kernel *kernel = block ? &hk_kernel_transpose_block4
-                              : u->unit == 8 ? &hk_kernel_transpose_tile8 : &hk_kernel_transpose_tile4;
+    const hk_kernel *kernel = block          ? &hk_kernel_transpose_block4
+                              : u->unit == 8 ? &hk_kernel_transpose_tile8
+                                             : &hk_kernel_transpose_tile4;
     hk_record *r = hk_emit(l, kernel, block ? "transpose 4x4 registers" : "transpose 32x32 tile");
     hk_push(r, &p, sizeof p);
     use_both(r, u, offsetof(struct transpose_push, from), offsetof(struct transpose_push, to));
@@ -278,8 +291,8 @@ static hk_status emit_tabled(hk_lower *l, unit_move *u)
         u->m.dim[u->m.rank++] = (hk_move_dim){words, 1, 1};
     } else if (u->unit < 4) {
         return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED,
-                       "node '%s' (%s): 16-bit elements in %d dimensions that do not collapse to 5; use float32", l->node->name,
-                       l->node->type, (int)u->m.rank);
+                       "node '%s' (%s): 16-bit elements in %d dimensions that do not collapse to 5; use float32",
+                       l->node->name, l->node->type, (int)u->m.rank);
     }
     int32_t rank = u->m.rank;
     uint32_t *table = hk_arena_array(l->arena, (size_t)rank, 5 * sizeof *table);

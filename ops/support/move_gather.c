@@ -62,10 +62,15 @@ hk_status hk_emit_gather(hk_lower *l, const hk_tuples *t, hk_value *x, hk_value 
     hk_divisor inner = hk_divisor_of(units), rows = hk_divisor_of(t->rows);
     struct gather_push p = {
         .count = (uint32_t)(t->batches * t->rows * units),
-        .inner = inner.extent, .inner_multiplier = inner.multiplier, .inner_shift = inner.shift,
-        .rows = rows.extent, .rows_multiplier = rows.multiplier, .rows_shift = rows.shift,
+        .inner = inner.extent,
+        .inner_multiplier = inner.multiplier,
+        .inner_shift = inner.shift,
+        .rows = rows.extent,
+        .rows_multiplier = rows.multiplier,
+        .rows_shift = rows.shift,
         .batch_stride = (uint32_t)(t->x_rows * units),
-        .extent = (uint32_t)t->extent[0], .stride = (uint32_t)(t->stride[0] * units),
+        .extent = (uint32_t)t->extent[0],
+        .stride = (uint32_t)(t->stride[0] * units),
     };
     hk_record *r = hk_emit(l, kernel, unit == 16 ? "gather 16-byte units" : "gather");
     hk_push(r, &p, sizeof p);
@@ -96,8 +101,12 @@ static hk_value *emit_rows(hk_lower *l, const hk_tuples *t, hk_value *index, boo
         return out;
     hk_divisor rows = hk_divisor_of(t->rows);
     struct gather_rows_push p = {
-        .count = (uint32_t)count, .depth = (uint32_t)t->depth, .rows = rows.extent, .rows_multiplier = rows.multiplier,
-        .rows_shift = rows.shift, .batch_stride = (uint32_t)t->x_rows,
+        .count = (uint32_t)count,
+        .depth = (uint32_t)t->depth,
+        .rows = rows.extent,
+        .rows_multiplier = rows.multiplier,
+        .rows_shift = rows.shift,
+        .batch_stride = (uint32_t)t->x_rows,
     };
     hk_record *r = hk_emit(l, &hk_kernel_gather_rows, last ? "scatter, last index of each row" : "scatter, rows");
     hk_push(r, &p, sizeof p);
@@ -106,13 +115,15 @@ static hk_value *emit_rows(hk_lower *l, const hk_tuples *t, hk_value *index, boo
     hk_use(r, out, last ? HK_READ_WRITE : HK_WRITE, offsetof(struct gather_rows_push, rows_out));
     hk_move_grid(l, r, count);
     uint32_t table[2 * HK_MAX_RANK];
-    return set_block(l, r, table, tuple_table(t, 1, table), offsetof(struct gather_rows_push, table)) == HK_OK ? out : NULL;
+    return set_block(l, r, table, tuple_table(t, 1, table), offsetof(struct gather_rows_push, table)) == HK_OK ? out
+                                                                                                               : NULL;
 }
 
-static hk_status emit_select(hk_lower *l, const hk_tuples *t, hk_value *x, hk_value *index, hk_value *updates, hk_value *y)
+static hk_status emit_select(hk_lower *l, const hk_tuples *t, hk_value *x, hk_value *index, hk_value *updates,
+                             hk_value *y)
 {
-    static const hk_unit_kernels kernels = {
-        {NULL, &hk_kernel_gather_select_2, &hk_kernel_gather_select_4, &hk_kernel_gather_select_8, &hk_kernel_gather_select_16}};
+    static const hk_unit_kernels kernels = {{NULL, &hk_kernel_gather_select_2, &hk_kernel_gather_select_4,
+                                             &hk_kernel_gather_select_8, &hk_kernel_gather_select_16}};
     uint32_t unit = HK_MIN(hk_move_unit(x, y, &t->inner, 1), hk_move_unit(updates, y, &t->inner, 1));
     const hk_kernel *kernel = hk_unit_kernel(l, &kernels, unit);
     if (!kernel)
@@ -122,8 +133,10 @@ static hk_status emit_select(hk_lower *l, const hk_tuples *t, hk_value *x, hk_va
         return hk_out_of_memory(l->ctx, "a scatter");
     int64_t units = t->inner * (int64_t)hk_dtype_device_bytes(hk_value_storage(y)) / unit;
     hk_divisor inner = hk_divisor_of(units);
-    struct gather_select_push p = {.count = (uint32_t)(t->batches * t->x_rows * units), .inner = inner.extent,
-                                   .inner_multiplier = inner.multiplier, .inner_shift = inner.shift};
+    struct gather_select_push p = {.count = (uint32_t)(t->batches * t->x_rows * units),
+                                   .inner = inner.extent,
+                                   .inner_multiplier = inner.multiplier,
+                                   .inner_shift = inner.shift};
     hk_record *r = hk_emit(l, kernel, "scatter, select");
     hk_push(r, &p, sizeof p);
     hk_use(r, x, HK_READ, offsetof(struct gather_select_push, x));
@@ -143,12 +156,13 @@ static int64_t choose_block(const hk_lower *l, int64_t rows, int64_t parallel)
     return HK_MIN(HK_MAX(block, 1), l->cpu ? rows : HK_MIN(rows, MOST_BLOCK));
 }
 
-static hk_status emit_sums(hk_lower *l, const hk_tuples *t, hk_scatter how, hk_value *x, hk_value *index, hk_value *updates,
-                           hk_value *y)
+static hk_status emit_sums(hk_lower *l, const hk_tuples *t, hk_scatter how, hk_value *x, hk_value *index,
+                           hk_value *updates, hk_value *y)
 {
     bool direct = t->depth == 1 && (t->shared || t->batches == 1);
     if (hk_value_storage(y) != HK_FLOAT32)
-        return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): rows of %s are combined on the device, only float32 is supported",
+        return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED,
+                       "node '%s' (%s): rows of %s are combined on the device, only float32 is supported",
                        l->node->name, l->node->type, hk_dtype_name(hk_value_storage(y)));
     hk_value *rows = direct ? index : emit_rows(l, t, index, false);
     if (!rows)
@@ -161,16 +175,25 @@ static hk_status emit_sums(hk_lower *l, const hk_tuples *t, hk_scatter how, hk_v
         unit = HK_MIN(unit, hk_move_unit(x, y, &t->inner, 1));
     bool wide = unit == 16;
     int64_t columns = t->inner / (wide ? 4 : 1);
-    uint32_t group = l->cpu ? 64 : (uint32_t)HK_MIN((int64_t)HK_MIN(256u, l->device->max_invocations), (columns + 31) / 32 * 32);
+    uint32_t group = l->cpu ? 64
+                            : (uint32_t)HK_MIN((int64_t)HK_MIN(256u, l->device->max_invocations),
+                                               (columns + 31) / 32 * 32);
     int64_t chunks = l->cpu ? columns : (columns + group - 1) / group;
     int64_t block = choose_block(l, y_rows, outer * chunks);
     hk_divisor c = hk_divisor_of(chunks), b = hk_divisor_of((y_rows + block - 1) / block);
     int64_t count = chunks * b.extent * outer;
     struct gather_grad_push p = {
-        .count = (uint32_t)count, .columns = (uint32_t)columns,
-        .chunks = c.extent, .chunks_multiplier = c.multiplier, .chunks_shift = c.shift,
-        .blocks = b.extent, .blocks_multiplier = b.multiplier, .blocks_shift = b.shift,
-        .rows = (uint32_t)y_rows, .block = (uint32_t)block, .entries = (uint32_t)entries,
+        .count = (uint32_t)count,
+        .columns = (uint32_t)columns,
+        .chunks = c.extent,
+        .chunks_multiplier = c.multiplier,
+        .chunks_shift = c.shift,
+        .blocks = b.extent,
+        .blocks_multiplier = b.multiplier,
+        .blocks_shift = b.shift,
+        .rows = (uint32_t)y_rows,
+        .block = (uint32_t)block,
+        .entries = (uint32_t)entries,
     };
     const hk_kernel *kernel = l->cpu ? (wide ? &hk_kernel_gather_grad_plain_f32x4 : &hk_kernel_gather_grad_plain_f32)
                                      : (wide ? &hk_kernel_gather_grad_f32x4 : &hk_kernel_gather_grad_f32);
@@ -192,8 +215,8 @@ static hk_status emit_sums(hk_lower *l, const hk_tuples *t, hk_scatter how, hk_v
     return HK_OK;
 }
 
-hk_status hk_emit_scatter(hk_lower *l, const hk_tuples *t, hk_scatter how, hk_value *x, hk_value *index, hk_value *updates,
-                          hk_value *y)
+hk_status hk_emit_scatter(hk_lower *l, const hk_tuples *t, hk_scatter how, hk_value *x, hk_value *index,
+                          hk_value *updates, hk_value *y)
 {
     if (hk_shape_count(&y->shape) <= 0)
         return HK_OK;
@@ -204,7 +227,8 @@ hk_status hk_emit_scatter(hk_lower *l, const hk_tuples *t, hk_scatter how, hk_va
             hk_emit_fill(l, y, 0);
         return HK_OK;
     }
-    return how == HK_SCATTER_NONE && x ? emit_select(l, t, x, index, updates, y) : emit_sums(l, t, how, x, index, updates, y);
+    return how == HK_SCATTER_NONE && x ? emit_select(l, t, x, index, updates, y)
+                                       : emit_sums(l, t, how, x, index, updates, y);
 }
 
 /* ---- lines */
@@ -232,7 +256,9 @@ hk_status hk_emit_gather_lines(hk_lower *l, const hk_lines *t, hk_value *x, hk_v
         uint32_t row[4] = {e.extent, e.multiplier, e.shift, (uint32_t)d->from_stride};
         memcpy(table + 4 * k, row, sizeof row);
     }
-    struct gather_elements_push p = {.count = (uint32_t)count, .rank = (uint32_t)m.rank, .extent = (uint32_t)t->x.dim[t->axis],
+    struct gather_elements_push p = {.count = (uint32_t)count,
+                                     .rank = (uint32_t)m.rank,
+                                     .extent = (uint32_t)t->x.dim[t->axis],
                                      .stride = (uint32_t)strides[t->axis]};
     hk_record *r = hk_emit(l, kernel, "gather elements");
     hk_push(r, &p, sizeof p);
@@ -253,13 +279,14 @@ static const hk_kernel *scatter_lines_kernel(hk_lower *l, hk_scatter how, hk_dty
         return &hk_kernel_gather_scatter_f32;
     if (storage == HK_INT32)
         return &hk_kernel_gather_scatter_i32;
-    hk_fail(l->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): %s is combined on the device, only float32 and int32 are supported",
-            l->node->name, l->node->type, hk_dtype_name(storage));
+    hk_fail(l->ctx, HK_STATUS_UNSUPPORTED,
+            "node '%s' (%s): %s is combined on the device, only float32 and int32 are supported", l->node->name,
+            l->node->type, hk_dtype_name(storage));
     return NULL;
 }
 
-hk_status hk_emit_scatter_lines(hk_lower *l, const hk_lines *t, hk_scatter how, hk_value *x, hk_value *index, hk_value *updates,
-                                hk_value *y)
+hk_status hk_emit_scatter_lines(hk_lower *l, const hk_lines *t, hk_scatter how, hk_value *x, hk_value *index,
+                                hk_value *updates, hk_value *y)
 {
     int64_t strides[HK_MAX_RANK], count = hk_shape_count(&y->shape);
     if (count <= 0)
@@ -278,8 +305,11 @@ hk_status hk_emit_scatter_lines(hk_lower *l, const hk_lines *t, hk_scatter how, 
                            axis ? (uint32_t)INT32_MAX : (uint32_t)t->index.dim[d]};
         memcpy(table + 5 * k, row, sizeof row);
     }
-    struct gather_scatter_push p = {.count = (uint32_t)count, .rank = (uint32_t)rank, .axis = (uint32_t)(rank - 1 - t->axis),
-                                    .extent = (uint32_t)t->x.dim[t->axis], .entries = (uint32_t)t->index.dim[t->axis],
+    struct gather_scatter_push p = {.count = (uint32_t)count,
+                                    .rank = (uint32_t)rank,
+                                    .axis = (uint32_t)(rank - 1 - t->axis),
+                                    .extent = (uint32_t)t->x.dim[t->axis],
+                                    .entries = (uint32_t)t->index.dim[t->axis],
                                     .stride = (uint32_t)strides[t->axis]};
     hk_record *r = hk_emit(l, kernel, "scatter elements");
     hk_push(r, &p, sizeof p);

@@ -16,13 +16,13 @@
 typedef enum hk_scatter { HK_SCATTER_NONE, HK_SCATTER_ADD, HK_SCATTER_MUL, HK_SCATTER_MAX, HK_SCATTER_MIN } hk_scatter;
 
 typedef struct hk_tuples {
-    int32_t depth;  /* indices of a tuple */
+    int32_t depth; /* indices of a tuple */
     int64_t batches;
-    int64_t rows;   /* tuples of a batch */
-    bool shared;    /* every batch uses the same tuples */
-    int64_t x_rows; /* rows of x in a batch */
+    int64_t rows;                                     /* tuples of a batch */
+    bool shared;                                      /* every batch uses the same tuples */
+    int64_t x_rows;                                   /* rows of x in a batch */
     int64_t extent[HK_MAX_RANK], stride[HK_MAX_RANK]; /* of every index of a tuple, stride in rows of x */
-    int64_t inner;  /* elements of a row */
+    int64_t inner;                                    /* elements of a row */
 } hk_tuples;
 
 typedef struct hk_lines {
@@ -39,14 +39,14 @@ hk_status hk_emit_gather(hk_lower *l, const hk_tuples *t, hk_value *x, hk_value 
 /* y = x (NULL: zeros) with row tuple m combined with updates[b, m, :], for every m in order. */
 hk_status hk_host_scatter(hk_eval *e, const hk_tuples *t, hk_scatter how, const hk_tensor *x, const hk_tensor *index,
                           const hk_tensor *updates, hk_tensor *y);
-hk_status hk_emit_scatter(hk_lower *l, const hk_tuples *t, hk_scatter how, hk_value *x, hk_value *index, hk_value *updates,
-                          hk_value *y);
+hk_status hk_emit_scatter(hk_lower *l, const hk_tuples *t, hk_scatter how, hk_value *x, hk_value *index,
+                          hk_value *updates, hk_value *y);
 
 hk_status hk_host_gather_lines(hk_eval *e, const hk_lines *t, const hk_tensor *x, const hk_tensor *index, hk_tensor *y);
 hk_status hk_emit_gather_lines(hk_lower *l, const hk_lines *t, hk_value *x, hk_value *index, hk_value *y);
-hk_status hk_host_scatter_lines(hk_eval *e, const hk_lines *t, hk_scatter how, const hk_tensor *x, const hk_tensor *index,
-                                const hk_tensor *updates, hk_tensor *y);
-hk_status hk_emit_scatter_lines(hk_lower *l, const hk_lines *t, hk_scatter how, hk_value *x, hk_value *index, hk_value *updates,
-                                hk_value *y);
+hk_status hk_host_scatter_lines(hk_eval *e, const hk_lines *t, hk_scatter how, const hk_tensor *x,
+                                const hk_tensor *index, const hk_tensor *updates, hk_tensor *y);
+hk_status hk_emit_scatter_lines(hk_lower *l, const hk_lines *t, hk_scatter how, hk_value *x, hk_value *index,
+                                hk_value *updates, hk_value *y);
 
 #endif

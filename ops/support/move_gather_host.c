@@ -6,8 +6,9 @@
 hk_status hk_check_index(const hk_args *a, int32_t i)
 {
     hk_dtype t = hk_args_dtype(a, i);
-    return t == HK_INT32 || t == HK_INT64 ? HK_OK
-                                          : hk_args_fail(a, "input %d is %s, expected indices as int32 or int64", (int)i, hk_dtype_name(t));
+    return t == HK_INT32 || t == HK_INT64
+               ? HK_OK
+               : hk_args_fail(a, "input %d is %s, expected indices as int32 or int64", (int)i, hk_dtype_name(t));
 }
 
 /* Entry i of an index tensor, counted from the end if negative. */
@@ -17,11 +18,13 @@ static hk_status index_at(const hk_eval *e, const hk_tensor *index, int64_t i, i
     *out = v < 0 ? v + extent : v;
     if (*out >= 0 && *out < extent)
         return HK_OK;
-    return hk_eval_fail(e, HK_STATUS_INVALID, "index %lld lies outside a dimension of %lld", (long long)v, (long long)extent);
+    return hk_eval_fail(e, HK_STATUS_INVALID, "index %lld lies outside a dimension of %lld", (long long)v,
+                        (long long)extent);
 }
 
 /* The row of x that tuple m of batch b names. */
-static hk_status row_of(const hk_eval *e, const hk_tuples *t, const hk_tensor *index, int64_t b, int64_t m, int64_t *row)
+static hk_status row_of(const hk_eval *e, const hk_tuples *t, const hk_tensor *index, int64_t b, int64_t m,
+                        int64_t *row)
 {
     int64_t first = (t->shared ? m : b * t->rows + m) * t->depth;
     *row = b * t->x_rows;
@@ -42,7 +45,8 @@ hk_status hk_host_gather(hk_eval *e, const hk_tuples *t, const hk_tensor *x, con
         for (int64_t m = 0; m < t->rows; m++) {
             int64_t row;
             HK_TRY(row_of(e, t, index, b, m, &row));
-            memcpy((char *)y->data + (size_t)(b * t->rows + m) * bytes, (const char *)x->data + (size_t)row * bytes, bytes);
+            memcpy((char *)y->data + (size_t)(b * t->rows + m) * bytes, (const char *)x->data + (size_t)row * bytes,
+                   bytes);
         }
     return HK_OK;
 }
@@ -58,8 +62,10 @@ static hk_status begin(hk_eval *e, const hk_tensor *x, hk_tensor *y, accumulator
 {
     int64_t count = hk_tensor_count(y);
     *a = (accumulator){.y = y};
-    if (x && hk_tensor_bytes(y) > 0)
+    if (x && x->dtype == y->dtype && count > 0)
         memcpy(y->data, x->data, (size_t)hk_tensor_bytes(y));
+    for (int64_t i = 0; x && x->dtype != y->dtype && i < count; i++)
+        hk_set_double(y, i, hk_get_double(x, i));
     if (!hk_dtype_is_float(y->dtype))
         return HK_OK;
     a->wide = hk_arena_array(e->arena, (size_t)HK_MAX(count, 1), sizeof *a->wide);
@@ -77,7 +83,7 @@ static void combine(accumulator *a, hk_scatter how, int64_t i, const hk_tensor *
         switch (how) {
         case HK_SCATTER_NONE: a->wide[i] = new; break;
         case HK_SCATTER_ADD: a->wide[i] = old + new; break;
-        case HK_SCATTER_MUL: a->wide[i] = old *new; break;
+        case HK_SCATTER_MUL: a->wide[i] = old * new; break;
         case HK_SCATTER_MAX: a->wide[i] = HK_MAX(old, new); break;
         case HK_SCATTER_MIN: a->wide[i] = HK_MIN(old, new); break;
         }
@@ -86,8 +92,8 @@ static void combine(accumulator *a, hk_scatter how, int64_t i, const hk_tensor *
     int64_t old = hk_get_int(a->y, i), new = hk_get_int(updates, k);
     switch (how) {
     case HK_SCATTER_NONE: break;
-    case HK_SCATTER_ADD: new = (int64_t)((uint64_t)old + (uint64_t)new); break;
-    case HK_SCATTER_MUL: new = (int64_t)((uint64_t)old *(uint64_t)new); break;
+    case HK_SCATTER_ADD: new = (int64_t)((uint64_t)old + (uint64_t) new); break;
+    case HK_SCATTER_MUL: new = (int64_t)((uint64_t)old * (uint64_t) new); break;
     case HK_SCATTER_MAX: new = HK_MAX(old, new); break;
     case HK_SCATTER_MIN: new = HK_MIN(old, new); break;
     }
@@ -120,8 +126,8 @@ hk_status hk_host_scatter(hk_eval *e, const hk_tuples *t, hk_scatter how, const 
 /* ---- lines */
 
 /* Position in x of index element c (coordinates), whose linear number is i. */
-static hk_status line_place(const hk_eval *e, const hk_lines *t, const int64_t *strides, const int64_t *c, const hk_tensor *index,
-                            int64_t i, int64_t *place)
+static hk_status line_place(const hk_eval *e, const hk_lines *t, const int64_t *strides, const int64_t *c,
+                            const hk_tensor *index, int64_t i, int64_t *place)
 {
     int64_t at;
     HK_TRY(index_at(e, index, i, t->x.dim[t->axis], &at));
@@ -150,8 +156,8 @@ hk_status hk_host_gather_lines(hk_eval *e, const hk_lines *t, const hk_tensor *x
     return HK_OK;
 }
 
-hk_status hk_host_scatter_lines(hk_eval *e, const hk_lines *t, hk_scatter how, const hk_tensor *x, const hk_tensor *index,
-                                const hk_tensor *updates, hk_tensor *y)
+hk_status hk_host_scatter_lines(hk_eval *e, const hk_lines *t, hk_scatter how, const hk_tensor *x,
+                                const hk_tensor *index, const hk_tensor *updates, hk_tensor *y)
 {
     int64_t strides[HK_MAX_RANK], c[HK_MAX_RANK] = {0}, count = hk_shape_count(&t->index), place;
     accumulator a;

@@ -77,8 +77,11 @@ static void collapse(hk_pad *p)
         bool together = outer && whole(&d) && outer->stride == d.count * d.stride && outer->step == 1 &&
                         (p->mode == HK_PAD_CONSTANT || whole(outer));
         if (together)
-            *outer = (hk_pad_dim){.extent = outer->extent * d.extent, .before = outer->before * d.extent,
-                                  .count = outer->count * d.extent, .stride = d.stride, .step = 1};
+            *outer = (hk_pad_dim){.extent = outer->extent * d.extent,
+                                  .before = outer->before * d.extent,
+                                  .count = outer->count * d.extent,
+                                  .stride = d.stride,
+                                  .step = 1};
         else
             p->dim[kept++] = d;
     }
@@ -97,8 +100,9 @@ static uint32_t *make_table(hk_lower *l, const hk_pad *p)
         if (period) /* whole periods make every index non-negative: the shader divides unsigned numbers */
             lead = (lead % period + period) % period;
         hk_divisor e = hk_divisor_of(d->extent), s = hk_divisor_of(period ? period : d->step);
-        uint32_t row[TABLE_WORDS] = {e.extent, e.multiplier, e.shift, (uint32_t)lead, (uint32_t)d->count,
-                                     (uint32_t)d->stride, s.extent, s.multiplier, s.shift};
+        uint32_t row[TABLE_WORDS] = {e.extent,       e.multiplier,       e.shift,
+                                     (uint32_t)lead, (uint32_t)d->count, (uint32_t)d->stride,
+                                     s.extent,       s.multiplier,       s.shift};
         memcpy(table + k * TABLE_WORDS, row, sizeof row);
     }
     return table;

@@ -1,6 +1,6 @@
 /*
- * Padded moves: a contiguous destination each of whose elements has at most one source element per dimension. Pad in all
- * modes, and the gradient of Slice (a constant padding of zeros with gaps).
+ * Padded moves: a contiguous destination each of whose elements has at most one source element per dimension. Pad in
+ * all modes, and the gradient of Slice (a constant padding of zeros with gaps).
  */
 #ifndef HK_MOVE_PAD_H
 #define HK_MOVE_PAD_H

@@ -18,7 +18,8 @@ typedef struct parser {
 
 static hk_status complain(const parser *p, const char *what)
 {
-    return hk_fail(p->ctx, HK_STATUS_USAGE, "case of %s: expected %s at '%s' in \"%s\"", p->op->type, what, p->at, p->text);
+    return hk_fail(p->ctx, HK_STATUS_USAGE, "case of %s: expected %s at '%s' in \"%s\"", p->op->type, what, p->at,
+                   p->text);
 }
 
 /* ---- words */
@@ -93,8 +94,8 @@ static bool take_dtype(parser *p, hk_dtype *t)
     static const struct {
         const char *name;
         hk_dtype dtype;
-    } names[] = {{"f32", HK_FLOAT32}, {"f64", HK_FLOAT64}, {"f16", HK_FLOAT16}, {"i32", HK_INT32}, {"i64", HK_INT64}, {"u8", HK_UINT8},
-                 {"i8", HK_INT8},     {"u32", HK_UINT32},  {"bool", HK_BOOL}};
+    } names[] = {{"f32", HK_FLOAT32}, {"f64", HK_FLOAT64}, {"f16", HK_FLOAT16}, {"i32", HK_INT32}, {"i64", HK_INT64},
+                 {"u8", HK_UINT8},    {"i8", HK_INT8},     {"u32", HK_UINT32},  {"bool", HK_BOOL}};
     for (size_t i = 0; i < HK_COUNT(names); i++)
         if (take(p, names[i].name)) {
             *t = names[i].dtype;
@@ -334,7 +335,11 @@ static uint64_t hash(uint64_t h, const char *s)
 hk_status case_parse(hk_context *ctx, hk_arena *arena, const hk_op *op, const char *text, op_case *c)
 {
     parser p = {.ctx = ctx, .arena = arena, .op = op, .text = text, .at = text};
-    *c = (op_case){.text = text, .op = op, .out_count = op->out_min, .opset = op->until ? op->until : INT16_MAX, .tolerance = 5e-6};
+    *c = (op_case){.text = text,
+                   .op = op,
+                   .out_count = op->out_min,
+                   .opset = op->until ? op->until : INT16_MAX,
+                   .tolerance = 5e-6};
     c->seed = hash(hash(14695981039346656037u, op->type), text) | 1;
     for (; !end_of_section(&p); c->input_count++) {
         if (c->input_count == CASE_MAX_INPUTS)
@@ -354,7 +359,8 @@ hk_status case_parse(hk_context *ctx, hk_arena *arena, const hk_op *op, const ch
 
 /* ---- graphs */
 
-hk_status case_build(hk_context *ctx, const op_case *c, const hk_tensor *const *tensors, bool all_inputs, case_graph *out)
+hk_status case_build(hk_context *ctx, const op_case *c, const hk_tensor *const *tensors, bool all_inputs,
+                     case_graph *out)
 {
     hk_status st = HK_STATUS_OUT_OF_MEMORY;
     *out = (case_graph){0};

@@ -1,5 +1,6 @@
 /*
- * Operator test cases: parsing the strings of hk_op.cases (grammar in tests/cases.h) and making graphs and inputs of them.
+ * Operator test cases: parsing the strings of hk_op.cases (grammar in tests/cases.h) and making graphs and inputs of
+ * them.
  */
 #ifndef HK_TEST_CASES_H
 #define HK_TEST_CASES_H
@@ -42,7 +43,8 @@ typedef struct case_graph {
     hk_node *node;
     hk_value *inputs[CASE_MAX_INPUTS];
 } case_graph;
-hk_status case_build(hk_context *ctx, const op_case *c, const hk_tensor *const *tensors, bool all_inputs, case_graph *out);
+hk_status case_build(hk_context *ctx, const op_case *c, const hk_tensor *const *tensors, bool all_inputs,
+                     case_graph *out);
 
 /* Contents for every operand: random where the case says so, NULL for absent ones and the step block. wide:
  * float32 becomes float64 with the same numbers. */

@@ -1,0 +1,96 @@
+/*
+ * Precision `fast` (inference): 16-bit storage and operands, fp32 sums.
+ *
+ * Convolutions move into islands of HK_LAYOUT_NHWC8 in fp16, where their kernels read 16 bytes along the channels;
+ * relayouts that undo each other between neighbours vanish, so they stay at the islands' shores. Matrix products get fp16
+ * operands where a conversion pays: constants once when the plan is made, activations when each element is read by many
+ * tiles.
+ */
+#include <string.h>
+
+#include "ops/support/conv_lower.h"
+#include "runtime/passes.h"
+
+#define REUSE 512 /* columns of the result from which converting an activation pays: four tiles of 128 */
+
+static bool is_type(const hk_node *n, const char *type)
+{
+    return n->op && !strcmp(n->type, type);
+}
+
+static hk_status relayout(hk_graph *g, hk_value *v, hk_layout layout, hk_value **out)
+{
+    if (!v) {
+        *out = NULL;
+        return HK_OK;
+    }
+    const hk_attr_value attrs[] = {HK_SET_INT("layout", layout),
+                                   HK_SET_INT("storage", layout == HK_LAYOUT_NHWC8 ? HK_FLOAT16 : HK_DTYPE_NONE), {0}};
+    return hk_build(g, "hk.Relayout", attrs, &v, 1, out, 1);
+}
+
+/* x from the island if that is where it comes from, else through a relayout. */
+static hk_status enter_island(hk_graph *g, hk_value *v, hk_value **out)
+{
+    if (v && v->producer && is_type(v->producer, "hk.Relayout") && v->producer->in[0]->layout == HK_LAYOUT_NHWC8) {
+        *out = v->producer->in[0];
+        return HK_OK;
+    }
+    return relayout(g, v, HK_LAYOUT_NHWC8, out);
+}
+
+static hk_status move_convolution(hk_graph *g, hk_node *n)
+{
+    hk_attr_value attrs[32];
+    hk_value *in[4] = {NULL, NULL, hk_in(n, 2), NULL}, *y = NULL, *back = NULL;
+    const hk_attr_value pack[] = {HK_SET_INT("storage", HK_FLOAT16), {0}};
+    hk_copy_attrs(n, attrs, HK_COUNT(attrs));
+    HK_TRY(enter_island(g, n->in[0], &in[0]));
+    HK_TRY(hk_build(g, "hk.PackConvWeight", pack, &n->in[1], 1, &in[1], 1));
+    HK_TRY(enter_island(g, hk_in(n, 3), &in[3]));
+    HK_TRY(hk_build(g, "hk.Conv", attrs, in, in[3] ? 4 : in[2] ? 3 : 2, &y, 1));
+    y->layout = HK_LAYOUT_NHWC8;
+    y->storage = HK_FLOAT16;
+    y->producer->name = n->name;
+    HK_TRY(relayout(g, y, HK_LAYOUT_CONTIGUOUS, &back));
+    hk_graph_replace(g, n->out[0], back);
+    return HK_OK;
+}
+
+static hk_status halve(hk_graph *g, hk_node *n, int32_t i)
+{
+    const hk_attr_value attrs[] = {HK_SET_INT("to", HK_FLOAT16), {0}};
+    return hk_build(g, "hk.Convert", attrs, &n->in[i], 1, &n->in[i], 1);
+}
+
+static hk_status halve_operands(hk_graph *g, hk_node *n)
+{
+    const hk_shape *y = &n->out[0]->shape;
+    for (int32_t i = 0; i < 2; i++) {
+        const hk_value *v = n->in[i];
+        bool constant = v->kind == HK_VALUE_CONSTANT || v->kind == HK_VALUE_PARAMETER;
+        int64_t readers = y->rank >= 2 ? y->dim[y->rank - (i ? 2 : 1)] : 0;
+        if (v->dtype == HK_FLOAT32 && v->storage == HK_DTYPE_NONE && v->shape.rank >= 2 && (constant || readers >= REUSE))
+            HK_TRY(halve(g, n, i));
+    }
+    return HK_OK;
+}
+
+hk_status hk_choose_layouts(hk_graph *g, const hk_pass_options *options)
+{
+    if (options->precision != HK_PRECISION_FAST || !options->inference || !(options->device->caps >> HK_CAP_STORAGE16 & 1u))
+        return HK_OK;
+    bool matrices = options->device->caps >> HK_CAP_COOPMAT & 1u;
+    HK_TRY(hk_graph_sort(g));
+    size_t count = g->node_count;
+    for (size_t i = 0; i < count; i++) {
+        hk_node *n = g->nodes[i];
+        bool convolution = is_type(n, "Conv") || is_type(n, "hk.Conv");
+        bool product = is_type(n, "MatMul") || is_type(n, "Gemm") || is_type(n, "hk.Gemm");
+        if (convolution && hk_shape_count(&n->out[0]->shape) > 0 && n->in[0]->shape.dim[1] >= 8 && hk_conv_accepts_nhwc8(n))
+            HK_TRY(move_convolution(g, n));
+        else if (product && matrices)
+            HK_TRY(halve_operands(g, n));
+    }
+    return hk_graph_prune(g);
+}

@@ -1,0 +1,97 @@
+/*
+ * Fuzz target: bytes → model, TensorProto and .npy. With libFuzzer (clang -fsanitize=fuzzer), or, compiled with
+ * -DHK_FUZZ_STANDALONE, a program that runs it on the files it is given, to replay a corpus without libFuzzer.
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "importer/import.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
+
+static void check(bool holds)
+{
+    if (!holds)
+        abort(); /* the fuzzer keeps the input */
+}
+
+/* What every imported graph promises to those who work on it; all constants are read, so that a view outside of the
+ * file is seen. Returns a sum nobody needs, to keep the reads. */
+static uint8_t look_at(const hk_graph *g)
+{
+    uint8_t sum = 0;
+    for (size_t i = 0; i < g->value_count; i++) {
+        const hk_value *v = g->values[i];
+        check(v->name[0] != '\0' && v->graph == g && v->id == i && v->shape.rank <= HK_MAX_RANK);
+        if (v->data == NULL)
+            continue;
+        check(v->data->dtype == v->dtype);
+        for (int64_t k = 0, n = hk_tensor_bytes(v->data); k < n; k++)
+            sum = (uint8_t)(sum + ((const uint8_t *)v->data->data)[k]);
+    }
+    for (size_t i = 0; i < g->node_count; i++) {
+        const hk_node *n = g->nodes[i];
+        check(n->id == i);
+        for (int32_t k = 0; k < n->in_count; k++)
+            check(n->in[k] == NULL || n->in[k]->producer == NULL || n->in[k]->graph != g || n->in[k]->producer->id < i);
+        for (int32_t k = 0; k < n->out_count; k++)
+            check(n->out[k] == NULL || n->out[k]->producer == n);
+        for (int32_t k = 0; k < n->body_count; k++)
+            sum = (uint8_t)(sum + look_at(n->bodies[k]));
+    }
+    return sum;
+}
+
+static void run_model(hk_context *ctx, const uint8_t *data, size_t bytes)
+{
+    hk_import_result *r = NULL;
+    hk_status st = hk_import(ctx, NULL, data, bytes, NULL, &r);
+    check(st == HK_OK || hk_context_error(ctx)[0] != '\0');
+    check(st != HK_STATUS_INTERNAL);
+    if (st != HK_OK)
+        return;
+    volatile uint8_t sum = look_at(r->graph);
+    (void)sum;
+    hk_graph *copy = NULL;
+    check(hk_graph_clone(r->graph, &copy) == HK_OK);
+    hk_graph_destroy(&copy);
+    hk_import_destroy(&r);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+    hk_context *ctx = NULL;
+    hk_tensor t = {0};
+    if (hk_context_create(NULL, &ctx) != HK_OK)
+        return 0;
+    run_model(ctx, data, bytes);
+    if (hk_pb_read(ctx, "input", data, bytes, &t) == HK_OK)
+        hk_tensor_release(&t);
+    if (hk_npy_read(ctx, "input", data, bytes, &t) == HK_OK)
+        hk_tensor_release(&t);
+    hk_context_destroy(&ctx);
+    return 0;
+}
+
+#ifdef HK_FUZZ_STANDALONE
+int main(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        FILE *f = fopen(argv[i], "rb");
+        if (f == NULL || fseek(f, 0, SEEK_END) != 0)
+            return 66;
+        long bytes = ftell(f);
+        rewind(f);
+        uint8_t *data = malloc(bytes > 0 ? (size_t)bytes : 1);
+        if (bytes < 0 || data == NULL || fread(data, 1, (size_t)bytes, f) != (size_t)bytes)
+            return 74;
+        fclose(f);
+        LLVMFuzzerTestOneInput(data, (size_t)bytes);
+        free(data);
+    }
+    printf("%d inputs, nothing found\n", argc - 1);
+    return 0;
+}
+#endif
