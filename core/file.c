@@ -43,14 +43,14 @@ static hk_status map_descriptor(hk_context *ctx, int descriptor, const char *nam
                        (uintmax_t)s.st_nlink);
     uint64_t bytes = s.st_size < 0 ? 0 : (uint64_t)s.st_size;
     if ((max_bytes != 0 && bytes > max_bytes) || bytes > (uint64_t)PTRDIFF_MAX)
-        return hk_fail(ctx, HK_STATUS_UNSUPPORTED, "'%s' has %" PRIu64 " bytes, more than the limit of %" PRIu64, name, bytes,
-                       max_bytes);
+        return hk_fail(ctx, HK_STATUS_UNSUPPORTED, "'%s' has %" PRIu64 " bytes, more than the limit of %" PRIu64, name,
+                       bytes, max_bytes);
     hk_file f = {.data = (const uint8_t *)"", .bytes = (size_t)bytes, .device = s.st_dev, .inode = s.st_ino};
     if (bytes != 0) {
         void *p = mmap(NULL, f.bytes, PROT_READ, MAP_PRIVATE, descriptor, 0);
         if (p == MAP_FAILED)
-            return hk_fail(ctx, errno == ENOMEM ? HK_STATUS_OUT_OF_MEMORY : HK_STATUS_IO, "'%s' cannot be mapped: %s", name,
-                           strerror(errno));
+            return hk_fail(ctx, errno == ENOMEM ? HK_STATUS_OUT_OF_MEMORY : HK_STATUS_IO, "'%s' cannot be mapped: %s",
+                           name, strerror(errno));
         f.data = p;
         f.mapped = true;
     }
@@ -58,7 +58,8 @@ static hk_status map_descriptor(hk_context *ctx, int descriptor, const char *nam
     return HK_OK;
 }
 
-hk_status hk_file_open_descriptor(hk_context *ctx, int descriptor, const char *name, uint64_t max_bytes, bool single_link, hk_file *out)
+hk_status hk_file_open_descriptor(hk_context *ctx, int descriptor, const char *name, uint64_t max_bytes,
+                                  bool single_link, hk_file *out)
 {
     hk_status st = map_descriptor(ctx, descriptor, name, max_bytes, single_link, out);
     close(descriptor);
@@ -128,7 +129,8 @@ static int open_stepwise(int folder, const char *path)
             error = errno;
             /* A link at a folder's place is reported as what it is, not as "not a folder". */
             struct stat s;
-            if (below < 0 && error == ENOTDIR && fstatat(at, component, &s, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(s.st_mode))
+            if (below < 0 && error == ENOTDIR && fstatat(at, component, &s, AT_SYMLINK_NOFOLLOW) == 0 &&
+                S_ISLNK(s.st_mode))
                 error = ELOOP;
         }
         close(at);

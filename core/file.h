@@ -21,7 +21,8 @@ typedef struct hk_file {
  * HK_STATUS_UNSUPPORTED when it is too large. *out needs hk_file_close. */
 hk_status hk_file_open(hk_context *ctx, const char *path, uint64_t max_bytes, hk_file *out);
 /* The same for a descriptor, which is closed in any case; name is for messages. single_link refuses hard links. */
-hk_status hk_file_open_descriptor(hk_context *ctx, int descriptor, const char *name, uint64_t max_bytes, bool single_link, hk_file *out);
+hk_status hk_file_open_descriptor(hk_context *ctx, int descriptor, const char *name, uint64_t max_bytes,
+                                  bool single_link, hk_file *out);
 void hk_file_close(hk_file *f);
 
 /* Opens path, relative to a folder's descriptor, so that it can neither leave the folder nor pass a symbolic link:

@@ -174,8 +174,9 @@ static const struct {
     hk_dtype dtype;
     char descr[4];
 } types[] = {
-    {HK_BOOL, "|b1"},   {HK_INT8, "|i1"},   {HK_UINT8, "|u1"},  {HK_INT16, "<i2"},   {HK_UINT16, "<u2"},  {HK_INT32, "<i4"},
-    {HK_UINT32, "<u4"}, {HK_INT64, "<i8"},  {HK_UINT64, "<u8"}, {HK_FLOAT16, "<f2"}, {HK_FLOAT32, "<f4"}, {HK_FLOAT64, "<f8"},
+    {HK_BOOL, "|b1"},   {HK_INT8, "|i1"},    {HK_UINT8, "|u1"},   {HK_INT16, "<i2"},
+    {HK_UINT16, "<u2"}, {HK_INT32, "<i4"},   {HK_UINT32, "<u4"},  {HK_INT64, "<i8"},
+    {HK_UINT64, "<u8"}, {HK_FLOAT16, "<f2"}, {HK_FLOAT32, "<f4"}, {HK_FLOAT64, "<f8"},
 };
 
 static hk_dtype dtype_of(const npy_header *h)
@@ -247,14 +248,15 @@ hk_status hk_npy_read(hk_context *ctx, const char *name, const void *data, size_
         return hk_fail(ctx, HK_STATUS_UNSUPPORTED, "'%s' %s", name, h.problem);
     hk_dtype dtype = dtype_of(&h);
     if (dtype == HK_DTYPE_NONE)
-        return hk_fail(ctx, HK_STATUS_UNSUPPORTED, "'%s' has elements of kind '%c' and %d bytes, expected bool, int, uint or float",
-                       name, h.kind, (int)h.item_bytes);
+        return hk_fail(ctx, HK_STATUS_UNSUPPORTED,
+                       "'%s' has elements of kind '%c' and %d bytes, expected bool, int, uint or float", name, h.kind,
+                       (int)h.item_bytes);
     size_t have = bytes - (size_t)(text.end - (const char *)data);
     int64_t count = hk_shape_count(&h.shape), need;
     hk_shape_text shape;
     if (count < 0 || __builtin_mul_overflow(count, (int64_t)hk_dtype_bytes(dtype), &need) || (uint64_t)need != have)
-        return hk_fail(ctx, HK_STATUS_INVALID, "'%s' has %zu bytes of contents, which are not those of %s %s", name, have,
-                       hk_dtype_name(dtype), hk_shape_print(&h.shape, &shape));
+        return hk_fail(ctx, HK_STATUS_INVALID, "'%s' has %zu bytes of contents, which are not those of %s %s", name,
+                       have, hk_dtype_name(dtype), hk_shape_print(&h.shape, &shape));
     HK_TRY(hk_tensor_create(ctx, dtype, &h.shape, out));
     unpack(&h, out, text.end);
     return HK_OK;
@@ -269,7 +271,8 @@ static size_t print_header(char *header, size_t capacity, const char *descr, con
         n += (size_t)snprintf(shape + n, sizeof shape - n, "%s%" PRId64 "%s", i == 0 ? "" : " ", t->shape[i],
                               i + 1 < t->rank || t->rank == 1 ? "," : "");
     shape[n] = '\0';
-    size_t length = (size_t)snprintf(header, capacity, "{'descr': '%.3s', 'fortran_order': False, 'shape': (%s), }", descr, shape);
+    size_t length = (size_t)snprintf(header, capacity, "{'descr': '%.3s', 'fortran_order': False, 'shape': (%s), }",
+                                     descr, shape);
     while ((10 + length + 1) % 64 != 0)
         header[length++] = ' ';
     header[length++] = '\n';
@@ -283,7 +286,8 @@ hk_status hk_npy_write(hk_context *ctx, const hk_tensor *t, const char *path)
         if (types[i].dtype == t->dtype)
             descr = types[i].descr;
     if (descr == NULL)
-        return hk_fail(ctx, HK_STATUS_UNSUPPORTED, "'%s': numpy has no %s: save it as .pb", path, hk_dtype_name(t->dtype));
+        return hk_fail(ctx, HK_STATUS_UNSUPPORTED, "'%s': numpy has no %s: save it as .pb", path,
+                       hk_dtype_name(t->dtype));
     int64_t count = t->rank < 0 || t->rank > HK_MAX_RANK ? -1 : hk_tensor_count(t);
     if (count < 0)
         return hk_fail(ctx, HK_STATUS_USAGE, "'%s': the tensor's shape is not valid", path);

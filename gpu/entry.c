@@ -191,6 +191,7 @@ hk_status hk_vk_open(hk_context *ctx, unsigned debug, hk_vk *vk)
 {
     *vk = (hk_vk){.ctx = ctx};
     pthread_mutex_init(&vk->validation.lock, NULL); /* a default mutex needs no resources and cannot fail */
+    hk_resident_look(&vk->before);
     HK_TRY(load_library(vk));
     return vk->library == NULL ? HK_OK : create_instance(vk, debug);
 }
@@ -211,6 +212,8 @@ void hk_vk_close(hk_vk *vk)
     if (vk->ctx == NULL)
         return; /* never opened */
     hk_validation_stop(vk);
+    if (vk->instance != VK_NULL_HANDLE)
+        hk_resident_keep(&vk->before);
     if (vk->instance != VK_NULL_HANDLE && vk->vkDestroyInstance != NULL)
         vk->vkDestroyInstance(vk->instance, NULL);
     /* What the layer says last, about objects that outlive their device, can no longer fail a call. */

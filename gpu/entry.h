@@ -11,6 +11,7 @@
 #include <vulkan/vulkan.h>
 
 #include "core/context.h"
+#include "gpu/resident.h"
 
 /* ---- what headers older than 1.3.255 lack, under our own names so that newer headers do not collide */
 
@@ -144,6 +145,7 @@ typedef struct hk_validation {
 typedef struct hk_vk {
     hk_context *ctx;
     void *library;
+    hk_resident before;  /* the loader and the drivers */
     VkInstance instance; /* NULL: this machine has no loader or no driver */
     bool lost;           /* the device was lost or did not answer: everything fails from then on */
     hk_validation validation;

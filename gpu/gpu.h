@@ -51,13 +51,15 @@ typedef enum hk_gpu_memory {
 
 /* bytes > 0. The buffer can be the operand of copies, fills and shaders. HK_STATUS_OUT_OF_MEMORY names purpose and
  * bytes, also when max_memory_bytes or maxMemoryAllocationSize would be exceeded. */
-hk_status hk_gpu_buffer_create(hk_gpu *gpu, hk_gpu_memory kind, uint64_t bytes, const char *purpose, hk_gpu_buffer **out);
+hk_status hk_gpu_buffer_create(hk_gpu *gpu, hk_gpu_memory kind, uint64_t bytes, const char *purpose,
+                               hk_gpu_buffer **out);
 /* The caller has waited for its last use; if submits are still pending (on error paths), it waits for all of them. */
 void hk_gpu_buffer_destroy(hk_gpu *gpu, hk_gpu_buffer **buffer);
 uint64_t hk_gpu_buffer_address(const hk_gpu_buffer *b);
 uint64_t hk_gpu_buffer_bytes(const hk_gpu_buffer *b);
 void *hk_gpu_buffer_mapped(const hk_gpu_buffer *b); /* NULL for HK_GPU_DEVICE */
-/* Blocking copies through a staging buffer (or straight into mapped memory), any size. Both wait for earlier submits. */
+/* Blocking copies through a staging buffer (or straight into mapped memory), any size. Both wait for earlier submits.
+ */
 hk_status hk_gpu_upload(hk_gpu *gpu, hk_gpu_buffer *dst, uint64_t offset, const void *data, uint64_t bytes);
 hk_status hk_gpu_download(hk_gpu *gpu, const hk_gpu_buffer *src, uint64_t offset, void *data, uint64_t bytes);
 
@@ -82,9 +84,10 @@ hk_status hk_gpu_commands_create(hk_gpu *gpu, uint32_t timestamp_capacity, hk_gp
 void hk_gpu_commands_destroy(hk_gpu *gpu, hk_gpu_commands **c); /* waits like hk_gpu_buffer_destroy */
 /* A recording may be submitted many times, also again while still pending. begin discards what was recorded. */
 hk_status hk_gpu_begin(hk_gpu_commands *c);
-void hk_gpu_dispatch(hk_gpu_commands *c, hk_gpu_pipeline *p, const uint32_t grid[3], const void *push, uint32_t push_bytes);
-void hk_gpu_copy(hk_gpu_commands *c, const hk_gpu_buffer *src, uint64_t src_offset, hk_gpu_buffer *dst, uint64_t dst_offset,
-                 uint64_t bytes);
+void hk_gpu_dispatch(hk_gpu_commands *c, hk_gpu_pipeline *p, const uint32_t grid[3], const void *push,
+                     uint32_t push_bytes);
+void hk_gpu_copy(hk_gpu_commands *c, const hk_gpu_buffer *src, uint64_t src_offset, hk_gpu_buffer *dst,
+                 uint64_t dst_offset, uint64_t bytes);
 /* offset and bytes are multiples of 4. */
 void hk_gpu_fill(hk_gpu_commands *c, hk_gpu_buffer *dst, uint64_t offset, uint64_t bytes, uint32_t word);
 /* The one barrier: every earlier shader and transfer access before every later one. */
@@ -96,10 +99,12 @@ hk_status hk_gpu_end(hk_gpu_commands *c);
 /* Nanoseconds since an arbitrary origin of timestamps [0, count), after the wait. */
 hk_status hk_gpu_timestamps(hk_gpu_commands *c, uint32_t count, uint64_t *ns);
 
-/* ---- the queue: one submit runs several recordings in order (a full barrier between submits is the recordings' duty) */
+/* ---- the queue: one submit runs several recordings in order (a full barrier between submits is the recordings' duty)
+ */
 
 hk_status hk_gpu_submit(hk_gpu *gpu, hk_gpu_commands *const *list, size_t count, uint64_t *ticket);
-/* Spins briefly, then sleeps; HK_STATUS_DEVICE_LOST after HILLOCK_TIMEOUT_MS (default 120000), and from then on always. */
+/* Spins briefly, then sleeps; HK_STATUS_DEVICE_LOST after HILLOCK_TIMEOUT_MS (default 120000), and from then on always.
+ */
 hk_status hk_gpu_wait(hk_gpu *gpu, uint64_t ticket);
 uint64_t hk_gpu_completed(hk_gpu *gpu); /* the highest finished ticket */
 

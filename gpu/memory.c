@@ -145,6 +145,8 @@ static hk_status allocate(hk_gpu *gpu, hk_gpu_memory kind, const VkMemoryRequire
         }
         if (result != VK_ERROR_OUT_OF_DEVICE_MEMORY && result != VK_ERROR_OUT_OF_HOST_MEMORY)
             break; /* other memory would not help */
+        hk_log(gpu->ctx, HK_LOG_INFO, "vkAllocateMemory returned %s for memory type %u", hk_vk_result_name(result),
+               types[i]);
     }
     if (result != VK_SUCCESS)
         return hk_vk_failed(&gpu->vk, "vkAllocateMemory", result);

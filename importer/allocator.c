@@ -38,7 +38,8 @@ hk_status hk_scan_parse(hk_context *ctx, const ProtobufCMessageDescriptor *root,
         if (memory.failed)
             return hk_out_of_memory(ctx, "a model's structure");
         if (memory.exceeded)
-            return hk_fail(ctx, HK_STATUS_INTERNAL, "parsing takes more than the %zu bytes that the scan found", memory.limit);
+            return hk_fail(ctx, HK_STATUS_INTERNAL, "parsing takes more than the %zu bytes that the scan found",
+                           memory.limit);
         return hk_fail(ctx, HK_STATUS_INVALID, "the bytes are not a %s", root->short_name);
     }
     *out = message;

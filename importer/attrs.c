@@ -1,6 +1,6 @@
 /*
- * AttributeProto → the values that an operator's table decodes: references to a function's attributes followed, tensors
- * read, graphs built as bodies.
+ * AttributeProto → the values that an operator's table decodes: references to a function's attributes followed,
+ * tensors read, graphs built as bodies.
  */
 #include <stdio.h>
 #include <string.h>
@@ -16,9 +16,9 @@ typedef struct place_text {
 
 static const char *kind_text(Onnx__AttributeProto__AttributeType type)
 {
-    static const char *const names[] = {"of no kind",       "a float",        "an int",           "a string", "a tensor",
-                                        "a graph",          "floats",         "ints",             "strings",  "tensors",
-                                        "graphs",           "a sparse tensor", "sparse tensors",  "a type",   "types"};
+    static const char *const names[] = {"of no kind", "a float",         "an int",         "a string", "a tensor",
+                                        "a graph",    "floats",          "ints",           "strings",  "tensors",
+                                        "graphs",     "a sparse tensor", "sparse tensors", "a type",   "types"};
     return (unsigned)type < HK_COUNT(names) ? names[type] : "of an unknown kind";
 }
 
@@ -27,15 +27,15 @@ static Onnx__AttributeProto__AttributeType kind_of(const Onnx__AttributeProto *a
 {
     if (a->has_type && a->type != ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__UNDEFINED)
         return a->type;
-    return a->has_f          ? ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__FLOAT
-           : a->has_i        ? ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__INT
-           : a->has_s        ? ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__STRING
-           : a->t != NULL    ? ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__TENSOR
-           : a->g != NULL    ? ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__GRAPH
-           : a->n_floats > 0 ? ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__FLOATS
-           : a->n_ints > 0   ? ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__INTS
+    return a->has_f           ? ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__FLOAT
+           : a->has_i         ? ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__INT
+           : a->has_s         ? ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__STRING
+           : a->t != NULL     ? ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__TENSOR
+           : a->g != NULL     ? ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__GRAPH
+           : a->n_floats > 0  ? ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__FLOATS
+           : a->n_ints > 0    ? ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__INTS
            : a->n_strings > 0 ? ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__STRINGS
-                             : ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__UNDEFINED;
+                              : ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__UNDEFINED;
 }
 
 hk_status hk_import_attribute(hk_importer *imp, const hk_scope *s, const Onnx__AttributeProto *a, const char *node,
@@ -47,7 +47,8 @@ hk_status hk_import_attribute(hk_importer *imp, const hk_scope *s, const Onnx__A
     if (*hk_text(a->ref_attr_name) == '\0')
         return HK_OK;
     if (s->bindings == NULL)
-        return hk_fail(imp->ctx, HK_STATUS_INVALID, "node '%s': attribute '%s' refers to a function's, but is in none", node, a->name);
+        return hk_fail(imp->ctx, HK_STATUS_INVALID, "node '%s': attribute '%s' refers to a function's, but is in none",
+                       node, a->name);
     const hk_binding *bound = hk_map_get(s->bindings, a->ref_attr_name);
     *out = bound == NULL ? (hk_binding){0} : *bound;
     return HK_OK;
@@ -69,8 +70,8 @@ static hk_status read_string(hk_importer *imp, const ProtobufCBinaryData *bytes,
     return HK_OK;
 }
 
-static hk_status read_tensor_attribute(hk_importer *imp, const Onnx__AttributeProto *a, const char *where, hk_attr_value *v,
-                                       const char **problem)
+static hk_status read_tensor_attribute(hk_importer *imp, const Onnx__AttributeProto *a, const char *where,
+                                       hk_attr_value *v, const char **problem)
 {
     const hk_decoded *d = NULL;
     if (a->t == NULL)
@@ -78,14 +79,15 @@ static hk_status read_tensor_attribute(hk_importer *imp, const Onnx__AttributePr
     HK_TRY(hk_import_tensor(imp, a->t, where, &d));
     v->kind = HK_ATTR_TENSOR;
     v->tensor = d->tensor;
-    if (d->problem != NULL && (*problem = hk_arena_format(imp->arena, "attribute '%s' %s", v->name, d->problem)) == NULL)
+    if (d->problem != NULL &&
+        (*problem = hk_arena_format(imp->arena, "attribute '%s' %s", v->name, d->problem)) == NULL)
         return hk_out_of_memory(imp->ctx, "a message");
     return HK_OK;
 }
 
 /* Fills *v, or sets *problem where the attribute is well-formed but of a kind that no operator here takes. */
-static hk_status read_attribute(hk_importer *imp, const hk_binding *b, hk_graph *around, const char *node, hk_attr_value *v,
-                                const char **problem)
+static hk_status read_attribute(hk_importer *imp, const hk_binding *b, hk_graph *around, const char *node,
+                                hk_attr_value *v, const char **problem)
 {
     const Onnx__AttributeProto *a = b->attribute;
     Onnx__AttributeProto__AttributeType kind = kind_of(a);
@@ -121,7 +123,8 @@ static hk_status read_attribute(hk_importer *imp, const hk_binding *b, hk_graph 
         return hk_import_body(imp, b->scope, around, a->g, node, &v->graph);
     default: break;
     }
-    if (kind == ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__UNDEFINED || kind > ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__TYPE_PROTOS)
+    if (kind == ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__UNDEFINED ||
+        kind > ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__TYPE_PROTOS)
         return hk_fail(imp->ctx, HK_STATUS_INVALID, "%s: it is %s", where.text, kind_text(kind));
     *problem = hk_arena_format(imp->arena, "attribute '%s' is %s, which is not supported", v->name, kind_text(kind));
     return *problem == NULL ? hk_out_of_memory(imp->ctx, "a message") : HK_OK;
@@ -179,7 +182,8 @@ static hk_status decode_into(hk_importer *imp, hk_node *n, const char *label, co
     return st == HK_OK ? st : hk_fail_prefix(imp->ctx, st, "node '%s'", label);
 }
 
-hk_status hk_import_attributes(hk_importer *imp, const hk_scope *s, const Onnx__NodeProto *proto, const char *label, hk_node *n)
+hk_status hk_import_attributes(hk_importer *imp, const hk_scope *s, const Onnx__NodeProto *proto, const char *label,
+                               hk_node *n)
 {
     HK_TRY(check_unique(imp, proto, label));
     hk_attr_value *values = hk_arena_array(imp->temporary, proto->n_attribute + 1, sizeof *values);
@@ -209,7 +213,8 @@ hk_status hk_import_attributes(hk_importer *imp, const hk_scope *s, const Onnx__
 
 /* ---- Constant: seven attributes of which one is given */
 
-static hk_status list_constant(hk_importer *imp, hk_dtype dtype, const hk_shape *shape, const void *elements, hk_decoded *out)
+static hk_status list_constant(hk_importer *imp, hk_dtype dtype, const hk_shape *shape, const void *elements,
+                               hk_decoded *out)
 {
     hk_tensor *t = hk_tensor_new(imp->arena, dtype, shape);
     if (t == NULL)
@@ -221,7 +226,8 @@ static hk_status list_constant(hk_importer *imp, hk_dtype dtype, const hk_shape 
     return hk_import_charge(imp, bytes);
 }
 
-static hk_status read_constant(hk_importer *imp, const char *name, const Onnx__AttributeProto *a, const char *where, hk_decoded *out)
+static hk_status read_constant(hk_importer *imp, const char *name, const Onnx__AttributeProto *a, const char *where,
+                               hk_decoded *out)
 {
     hk_shape list = {.rank = 1, .dim = {(int64_t)(a->n_floats + a->n_ints)}};
     const hk_decoded *d = NULL;
@@ -231,7 +237,8 @@ static hk_status read_constant(hk_importer *imp, const char *name, const Onnx__A
         *out = *d;
         return HK_OK;
     }
-    if (strcmp(name, "sparse_value") == 0 && kind == ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__SPARSE_TENSOR && a->sparse_tensor != NULL)
+    if (strcmp(name, "sparse_value") == 0 && kind == ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__SPARSE_TENSOR &&
+        a->sparse_tensor != NULL)
         return hk_import_sparse(imp, a->sparse_tensor, where, out);
     if (strcmp(name, "value_float") == 0 && kind == ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__FLOAT)
         return list_constant(imp, HK_FLOAT32, &HK_SCALAR, &a->f, out);
@@ -244,7 +251,8 @@ static hk_status read_constant(hk_importer *imp, const char *name, const Onnx__A
     bool strings = (strcmp(name, "value_string") == 0 && kind == ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__STRING) ||
                    (strcmp(name, "value_strings") == 0 && kind == ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__STRINGS);
     if (!strings)
-        return hk_fail(imp->ctx, HK_STATUS_INVALID, "%s: attribute '%s' is %s, which is no constant", where, name, kind_text(kind));
+        return hk_fail(imp->ctx, HK_STATUS_INVALID, "%s: attribute '%s' is %s, which is no constant", where, name,
+                       kind_text(kind));
     out->problem = "has elements of type string, which is not supported";
     return HK_OK;
 }

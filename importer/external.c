@@ -80,8 +80,8 @@ static hk_status check_location(hk_importer *imp, const char *location)
     }
     if (problem == NULL)
         return HK_OK;
-    return hk_fail(imp->ctx, HK_STATUS_INVALID, "external data: location '%s' %s, expected a file beneath the model's folder",
-                   location, problem);
+    return hk_fail(imp->ctx, HK_STATUS_INVALID,
+                   "external data: location '%s' %s, expected a file beneath the model's folder", location, problem);
 }
 
 static hk_status open_folder(hk_importer *imp)
@@ -90,8 +90,8 @@ static hk_status open_folder(hk_importer *imp)
         return HK_OK;
     imp->folder = open(imp->folder_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (imp->folder < 0)
-        return hk_fail(imp->ctx, HK_STATUS_IO, "external data: the model's folder '%s' cannot be opened: %s", imp->folder_path,
-                       strerror(errno));
+        return hk_fail(imp->ctx, HK_STATUS_IO, "external data: the model's folder '%s' cannot be opened: %s",
+                       imp->folder_path, strerror(errno));
     return HK_OK;
 }
 
@@ -111,12 +111,12 @@ static hk_status add_file(hk_importer *imp, const char *location)
         int error = errno;
         if (error == ELOOP || error == EXDEV)
             return hk_fail(imp->ctx, HK_STATUS_INVALID,
-                           "external data: '%s' is or passes a symbolic link, or leaves the model's folder: put the file itself "
-                           "there",
+                           "external data: '%s' is or passes a symbolic link, or leaves the model's folder: put the "
+                           "file itself there",
                            location);
         return hk_fail(imp->ctx, error == ENOMEM ? HK_STATUS_OUT_OF_MEMORY : HK_STATUS_NO_INPUT,
-                       "external data: '%s' in the model's folder '%s' cannot be opened: %s", location, imp->folder_path,
-                       strerror(error));
+                       "external data: '%s' in the model's folder '%s' cannot be opened: %s", location,
+                       imp->folder_path, strerror(error));
     }
     HK_TRY(hk_file_open_descriptor(imp->ctx, descriptor, location, 0, true, &r->files[r->file_count]));
     r->file_names[r->file_count] = name;
@@ -144,32 +144,35 @@ static hk_status find_file(hk_importer *imp, const char *location, uint32_t *out
 static hk_status check_range(hk_importer *imp, const place *p, const hk_tensor_head *head, const hk_file *f)
 {
     if (p->has_length && p->length != head->bytes)
-        return hk_fail(imp->ctx, HK_STATUS_INVALID, "external data: length %" PRIu64 ", type and shape say %" PRIu64, p->length,
-                       head->bytes);
+        return hk_fail(imp->ctx, HK_STATUS_INVALID, "external data: length %" PRIu64 ", type and shape say %" PRIu64,
+                       p->length, head->bytes);
     if (head->typed_field == 6) /* strings have no fixed size */
         return hk_fail(imp->ctx, HK_STATUS_INVALID, "external data: strings cannot lie there");
     if (p->offset > f->bytes || head->bytes > f->bytes - p->offset)
         return hk_fail(imp->ctx, HK_STATUS_INVALID,
-                       "external data: '%s' has %zu bytes, the tensor needs %" PRIu64 " from byte %" PRIu64, p->location, f->bytes,
-                       head->bytes, p->offset);
+                       "external data: '%s' has %zu bytes, the tensor needs %" PRIu64 " from byte %" PRIu64,
+                       p->location, f->bytes, head->bytes, p->offset);
     /* Tensors may share bytes (tied weights), but not so that a small file stands for any amount. */
     imp->external_used += head->bytes;
     if (imp->external_used / 4 > imp->external_there)
-        return hk_fail(imp->ctx, HK_STATUS_UNSUPPORTED, "external data: tensors take more than 4 times the bytes of their files");
+        return hk_fail(imp->ctx, HK_STATUS_UNSUPPORTED,
+                       "external data: tensors take more than 4 times the bytes of their files");
     return HK_OK;
 }
 
 static hk_status note_external(hk_importer *imp, hk_scan_tensor message, uint32_t file)
 {
     hk_import_result *r = imp->result;
-    if (!hk_arena_grow(imp->arena, (void **)&r->externals, r->external_count, &r->external_capacity, sizeof *r->externals))
+    if (!hk_arena_grow(imp->arena, (void **)&r->externals, r->external_count, &r->external_capacity,
+                       sizeof *r->externals))
         return hk_out_of_memory(imp->ctx, "external data");
-    r->externals[r->external_count++] =
-        (hk_import_external){.message = message.offset, .message_bytes = message.bytes, .file = file};
+    r->externals[r->external_count++] = (hk_import_external){
+        .message = message.offset, .message_bytes = message.bytes, .file = file};
     return HK_OK;
 }
 
-hk_status hk_import_external_tensor(hk_importer *imp, const Onnx__TensorProto *t, const hk_tensor_head *head, hk_decoded *out)
+hk_status hk_import_external_tensor(hk_importer *imp, const Onnx__TensorProto *t, const hk_tensor_head *head,
+                                    hk_decoded *out)
 {
     hk_scan_tensor message = imp->scan.tensors[t->scanned];
     place p = {0};

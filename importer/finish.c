@@ -86,8 +86,9 @@ hk_status hk_import_sort(hk_importer *imp, hk_graph *g)
             open = s.producers[stack[depth - 1].next++];
             push = g->nodes[open]->mark == WAITING;
             if (g->nodes[open]->mark == OPEN)
-                return hk_fail(imp->ctx, HK_STATUS_INVALID, "node '%s' (%s) lies on a cycle: its inputs depend on its outputs",
-                               g->nodes[open]->name, g->nodes[open]->type);
+                return hk_fail(imp->ctx, HK_STATUS_INVALID,
+                               "node '%s' (%s) lies on a cycle: its inputs depend on its outputs", g->nodes[open]->name,
+                               g->nodes[open]->type);
         }
     }
     for (size_t i = 0; i < done; i++)
@@ -139,7 +140,8 @@ hk_status hk_import_infer(hk_importer *imp)
     return HK_OK;
 }
 
-/* ---- roles: a float initializer that reaches a weight operand, through operators that only rearrange it, is trainable */
+/* ---- roles: a float initializer that reaches a weight operand, through operators that only rearrange it, is trainable
+ */
 
 static bool rearranges(const hk_node *n)
 {

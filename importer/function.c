@@ -13,8 +13,8 @@ enum { PREFIX_MAX = 128, BINDING_BYTES = 160 };
 /* The separator cannot occur in names that people write; a name with it finds a function that it spells, no more. */
 static char *function_key(hk_arena *arena, const char *domain, const char *name, const char *overload)
 {
-    return hk_arena_format(arena, "%s\x1f%s\x1f%s", hk_import_is_default_domain(hk_text(domain)) ? "" : domain, hk_text(name),
-                           hk_text(overload));
+    return hk_arena_format(arena, "%s\x1f%s\x1f%s", hk_import_is_default_domain(hk_text(domain)) ? "" : domain,
+                           hk_text(name), hk_text(overload));
 }
 
 hk_status hk_import_opsets(hk_importer *imp, hk_map *out, Onnx__OperatorSetIdProto *const *imports, size_t count)
@@ -28,8 +28,8 @@ hk_status hk_import_opsets(hk_importer *imp, hk_map *out, Onnx__OperatorSetIdPro
                            (long long)version, domain);
         const int64_t *known = hk_map_get(out, domain);
         if (known != NULL && *known != version)
-            return hk_fail(imp->ctx, HK_STATUS_INVALID, "versions %lld and %lld of domain '%s' are imported", (long long)*known,
-                           (long long)version, domain);
+            return hk_fail(imp->ctx, HK_STATUS_INVALID, "versions %lld and %lld of domain '%s' are imported",
+                           (long long)*known, (long long)version, domain);
         if (!hk_map_set(out, domain, &imports[i]->version))
             return hk_out_of_memory(imp->ctx, "imported domains");
     }
@@ -91,8 +91,9 @@ static hk_status bind_inputs(hk_importer *imp, const hk_scope *s, const Onnx__No
                              const Onnx__FunctionProto *f, hk_scope *inner)
 {
     if (call->n_input > f->n_input || call->n_output > f->n_output)
-        return hk_fail(imp->ctx, HK_STATUS_INVALID, "node '%s': has %zu inputs and %zu outputs, function '%s' has %zu and %zu", node,
-                       call->n_input, call->n_output, f->name, f->n_input, f->n_output);
+        return hk_fail(imp->ctx, HK_STATUS_INVALID,
+                       "node '%s': has %zu inputs and %zu outputs, function '%s' has %zu and %zu", node, call->n_input,
+                       call->n_output, f->name, f->n_input, f->n_output);
     HK_TRY(hk_import_charge(imp, (f->n_input + f->n_output) * BINDING_BYTES));
     for (size_t i = 0; i < f->n_input; i++) {
         hk_value *v = NULL;
@@ -113,7 +114,8 @@ static hk_status bind_attribute(hk_importer *imp, hk_scope *inner, hk_map *bindi
     return hk_map_set(bindings, name, copy) ? HK_OK : hk_out_of_memory(imp->ctx, "a function's attributes");
 }
 
-/* What the call gives goes before the function's defaults. Defaults refer to nothing, so their scope is the function's. */
+/* What the call gives goes before the function's defaults. Defaults refer to nothing, so their scope is the function's.
+ */
 static hk_status bind_attributes(hk_importer *imp, const hk_scope *s, const Onnx__NodeProto *call, const char *node,
                                  const Onnx__FunctionProto *f, hk_scope *inner, hk_map *bindings)
 {
@@ -140,8 +142,8 @@ static hk_value *asked_value(const hk_scope *s, const Onnx__NodeProto *call, siz
 
 /* The node that makes an output writes the caller's value at once. An output that is an input, or the second of its
  * name, has no such node. */
-static hk_status bind_outputs(hk_importer *imp, const hk_scope *s, const Onnx__NodeProto *call, const Onnx__FunctionProto *f,
-                              const hk_scope *inner, hk_map *exports)
+static hk_status bind_outputs(hk_importer *imp, const hk_scope *s, const Onnx__NodeProto *call,
+                              const Onnx__FunctionProto *f, const hk_scope *inner, hk_map *exports)
 {
     for (size_t i = 0; i < f->n_output; i++) {
         hk_value *v = asked_value(s, call, i);
@@ -152,21 +154,23 @@ static hk_status bind_outputs(hk_importer *imp, const hk_scope *s, const Onnx__N
     return HK_OK;
 }
 
-static hk_status finish_outputs(hk_importer *imp, const hk_scope *s, const Onnx__NodeProto *call, const Onnx__FunctionProto *f,
-                                const hk_scope *inner)
+static hk_status finish_outputs(hk_importer *imp, const hk_scope *s, const Onnx__NodeProto *call,
+                                const Onnx__FunctionProto *f, const hk_scope *inner)
 {
     for (size_t i = 0; i < f->n_output; i++) {
         hk_value *v = asked_value(s, call, i), *made = hk_map_get(&inner->names, f->output[i]);
         if (v == NULL || v == made)
             continue;
         if (made == NULL || made == &hk_scope_absent)
-            return hk_fail(imp->ctx, HK_STATUS_INVALID, "function '%s': output '%s' is not defined", f->name, f->output[i]);
+            return hk_fail(imp->ctx, HK_STATUS_INVALID, "function '%s': output '%s' is not defined", f->name,
+                           f->output[i]);
         HK_TRY(hk_import_identity(imp, s->graph, made, v));
     }
     return HK_OK;
 }
 
-static hk_status inline_into(hk_importer *imp, const hk_scope *s, const Onnx__NodeProto *call, hk_function *f, hk_scope *inner)
+static hk_status inline_into(hk_importer *imp, const hk_scope *s, const Onnx__NodeProto *call, hk_function *f,
+                             hk_scope *inner)
 {
     const char *node = hk_import_node_name(imp, s, call);
     hk_map bindings, exports;
@@ -188,9 +192,11 @@ static hk_status inline_into(hk_importer *imp, const hk_scope *s, const Onnx__No
 hk_status hk_import_inline(hk_importer *imp, const hk_scope *s, const Onnx__NodeProto *call, hk_function *f)
 {
     if (f->active)
-        return hk_fail(imp->ctx, HK_STATUS_INVALID, "function '%s' calls itself, directly or through others", f->proto->name);
+        return hk_fail(imp->ctx, HK_STATUS_INVALID, "function '%s' calls itself, directly or through others",
+                       f->proto->name);
     if (imp->depth == HK_IMPORT_DEPTH)
-        return hk_fail(imp->ctx, HK_STATUS_UNSUPPORTED, "bodies and functions are nested more than %d deep", HK_IMPORT_DEPTH);
+        return hk_fail(imp->ctx, HK_STATUS_UNSUPPORTED, "bodies and functions are nested more than %d deep",
+                       HK_IMPORT_DEPTH);
     hk_scope inner = {.graph = s->graph, .opsets = &f->opsets, .arena = hk_arena_create(imp->ctx)};
     if (inner.arena == NULL)
         return hk_out_of_memory(imp->ctx, "a function's call");

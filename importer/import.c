@@ -19,7 +19,8 @@ static hk_status read_params(hk_context *ctx, const hk_model_params *given, hk_m
     hk_model_params p = {0};
     if (given != NULL) {
         if (given->size < sizeof given->size)
-            return hk_fail(ctx, HK_STATUS_USAGE, "hk_model_params.size is %zu, expected sizeof(hk_model_params)", given->size);
+            return hk_fail(ctx, HK_STATUS_USAGE, "hk_model_params.size is %zu, expected sizeof(hk_model_params)",
+                           given->size);
         memcpy(&p, given, HK_MIN(given->size, sizeof p));
     }
     if (p.max_file_bytes == 0 || p.max_file_bytes > MODEL_BYTES_MAX)
@@ -75,7 +76,8 @@ static hk_status read_about(hk_importer *imp)
     hk_import_result *r = imp->result;
     const Onnx__ModelProto *m = imp->model;
     const char *version = hk_text(m->producer_version);
-    r->producer = hk_arena_format(imp->arena, "%s%s%s", hk_text(m->producer_name), *version == '\0' ? "" : " ", version);
+    r->producer = hk_arena_format(imp->arena, "%s%s%s", hk_text(m->producer_name), *version == '\0' ? "" : " ",
+                                  version);
     r->graph->name = hk_arena_string(imp->arena, hk_text(m->graph->name));
     r->metadata = hk_arena_array(imp->arena, m->n_metadata_props + 1, sizeof *r->metadata);
     if (r->producer == NULL || r->graph->name == NULL || r->metadata == NULL)
@@ -130,7 +132,8 @@ static hk_status read_model(hk_importer *imp)
     hk_import_result *r = imp->result;
     ProtobufCMessage *message = NULL;
     HK_TRY(hk_scan_run(imp->ctx, &onnx__model_proto__descriptor, r->files[0].data, r->files[0].bytes, &imp->scan));
-    imp->reader = (hk_tensor_reader){.ctx = imp->ctx, .arena = imp->arena, .data = r->files[0].data, .scan = &imp->scan};
+    imp->reader = (hk_tensor_reader){
+        .ctx = imp->ctx, .arena = imp->arena, .data = r->files[0].data, .scan = &imp->scan};
     imp->decoded = hk_arena_array(imp->temporary, imp->scan.tensor_count + 1, sizeof *imp->decoded);
     if (imp->decoded == NULL)
         return hk_out_of_memory(imp->ctx, "a model's tensors");
@@ -161,7 +164,8 @@ hk_status hk_import(hk_context *ctx, const char *path, const void *data, size_t 
         return hk_out_of_memory(ctx, "a model");
     imp.result->ctx = ctx;
     imp.temporary = hk_arena_create(ctx);
-    hk_status st = imp.temporary == NULL ? hk_out_of_memory(ctx, "a model") : hk_graph_create(ctx, "", &imp.result->graph);
+    hk_status st = imp.temporary == NULL ? hk_out_of_memory(ctx, "a model")
+                                         : hk_graph_create(ctx, "", &imp.result->graph);
     if (st == HK_OK) {
         imp.arena = imp.result->graph->arena;
         st = open_model(&imp, path, data, bytes);

@@ -15,11 +15,11 @@
 
 /* Where a tensor's elements lie, for writing them back. */
 typedef struct hk_payload {
-    uint32_t file;          /* index in hk_import_result.files; 0: the model file itself */
-    bool in_place;          /* little-endian elements back to back at offset; else re-encoding is needed */
-    uint64_t offset, bytes; /* in that file, when in_place */
+    uint32_t file;                   /* index in hk_import_result.files; 0: the model file itself */
+    bool in_place;                   /* little-endian elements back to back at offset; else re-encoding is needed */
+    uint64_t offset, bytes;          /* in that file, when in_place */
     uint64_t message, message_bytes; /* of its TensorProto, in the model file */
-    hk_dtype dtype;         /* as stored */
+    hk_dtype dtype;                  /* as stored */
 } hk_payload;
 
 /* A TensorProto of the model file whose elements lie in another file. */
@@ -35,7 +35,7 @@ typedef struct hk_import_pair {
 /* Everything a loaded model is. Strings and lists live in the graph's arena. Constants' data may lie in the files. */
 typedef struct hk_import_result {
     hk_context *ctx;
-    hk_graph *graph; /* inlined, sorted, inferred as far as possible; roles set */
+    hk_graph *graph;      /* inlined, sorted, inferred as far as possible; roles set */
     hk_problem *problems; /* what keeps it from running, in the order of the file; none: it runs */
     size_t problem_count, problem_capacity;
     hk_file *files; /* [0] the model; others in the order of first use */
@@ -65,15 +65,15 @@ typedef struct hk_export_patch {
     const hk_tensor *data; /* of its shape; floats of another width are converted to what the file stores */
 } hk_export_patch;
 
-/* Writes a copy of the model's bytes with the given tensors' elements in place of the old; all else stays byte for byte,
- * what this library does not understand included. Data in external files goes into one new file per old, named after
- * path ("model.onnx.data") and, should one of that name be in use by the model itself, numbered. Atomic per file, the
- * model last. HK_STATUS_UNSUPPORTED: a tensor has no payload. */
+/* Writes a copy of the model's bytes with the given tensors' elements in place of the old; all else stays byte for
+ * byte, what this library does not understand included. Data in external files goes into one new file per old, named
+ * after path ("model.onnx.data") and, should one of that name be in use by the model itself, numbered. Atomic per file,
+ * the model last. HK_STATUS_UNSUPPORTED: a tensor has no payload. */
 hk_status hk_export_patched(const hk_import_result *r, const hk_export_patch *patches, size_t count, const char *path);
 
 typedef struct hk_export_params {
-    const char *producer;         /* default: "hillock" */
-    uint64_t external_above;      /* contents above this go to path + ".data"; default: 1 GiB */
+    const char *producer;    /* default: "hillock" */
+    uint64_t external_above; /* contents above this go to path + ".data"; default: 1 GiB */
     const hk_import_pair *metadata;
     size_t metadata_count;
 } hk_export_params;

@@ -10,12 +10,12 @@
 #include "ops/op.h"
 
 enum {
-    HK_IMPORT_DEPTH = 64,             /* bodies and function calls inside each other */
-    HK_IMPORT_BASE_BYTES = 64 << 20,  /* what the graph may take besides ... */
-    HK_IMPORT_BYTES_PER_BYTE = 32,    /* ... this per byte of the file's structure */
-    HK_IMPORT_NODE_BYTES = 512,       /* about what a node and a value take */
+    HK_IMPORT_DEPTH = 64,            /* bodies and function calls inside each other */
+    HK_IMPORT_BASE_BYTES = 64 << 20, /* what the graph may take besides ... */
+    HK_IMPORT_BYTES_PER_BYTE = 32,   /* ... this per byte of the file's structure */
+    HK_IMPORT_NODE_BYTES = 512,      /* about what a node and a value take */
     HK_IMPORT_VALUE_BYTES = 640,
-    HK_IMPORT_FILES = 4096,           /* external files of one model */
+    HK_IMPORT_FILES = 4096, /* external files of one model */
 };
 
 /* ---- tensors */
@@ -47,7 +47,8 @@ typedef struct hk_tensor_head {
 } hk_tensor_head;
 hk_status hk_tensor_head_read(const hk_tensor_reader *r, const Onnx__TensorProto *t, hk_tensor_head *out);
 /* Reads elements that lie in the message itself. */
-hk_status hk_tensor_body_read(const hk_tensor_reader *r, const Onnx__TensorProto *t, const hk_tensor_head *head, hk_decoded *out);
+hk_status hk_tensor_body_read(const hk_tensor_reader *r, const Onnx__TensorProto *t, const hk_tensor_head *head,
+                              hk_decoded *out);
 /* A tensor over (or, where alignment or bools forbid, copied from) little-endian elements. */
 const hk_tensor *hk_tensor_over(const hk_tensor_reader *r, const hk_tensor_head *head, const uint8_t *elements);
 /* The name of an ONNX element type, "?" for none. */
@@ -73,15 +74,15 @@ typedef struct hk_importer {
     hk_scan scan;
     hk_decoded *decoded; /* of scan.tensors */
     const Onnx__ModelProto *model;
-    hk_map opsets;    /* domain → &version */
-    hk_map functions; /* domain, name, overload → hk_function */
-    const char *folder_path; /* of the model; NULL: in memory */
-    int folder;              /* its descriptor, -1 until needed */
-    hk_map external_files;   /* location → index + 1 in result->files */
+    hk_map opsets;                          /* domain → &version */
+    hk_map functions;                       /* domain, name, overload → hk_function */
+    const char *folder_path;                /* of the model; NULL: in memory */
+    int folder;                             /* its descriptor, -1 until needed */
+    hk_map external_files;                  /* location → index + 1 in result->files */
     uint64_t external_used, external_there; /* bytes that tensors take from external files, and bytes of these files */
-    uint64_t sparse_bytes;   /* taken by sparse tensors made dense */
-    uint64_t charged;        /* bytes the graph takes, about */
-    hk_map prefixes; /* of names in inlined functions, each used once */
+    uint64_t sparse_bytes;                  /* taken by sparse tensors made dense */
+    uint64_t charged;                       /* bytes the graph takes, about */
+    hk_map prefixes;                        /* of names in inlined functions, each used once */
     size_t calls;
     size_t node_number; /* of the node under way in its list, for nodes without a name */
     int depth;
@@ -93,8 +94,8 @@ typedef struct hk_importer {
 typedef struct hk_scope {
     const struct hk_scope *outer;
     hk_graph *graph;
-    hk_arena *arena; /* of the maps; ends with the scope */
-    hk_map names;    /* → hk_value, or hk_scope_absent */
+    hk_arena *arena;       /* of the maps; ends with the scope */
+    hk_map names;          /* → hk_value, or hk_scope_absent */
     const hk_map *exports; /* of a function: names of its outputs → the caller's values; NULL: none */
     const hk_map *opsets;
     const hk_map *bindings; /* of a function's call: attribute name → hk_binding; NULL outside of functions */
@@ -128,17 +129,20 @@ bool hk_import_is_default_domain(const char *domain);
  * feed them, and a file does not. */
 bool hk_import_is_exchanged(const char *type);
 
-/* tensor.c, external.c: what an initializer or attribute holds; each TensorProto is read once. where is for messages. */
+/* tensor.c, external.c: what an initializer or attribute holds; each TensorProto is read once. where is for messages.
+ */
 hk_status hk_import_tensor(hk_importer *imp, const Onnx__TensorProto *t, const char *where, const hk_decoded **out);
 hk_status hk_import_sparse(hk_importer *imp, const Onnx__SparseTensorProto *t, const char *where, hk_decoded *out);
-hk_status hk_import_external_tensor(hk_importer *imp, const Onnx__TensorProto *t, const hk_tensor_head *head, hk_decoded *out);
+hk_status hk_import_external_tensor(hk_importer *imp, const Onnx__TensorProto *t, const hk_tensor_head *head,
+                                    hk_decoded *out);
 
 /* attrs.c */
 /* Follows references to a function's attributes. *out NULL: the call gives none, so the node has none. */
 hk_status hk_import_attribute(hk_importer *imp, const hk_scope *s, const Onnx__AttributeProto *a, const char *node,
                               hk_binding *out);
 /* Decodes a node's attributes and bodies, with node->op known or not; label is its name in messages. */
-hk_status hk_import_attributes(hk_importer *imp, const hk_scope *s, const Onnx__NodeProto *proto, const char *label, hk_node *n);
+hk_status hk_import_attributes(hk_importer *imp, const hk_scope *s, const Onnx__NodeProto *proto, const char *label,
+                               hk_node *n);
 /* What a Constant node holds. */
 hk_status hk_import_constant(hk_importer *imp, const hk_scope *s, const Onnx__NodeProto *proto, hk_decoded *out);
 
@@ -155,8 +159,8 @@ hk_status hk_import_graph(hk_importer *imp, hk_scope *s, const Onnx__GraphProto 
 hk_status hk_import_nodes(hk_importer *imp, hk_scope *s, Onnx__NodeProto *const *nodes, size_t count);
 /* Reads a body of a node of graph around; its names are looked up in s, too, which for a graph given to a function's
  * call is the scope of the call. */
-hk_status hk_import_body(hk_importer *imp, const hk_scope *s, hk_graph *around, const Onnx__GraphProto *proto, const char *node,
-                         hk_graph **out);
+hk_status hk_import_body(hk_importer *imp, const hk_scope *s, hk_graph *around, const Onnx__GraphProto *proto,
+                         const char *node, hk_graph **out);
 /* Appends a node that copies from into to, which has no producer yet. */
 hk_status hk_import_identity(hk_importer *imp, hk_graph *g, hk_value *from, hk_value *to);
 /* Finds a value; *out NULL: an absent one ("" or a function's input that the call leaves out). */

@@ -17,7 +17,8 @@ hk_status hk_pack_save(hk_context *ctx, const ProtobufCMessage *message, const c
 {
     pack_buffer buffer = {.base = {.append = append}};
     if (protobuf_c_message_get_packed_size(message) > INT32_MAX)
-        return hk_fail(ctx, HK_STATUS_UNSUPPORTED, "'%s' would be larger than 2 GiB, which the format does not allow", path);
+        return hk_fail(ctx, HK_STATUS_UNSUPPORTED, "'%s' would be larger than 2 GiB, which the format does not allow",
+                       path);
     HK_TRY(hk_file_writer_create(ctx, path, &buffer.writer));
     protobuf_c_message_pack_to_buffer(message, &buffer.base);
     return hk_file_writer_commit(&buffer.writer);

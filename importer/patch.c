@@ -28,8 +28,8 @@ typedef struct patcher {
     hk_context *ctx;
     hk_arena *arena;
     const hk_import_result *r;
-    edit_list *contents; /* per file: elements, each edit as long as what it replaces */
-    edit_list structure; /* of the model file: whole fields, which change lengths around them */
+    edit_list *contents;    /* per file: elements, each edit as long as what it replaces */
+    edit_list structure;    /* of the model file: whole fields, which change lengths around them */
     const char **locations; /* per file: its new name; [0] is unused */
 } patcher;
 
@@ -54,7 +54,8 @@ static void sort_edits(edit_list *l)
 }
 
 /* A field of bytes, tag and length included. */
-static hk_status make_field(patcher *p, uint32_t number, const void *contents, size_t count, const uint8_t **out, size_t *out_count)
+static hk_status make_field(patcher *p, uint32_t number, const void *contents, size_t count, const uint8_t **out,
+                            size_t *out_count)
 {
     uint8_t *field = hk_arena_alloc(p->arena, 2 * HK_VARINT_MAX + count);
     if (field == NULL)
@@ -125,7 +126,8 @@ static hk_status add_patch(patcher *p, const hk_export_patch *patch)
     const void *elements = NULL;
     size_t bytes = 0;
     if (payload == NULL)
-        return hk_fail(p->ctx, HK_STATUS_UNSUPPORTED, "'%s' has no place of its own in the model file", patch->value->name);
+        return hk_fail(p->ctx, HK_STATUS_UNSUPPORTED, "'%s' has no place of its own in the model file",
+                       patch->value->name);
     HK_TRY(convert(p, patch, &elements, &bytes));
     if (bytes == 0)
         return HK_OK;
@@ -150,7 +152,8 @@ static hk_status check_overlaps(patcher *p, edit_list *l)
             continue;
         }
         if (e->start != last->start || e->end != last->end || memcmp(e->bytes, last->bytes, e->count) != 0)
-            return hk_fail(p->ctx, HK_STATUS_UNSUPPORTED, "'%s' and '%s' share bytes in the file, but now differ", last->name, e->name);
+            return hk_fail(p->ctx, HK_STATUS_UNSUPPORTED, "'%s' and '%s' share bytes in the file, but now differ",
+                           last->name, e->name);
     }
     l->count = kept;
     return HK_OK;
@@ -180,7 +183,8 @@ static hk_status choose_names(patcher *p, const char *path)
     for (size_t i = 1; i < p->r->file_count; i++) {
         const char *name;
         do {
-            name = number == 0 ? hk_arena_format(p->arena, "%s.data", path) : hk_arena_format(p->arena, "%s.%zu.data", path, number);
+            name = number == 0 ? hk_arena_format(p->arena, "%s.data", path)
+                               : hk_arena_format(p->arena, "%s.%zu.data", path, number);
             if (name == NULL)
                 return hk_out_of_memory(p->ctx, "an export");
             number++;
@@ -223,7 +227,8 @@ static hk_status rename_external(patcher *p, const hk_import_external *x)
 /* ---- lengths. A field that grew makes every message around it longer, and these lengths, written anew, may be longer
  * themselves. Edits are sorted; those of first .. last lie between start and end. */
 
-static hk_status fix_lengths(patcher *p, size_t start, size_t end, size_t first, size_t last, edit_list *headers, int64_t *growth)
+static hk_status fix_lengths(patcher *p, size_t start, size_t end, size_t first, size_t last, edit_list *headers,
+                             int64_t *growth)
 {
     const uint8_t *data = p->r->files[0].data;
     const edit *v = p->structure.v;
@@ -282,7 +287,8 @@ static hk_status write_all(patcher *p, const char *path)
         HK_TRY(add_edit(p, model, p->structure.v[i]));
     sort_edits(model);
     if ((int64_t)p->r->files[0].bytes + growth > MODEL_BYTES_MAX)
-        return hk_fail(p->ctx, HK_STATUS_UNSUPPORTED, "'%s' would be larger than 2 GiB, which the format does not allow", path);
+        return hk_fail(p->ctx, HK_STATUS_UNSUPPORTED,
+                       "'%s' would be larger than 2 GiB, which the format does not allow", path);
     for (size_t i = 1; i < p->r->file_count; i++)
         HK_TRY(write_file(p, &p->r->files[i], &p->contents[i], p->locations[i]));
     return write_file(p, &p->r->files[0], model, path);

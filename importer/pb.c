@@ -15,7 +15,8 @@ static hk_status read_tensor(hk_context *ctx, const hk_scan *scan, hk_arena *are
     HK_TRY(hk_scan_parse(ctx, &onnx__tensor_proto__descriptor, scan, arena, &message));
     const Onnx__TensorProto *t = (const Onnx__TensorProto *)message;
     HK_TRY(hk_tensor_head_read(&reader, t, &head));
-    if (t->n_external_data != 0 || (t->has_data_location && t->data_location != ONNX__TENSOR_PROTO__DATA_LOCATION__DEFAULT))
+    if (t->n_external_data != 0 ||
+        (t->has_data_location && t->data_location != ONNX__TENSOR_PROTO__DATA_LOCATION__DEFAULT))
         return hk_fail(ctx, HK_STATUS_UNSUPPORTED, "its elements lie in another file");
     HK_TRY(hk_tensor_body_read(&reader, t, &head, &decoded));
     if (decoded.problem != NULL)

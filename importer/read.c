@@ -32,8 +32,9 @@ hk_status hk_import_charge(hk_importer *imp, uint64_t bytes)
     imp->charged += bytes;
     uint64_t above = imp->charged - HK_MIN(imp->charged, (uint64_t)HK_IMPORT_BASE_BYTES);
     if (above / HK_IMPORT_BYTES_PER_BYTE > imp->scan.skeleton_bytes)
-        return hk_fail(imp->ctx, HK_STATUS_UNSUPPORTED,
-                       "the graph would take more than 64 MiB and 32 times its description: its functions grow too much");
+        return hk_fail(
+            imp->ctx, HK_STATUS_UNSUPPORTED,
+            "the graph would take more than 64 MiB and 32 times its description: its functions grow too much");
     return HK_OK;
 }
 
@@ -65,7 +66,8 @@ hk_status hk_scope_define(hk_importer *imp, hk_scope *s, const char *name, const
     if (*hk_text(name) == '\0')
         return hk_fail(imp->ctx, HK_STATUS_INVALID, "one of %s has no name", who);
     if (hk_map_get(&s->names, name) != NULL)
-        return hk_fail(imp->ctx, HK_STATUS_INVALID, "value '%s' is defined twice, the second time by one of %s", name, who);
+        return hk_fail(imp->ctx, HK_STATUS_INVALID, "value '%s' is defined twice, the second time by one of %s", name,
+                       who);
     return hk_map_set(&s->names, name, (void *)(uintptr_t)v) ? HK_OK : hk_out_of_memory(imp->ctx, "names");
 }
 
@@ -124,8 +126,8 @@ static const char *type_problem(hk_importer *imp, const Onnx__TypeProto *type)
             return hk_arena_format(imp->temporary, "has elements of type %s, which is not supported",
                                    hk_onnx_type_name(type->tensor_type->elem_type));
         if (type->tensor_type->shape != NULL && type->tensor_type->shape->n_dim > HK_MAX_RANK)
-            return hk_arena_format(imp->temporary, "has rank %zu, at most %d is supported", type->tensor_type->shape->n_dim,
-                                   HK_MAX_RANK);
+            return hk_arena_format(imp->temporary, "has rank %zu, at most %d is supported",
+                                   type->tensor_type->shape->n_dim, HK_MAX_RANK);
         return NULL;
     case ONNX__TYPE_PROTO__VALUE__NOT_SET: return "has no type";
     case ONNX__TYPE_PROTO__VALUE_SEQUENCE_TYPE: return "is a sequence, which is not supported";
@@ -165,7 +167,8 @@ static hk_status read_inputs(hk_importer *imp, hk_scope *s, const Onnx__GraphPro
         const char *name = hk_text(g->input[i]->name);
         if (hk_map_get(&initialized, name) != NULL) {
             if (body)
-                return hk_fail(imp->ctx, HK_STATUS_INVALID, "body graph '%s': input '%s' has an initializer", s->graph->name, name);
+                return hk_fail(imp->ctx, HK_STATUS_INVALID, "body graph '%s': input '%s' has an initializer",
+                               s->graph->name, name);
             continue; /* a constant: up to IR version 3 every initializer had to be listed as an input */
         }
         hk_value *v = NULL;
@@ -257,7 +260,8 @@ static hk_status define_node(hk_importer *imp, hk_scope *s, const Onnx__NodeProt
 {
     bool constant = false;
     if (*hk_text(n->op_type) == '\0')
-        return hk_fail(imp->ctx, HK_STATUS_INVALID, "node #%zu ('%s') has no operator type", imp->node_number, hk_text(n->name));
+        return hk_fail(imp->ctx, HK_STATUS_INVALID, "node #%zu ('%s') has no operator type", imp->node_number,
+                       hk_text(n->name));
     HK_TRY(hk_import_charge(imp, HK_IMPORT_NODE_BYTES + strlen(n->op_type) + NAME_COPIES * strlen(hk_text(n->name))));
     HK_TRY(is_constant(imp, n, &constant));
     hk_value *v = NULL;
@@ -269,8 +273,9 @@ static hk_status define_node(hk_importer *imp, hk_scope *s, const Onnx__NodeProt
     hk_decoded d = {0};
     HK_TRY(hk_import_constant(imp, s, n, &d));
     if (n->n_output != 1 || v == NULL || n->n_input != 0)
-        return hk_fail(imp->ctx, HK_STATUS_INVALID, "node '%s' (Constant) has %zu inputs and %zu outputs, expected 0 and 1",
-                       hk_text(n->name), n->n_input, n->n_output);
+        return hk_fail(imp->ctx, HK_STATUS_INVALID,
+                       "node '%s' (Constant) has %zu inputs and %zu outputs, expected 0 and 1", hk_text(n->name),
+                       n->n_input, n->n_output);
     become_constant(v, &d);
     if (d.problem == NULL)
         return HK_OK;
@@ -284,7 +289,8 @@ static hk_status define_node(hk_importer *imp, hk_scope *s, const Onnx__NodeProt
 static const char *full_type(hk_importer *imp, const Onnx__NodeProto *n)
 {
     const char *domain = hk_text(n->domain);
-    return hk_import_is_default_domain(domain) ? n->op_type : hk_arena_format(imp->temporary, "%s.%s", domain, n->op_type);
+    return hk_import_is_default_domain(domain) ? n->op_type
+                                               : hk_arena_format(imp->temporary, "%s.%s", domain, n->op_type);
 }
 
 static const char *version_problem(hk_importer *imp, const char *type, int32_t opset)
@@ -298,11 +304,15 @@ static const char *version_problem(hk_importer *imp, const char *type, int32_t o
         most = HK_MAX(most, op->until == 0 ? HK_IMPORT_OPSET_MAX : (int32_t)op->until);
     }
     return hk_arena_format(imp->temporary, "opset %d of %s is %s than those supported, %d to %d", (int)opset, type,
-                           opset > most ? "newer" : opset < least ? "older" : "other", (int)least, (int)most);
+                           opset > most    ? "newer"
+                           : opset < least ? "older"
+                                           : "other",
+                           (int)least, (int)most);
 }
 
 /* Finds the operator; when there is none, notes why. */
-static hk_status find_operator(hk_importer *imp, const hk_scope *s, const Onnx__NodeProto *n, const char *label, hk_node *node)
+static hk_status find_operator(hk_importer *imp, const hk_scope *s, const Onnx__NodeProto *n, const char *label,
+                               hk_node *node)
 {
     const char *domain = hk_import_is_default_domain(hk_text(n->domain)) ? "" : n->domain, *problem = NULL;
     const int64_t *imported = hk_map_get(s->opsets, domain);
@@ -321,11 +331,14 @@ static hk_status find_operator(hk_importer *imp, const hk_scope *s, const Onnx__
     if (node->op != NULL)
         return HK_OK;
     if (problem == NULL)
-        problem = known                ? version_problem(imp, n->op_type, node->opset)
-                  : *domain == '\0' || ours ? "operator not supported"
-                                       : hk_arena_format(imp->temporary, "domain '%s' is not known, and no function of the file has that name", domain);
+        problem = known ? version_problem(imp, n->op_type, node->opset)
+                  : *domain == '\0' || ours
+                      ? "operator not supported"
+                      : hk_arena_format(imp->temporary,
+                                        "domain '%s' is not known, and no function of the file has that name", domain);
     const char *type = full_type(imp, n);
-    return problem == NULL || type == NULL ? hk_out_of_memory(imp->ctx, "names") : hk_import_problem(imp, label, type, problem);
+    return problem == NULL || type == NULL ? hk_out_of_memory(imp->ctx, "names")
+                                           : hk_import_problem(imp, label, type, problem);
 }
 
 static hk_status make_node(hk_importer *imp, const hk_scope *s, const Onnx__NodeProto *n, hk_node **out)
@@ -350,7 +363,8 @@ static hk_status make_node(hk_importer *imp, const hk_scope *s, const Onnx__Node
 }
 
 /* Absent operands at the end are dropped: "a, b, ''" is the same as "a, b". */
-static hk_status connect_operands(hk_importer *imp, const hk_scope *s, const Onnx__NodeProto *n, const char *label, hk_node *node)
+static hk_status connect_operands(hk_importer *imp, const hk_scope *s, const Onnx__NodeProto *n, const char *label,
+                                  hk_node *node)
 {
     hk_value **in = hk_arena_array(imp->arena, n->n_input + 1, sizeof *in);
     hk_value **out = hk_arena_array(imp->arena, n->n_output + 1, sizeof *out);
@@ -454,7 +468,8 @@ static hk_status read_value_info(hk_importer *imp, hk_scope *s, const Onnx__Grap
 {
     for (size_t i = 0; i < g->n_value_info; i++) {
         hk_value *v = hk_map_get(&s->names, hk_text(g->value_info[i]->name));
-        if (v != NULL && v->producer != NULL && v->producer->op == NULL && v->dtype == HK_DTYPE_NONE && v->shape.rank < 0)
+        if (v != NULL && v->producer != NULL && v->producer->op == NULL && v->dtype == HK_DTYPE_NONE &&
+            v->shape.rank < 0)
             HK_TRY(declare_type(imp, v, g->value_info[i], NULL));
     }
     return HK_OK;
@@ -472,18 +487,22 @@ hk_status hk_import_graph(hk_importer *imp, hk_scope *s, const Onnx__GraphProto 
     return hk_import_sort(imp, s->graph);
 }
 
-hk_status hk_import_body(hk_importer *imp, const hk_scope *s, hk_graph *around, const Onnx__GraphProto *proto, const char *node,
-                         hk_graph **out)
+hk_status hk_import_body(hk_importer *imp, const hk_scope *s, hk_graph *around, const Onnx__GraphProto *proto,
+                         const char *node, hk_graph **out)
 {
     if (imp->depth == HK_IMPORT_DEPTH)
-        return hk_fail(imp->ctx, HK_STATUS_UNSUPPORTED, "node '%s': bodies and functions are nested more than %d deep", node,
-                       HK_IMPORT_DEPTH);
+        return hk_fail(imp->ctx, HK_STATUS_UNSUPPORTED, "node '%s': bodies and functions are nested more than %d deep",
+                       node, HK_IMPORT_DEPTH);
     HK_TRY(hk_import_charge(imp, HK_IMPORT_NODE_BYTES));
     size_t node_number = imp->node_number;
     hk_graph *body = hk_graph_body(around, hk_text(proto->name));
     if (body == NULL)
         return HK_STATUS_OUT_OF_MEMORY;
-    hk_scope inner = {.outer = s, .graph = body, .arena = hk_arena_create(imp->ctx), .opsets = s->opsets, .bindings = s->bindings,
+    hk_scope inner = {.outer = s,
+                      .graph = body,
+                      .arena = hk_arena_create(imp->ctx),
+                      .opsets = s->opsets,
+                      .bindings = s->bindings,
                       .prefix = ""};
     if (inner.arena == NULL)
         return hk_out_of_memory(imp->ctx, "a body");

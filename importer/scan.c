@@ -12,27 +12,27 @@ static const struct {
     const ProtobufCMessageDescriptor *message;
     uint32_t number;
 } left_out[] = {
-    {&onnx__tensor_proto__descriptor, 4},      /* float_data */
-    {&onnx__tensor_proto__descriptor, 5},      /* int32_data */
-    {&onnx__tensor_proto__descriptor, 6},      /* string_data */
-    {&onnx__tensor_proto__descriptor, 7},      /* int64_data */
-    {&onnx__tensor_proto__descriptor, 9},      /* raw_data */
-    {&onnx__tensor_proto__descriptor, 10},     /* double_data */
-    {&onnx__tensor_proto__descriptor, 11},     /* uint64_data */
-    {&onnx__tensor_proto__descriptor, 12},     /* doc_string */
-    {&onnx__tensor_proto__descriptor, 16},     /* metadata_props */
+    {&onnx__tensor_proto__descriptor, 4},                  /* float_data */
+    {&onnx__tensor_proto__descriptor, 5},                  /* int32_data */
+    {&onnx__tensor_proto__descriptor, 6},                  /* string_data */
+    {&onnx__tensor_proto__descriptor, 7},                  /* int64_data */
+    {&onnx__tensor_proto__descriptor, 9},                  /* raw_data */
+    {&onnx__tensor_proto__descriptor, 10},                 /* double_data */
+    {&onnx__tensor_proto__descriptor, 11},                 /* uint64_data */
+    {&onnx__tensor_proto__descriptor, 12},                 /* doc_string */
+    {&onnx__tensor_proto__descriptor, 16},                 /* metadata_props */
     {&onnx__tensor_proto__descriptor, HK_WIRE_NUMBER_MAX}, /* scanned, which only this scan may write */
-    {&onnx__value_info_proto__descriptor, 3},  /* doc_string */
-    {&onnx__value_info_proto__descriptor, 4},  /* metadata_props */
-    {&onnx__attribute_proto__descriptor, 13},  /* doc_string */
-    {&onnx__node_proto__descriptor, 6},        /* doc_string */
-    {&onnx__node_proto__descriptor, 9},        /* metadata_props */
-    {&onnx__graph_proto__descriptor, 10},      /* doc_string */
-    {&onnx__graph_proto__descriptor, 16},      /* metadata_props */
-    {&onnx__function_proto__descriptor, 8},    /* doc_string */
-    {&onnx__function_proto__descriptor, 14},   /* metadata_props */
-    {&onnx__model_proto__descriptor, 6},       /* doc_string */
-    {&onnx__model_proto__descriptor, 20},      /* training_info */
+    {&onnx__value_info_proto__descriptor, 3},              /* doc_string */
+    {&onnx__value_info_proto__descriptor, 4},              /* metadata_props */
+    {&onnx__attribute_proto__descriptor, 13},              /* doc_string */
+    {&onnx__node_proto__descriptor, 6},                    /* doc_string */
+    {&onnx__node_proto__descriptor, 9},                    /* metadata_props */
+    {&onnx__graph_proto__descriptor, 10},                  /* doc_string */
+    {&onnx__graph_proto__descriptor, 16},                  /* metadata_props */
+    {&onnx__function_proto__descriptor, 8},                /* doc_string */
+    {&onnx__function_proto__descriptor, 14},               /* metadata_props */
+    {&onnx__model_proto__descriptor, 6},                   /* doc_string */
+    {&onnx__model_proto__descriptor, 20},                  /* training_info */
 };
 
 static bool is_left_out(const ProtobufCMessageDescriptor *message, uint32_t number)
@@ -197,7 +197,8 @@ static hk_status keep_field(scanner *s, const ProtobufCFieldDescriptor *known, c
     if (known->type == PROTOBUF_C_TYPE_STRING && !is_text(s->data + f->offset, f->bytes))
         return fail_at(s, f->offset, HK_STATUS_INVALID, "a name that is no text: it has a zero byte or is not UTF-8");
     if (known->label == PROTOBUF_C_LABEL_REPEATED)
-        takes = wire_type_of(known->type) == HK_WIRE_BYTES ? takes + sizeof(ProtobufCBinaryData) : takes * sizeof(uint64_t);
+        takes = wire_type_of(known->type) == HK_WIRE_BYTES ? takes + sizeof(ProtobufCBinaryData)
+                                                           : takes * sizeof(uint64_t);
     HK_TRY(charge(s, f->start, takes));
     return append(s, s->data + f->start, f->offset + f->bytes - f->start);
 }
@@ -234,7 +235,8 @@ static hk_status scan_field(scanner *s)
     return open_message(s, known->descriptor, f.offset, f.offset + f.bytes);
 }
 
-hk_status hk_scan_run(hk_context *ctx, const ProtobufCMessageDescriptor *root, const uint8_t *data, size_t bytes, hk_scan *out)
+hk_status hk_scan_run(hk_context *ctx, const ProtobufCMessageDescriptor *root, const uint8_t *data, size_t bytes,
+                      hk_scan *out)
 {
     scanner s = {.ctx = ctx, .data = data, .out = out};
     *out = (hk_scan){0};

@@ -1,7 +1,8 @@
 /*
- * The look at a file's bytes before protobuf-c parses them. protobuf-c recurses without limit, allocates up to 140 times
- * what it reads, and merges repeated messages in quadratic time; so the scan, which does neither, decides first whether
- * the file may be parsed, and leaves out what need not be: the contents of tensors, unknown fields and comments.
+ * The look at a file's bytes before protobuf-c parses them. protobuf-c recurses without limit, allocates up to 140
+ * times what it reads, and merges repeated messages in quadratic time; so the scan, which does neither, decides first
+ * whether the file may be parsed, and leaves out what need not be: the contents of tensors, unknown fields and
+ * comments.
  */
 #ifndef HK_SCAN_H
 #define HK_SCAN_H
@@ -11,9 +12,9 @@
 #include "core/context.h"
 
 enum {
-    HK_SCAN_DEPTH = 64,                /* messages inside each other */
-    HK_SCAN_BASE_BYTES = 48 << 20,     /* what parsing may take besides ... */
-    HK_SCAN_BYTES_PER_BYTE = 32,       /* ... this per byte that is not contents of tensors */
+    HK_SCAN_DEPTH = 64,            /* messages inside each other */
+    HK_SCAN_BASE_BYTES = 48 << 20, /* what parsing may take besides ... */
+    HK_SCAN_BYTES_PER_BYTE = 32,   /* ... this per byte that is not contents of tensors */
 };
 
 /* Where the n-th TensorProto that was kept lies in the file. */
@@ -31,7 +32,8 @@ typedef struct hk_scan {
 
 /* Scans a message of the given type (ModelProto, or TensorProto). HK_STATUS_INVALID when the bytes are malformed,
  * HK_STATUS_UNSUPPORTED when they exceed a limit; the sentence names the byte. */
-hk_status hk_scan_run(hk_context *ctx, const ProtobufCMessageDescriptor *root, const uint8_t *data, size_t bytes, hk_scan *out);
+hk_status hk_scan_run(hk_context *ctx, const ProtobufCMessageDescriptor *root, const uint8_t *data, size_t bytes,
+                      hk_scan *out);
 void hk_scan_free(hk_context *ctx, hk_scan *s);
 
 /* protobuf-c's allocations, in an arena and counted: what is parsed ends with the arena. */

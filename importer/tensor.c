@@ -5,13 +5,21 @@
 #include "importer/wire.h"
 
 /* Numbers of TensorProto's fields that hold elements. */
-enum { FLOAT_DATA = 4, INT32_DATA = 5, STRING_DATA = 6, INT64_DATA = 7, RAW_DATA = 9, DOUBLE_DATA = 10, UINT64_DATA = 11 };
+enum {
+    FLOAT_DATA = 4,
+    INT32_DATA = 5,
+    STRING_DATA = 6,
+    INT64_DATA = 7,
+    RAW_DATA = 9,
+    DOUBLE_DATA = 10,
+    UINT64_DATA = 11
+};
 
 /* ---- element types, by their ONNX number */
 
 static const struct {
     const char *name;
-    uint8_t bits; /* of an element in raw_data; 0: there is none */
+    uint8_t bits;  /* of an element in raw_data; 0: there is none */
     uint8_t field; /* that holds elements when raw_data does not */
     bool supported;
 } types[] = {
@@ -88,12 +96,14 @@ hk_status hk_tensor_head_read(const hk_tensor_reader *r, const Onnx__TensorProto
         return hk_fail(r->ctx, HK_STATUS_UNSUPPORTED, "it is one segment of a tensor that was cut in pieces");
     HK_TRY(read_shape(r, t, &head));
     uint64_t bits;
-    if (__builtin_mul_overflow((uint64_t)head.count, (uint64_t)types[t->data_type].bits, &bits) || bits > UINT64_MAX - 7)
+    if (__builtin_mul_overflow((uint64_t)head.count, (uint64_t)types[t->data_type].bits, &bits) ||
+        bits > UINT64_MAX - 7)
         return hk_fail(r->ctx, HK_STATUS_INVALID, "its elements have more than 2^61 bytes");
     head.bytes = (bits + 7) / 8;
     head.typed_field = types[t->data_type].field;
     if (!types[t->data_type].supported) {
-        head.problem = hk_arena_format(r->arena, "has elements of type %s, which is not supported", types[t->data_type].name);
+        head.problem = hk_arena_format(r->arena, "has elements of type %s, which is not supported",
+                                       types[t->data_type].name);
         if (head.problem == NULL)
             return hk_out_of_memory(r->ctx, "a message");
     }
@@ -196,14 +206,16 @@ static hk_status decode_varints(const hk_tensor_reader *r, run_cursor runs, hk_t
             if (!hk_wire_varint(r->data, &at, end, &x))
                 return hk_fail(r->ctx, HK_STATUS_INVALID, "byte %zu: a malformed number", start);
             if (i == count)
-                return hk_fail(r->ctx, HK_STATUS_INVALID, "it has more elements than its shape's %lld", (long long)count);
+                return hk_fail(r->ctx, HK_STATUS_INVALID, "it has more elements than its shape's %lld",
+                               (long long)count);
             if (!store(t, i++, x))
                 return hk_fail(r->ctx, HK_STATUS_INVALID, "byte %zu: element %lld is no %s", start, (long long)(i - 1),
                                hk_dtype_name(t->dtype));
         }
     }
     if (i != count)
-        return hk_fail(r->ctx, HK_STATUS_INVALID, "it has %lld elements, its shape %lld", (long long)i, (long long)count);
+        return hk_fail(r->ctx, HK_STATUS_INVALID, "it has %lld elements, its shape %lld", (long long)i,
+                       (long long)count);
     return HK_OK;
 }
 
@@ -232,13 +244,15 @@ const hk_tensor *hk_tensor_over(const hk_tensor_reader *r, const hk_tensor_head 
 static hk_status check_contents(const hk_tensor_reader *r, const hk_tensor_head *head, const contents *c)
 {
     if (c->runs == 0 && head->count != 0)
-        return hk_fail(r->ctx, HK_STATUS_INVALID, "it has no contents, its shape says %lld elements", (long long)head->count);
+        return hk_fail(r->ctx, HK_STATUS_INVALID, "it has no contents, its shape says %lld elements",
+                       (long long)head->count);
     if (c->runs == 0)
         return HK_OK;
     if (c->field != RAW_DATA && c->field != head->typed_field)
         return hk_fail(r->ctx, HK_STATUS_INVALID, "its elements are in field %u, which is none for its type", c->field);
     if (c->field == STRING_DATA && c->runs != (uint64_t)head->count)
-        return hk_fail(r->ctx, HK_STATUS_INVALID, "it has %zu strings, its shape says %lld", c->runs, (long long)head->count);
+        return hk_fail(r->ctx, HK_STATUS_INVALID, "it has %zu strings, its shape says %lld", c->runs,
+                       (long long)head->count);
     bool fixed = c->field == RAW_DATA || c->field == FLOAT_DATA || c->field == DOUBLE_DATA;
     if (fixed && (c->total != head->bytes || head->typed_field == STRING_DATA))
         return hk_fail(r->ctx, HK_STATUS_INVALID, "it has %llu bytes of contents, type and shape say %llu",
@@ -246,7 +260,8 @@ static hk_status check_contents(const hk_tensor_reader *r, const hk_tensor_head 
     return HK_OK;
 }
 
-hk_status hk_tensor_body_read(const hk_tensor_reader *r, const Onnx__TensorProto *t, const hk_tensor_head *head, hk_decoded *out)
+hk_status hk_tensor_body_read(const hk_tensor_reader *r, const Onnx__TensorProto *t, const hk_tensor_head *head,
+                              hk_decoded *out)
 {
     hk_scan_tensor message = r->scan->tensors[t->scanned];
     contents c = {0};
@@ -336,7 +351,8 @@ static hk_status scatter(hk_importer *imp, const hk_tensor *values, const hk_ten
             at += inside ? x * strides[k] : 0;
         }
         if (!inside)
-            return hk_fail(imp->ctx, HK_STATUS_INVALID, "sparse tensor: index %lld is outside of its shape", (long long)i);
+            return hk_fail(imp->ctx, HK_STATUS_INVALID, "sparse tensor: index %lld is outside of its shape",
+                           (long long)i);
         memcpy((char *)dense->data + at * (int64_t)size, (const char *)values->data + i * (int64_t)size, size);
     }
     return HK_OK;
@@ -371,7 +387,8 @@ hk_status hk_import_sparse(hk_importer *imp, const Onnx__SparseTensorProto *t, c
     if (st == HK_OK) {
         imp->sparse_bytes += head.bytes;
         dense = hk_tensor_new(imp->arena, head.dtype, &head.shape);
-        st = dense == NULL ? hk_out_of_memory(imp->ctx, "a sparse tensor") : scatter(imp, values->tensor, indices->tensor, dense);
+        st = dense == NULL ? hk_out_of_memory(imp->ctx, "a sparse tensor")
+                           : scatter(imp, values->tensor, indices->tensor, dense);
     }
     out->tensor = dense;
     return st == HK_OK ? st : hk_fail_prefix(imp->ctx, st, "%s", where);

@@ -21,9 +21,9 @@ enum { HK_VARINT_MAX = 10, HK_WIRE_NUMBER_MAX = (1 << 29) - 1 };
 typedef struct hk_wire_field {
     uint32_t number;
     int type;
-    size_t start;        /* of its tag */
+    size_t start;         /* of its tag */
     size_t offset, bytes; /* of its contents: behind the length of HK_WIRE_BYTES, else the number itself */
-    uint64_t value;      /* of HK_WIRE_VARINT */
+    uint64_t value;       /* of HK_WIRE_VARINT */
 } hk_wire_field;
 
 /* Reads a varint at *at, which moves behind it; false if it is longer than 10 bytes or runs past end. */

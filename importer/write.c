@@ -51,8 +51,8 @@ static hk_status choose_opset(graph_writer *w, const hk_graph *g)
     int32_t least = 1, most = HK_IMPORT_OPSET_MAX, wanted = 0;
     narrow_opset(g, &least, &most, &wanted);
     if (least > most)
-        return hk_fail(w->ctx, HK_STATUS_UNSUPPORTED, "no opset has all operators: one ends with %d, another begins with %d", (int)most,
-                       (int)least);
+        return hk_fail(w->ctx, HK_STATUS_UNSUPPORTED,
+                       "no opset has all operators: one ends with %d, another begins with %d", (int)most, (int)least);
     w->opset = HK_MAX(least, HK_MIN(most, wanted == 0 ? most : wanted));
     return HK_OK;
 }
@@ -152,7 +152,8 @@ static hk_status make_tensor(const graph_writer *w, const hk_tensor *from, char 
 
 static hk_status make_graph(graph_writer *w, const hk_graph *g, Onnx__GraphProto **out);
 
-static hk_status fill_attribute(graph_writer *w, const hk_attr *a, const void *field, Onnx__AttributeProto *to, bool *given)
+static hk_status fill_attribute(graph_writer *w, const hk_attr *a, const void *field, Onnx__AttributeProto *to,
+                                bool *given)
 {
     const hk_ints *ints = field;
     const hk_floats *floats = field;
@@ -242,10 +243,12 @@ static hk_status make_node(graph_writer *w, const hk_node *n, Onnx__NodeProto **
     onnx__node_proto__init(to);
     bool ours = strncmp(n->type, "hk.", 3) == 0;
     if (n->op == NULL || (ours && !hk_import_is_exchanged(n->type)))
-        return hk_fail(w->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): an operator that no file can have", n->name, n->type);
+        return hk_fail(w->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): an operator that no file can have", n->name,
+                       n->type);
     for (int32_t i = 0; i < n->in_count; i++)
         if (n->in[i] != NULL && n->in[i]->kind == HK_VALUE_STEP)
-            return hk_fail(w->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s) reads the step block, which no file can hold", n->name, n->type);
+            return hk_fail(w->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s) reads the step block, which no file can hold",
+                           n->name, n->type);
     w->ours = w->ours || ours;
     to->name = text(n->name);
     to->op_type = text(ours ? n->type + 3 : n->type);
@@ -326,7 +329,8 @@ static hk_status make_initializers(const graph_writer *w, const hk_graph *g, Onn
         return no_memory(w);
     for (size_t i = 0; i < g->value_count; i++) {
         const hk_value *v = g->values[i];
-        if ((v->kind != HK_VALUE_CONSTANT && v->kind != HK_VALUE_PARAMETER) || (uses.count[i] == 0 && !uses.is_output[i]))
+        if ((v->kind != HK_VALUE_CONSTANT && v->kind != HK_VALUE_PARAMETER) ||
+            (uses.count[i] == 0 && !uses.is_output[i]))
             continue;
         char *name = NULL;
         if (v->data == NULL)
@@ -344,8 +348,8 @@ static hk_status make_graph(graph_writer *w, const hk_graph *g, Onnx__GraphProto
         return no_memory(w);
     onnx__graph_proto__init(to);
     if (g->state_count != 0)
-        return hk_fail(w->ctx, HK_STATUS_UNSUPPORTED, "graph '%s' has states ('%s'), which ONNX has no place for", g->name,
-                       g->states[0]->name);
+        return hk_fail(w->ctx, HK_STATUS_UNSUPPORTED, "graph '%s' has states ('%s'), which ONNX has no place for",
+                       g->name, g->states[0]->name);
     to->name = text(*g->name == '\0' ? "graph" : g->name);
     HK_TRY(make_initializers(w, g, to));
     to->node = hk_arena_array(w->arena, g->node_count + 1, sizeof *to->node);

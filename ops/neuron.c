@@ -479,7 +479,7 @@ static void spec_grad(const hk_lower *l, hk_record *r, const hk_neuron_rule *rul
     hk_spec(r, SPEC_SURROGATE, rule->form);
     hk_spec_float(r, SPEC_HEIGHT, (float)rule->height);
     hk_spec_float(r, SPEC_SLOPE, (float)rule->slope);
-    hk_spec(r, SPEC_SEGMENT, (uint32_t)c->segment);
+    hk_spec(r, SPEC_SEGMENT, l->cpu ? 1 : (uint32_t)c->segment); /* a CPU needs no pipeline per T */
     hk_spec(r, SPEC_MANY, c->segments > 1);
     hk_spec(r, SPEC_RAGGED, z->steps % c->segment != 0);
     hk_spec(r, SPEC_AHEAD, l->cpu ? 1 : (uint32_t)HK_MIN(c->segment, 8));

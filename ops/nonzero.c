@@ -399,13 +399,14 @@ static hk_status one_hot_lower(hk_lower *l)
         .depth_multiplier = extent.multiplier,
         .depth_shift = extent.shift,
     };
+    bool words = hk_dtype_device_bytes(hk_value_storage(n->out[0])) == 4; /* four to an invocation */
     hk_record *r = hk_emit(l, kernel, "one hot");
     hk_push(r, &p, sizeof p);
     hk_spec(r, 3, (uint32_t)type);
     hk_use(r, n->in[0], HK_READ, offsetof(struct gather_one_hot_push, indices));
     hk_use(r, n->in[2], HK_READ, offsetof(struct gather_one_hot_push, values));
     hk_use(r, n->out[0], HK_WRITE, offsetof(struct gather_one_hot_push, y));
-    hk_move_grid(l, r, count);
+    hk_move_grid(l, r, words ? (count + 3) / 4 : count);
     return HK_OK;
 }
 
@@ -489,12 +490,14 @@ static hk_status trilu_lower(hk_lower *l)
         .rows_shift = rows.shift,
         .k = (int32_t)k,
     };
+    bool words = hk_dtype_device_bytes(hk_value_storage(n->out[0])) == 4; /* four to an invocation */
     hk_record *r = hk_emit(l, kernel, "triangle");
     hk_push(r, &p, sizeof p);
     hk_spec(r, 3, ((const trilu_attrs *)n->attrs)->upper != 0);
+    hk_spec(r, 4, hk_value_alignment(n->in[0]) == 16);
     hk_use(r, n->in[0], HK_READ, offsetof(struct move_trilu_push, x));
     hk_use(r, n->out[0], HK_WRITE, offsetof(struct move_trilu_push, y));
-    hk_move_grid(l, r, count);
+    hk_move_grid(l, r, words ? (count + 3) / 4 : count);
     return HK_OK;
 }
 

@@ -139,7 +139,7 @@ typedef struct hk_op {
     hk_status (*backward)(hk_gradient *g, hk_node *n);   /* NULL: not differentiable */
     int64_t (*view_offset)(const hk_node *n);            /* elements; -1: this node cannot be a view; NULL with VIEW: 0 */
     int64_t (*place_offset)(const hk_node *n, int32_t i); /* elements at which input i lies; -1: not in place */
-    /* Cases for the generic test, gradient check and bench; grammar in tests/cases.h. Ended by NULL. */
+    /* Cases for the generic test, gradient check and bench; grammar in runtime/cases.h. Ended by NULL. */
     const char *const *cases;
 } hk_op;
 

@@ -34,8 +34,8 @@ float erf_odd(float x)
 }
 
 // t >= 0: erfc(t) = exp(-t^2) k Q(k), k = 1 / (1 + t/2), degree 8 on t <= 10, relative error of the fit 4.3e-8; with
-// float rounding 4e-7 near 1 and 4e-6 at t = 9, where t^2 = 81 loses the digits. The product keeps its relative precision
-// down to the smallest float, which 1 - erf(t) would not.
+// float rounding 4e-7 near 1 and 4e-6 at t = 9, where t^2 = 81 loses the digits. The product keeps its relative
+// precision down to the smallest float, which 1 - erf(t) would not.
 float erfc_tail(float t)
 {
     float k = 1.0 / (1.0 + 0.5 * t);
@@ -121,7 +121,8 @@ float activate(uint code, float x, float a, float b)
 
 vec4 activate(uint code, vec4 x, float a, float b)
 {
-    return vec4(activate(code, x.x, a, b), activate(code, x.y, a, b), activate(code, x.z, a, b), activate(code, x.w, a, b));
+    return vec4(activate(code, x.x, a, b), activate(code, x.y, a, b), activate(code, x.z, a, b),
+                activate(code, x.w, a, b));
 }
 
 #endif

@@ -5,8 +5,8 @@
 #include "common.glsl"
 #include "convert.push.h"
 
-// fp32 <-> fp16 storage, eight elements an invocation, in 32-bit words: needs no 16-bit capability. WIDE: both addresses
-// are multiples of 16.
+// fp32 <-> fp16 storage, eight elements an invocation, in 32-bit words: needs no 16-bit capability. WIDE: both
+// addresses are multiples of 16.
 layout(constant_id = 3) const uint WIDE = 0;
 
 #ifdef TO_F16

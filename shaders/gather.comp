@@ -22,12 +22,15 @@ void main()
     uint b = divide(t, push.rows_multiplier, push.rows_shift);
     uint row = SHARED ? t - b * push.rows : t;
     uint at = b * push.batch_stride + j;
-    if (DEPTH == 1u) {
-        at += read_index(push.indices, row, push.extent) * push.stride;
-    } else {
-        U32 table = U32(push.table);
-        for (uint k = 0u; k < DEPTH; k++)
-            at += read_index(push.indices, row * DEPTH + k, table.v[2u * k]) * table.v[2u * k + 1u];
-    }
+    uint entry = row * DEPTH;
+    at += read_index(push.indices, entry, push.extent_0) * push.stride_0;
+    if (DEPTH > 1u)
+        at += read_index(push.indices, entry + 1u, push.extent_1) * push.stride_1;
+    if (DEPTH > 2u)
+        at += read_index(push.indices, entry + 2u, push.extent_2) * push.stride_2;
+    if (DEPTH > 3u)
+        at += read_index(push.indices, entry + 3u, push.extent_3) * push.stride_3;
+    for (uint k = 4u; k < DEPTH; k++)
+        at += read_index(push.indices, entry + k, U32(push.table).v[2u * k - 8u]) * U32(push.table).v[2u * k - 7u];
     Units(push.y).v[n] = Units(push.x).v[at];
 }

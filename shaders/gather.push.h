@@ -1,6 +1,6 @@
 #include "push.h"
 /* y[b, m, j] = x[b * batch_stride + sum over k of index[., k] * stride_k + j]; `inner` units j, `rows` tuples m of each
- * batch b. table: {extent, stride} of every index of a tuple, read only when there are several. */
+ * batch b. extent_k and stride_k belong to index k of a tuple; table: {extent, stride} of index 4 and on. */
 PUSH_BEGIN(gather_push)
 ADDRESS(x)
 ADDRESS(indices)
@@ -14,6 +14,12 @@ UINT(rows)
 UINT(rows_multiplier)
 UINT(rows_shift)
 UINT(batch_stride)
-UINT(extent)
-UINT(stride)
+UINT(extent_0)
+UINT(stride_0)
+UINT(extent_1)
+UINT(stride_1)
+UINT(extent_2)
+UINT(stride_2)
+UINT(extent_3)
+UINT(stride_3)
 PUSH_END

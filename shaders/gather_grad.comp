@@ -14,7 +14,8 @@
 // the gradients of those that named it. An invocation owns its columns of a block of rows, so that the rows it did not
 // keep in registers it reads back itself.
 // SHARED: the workgroup first marks the indices that fall into its block in a bit mask, 4,096 at a time, then walks
-// the few marked ones; the sums' order is the indices' order whatever the invocations do.
+// the few marked ones, eight at a time so that their loads overlap; the sums' order is the indices' order whatever the
+// invocations do.
 
 layout(constant_id = 4) const uint REDUCTION = 1u;    // 1 add, 2 mul, 3 max, 4 min
 layout(constant_id = 5) const bool FROM_ZERO = true;  // x is all zeros and not read
@@ -41,8 +42,82 @@ void start_rows(uint first, uint end)
 
 #ifdef SHARED
 const uint WORDS = 128u; // of the mask: 4,096 indices
+const uint AHEAD = 8u;
 shared uint mask[WORDS];
 shared uint used[WORDS / 32u]; // which words of the mask are not 0
+
+uint row; // whose sum is in y
+Value y;
+
+// Adds the rows of dy that entries m[0 .. count - 1] stand for.
+void add(uint m[AHEAD], uint count)
+{
+    uint a[AHEAD];
+    Value x[AHEAD];
+    [[unroll]] for (uint k = 0u; k < AHEAD; k++) {
+        uint e = k < count ? m[k] : m[0];
+        a[k] = read_index(push.indices, e, push.rows);
+        x[k] = Values(push.dy).v[from + e * push.columns];
+    }
+    [[unroll]] for (uint k = 0u; k < AHEAD; k++) {
+        if (k < count) {
+            if (a[k] != row) {
+                Values(push.dx).v[base + row * push.columns] = y;
+                y = Values(push.dx).v[base + a[k] * push.columns];
+                row = a[k];
+            }
+            y = combine(y, x[k]);
+        }
+    }
+}
+
+void mark(uint m, uint a, uint first, uint end)
+{
+    if (a >= first && a < end) {
+        atomicOr(mask[m >> 5], 1u << (m & 31u));
+        atomicOr(used[m >> 10], 1u << ((m >> 5) & 31u));
+    }
+}
+
+void mark_all(uint begin, uint here, uint first, uint end)
+{
+    uint step = gl_WorkGroupSize.x;
+    uint m = gl_LocalInvocationID.x;
+    for (; m + 3u * step < here; m += 4u * step) {
+        uint a0 = read_index(push.indices, begin + m, push.rows);
+        uint a1 = read_index(push.indices, begin + m + step, push.rows);
+        uint a2 = read_index(push.indices, begin + m + 2u * step, push.rows);
+        uint a3 = read_index(push.indices, begin + m + 3u * step, push.rows);
+        mark(m, a0, first, end);
+        mark(m + step, a1, first, end);
+        mark(m + 2u * step, a2, first, end);
+        mark(m + 3u * step, a3, first, end);
+    }
+    for (; m < here; m += step)
+        mark(m, read_index(push.indices, begin + m, push.rows), first, end);
+}
+
+void walk(uint begin)
+{
+    uint m[AHEAD];
+    uint count = 0u;
+    for (uint u = 0u; u < WORDS / 32u; u++) {
+        for (uint some = used[u]; some != 0u; some &= some - 1u) {
+            uint w = u * 32u + uint(findLSB(some));
+            for (uint bits = mask[w]; bits != 0u; bits &= bits - 1u) {
+                uint entry = begin + w * 32u + uint(findLSB(bits));
+                [[unroll]] for (uint k = 0u; k < AHEAD; k++)
+                    m[k] = k == count ? entry : m[k];
+                if (++count == AHEAD) {
+                    add(m, count);
+                    count = 0u;
+                }
+            }
+        }
+    }
+    if (count > 0u)
+        add(m, count);
+}
 
 void main()
 {
@@ -57,42 +132,22 @@ void main()
     bool mine = column < push.columns;
     base = o * push.rows * push.columns + column;
     from = o * push.entries * push.columns + column;
-    if (mine)
+    row = first;
+    y = Value(0.0);
+    if (mine) {
         start_rows(first, end);
-    uint row = first; // whose sum is in y
-    Value y = Value(0.0);
-    if (mine)
         y = Values(push.dx).v[base + row * push.columns];
+    }
     for (uint begin = 0u; begin < push.entries; begin += WORDS * 32u) {
         for (uint w = gl_LocalInvocationID.x; w < WORDS; w += gl_WorkGroupSize.x)
             mask[w] = 0u;
         if (gl_LocalInvocationID.x < WORDS / 32u)
             used[gl_LocalInvocationID.x] = 0u;
         barrier();
-        uint here = min(WORDS * 32u, push.entries - begin);
-        for (uint m = gl_LocalInvocationID.x; m < here; m += gl_WorkGroupSize.x) {
-            uint a = read_index(push.indices, begin + m, push.rows);
-            if (a >= first && a < end) {
-                atomicOr(mask[m >> 5], 1u << (m & 31u));
-                atomicOr(used[m >> 10], 1u << ((m >> 5) & 31u));
-            }
-        }
+        mark_all(begin, min(WORDS * 32u, push.entries - begin), first, end);
         barrier();
-        for (uint u = 0u; mine && u < WORDS / 32u; u++) {
-            for (uint some = used[u]; some != 0u; some &= some - 1u) {
-                uint w = u * 32u + uint(findLSB(some));
-                for (uint bits = mask[w]; bits != 0u; bits &= bits - 1u) {
-                    uint m = begin + w * 32u + uint(findLSB(bits));
-                    uint a = read_index(push.indices, m, push.rows);
-                    if (a != row) {
-                        Values(push.dx).v[base + row * push.columns] = y;
-                        y = Values(push.dx).v[base + a * push.columns];
-                        row = a;
-                    }
-                    y = combine(y, Values(push.dy).v[from + m * push.columns]);
-                }
-            }
-        }
+        if (mine)
+            walk(begin);
         barrier();
     }
     if (mine)

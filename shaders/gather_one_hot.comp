@@ -28,6 +28,39 @@ int position(uint i)
     return p < 0 || p >= depth ? -1 : p;
 }
 
+// With 4-byte units an invocation makes four neighbours and stores them at once.
+#if UNIT == 4
+void main()
+{
+    uint first = linear_invocation() * 4u;
+    if (first >= push.count)
+        return;
+    uint t = divide(first, push.inner_multiplier, push.inner_shift);
+    uint j = first - t * push.inner;
+    uint o = divide(t, push.depth_multiplier, push.depth_shift);
+    uint d = t - o * push.depth;
+    uint off = U32(push.values).v[0];
+    uint on = U32(push.values).v[1];
+    uvec4 word = uvec4(off);
+    for (uint k = 0u; k < 4u && first + k < push.count; k++) {
+        if (position(o * push.inner + j) == int(d))
+            word[k] = on;
+        if (++j == push.inner) {
+            j = 0u;
+            if (++d == push.depth) {
+                d = 0u;
+                o++;
+            }
+        }
+    }
+    if (first + 4u <= push.count) {
+        U32x4(push.y).v[first >> 2] = word;
+    } else {
+        for (uint k = 0u; first + k < push.count; k++)
+            U32(push.y).v[first + k] = word[k];
+    }
+}
+#else
 void main()
 {
     uint n = linear_invocation();
@@ -39,3 +72,4 @@ void main()
     uint d = t - o * push.depth;
     Units(push.y).v[n] = Units(push.values).v[position(o * push.inner + j) == int(d) ? 1 : 0];
 }
+#endif

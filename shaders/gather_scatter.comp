@@ -1,8 +1,8 @@
 // kernel: gather_scatter_2 -DUNIT=2 needs=storage16
 // kernel: gather_scatter_4 -DUNIT=4
 // kernel: gather_scatter_8 -DUNIT=8
-// kernel: gather_scatter_f32 -DUNIT=4 -DREDUCE=float -DVALUES=F32
-// kernel: gather_scatter_i32 -DUNIT=4 -DREDUCE=int -DVALUES=I32
+// kernel: gather_scatter_f32 -DUNIT=4 -DREDUCE=float -DVALUES=F32 -DBITS=floatBitsToUint
+// kernel: gather_scatter_i32 -DUNIT=4 -DREDUCE=int -DVALUES=I32 -DBITS=uint
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
@@ -15,6 +15,9 @@
 
 layout(constant_id = 4) const uint REDUCTION = 0u; // none, add, mul, max, min
 layout(constant_id = 5) const bool FROM_ZERO = false; // x is all zeros and not read
+// The axis is the innermost dimension: four neighbours search one line together. The class scores whose gradient a
+// cross-entropy scatters are such lines. Only with 4-byte units.
+layout(constant_id = 6) const bool LINES = false;
 
 #ifdef REDUCE
 #define Value REDUCE
@@ -22,6 +25,7 @@ layout(constant_id = 5) const bool FROM_ZERO = false; // x is all zeros and not 
 #else
 #define Value Unit
 #define Values Units
+#define BITS uint
 #endif
 
 Value combine(Value a, Value b)
@@ -37,15 +41,17 @@ Value combine(Value a, Value b)
     return b;
 }
 
-void main()
+uint first;  // of the element's line in the index tensor
+uint wanted; // its coordinate along the axis
+uint column; // its coordinate in the innermost dimension
+bool inside; // does the index tensor reach its line?
+
+void locate(uint i)
 {
-    uint i = linear_invocation();
-    if (i >= push.count)
-        return;
     U32 table = U32(push.table);
-    uint first = 0u;
-    uint wanted = 0u;
-    bool inside = true;
+    first = 0u;
+    wanted = 0u;
+    inside = true;
     uint n = i;
     for (uint d = 0u; d < push.rank; d++) {
         uint q = divide(n, table.v[5u * d + 1u], table.v[5u * d + 2u]);
@@ -54,8 +60,15 @@ void main()
         inside = inside && c < table.v[5u * d + 4u];
         if (d == push.axis)
             wanted = c;
+        if (d == 0u)
+            column = c;
         n = q;
     }
+}
+
+void one(uint i)
+{
+    locate(i);
     Value y = Value(0);
     if (!FROM_ZERO)
         y = Values(push.x).v[i];
@@ -68,3 +81,50 @@ void main()
     }
     Values(push.y).v[i] = y;
 }
+
+#if UNIT == 4
+void four(uint i)
+{
+    Value y[4];
+    for (uint k = 0u; k < 4u; k++)
+        y[k] = FROM_ZERO ? Value(0) : Values(push.x).v[i + k];
+    if (inside) {
+        for (uint m = 0u; m < push.entries; m++) {
+            uint at = first + m * push.stride;
+            uint k = read_index(push.indices, at, push.extent) - wanted; // large when it is before this invocation's
+            if (k < 4u) {
+                Value update = Values(push.updates).v[at];
+                for (uint e = 0u; e < 4u; e++)
+                    if (e == k)
+                        y[e] = combine(y[e], update);
+            }
+        }
+    }
+    U32x4(push.y).v[i >> 2] = uvec4(BITS(y[0]), BITS(y[1]), BITS(y[2]), BITS(y[3]));
+}
+
+void main()
+{
+    if (!LINES) {
+        if (linear_invocation() < push.count)
+            one(linear_invocation());
+        return;
+    }
+    uint i = linear_invocation() * 4u;
+    if (i >= push.count)
+        return;
+    locate(i);
+    if (i + 4u <= push.count && column + 4u <= push.extent) {
+        four(i);
+    } else {
+        for (uint k = 0u; k < 4u && i + k < push.count; k++)
+            one(i + k);
+    }
+}
+#else
+void main()
+{
+    if (linear_invocation() < push.count)
+        one(linear_invocation());
+}
+#endif

@@ -7,9 +7,9 @@
 // THREADS_M * 4 rows and THREADS_N * 4 columns apart, so that the threads of a warp (4 rows of 8) read neighbouring
 // vectors from shared memory: no bank conflicts. While one K tile is multiplied the next is on its way into registers.
 //
-// SLICES > 1: groups of threads share the tile but take different parts of each K tile; their sums meet in shared memory
-// at the end, in order of slice. That fills an SM where the problem has few tiles. STAGES 2: two tiles in shared memory
-// and one barrier for each; 1: half the memory, two barriers.
+// SLICES > 1: groups of threads share the tile but take different parts of each K tile; their sums meet in shared
+// memory at the end, in order of slice. That fills an SM where the problem has few tiles. STAGES 2: two tiles in shared
+// memory and one barrier for each; 1: half the memory, two barriers.
 layout(constant_id = 8) const uint BM = 64;
 layout(constant_id = 9) const uint BN = 64;
 layout(constant_id = 10) const uint BK = 16;
@@ -157,7 +157,9 @@ void main()
         add_slices(slice, thread);
     if (slice > 0)
         return;
-    [[unroll]] for (uint i = 0; i < TM; ++i)
+    [[unroll]] for (uint i = 0; i < TM; ++i) {
+        uint m = p.m + (i / 4 * THREADS_M + tm) * 4 + i % 4;
         [[unroll]] for (uint j = 0; j < TN / 4; ++j)
-            store_row4(acc[i * (TN / 4) + j], p.at, p.m + (i / 4 * THREADS_M + tm) * 4 + i % 4, p.n + (j * THREADS_N + tn) * 4);
+            store_row4(acc[i * (TN / 4) + j], p.at, m, p.n + (j * THREADS_N + tn) * 4);
+    }
 }

@@ -1,8 +1,8 @@
 // What the GEMM kernels share: C = activation(alpha op(A) op(B) + beta bias + residual), row-major, batched.
 //
 // op(A) is M x K: A is stored [M][K], or [K][M] if TRANS_A; op(B) is K x N: B is stored [K][N], or [N][K] if TRANS_B.
-// C is [M][N], or [N][M] if TRANS_C (the caller swapped the operands). With split-K the sums of split s of batch z go to
-// c[(z * splits + s) * m * n ...] without epilogue, and gemm_reduce finishes them: always in the same order.
+// C is [M][N], or [N][M] if TRANS_C (the caller swapped the operands). With split-K the sums of split s of batch z go
+// to c[(z * splits + s) * m * n ...] without epilogue, and gemm_reduce finishes them: always in the same order.
 #ifndef GEMM_COMMON_GLSL
 #define GEMM_COMMON_GLSL
 
@@ -132,9 +132,9 @@ void store_row4(vec4 sum, Batch at, uint m, uint n)
     }
 }
 
-// Reading an operand four elements at a time. Its stored rows either run along K ("along": [outer][K], A untransposed or
-// B transposed) or along its outer dimension ([K][outer]). Reads outside are kept inside: the outer index is clamped,
-// because those sums are dropped, and elements beyond k_end are zero, because 0 times another operand's NaN is NaN.
+// Reading an operand four elements at a time. Its stored rows either run along K ("along": [outer][K], A untransposed
+// or B transposed) or along its outer dimension ([K][outer]). Reads outside are kept inside: the outer index is
+// clamped, because those sums are dropped, and elements beyond k_end are zero in both operands.
 uint fetch_offset(bool along, bool wide, uint outer, uint k, uint extent, uint ld)
 {
     uint o = min(outer, extent - (wide && !along ? 4u : 1u));

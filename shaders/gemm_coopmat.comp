@@ -8,10 +8,10 @@
 #include "gemm_common.glsl"
 
 // GEMM on matrix units: fp16 operands, fp32 sums. A workgroup of WM x WN subgroups computes BM x BN of C, a subgroup
-// (BM / WM) x (BN / WN) of it in fragments of FM x FN. Operands are staged in shared memory as fp16, in the orientation in
-// which they are stored (a transposed one is loaded column-major), 16 bytes at a time; fp32 operands are rounded on the
-// way. While one K tile is multiplied the next is on its way into registers. Rows of a tile are padded by 16 bytes, so
-// that the eight rows of a fragment begin in different banks.
+// (BM / WM) x (BN / WN) of it in fragments of FM x FN. Operands are staged in shared memory as fp16, in the orientation
+// in which they are stored (a transposed one is loaded column-major), 16 bytes at a time; fp32 operands are rounded on
+// the way. While one K tile is multiplied the next is on its way into registers. Rows of a tile are padded by 16 bytes,
+// so that the eight rows of a fragment begin in different banks.
 layout(constant_id = 8) const uint BM = 128;
 layout(constant_id = 9) const uint BN = 128;
 layout(constant_id = 10) const uint BK = 32;
@@ -65,8 +65,9 @@ uint half_at(uvec2 base, uint i) // bits of one fp16 element, by 32-bit access
     return (i & 1u) == 0u ? word & 0xffffu : word >> 16;
 }
 
-// Elements h .. h + 7 / parts of a chunk, kept as stored; like fetch() of gemm_common.glsl.
-uvec4 fetch_chunk(uvec2 base, bool f32, bool along, bool wide, uint offset, uint part, uint outer, uint extent, uint k, uint k_end)
+// A chunk, or half of one whose elements are fp32, kept as stored; like fetch() of gemm_common.glsl.
+uvec4 fetch_chunk(uvec2 base, bool f32, bool along, bool wide, uint offset, uint part, uint outer, uint extent, uint k,
+                  uint k_end)
 {
     uvec4 x = uvec4(0u);
     if (wide) {
@@ -105,10 +106,10 @@ void load_next(Part p, uint k0)
     }
 }
 
-uvec2 round4(uvec4 x)
+uvec4 round8(uvec4 x, uvec4 y)
 {
-    vec4 f = uintBitsToFloat(x);
-    return uvec2(packHalf2x16(f.xy), packHalf2x16(f.zw));
+    vec4 f = uintBitsToFloat(x), g = uintBitsToFloat(y);
+    return uvec4(packHalf2x16(f.xy), packHalf2x16(f.zw), packHalf2x16(g.xy), packHalf2x16(g.zw));
 }
 
 void place_next(uint at)
@@ -116,12 +117,14 @@ void place_next(uint at)
     [[unroll]] for (uint i = 0; i < LOADS_A; ++i) {
         uvec2 s = slot(i, !TRANS_A, BM);
         uint to = at + (TRANS_A ? s.y * ROW_A + s.x / 8u : s.x * ROW_A + s.y / 8u);
-        tile[to] = A_F32 ? uvec4(round4(next_a[i * PARTS_A]), round4(next_a[i * PARTS_A + PARTS_A - 1])) : next_a[i * PARTS_A];
+        uvec4 x = next_a[i * PARTS_A];
+        tile[to] = A_F32 ? round8(x, next_a[i * PARTS_A + PARTS_A - 1]) : x;
     }
     [[unroll]] for (uint i = 0; i < LOADS_B; ++i) {
         uvec2 s = slot(i, TRANS_B, BN);
         uint to = at + TILE_A + (TRANS_B ? s.x * ROW_B + s.y / 8u : s.y * ROW_B + s.x / 8u);
-        tile[to] = B_F32 ? uvec4(round4(next_b[i * PARTS_B]), round4(next_b[i * PARTS_B + PARTS_B - 1])) : next_b[i * PARTS_B];
+        uvec4 x = next_b[i * PARTS_B];
+        tile[to] = B_F32 ? round8(x, next_b[i * PARTS_B + PARTS_B - 1]) : x;
     }
 }
 
@@ -180,11 +183,11 @@ void main()
             }
             [[unroll]] for (uint j = 0; j < RN; ++j) {
                 coopmat<float16_t, gl_ScopeSubgroup, FK, FN, gl_MatrixUseB> b;
-                uint n = subgroup_n + j * FN;
+                uint n = subgroup_n + j * FN, from = at + TILE_A;
                 if (TRANS_B)
-                    coopMatLoad(b, tile, at + TILE_A + n * ROW_B + kk / 8u, ROW_B, gl_CooperativeMatrixLayoutColumnMajor);
+                    coopMatLoad(b, tile, from + n * ROW_B + kk / 8u, ROW_B, gl_CooperativeMatrixLayoutColumnMajor);
                 else
-                    coopMatLoad(b, tile, at + TILE_A + kk * ROW_B + n / 8u, ROW_B, gl_CooperativeMatrixLayoutRowMajor);
+                    coopMatLoad(b, tile, from + kk * ROW_B + n / 8u, ROW_B, gl_CooperativeMatrixLayoutRowMajor);
                 [[unroll]] for (uint i = 0; i < RM; ++i)
                     acc[i * RN + j] = coopMatMulAdd(a[i], b, acc[i * RN + j]);
             }

@@ -3,10 +3,10 @@
 #extension GL_GOOGLE_include_directive : require
 #include "gemm_common.glsl"
 
-// fp32 GEMM for devices that are processors: no shared memory, no barriers, little code, which is compiled in a moment. An
-// invocation computes ROWS rows of COLS vectors of columns in registers. What costs there is loads, for which every lane
-// and every component is fetched alone: the more results share them the better. The workgroup's x runs along columns, its
-// y along rows.
+// fp32 GEMM for devices that are processors: no shared memory, no barriers, little code, which is compiled in a moment.
+// An invocation computes ROWS rows of COLS vectors of columns in registers. What costs there is loads, for which every
+// lane and every component is fetched alone: the more results share them the better. The workgroup's x runs along
+// columns, its y along rows.
 layout(constant_id = 8) const uint ROWS = 4;
 layout(constant_id = 9) const uint COLS = 1;
 
@@ -22,7 +22,7 @@ void find_rows_and_columns(uint m, uint n, uint stride)
     [[unroll]] for (uint i = 0; i < ROWS; ++i)
         row[i] = p.at.a + min(m + i, push.m - 1u) * (TRANS_A ? 1u : push.lda);
     [[unroll]] for (uint j = 0; j < COLS * 4; ++j) {
-        uint first = n + j / 4 * stride, c = j % 4; // a vector that is read whole begins four before the end at the latest
+        uint first = n + j / 4 * stride, c = j % 4; // vectors read whole begin four before the end at the latest
         uint at = !TRANS_B && WIDE_B ? min(first, push.n - 4u) + c : min(first + c, push.n - 1u);
         column[j] = p.at.b + at * (TRANS_B ? push.ldb : 1u);
     }
@@ -39,19 +39,20 @@ void multiply1(uint k)
     uint at_a = k * (TRANS_A ? push.lda : 1u), at_b = k * (TRANS_B ? 1u : push.ldb);
     F32 x = F32(push.b);
     vec4 b[COLS];
-    [[unroll]] for (uint j = 0; j < COLS * 4; j += 4)
+    [[unroll]] for (uint j = 0; j < COLS; ++j)
         if (!TRANS_B && WIDE_B)
-            b[j / 4] = F32x4(push.b).v[(column[j] + at_b) >> 2];
+            b[j] = F32x4(push.b).v[(column[4 * j] + at_b) >> 2];
         else
-            b[j / 4] = vec4(x.v[column[j] + at_b], x.v[column[j + 1] + at_b], x.v[column[j + 2] + at_b], x.v[column[j + 3] + at_b]);
+            [[unroll]] for (uint c = 0; c < 4; ++c)
+                b[j][c] = x.v[column[4 * j + c] + at_b];
     [[unroll]] for (uint i = 0; i < ROWS; ++i)
         add(i, F32(push.a).v[row[i] + at_a], b);
 }
 
-// Four elements along a stored row (step 1) or across rows.
+// Four elements along a stored row (step 1, and then wide ones) or across rows.
 vec4 load4(uvec2 base, bool wide, uint at, uint step)
 {
-    if (wide && step == 1u)
+    if (wide)
         return F32x4(base).v[at >> 2];
     F32 x = F32(base);
     return vec4(x.v[at], x.v[at + step], x.v[at + 2u * step], x.v[at + 3u * step]);
@@ -69,7 +70,8 @@ void multiply4(uint k)
             b[s][j] = vec4(t[0][s], t[1][s], t[2][s], t[3][s]);
     }
     [[unroll]] for (uint i = 0; i < ROWS; ++i) {
-        vec4 a = TRANS_A ? load4(push.a, false, row[i] + k * push.lda, push.lda) : load4(push.a, WIDE_A, row[i] + k, 1u);
+        uint step = TRANS_A ? push.lda : 1u;
+        vec4 a = load4(push.a, WIDE_A && !TRANS_A, row[i] + k * step, step);
         [[unroll]] for (uint s = 0; s < 4; ++s)
             add(i, a[s], b[s]);
     }
@@ -78,7 +80,8 @@ void multiply4(uint k)
 void main()
 {
     bool inside = find_part(gl_WorkGroupSize.y * ROWS, gl_WorkGroupSize.x * 4u * COLS, p);
-    uint m = p.m + gl_LocalInvocationID.y * ROWS, n = p.n + gl_LocalInvocationID.x * 4u, stride = gl_WorkGroupSize.x * 4u;
+    uint stride = gl_WorkGroupSize.x * 4u;
+    uint m = p.m + gl_LocalInvocationID.y * ROWS, n = p.n + gl_LocalInvocationID.x * 4u;
     if (!inside || m >= push.m || n >= push.n)
         return;
     find_rows_and_columns(m, n, stride);

@@ -71,6 +71,34 @@ REAL surrogate(REAL x)
 // Where step t lies; steps beyond the last, which a short segment loads in vain, are the last.
 uint place(uint t, uint i) { return (RAGGED ? min(t, push.steps - 1u) : t) * push.lanes + i; }
 
+// Walks forward and keeps the potential at the start of every segment but the first.
+void keep_potentials(uint i, uint segments, REAL v, REAL theta, float rate)
+{
+    REAL x[SEGMENT];
+    for (uint s = 1u; s < segments; ++s) {
+        uint first = (s - 1u) * SEGMENT;
+        EACH for (uint k = 0u; k < SEGMENT; ++k)
+            x[k] = REALS(push.x).v[(first + k) * push.lanes + i];
+        EACH for (uint k = 0u; k < SEGMENT; ++k)
+            v = after_reset(charge(v, x[k], rate, push.rest), theta, push.rest);
+        REALS(push.kept).v[(s - 1u) * push.lanes + i] = v;
+    }
+}
+
+void finish(uint i, REAL gv, REAL rate_sum, REAL theta_sum, float rate)
+{
+    if (present(GV0))
+        REALS(push.gv0).v[i] = gv;
+    if (present(GW))
+        F32(push.gw).v[i] = TOTAL(rate_sum) * (rate * (1.0 - rate));
+    if (present(GTHETA)) {
+        if (THRESHOLD == THRESHOLD_ONE)
+            F32(push.gtheta).v[i] = TOTAL(theta_sum);
+        else
+            REALS(push.gtheta).v[i] = theta_sum;
+    }
+}
+
 void main()
 {
     uint i = linear_invocation();
@@ -85,21 +113,10 @@ void main()
     if (present(V0))
         start = REALS(push.v0).v[i];
 
-    uint segments = 1u;
+    uint segments = MANY ? (push.steps + SEGMENT - 1u) / SEGMENT : 1u;
+    keep_potentials(i, segments, start, theta, rate);
 #ifndef CPU
     REAL h[SEGMENT], x[KEPT_X];
-    if (MANY) {
-        segments = (push.steps + SEGMENT - 1u) / SEGMENT;
-        REAL v = start;
-        for (uint s = 1u; s < segments; ++s) {
-            uint first = (s - 1u) * SEGMENT;
-            EACH for (uint k = 0u; k < SEGMENT; ++k)
-                h[k] = REALS(push.x).v[(first + k) * push.lanes + i];
-            EACH for (uint k = 0u; k < SEGMENT; ++k)
-                v = after_reset(charge(v, h[k], rate, rest), theta, rest);
-            REALS(push.kept).v[(s - 1u) * push.lanes + i] = v;
-        }
-    }
 #endif
 
     REAL gv = REAL(0.0), rate_sum = REAL(0.0), theta_sum = REAL(0.0);
@@ -144,7 +161,7 @@ void main()
                 if (present(GV_SEQ))
                     gv += gv_seq[j % AHEAD];
                 REAL fired = REAL(AT_LEAST(h_now, theta));
-                REAL through = gs_now; // what reaches the surrogate
+                REAL through = gs_now;
                 if (!DETACH)
                     through += gv * (SOFT ? -theta : rest - h_now);
                 through *= surrogate(h_now - theta);
@@ -171,14 +188,5 @@ void main()
             }
         }
     }
-    if (present(GV0))
-        REALS(push.gv0).v[i] = gv;
-    if (present(GW))
-        F32(push.gw).v[i] = TOTAL(rate_sum) * (rate * (1.0 - rate));
-    if (present(GTHETA)) {
-        if (THRESHOLD == THRESHOLD_ONE)
-            F32(push.gtheta).v[i] = TOTAL(theta_sum);
-        else
-            REALS(push.gtheta).v[i] = theta_sum;
-    }
+    finish(i, gv, rate_sum, theta_sum, rate);
 }

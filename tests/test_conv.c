@@ -12,7 +12,9 @@
 
 #include <cmocka.h>
 
-#include "tests/support/cases.h"
+#include "ops/support/conv_lower.h"
+#include "ops/support/conv_tile.h"
+#include "runtime/cases.h"
 #include "tests/support/records.h"
 
 typedef struct fixture {
@@ -98,7 +100,7 @@ static void test_gpu_tuning_with_many_units(void **state)
     run_all_cases(*state, (hk_records_run){.gpu_tuning = true, .units = 4000});
 }
 
-/* ---- chains in NHWC8 */
+/* ---- small graphs */
 
 static hk_value *input(hk_graph *g, const char *name, int32_t rank, const int64_t *dims)
 {
@@ -117,6 +119,89 @@ static hk_value *build(hk_graph *g, const char *type, const hk_attr_value *attrs
         fail_msg("%s", hk_context_error(g->ctx));
     return out;
 }
+
+/* ---- every tile of the matrix kernels, in every pass, with and without splits */
+
+typedef struct tile_case {
+    hk_conv p;
+    hk_conv_pass pass;
+    const hk_conv_tile *tile;
+    uint32_t splits;
+} tile_case;
+
+static hk_status lower_tile(hk_lower *l, void *user)
+{
+    const tile_case *c = user;
+    const hk_node *n = l->node;
+    hk_conv_job job = {.p = c->p, .pass = c->pass, .tile = c->tile, .splits = c->splits};
+    if (c->pass == HK_CONV_WEIGHT) {
+        job.x = n->in[0];
+        job.y = n->in[1];
+        job.w = n->out[0];
+        job.bias = n->out[1];
+        return hk_conv_lower_weight(l, &job);
+    }
+    bool forward = c->pass == HK_CONV_FORWARD;
+    job.x = forward ? n->in[0] : n->out[0];
+    job.y = forward ? n->out[0] : n->in[0];
+    job.w = n->in[1];
+    return hk_conv_lower_gather(l, &job);
+}
+
+typedef struct tile_shape {
+    int64_t x[4], w[4], stride, pad;
+} tile_shape;
+
+static void run_tile(fixture *f, const tile_shape *s, tile_case c)
+{
+    hk_graph *g = NULL;
+    hk_value *out[2] = {NULL, NULL};
+    assert_int_equal(hk_graph_create(f->ctx, "tile", &g), HK_OK);
+    const int64_t pads[] = {s->pad, s->pad, s->pad, s->pad}, strides[] = {s->stride, s->stride};
+    const hk_attr_value window[] = {HK_SET_INTS("pads", pads, 4), HK_SET_INTS("strides", strides, 2)};
+    const hk_attr_value forward[] = {window[0], window[1], {0}};
+    const hk_attr_value data[] = {window[0], window[1], HK_SET_INTS("input_shape", s->x + 2, 2), {0}};
+    const hk_attr_value weight[] = {window[0], window[1], HK_SET_INTS("kernel_shape", s->w + 2, 2), {0}};
+    const hk_shape xs = {.rank = 4, .dim = {s->x[0], s->x[1], s->x[2], s->x[3]}};
+    const hk_shape ws = {.rank = 4, .dim = {s->w[0], s->w[1], s->w[2], s->w[3]}};
+    const hk_conv_attrs attrs = {.window = {.pads = {pads, 4}, .strides = {strides, 2}}, .group = 1};
+    hk_problem_text problem;
+    assert_true(hk_conv_resolve(&attrs, &xs, &ws, &c.p, &problem));
+    hk_shape ys = hk_window_shape(&c.p.w, c.p.n, c.p.k);
+    hk_value *first = input(g, "first", 4, c.pass == HK_CONV_DATA ? ys.dim : xs.dim);
+    hk_value *second = input(g, "second", 4, c.pass == HK_CONV_WEIGHT ? ys.dim : ws.dim), *in[2] = {first, second};
+    static const char *const ops[] = {"Conv", "hk.ConvDataGrad", "hk.ConvWeightGrad"};
+    const hk_attr_value *values[] = {forward, data, weight};
+    if (hk_build(g, ops[c.pass], values[c.pass], in, 2, out, c.pass == HK_CONV_WEIGHT ? 2 : 1) != HK_OK)
+        fail_msg("%s", hk_context_error(f->ctx));
+    for (int i = 0; i < 2 && out[i]; i++)
+        assert_true(hk_graph_add_output(g, out[i]));
+    hk_records_run run = {.gpu_tuning = true, .lower = lower_tile, .user = &c};
+    if (hk_test_records(f->gpu, g, &run) != HK_OK)
+        fail_msg("%s", hk_context_error(f->ctx));
+    if (!(run.error <= 3e-6))
+        fail_msg("%s, %u splits, %dx%d images, stride %d: relative error %g", run.variant[0], c.splits, (int)s->x[2], (int)s->x[3],
+                 (int)s->stride, run.error);
+    hk_graph_destroy(&g);
+}
+
+static void test_every_tile(void **state)
+{
+    static const tile_shape shapes[] = {
+        {{3, 21, 9, 10}, {150, 21, 3, 3}, 1, 1}, /* ragged in every direction */
+        {{2, 40, 12, 12}, {136, 40, 1, 1}, 1, 0}, /* read and stored by vectors */
+        {{2, 19, 13, 12}, {140, 19, 3, 3}, 2, 1}, /* classes of pixels in the data gradient */
+    };
+    size_t count;
+    const hk_conv_tile *tiles = hk_conv_tiles(&count);
+    for (size_t i = 0; i < HK_COUNT(shapes); i++)
+        for (size_t t = 0; t < count; t++)
+            for (int pass = HK_CONV_FORWARD; pass <= HK_CONV_WEIGHT; pass++)
+                for (uint32_t splits = 1; splits <= 3; splits += 2)
+                    run_tile(*state, &shapes[i], (tile_case){.pass = (hk_conv_pass)pass, .tile = &tiles[t], .splits = splits});
+}
+
+/* ---- chains in NHWC8 */
 
 typedef struct layout_case {
     int64_t x[4], w[4];
@@ -217,6 +302,7 @@ int main(void)
         cmocka_unit_test(test_gpu_tuning),
         cmocka_unit_test(test_gpu_tuning_at_minimal_limits),
         cmocka_unit_test(test_gpu_tuning_with_many_units),
+        cmocka_unit_test(test_every_tile),
         cmocka_unit_test(test_nhwc8),
         cmocka_unit_test(test_pool_gradients_in_chains),
     };

@@ -49,8 +49,9 @@ static const char *in_folder(bench *b, int which, const char *name)
 static int stop(void **state)
 {
     bench *b = *state;
-    const char *names[] = {"a.onnx", "b.onnx",      "c.onnx",  "w.bin",       "v.bin",         "a.onnx.data", "b.onnx.data", "b.onnx.1.data",
-                           "sub/b.onnx", "sub/b.onnx.data", "sub", "c.onnx.data", "c.onnx.1.data", "c.onnx.2.data", ""};
+    const char *names[] = {"a.onnx",      "b.onnx",      "c.onnx",        "w.bin",         "v.bin",
+                           "a.onnx.data", "b.onnx.data", "b.onnx.1.data", "sub/b.onnx",    "sub/b.onnx.data",
+                           "sub",         "c.onnx.data", "c.onnx.1.data", "c.onnx.2.data", ""};
     for (size_t i = 0; i < HK_COUNT(names); i++) {
         const char *path = in_folder(b, 0, names[i]);
         if (unlink(path) != 0)
@@ -117,7 +118,8 @@ static bool same_files(const char *a, const char *b)
 static void test_unchanged(void **state)
 {
     bench *b = *state;
-    const char *paths[] = {DATA "digits/model.onnx", DATA "digits_script/model.onnx", DATA "models/unknown_op/model.onnx"};
+    const char *paths[] = {DATA "digits/model.onnx", DATA "digits_script/model.onnx",
+                           DATA "models/unknown_op/model.onnx"};
     for (size_t i = 0; i < HK_COUNT(paths); i++) {
         hk_import_result *r = load(b, paths[i]);
         must(b, hk_export_patched(r, NULL, 0, in_folder(b, 0, "a.onnx")));
@@ -154,7 +156,8 @@ static void test_parameters(void **state)
         differ += back->files[0].data[i] != r->files[0].data[i];
     assert_true(differ > 0 && differ <= changed);
     for (size_t i = 0; i < count; i++) {
-        assert_memory_equal(value(back, patches[i].value->name)->data->data, data[i].data, (size_t)hk_tensor_bytes(&data[i]));
+        assert_memory_equal(value(back, patches[i].value->name)->data->data, data[i].data,
+                            (size_t)hk_tensor_bytes(&data[i]));
         hk_tensor_release(&data[i]);
     }
     assert_int_equal(back->graph->node_count, r->graph->node_count);
@@ -275,7 +278,8 @@ static void test_external(void **state)
     }
     unlink(in_folder(b, 1, "a.onnx.1.data"));
     assert_memory_equal(value(r, "p")->data->data, x + 4, 16); /* mapped, and untouched */
-    assert_fails(b, hk_export_patched(r, patches + 1, 2, in_folder(b, 1, "b.onnx")), HK_STATUS_UNSUPPORTED, "share bytes");
+    assert_fails(b, hk_export_patched(r, patches + 1, 2, in_folder(b, 1, "b.onnx")), HK_STATUS_UNSUPPORTED,
+                 "share bytes");
     hk_import_destroy(&r);
 }
 
@@ -350,13 +354,19 @@ static void assert_same_graph(const hk_graph *a, const hk_graph *b)
 static void test_graphs(void **state)
 {
     bench *b = *state;
-    const char *paths[] = {DATA "digits/model.onnx",          DATA "digits_script/model.onnx",    DATA "models/mlp/model.onnx",
-                           DATA "models/loop/model.onnx",     DATA "models/loop_cond/model.onnx", DATA "models/resblock/model.onnx",
+    const char *paths[] = {DATA "digits/model.onnx",
+                           DATA "digits_script/model.onnx",
+                           DATA "models/mlp/model.onnx",
+                           DATA "models/loop/model.onnx",
+                           DATA "models/loop_cond/model.onnx",
+                           DATA "models/resblock/model.onnx",
                            DATA "models/transformer/model.onnx"};
     for (size_t i = 0; i < HK_COUNT(paths); i++) {
         hk_import_result *r = load(b, paths[i]);
         assert_int_equal(r->problem_count, 0);
-        hk_export_params params = {.producer = "test", .metadata = &(hk_import_pair){"key", "text"}, .metadata_count = 1,
+        hk_export_params params = {.producer = "test",
+                                   .metadata = &(hk_import_pair){"key", "text"},
+                                   .metadata_count = 1,
                                    .external_above = i % 2 == 0 ? 1 : 0};
         must(b, hk_export_graph(r->graph, &params, in_folder(b, 0, "a.onnx")));
         hk_import_result *back = load(b, b->path[0]);
@@ -369,21 +379,24 @@ static void test_graphs(void **state)
     }
 }
 
-/* A graph built by hand: absent operands, unused constants, default attributes; what ONNX has no place for is refused. */
+/* A graph built by hand: absent operands, unused constants, default attributes; what ONNX has no place for is refused.
+ */
 static void test_built(void **state)
 {
     bench *b = *state;
     hk_graph *g = NULL;
     must(b, hk_graph_create(b->ctx, "built", &g));
     const hk_shape shape = {.rank = 2, .dim = {-1, 3}};
-    hk_value *x = hk_graph_value(g, "x", HK_VALUE_INPUT, HK_FLOAT32, &shape), *unused = hk_graph_scalar(g, HK_FLOAT32, 3);
+    hk_value *x = hk_graph_value(g, "x", HK_VALUE_INPUT, HK_FLOAT32, &shape),
+             *unused = hk_graph_scalar(g, HK_FLOAT32, 3);
     hk_value *in[3] = {x, NULL, hk_graph_scalar(g, HK_FLOAT32, 2)}, *clipped = NULL, *y = NULL;
     assert_non_null(unused);
     assert_true(hk_graph_add_input(g, x));
     must(b, hk_build(g, "Clip", NULL, in, 3, &clipped, 1));
     const hk_attr_value alpha[] = {{.name = "alpha", .kind = HK_ATTR_FLOAT, .f = 0.25f}, {0}};
     hk_value *spikes = NULL;
-    must(b, hk_build(g, "hk.Neuron", (const hk_attr_value[]){HK_SET_STRING("kind", "IF"), {0}}, &clipped, 1, &spikes, 1));
+    must(b,
+         hk_build(g, "hk.Neuron", (const hk_attr_value[]){HK_SET_STRING("kind", "IF"), {0}}, &clipped, 1, &spikes, 1));
     must(b, hk_build(g, "LeakyRelu", alpha, &spikes, 1, &y, 1));
     assert_true(hk_graph_add_output(g, y));
     must(b, hk_export_graph(g, NULL, in_folder(b, 0, "a.onnx")));
@@ -447,8 +460,10 @@ static void test_allocations_fail(void **state)
             must(b, hk_import(c.ctx, DATA "models/mlp/model.onnx", NULL, 0, NULL, &r));
             c.fail_at = c.calls + k;
             const char *path = in_folder(b, 0, "a.onnx");
-            st = kind == 0 ? hk_export_graph(r->graph, NULL, path)
-                           : hk_export_patched(r, &(hk_export_patch){r->graph->nodes[0]->in[1], r->graph->nodes[0]->in[1]->data}, 1, path);
+            st = kind == 0
+                     ? hk_export_graph(r->graph, NULL, path)
+                     : hk_export_patched(
+                           r, &(hk_export_patch){r->graph->nodes[0]->in[1], r->graph->nodes[0]->in[1]->data}, 1, path);
             if (st != HK_OK) {
                 assert_int_equal(st, HK_STATUS_OUT_OF_MEMORY);
                 assert_int_not_equal(access(path, F_OK), 0);

@@ -155,9 +155,21 @@ static void test_open_beneath(void **state)
         const char *path;
         int error; /* 0: opens */
     } cases[] = {
-        {"weights", 0},        {"./weights", 0},         {"deep/weights", 0},     {"deep//weights", 0},   {"deep/./weights", 0},
-        {"../secret", EXDEV},  {"deep/../../secret", EXDEV}, {"link", ELOOP},     {"out", ELOOP},         {"deeplink/weights", ELOOP},
-        {"missing", ENOENT},   {"missing/weights", ENOENT}, {"weights/x", ENOTDIR}, {"/etc/passwd", EXDEV}, {long_name, ENAMETOOLONG},
+        {"weights", 0},
+        {"./weights", 0},
+        {"deep/weights", 0},
+        {"deep//weights", 0},
+        {"deep/./weights", 0},
+        {"../secret", EXDEV},
+        {"deep/../../secret", EXDEV},
+        {"link", ELOOP},
+        {"out", ELOOP},
+        {"deeplink/weights", ELOOP},
+        {"missing", ENOENT},
+        {"missing/weights", ENOENT},
+        {"weights/x", ENOTDIR},
+        {"/etc/passwd", EXDEV},
+        {long_name, ENAMETOOLONG},
     };
     int folder = open(inner, O_PATH | O_DIRECTORY | O_CLOEXEC);
     assert_true(folder >= 0);
@@ -166,8 +178,8 @@ static void test_open_beneath(void **state)
             errno = 0;
             int descriptor = hk_file_open_beneath(folder, cases[i].path, stepwise != 0);
             if ((descriptor >= 0) != (cases[i].error == 0) || (descriptor < 0 && errno != cases[i].error))
-                fail_msg("'%s' (stepwise %d): %d, %s, expected %s", cases[i].path, stepwise, descriptor, strerror(errno),
-                         strerror(cases[i].error));
+                fail_msg("'%s' (stepwise %d): %d, %s, expected %s", cases[i].path, stepwise, descriptor,
+                         strerror(errno), strerror(cases[i].error));
             if (descriptor >= 0)
                 close(descriptor);
         }
@@ -176,8 +188,8 @@ static void test_open_beneath(void **state)
     /* A second hard link could be anybody's file. */
     hk_file f = {0};
     assert_int_equal(link(in_folder(b, 1, "secret"), in_folder(b, 2, "model/hard")), 0);
-    assert_fails(b, hk_file_open_descriptor(b->ctx, open(b->path[2], O_RDONLY | O_CLOEXEC), "hard", 0, true, &f), HK_STATUS_INVALID,
-                 "2 hard links");
+    assert_fails(b, hk_file_open_descriptor(b->ctx, open(b->path[2], O_RDONLY | O_CLOEXEC), "hard", 0, true, &f),
+                 HK_STATUS_INVALID, "2 hard links");
 }
 
 /* ---- writing */
@@ -232,7 +244,8 @@ static void test_write(void **state)
 static void test_write_refused(void **state)
 {
     bench *b = *state;
-    assert_fails(b, hk_file_save(b->ctx, in_folder(b, 0, "missing/out"), "x", 1), HK_STATUS_CANNOT_CREATE, "No such file");
+    assert_fails(b, hk_file_save(b->ctx, in_folder(b, 0, "missing/out"), "x", 1), HK_STATUS_CANNOT_CREATE,
+                 "No such file");
     assert_fails(b, hk_file_save(b->ctx, b->folder, "x", 1), HK_STATUS_CANNOT_CREATE, "it is a folder");
     assert_fails(b, hk_file_save(b->ctx, in_folder(b, 0, "out/"), "x", 1), HK_STATUS_CANNOT_CREATE, "names a folder");
     assert_fails(b, hk_file_save(b->ctx, "/dev/null", "x", 1), HK_STATUS_CANNOT_CREATE, "a device, pipe or socket");
@@ -273,7 +286,7 @@ static void test_write_full(void **state)
 
 /* ---- .npy and .pb */
 
-static const hk_dtype all_types[] = {HK_FLOAT32, HK_UINT8, HK_INT8,    HK_UINT16,  HK_INT16,  HK_INT32, HK_INT64,
+static const hk_dtype all_types[] = {HK_FLOAT32, HK_UINT8,   HK_INT8,    HK_UINT16, HK_INT16,  HK_INT32,   HK_INT64,
                                      HK_BOOL,    HK_FLOAT16, HK_FLOAT64, HK_UINT32, HK_UINT64, HK_BFLOAT16};
 
 static void fill(hk_tensor *t)
@@ -295,7 +308,8 @@ static void assert_same(const hk_tensor *a, const hk_tensor *b)
 static void test_round_trips(void **state)
 {
     bench *b = *state;
-    const hk_shape shapes[] = {{.rank = 0}, {.rank = 1, .dim = {5}}, {.rank = 3, .dim = {2, 3, 4}}, {.rank = 2, .dim = {0, 7}}};
+    const hk_shape shapes[] = {
+        {.rank = 0}, {.rank = 1, .dim = {5}}, {.rank = 3, .dim = {2, 3, 4}}, {.rank = 2, .dim = {0, 7}}};
     const char *names[] = {"t.npy", "t.pb"};
     for (size_t i = 0; i < HK_COUNT(all_types); i++)
         for (size_t k = 0; k < HK_COUNT(shapes); k++)
@@ -390,9 +404,11 @@ static void test_npy_refused(void **state)
         {"{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,), }", HK_STATUS_UNSUPPORTED, "records"},
         {"{'descr': '<c8', 'fortran_order': False, 'shape': (1,), }", HK_STATUS_UNSUPPORTED, "kind 'c'"},
         {"{'descr': '<f3', 'fortran_order': False, 'shape': (1,), }", HK_STATUS_UNSUPPORTED, "3 bytes"},
-        {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1), }", HK_STATUS_UNSUPPORTED, "8 dimensions"},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1), }", HK_STATUS_UNSUPPORTED,
+         "8 dimensions"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", HK_STATUS_INVALID, "4 bytes of contents"},
-        {"{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 4611686018427387904), }", HK_STATUS_INVALID, "contents"},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 4611686018427387904), }",
+         HK_STATUS_INVALID, "contents"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,), }", HK_STATUS_INVALID, "header"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }", HK_STATUS_INVALID, "header"},
         {"{'descr': '<f4', 'fortran_order': 1, 'shape': (1,), }", HK_STATUS_INVALID, "header"},

@@ -1,13 +1,15 @@
 /*
- * Every GEMM kernel on this device, each with shapes that cross its tiles, both orientations, split and unsplit, against
- * sums in double. What the cost model would choose on a device of another kind runs here too: shared-memory tiles on a
- * processor, matrix units wherever they are reported.
+ * Every GEMM kernel on this device, each with shapes that cross its tiles, both orientations, split and unsplit,
+ * against sums in double. What the cost model would choose on a device of another kind runs here too: shared-memory
+ * tiles on a processor, matrix units wherever they are reported.
  */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -54,13 +56,13 @@ static bool check(fixture *f, const hk_gemm_case *c, const hk_gemm_variant *v, u
         fail_msg("%s: %s", v ? v->name : "chosen", hk_context_error(f->ctx));
     if (result.fits && !(result.error <= tolerance(c, v)))
         fail_msg("%s: m %lld n %lld k %lld batch %lld %c%c splits %u: relative error %g", result.name, (long long)c->m,
-                 (long long)c->n, (long long)c->k, (long long)c->batch, c->trans_a ? 'T' : 'N', c->trans_b ? 'T' : 'N', splits,
-                 result.error);
+                 (long long)c->n, (long long)c->k, (long long)c->batch, c->trans_a ? 'T' : 'N', c->trans_b ? 'T' : 'N',
+                 splits, result.error);
     return result.fits;
 }
 
-/* Compiling an unrolled tile takes a processor seconds, so there only the smallest runs in every orientation, some in one,
- * the largest not at all: their code is the same, only the numbers differ. */
+/* Compiling an unrolled tile takes a processor seconds, so there only the smallest runs in every orientation, some in
+ * one, the largest not at all: their code is the same, only the numbers differ. */
 static bool worth_running(const fixture *f, const hk_gemm_variant *v, int orientation, size_t number)
 {
     if (hk_gpu_info(f->gpu)->type != HK_DEVICE_SOFTWARE || (v->kind != HK_GEMM_TILE && v->kind != HK_GEMM_COOPMAT))
@@ -79,8 +81,17 @@ static void test_every_variant_in_every_orientation(void **state)
         for (int t = 0; t < 4 && v[i].kind != HK_GEMM_INTEGER; t++) {
             bool few = v[i].kind == HK_GEMM_ROWS;
             const hk_gemm_case wide = {.m = few ? 4 : 140, .n = 72, .k = 104, .trans_a = t & 1, .trans_b = t & 2};
-            const hk_gemm_case ragged = {.m = 131, .n = few ? 7 : 67, .k = 45, .trans_a = t & 1, .trans_b = t & 2, .batch = 2,
-                                         .bias = 1, .residual = true, .activation = HK_ACT_LEAKY_RELU, .alpha = 0.5f, .beta = 2.0f};
+            const hk_gemm_case ragged = {.m = 131,
+                                         .n = few ? 7 : 67,
+                                         .k = 45,
+                                         .trans_a = t & 1,
+                                         .trans_b = t & 2,
+                                         .batch = 2,
+                                         .bias = 1,
+                                         .residual = true,
+                                         .activation = HK_ACT_LEAKY_RELU,
+                                         .alpha = 0.5f,
+                                         .beta = 2.0f};
             if (!worth_running(*state, &v[i], t, i))
                 continue;
             ran += check(*state, &wide, &v[i], 1);
@@ -100,10 +111,27 @@ static void test_fp16_operands_and_results(void **state)
         for (int t = 0; t < 4 && (v[i].kind == HK_GEMM_CPU || v[i].kind == HK_GEMM_COOPMAT); t++) {
             if ((v[i].kind == HK_GEMM_CPU && t != 1) || !worth_running(*state, &v[i], t, i))
                 continue;
-            const hk_gemm_case even = {.m = 72, .n = 136, .k = 64, .trans_a = t & 1, .trans_b = t & 2, .a = HK_FLOAT16, .b = HK_FLOAT16,
-                                       .c = t & 1 ? HK_FLOAT16 : HK_FLOAT32, .bias = 2, .residual = true, .activation = HK_ACT_RELU};
-            const hk_gemm_case odd = {.m = 33, .n = 35, .k = 37, .batch = 3, .trans_a = t & 1, .trans_b = t & 2, .a = HK_FLOAT16,
-                                      .b = t & 1 ? HK_FLOAT32 : HK_FLOAT16, .c = HK_FLOAT16, .bias = 3};
+            const hk_gemm_case even = {.m = 72,
+                                       .n = 136,
+                                       .k = 64,
+                                       .trans_a = t & 1,
+                                       .trans_b = t & 2,
+                                       .a = HK_FLOAT16,
+                                       .b = HK_FLOAT16,
+                                       .c = t & 1 ? HK_FLOAT16 : HK_FLOAT32,
+                                       .bias = 2,
+                                       .residual = true,
+                                       .activation = HK_ACT_RELU};
+            const hk_gemm_case odd = {.m = 33,
+                                      .n = 35,
+                                      .k = 37,
+                                      .batch = 3,
+                                      .trans_a = t & 1,
+                                      .trans_b = t & 2,
+                                      .a = HK_FLOAT16,
+                                      .b = t & 1 ? HK_FLOAT32 : HK_FLOAT16,
+                                      .c = HK_FLOAT16,
+                                      .bias = 3};
             check(*state, &even, &v[i], 1);
             check(*state, &odd, &v[i], 1);
             check(*state, &odd, &v[i], 2);
@@ -141,8 +169,52 @@ static void test_chosen_variants(void **state)
         assert_true(check(*state, &cases[i], NULL, 0));
 }
 
+/* `test_gemm bench M N K [N|T][N|T] [f16]`: times every variant that fits, and the chosen one, instead of testing. */
+static int bench(int argc, char **argv)
+{
+    hk_context *ctx = NULL;
+    hk_gpu *gpu = NULL;
+    hk_status st = hk_context_create(NULL, &ctx);
+    if (st == HK_OK)
+        st = hk_gpu_open(ctx, NULL, &gpu);
+    const char *trans = argc > 5 ? argv[5] : "NN";
+    bool half = argc > 6;
+    hk_gemm_case c = {.m = atoll(argv[2]),
+                      .n = atoll(argv[3]),
+                      .k = atoll(argv[4]),
+                      .trans_a = trans[0] == 'T',
+                      .trans_b = trans[0] && trans[1] == 'T',
+                      .a = half ? HK_FLOAT16 : HK_FLOAT32,
+                      .b = half ? HK_FLOAT16 : HK_FLOAT32,
+                      .precision = half ? HK_PRECISION_FAST : HK_PRECISION_STRICT};
+    double flops = 2.0 * (double)c.m * (double)c.n * (double)c.k;
+    uint32_t repeats = flops > 2e10 ? 10 : 50;
+    size_t count;
+    const hk_gemm_variant *v = hk_gemm_variants(&count);
+    static const uint32_t splits[] = {1, 4, 16};
+    for (size_t i = 0; i < count * HK_COUNT(splits) + 1 && st == HK_OK; i++) {
+        const hk_gemm_variant *one = i < count * HK_COUNT(splits) ? &v[i / HK_COUNT(splits)] : NULL;
+        uint32_t s = one ? splits[i % HK_COUNT(splits)] : 0;
+        hk_gemm_result r = {0};
+        if (one && s > 1 && (one->kind == HK_GEMM_CPU || c.k / s < one->bk || flops > 2e10))
+            continue;
+        st = hk_test_gemm(gpu, &c, one, s, 132, repeats, &r);
+        if (st == HK_OK && r.fits)
+            printf("%s%-36s splits %-3u %10.2f us %8.2f TFLOP/s  error %.1e\n", one ? "" : "chosen: ", r.name, r.splits,
+                   r.ns / 1e3, r.ns > 0.0 ? flops / r.ns / 1e3 : 0.0, r.error);
+        fflush(stdout);
+    }
+    if (st != HK_OK)
+        fprintf(stderr, "%s\n", ctx ? hk_context_error(ctx) : "out of memory");
+    hk_gpu_close(&gpu);
+    hk_context_destroy(&ctx);
+    return hk_status_exit_code(st);
+}
+
 int main(int argc, char **argv)
 {
+    if (argc > 4 && strcmp(argv[1], "bench") == 0)
+        return bench(argc, argv);
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {

@@ -2,7 +2,7 @@
  * The device layer, on whatever device HILLOCK_DEVICE names. HILLOCK_DEBUG=validate runs all of it under the validation
  * layer, which must stay silent.
  */
-#include "support/gpu_bench.h"
+#include "tests/support/gpu_bench.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
  * The device layer when things go wrong: broken cache files, every call and allocation failing once, lost and hanging
  * devices, mistakes that the validation layer sees, several threads.
  */
-#include "support/gpu_bench.h"
+#include "tests/support/gpu_bench.h"
 
 #include <dirent.h>
 #include <pthread.h>
@@ -223,8 +223,8 @@ static void test_every_call_fails(void **state)
                 bench_end(&b);
                 break;
             }
-            if (st == HK_OK)
-                assert_int_equal(b.warnings, 1); /* the disk cache of a device that is being closed */
+            if (st == HK_OK) /* the disk cache of a device that is being closed, or other memory was there */
+                assert_int_equal(b.failed_calls, 1);
             else
                 assert_fails(&b, st, expected[r], "vk");
             bench_end(&b);

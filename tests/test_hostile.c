@@ -169,7 +169,8 @@ static void test_shuffled(void **state)
         memcpy(copy, data, bytes);
         for (int k = 0; k < 4; k++) {
             random = random * 6364136223846793005u + 1442695040888963407u;
-            size_t from = (size_t)(random >> 40) % bytes, to = (size_t)(random >> 20) % bytes, n = (size_t)(random >> 56) % 24;
+            size_t from = (size_t)(random >> 40) % bytes, to = (size_t)(random >> 20) % bytes,
+                   n = (size_t)(random >> 56) % 24;
             memmove(copy + to, data + from, HK_MIN(n, bytes - HK_MAX(from, to)));
         }
         import(b, NULL, copy, bytes);
@@ -186,21 +187,26 @@ static void test_wire(void **state)
         size_t count;
         const char *says;
     } cases[] = {
-        {"\x3b\x3c", 2, "malformed"},                                      /* a group */
-        {"\x00\x00", 2, "malformed"},                                      /* field 0 */
+        {"\x3b\x3c", 2, "malformed"},                                          /* a group */
+        {"\x00\x00", 2, "malformed"},                                          /* field 0 */
         {"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 12, "malformed"}, /* a number of 11 bytes */
-        {"\xff\xff\xff\xff\xff\x01\x00", 7, "malformed"},                  /* a tag above 32 bits */
-        {"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 11, "past the end"}, /* a length of 2^64 - 1 */
-        {"\x3a\x80\x80\x80\x80\x10", 6, "past the end"},                   /* of 2^32 */
+        {"\xff\xff\xff\xff\xff\x01\x00", 7, "malformed"},                      /* a tag above 32 bits */
+        {"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 11, "past the end"},  /* a length of 2^64 - 1 */
+        {"\x3a\x80\x80\x80\x80\x10", 6, "past the end"},                       /* of 2^32 */
         {"\x3a\x05\x0a\x03", 4, "past the end"},
         {"\x38\x01", 2, "wire type"}, /* the graph as a number */
         {"\x0a\x01\x08", 3, "wire type"},
-        {"\x12\x03" "a\0b", 5, "no text"}, /* producer_name */
+        {"\x12\x03"
+         "a\0b",
+         5, "no text"}, /* producer_name */
         {"\x12\x02\xc3\x28", 4, "no text"},
         {"\x12\x03\xed\xa0\x80", 5, "no text"}, /* a surrogate */
         {"\x12\x02\xc0\xaf", 4, "no text"},     /* an overlong form */
         {"\x12\x04\xf4\x90\x80\x80", 6, "no text"},
-        {"\x12\x01" "a\x12\x01" "b", 6, "there again"},
+        {"\x12\x01"
+         "a\x12\x01"
+         "b",
+         6, "there again"},
         {"\x3a\x00\x3a\x00", 4, "there again"},
         {"", 0, "no graph"},
         {"\x08\x08", 2, "no graph"},
@@ -237,8 +243,8 @@ static void test_nesting(void **state)
     import_written(b);
     assert_fails(b, HK_STATUS_UNSUPPORTED, "nested more than 64 deep");
 
-    /* About as deep as is allowed: 19 bodies inside each other, 400 nodes at each depth, in time that does not double with
-     * each. */
+    /* About as deep as is allowed: 19 bodies inside each other, 400 nodes at each depth, in time that does not double
+     * with each. */
     restart(b);
     ob_small(&b->o);
     ob_value(&b->o, 11, "c", HK_BOOL, "");
@@ -297,7 +303,8 @@ static void test_amplification(void **state)
     bench *b = *state;
     const struct {
         uint32_t outer, number; /* field of the model or, inside outer, of the graph */
-    } kinds[] = {{7, 1}, {7, 5}, {7, 11}, {7, 12}, {7, 13}, {7, 15}, {0, 8}, {0, 14}, {0, 20}, {0, 25}, {0, 99}, {7, 99}};
+    } kinds[] = {{7, 1}, {7, 5},  {7, 11}, {7, 12}, {7, 13}, {7, 15},
+                 {0, 8}, {0, 14}, {0, 20}, {0, 25}, {0, 99}, {7, 99}};
     for (size_t i = 0; i < HK_COUNT(kinds); i++) {
         restart(b);
         if (kinds[i].outer == 0)
@@ -596,7 +603,8 @@ static void test_limits(void **state)
     hk_model_params params = {.size = sizeof params, .max_file_bytes = 1000};
     assert_int_equal(hk_import(ctx, DATA "digits/model.onnx", NULL, 0, &params, &r), HK_STATUS_UNSUPPORTED);
     assert_non_null(strstr(hk_context_error(ctx), "more than the limit of 1000"));
-    assert_int_equal(hk_import(ctx, NULL, params.max_file_bytes == 1000 ? "" : NULL, 1001, &params, &r), HK_STATUS_UNSUPPORTED);
+    assert_int_equal(hk_import(ctx, NULL, params.max_file_bytes == 1000 ? "" : NULL, 1001, &params, &r),
+                     HK_STATUS_UNSUPPORTED);
     params.size = 3;
     assert_int_equal(hk_import(ctx, DATA "digits/model.onnx", NULL, 0, &params, &r), HK_STATUS_USAGE);
     assert_int_equal(hk_import(ctx, NULL, NULL, 4, NULL, &r), HK_STATUS_USAGE);

@@ -260,14 +260,18 @@ static void test_encodings(void **state)
         hk_dtype dtype;
         uint32_t field;
     } types[] = {
-        {HK_FLOAT32, 4}, {HK_UINT8, 5}, {HK_INT8, 5},    {HK_UINT16, 5},  {HK_INT16, 5},  {HK_INT32, 5},    {HK_INT64, 7},
-        {HK_BOOL, 5},    {HK_FLOAT16, 5}, {HK_FLOAT64, 10}, {HK_UINT32, 11}, {HK_UINT64, 11}, {HK_BFLOAT16, 5},
+        {HK_FLOAT32, 4}, {HK_UINT8, 5},   {HK_INT8, 5},     {HK_UINT16, 5},  {HK_INT16, 5},
+        {HK_INT32, 5},   {HK_INT64, 7},   {HK_BOOL, 5},     {HK_FLOAT16, 5}, {HK_FLOAT64, 10},
+        {HK_UINT32, 11}, {HK_UINT64, 11}, {HK_BFLOAT16, 5},
     };
     for (size_t i = 0; i < HK_COUNT(types); i++) {
         uint64_t storage[6] = {0};
         hk_tensor expected = {.data = storage, .dtype = types[i].dtype, .rank = 2, .shape = {2, 3}};
         for (int64_t k = 0; k < 6; k++)
-            hk_set_int(&expected, k, types[i].dtype == HK_BOOL ? k & 1 : types[i].dtype == HK_INT8 ? k * 9 - 20 : k * 40 + 1);
+            hk_set_int(&expected, k,
+                       types[i].dtype == HK_BOOL   ? k & 1
+                       : types[i].dtype == HK_INT8 ? k * 9 - 20
+                                                   : k * 40 + 1);
         size_t size = hk_dtype_bytes(types[i].dtype);
         bool fixed = types[i].field == 4 || types[i].field == 10;
         for (int form = 0; form < 3; form++) { /* raw_data, a packed run, single elements */
@@ -377,7 +381,10 @@ static void test_constants(void **state)
     const char *outputs[] = {"a", "b", "c", "d", "e", "s"};
     const int64_t kinds[] = {4, 1, 2, 6, 7, 11};
     for (size_t i = 0; i < HK_COUNT(names); i++) {
-        ob_value(&b->o, 12, outputs[i], i == 2 || i == 4 ? HK_INT64 : HK_FLOAT32, i == 5 ? "2,2" : i == 1 || i == 2 ? "" : "2");
+        ob_value(&b->o, 12, outputs[i], i == 2 || i == 4 ? HK_INT64 : HK_FLOAT32,
+                 i == 5             ? "2,2"
+                 : i == 1 || i == 2 ? ""
+                                    : "2");
         ob_node_open(&b->o, 1, "Constant", "", outputs[i]);
         ob_attr_open(&b->o, names[i], kinds[i]);
         if (i == 0)
@@ -591,7 +598,8 @@ static void open_function(bench *b, const char *name, const char *overload, cons
         ob_text(&b->o, 5, (item[0] = *outputs, item));
 }
 
-static void call_open(bench *b, uint32_t number, const char *name, const char *overload, const char *inputs, const char *outputs)
+static void call_open(bench *b, uint32_t number, const char *name, const char *overload, const char *inputs,
+                      const char *outputs)
 {
     ob_node_open(&b->o, number, name, inputs, outputs);
     ob_text(&b->o, 7, "d");
@@ -664,8 +672,12 @@ static void test_functions_refused(void **state)
         call_open(b, 1, "F", "", kind == 5 ? "x,x" : "x", "z");
         ob_close(&b->o);
         import_bytes(b);
-        const char *says[] = {"'F' calls itself", "calls itself",        "'x' is not defined", /* a function does not see around it */
-                              "output 'b' is not defined", "'F' is defined twice", "has 2 inputs"};
+        const char *says[] = {"'F' calls itself",
+                              "calls itself",
+                              "'x' is not defined", /* a function does not see around it */
+                              "output 'b' is not defined",
+                              "'F' is defined twice",
+                              "has 2 inputs"};
         assert_fails(b, HK_STATUS_INVALID, says[kind]);
     }
     /* Each of 24 functions calls the next 4 times: 4^24 nodes. */

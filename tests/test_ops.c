@@ -1,6 +1,7 @@
 /*
- * Every operator against its own cases (grammar in tests/cases.h): inference, host evaluation, a run on the device
- * whose outputs must agree with the host's, and the gradient graph against central differences in float64.
+ * Every operator against its own cases (grammar in runtime/cases.h): inference, host evaluation, two runs on the device
+ * (inputs aligned, and inputs as unaligned views) whose outputs must agree with the host's, and the gradient graph
+ * against central differences in float64.
  *
  * `test_ops` runs all operators, `test_ops Relu Add` those. Without a device the host part still runs and the exit code
  * is 77. Device memory is poisoned and plans are checked unless HILLOCK_DEBUG says otherwise.
@@ -17,8 +18,8 @@
 #include <cmocka.h>
 
 #include "ops/step.h"
+#include "runtime/cases.h"
 #include "runtime/host.h"
-#include "tests/support/cases.h"
 #include "tests/support/device.h"
 #include "train/gradient.h"
 
@@ -140,20 +141,67 @@ static bool inferred_right(const run *r, const case_graph *g, hk_tensor *const *
     return true;
 }
 
-static bool run_device(const run *r, case_graph *g, const hk_tensor *const *feeds, hk_tensor *const *want)
+static bool run_device(const run *r, const char *how, case_graph *g, const hk_tensor *const *feeds,
+                       hk_tensor *const *want)
 {
     hk_tensor **got = hk_arena_array(r->arena, g->graph->output_count, sizeof *got);
     if (!got)
         return report(r, "out of memory");
     hk_status st = hk_test_run_graph(r->b->device, g->graph, feeds, got, r->arena);
     if (st != HK_OK)
-        return report_status(r, "the device run", st);
+        return report_status(r, how, st);
     bool ok = true;
     for (size_t i = 0; i < g->graph->output_count; i++) {
         char what[64];
-        snprintf(what, sizeof what, "device output %zu", i);
+        snprintf(what, sizeof what, "%s, output %zu", how, i);
         ok &= tensors_agree(r, what, got[i], want[i]);
     }
+    return ok;
+}
+
+/* Makes graph input k a view, one element behind the start of a flat input: then it is not aligned to 16 bytes, which
+ * no kernel may take for granted. */
+static hk_status shift_input(const run *r, case_graph *g, size_t k, const hk_tensor **feed)
+{
+    hk_graph *graph = g->graph;
+    hk_value *old = graph->inputs[k], *view;
+    int64_t count = hk_shape_count(&old->shape);
+    hk_shape flat_shape = {.rank = 1, .dim = {count + 1}};
+    hk_tensor *flat = hk_tensor_new(r->arena, (*feed)->dtype, &flat_shape);
+    hk_value *v = hk_graph_value(graph, "flat", HK_VALUE_INPUT, old->dtype, &flat_shape);
+    if (!flat || !v)
+        return hk_out_of_memory(graph->ctx, "a shifted input");
+    size_t bytes = hk_dtype_bytes(flat->dtype);
+    memcpy((char *)flat->data + bytes, (*feed)->data, (size_t)count * bytes);
+    const hk_attr_value attrs[] = {HK_SET_INT("offset", 1), HK_SET_INTS("shape", old->shape.dim, old->shape.rank), {0}};
+    HK_TRY(hk_build(graph, "hk.View", attrs, &v, 1, &view, 1));
+    for (int32_t i = 0; i < g->node->in_count; i++)
+        if (g->node->in[i] == old)
+            g->node->in[i] = view;
+    graph->inputs[k] = v;
+    *feed = flat;
+    return HK_OK;
+}
+
+/* The same case with every input a view that is aligned to one element only. */
+static bool run_shifted(const run *r, hk_tensor *const *want)
+{
+    case_graph g = {0};
+    const hk_tensor *feeds[CASE_MAX_INPUTS];
+    hk_status st = case_build(r->b->ctx, &r->c, r->tensors, false, &g);
+    bool any = false, ok = true;
+    if (st == HK_OK)
+        case_feeds(&g, &r->c, r->tensors, feeds);
+    for (size_t k = 0; st == HK_OK && k < g.graph->input_count; k++)
+        if (hk_dtype_device_bytes(g.graph->inputs[k]->dtype) >= 4 && hk_shape_count(&g.graph->inputs[k]->shape) > 0) {
+            st = shift_input(r, &g, k, &feeds[k]);
+            any = true;
+        }
+    if (st != HK_OK)
+        ok = report_status(r, "shifting inputs", st);
+    else if (any)
+        ok = run_device(r, "device, inputs as unaligned views", &g, feeds, want);
+    hk_graph_destroy(&g.graph);
     return ok;
 }
 
@@ -173,7 +221,7 @@ static bool run_forward(run *r)
     bool on_device = r->b->device && !r->c.nodevice && !(r->c.op->flags & HK_OP_HOST) &&
                      !(r->c.min_skip && r->b->min_caps);
     if (ok && on_device)
-        ok = run_device(r, &g, feeds, outputs);
+        ok = run_device(r, "device", &g, feeds, outputs) && run_shifted(r, outputs);
     hk_graph_destroy(&g.graph);
     return ok;
 }

@@ -234,6 +234,51 @@ static void bad_input(void **state)
     close_model(&o);
 }
 
+/* More memory than allowed: the sentence names what for and how much, and everything can be ended. */
+static void out_of_memory(void **state)
+{
+    (void)state;
+    hk_device *small = NULL;
+    OK(hk_device_open(ctx, &(hk_device_params){.size = sizeof(hk_device_params), .max_memory_bytes = 1 << 20}, &small));
+    opened o = {0};
+    OK(hk_model_load(ctx, DATA "/digits/model.onnx", NULL, &o.model));
+    OK(hk_session_create(small, o.model, NULL, &o.session));
+    size_t count = 0;
+    float *x = calloc(4096 * 64, sizeof *x);
+    OK(hk_session_write(o.session, hk_model_inputs(o.model, &count)[0].name,
+                        &(hk_tensor){.data = x, .dtype = HK_FLOAT32, .rank = 4, .shape = {4096, 1, 8, 8}}));
+    assert_int_equal(hk_session_run(o.session), HK_STATUS_OUT_OF_MEMORY);
+    assert_non_null(strstr(hk_context_error(ctx), "bytes"));
+    free(x);
+    close_model(&o);
+    hk_device_stats stats;
+    hk_device_get_stats(small, &stats);
+    assert_int_equal(stats.memory_bytes, 0);
+    hk_device_close(&small);
+}
+
+/* 16-bit storage in NHWC8 islands: the same classes as PyTorch, within half precision. */
+static void fast_precision(void **state)
+{
+    (void)state;
+    opened o = {0};
+    OK(hk_model_load(ctx, DATA "/digits/model.onnx", NULL, &o.model));
+    OK(hk_session_create(dev, o.model, &(hk_session_params){.size = sizeof(hk_session_params), .precision = HK_PRECISION_FAST}, &o.session));
+    double error = 0;
+    assert_true(data_run_set(ctx, o.session, o.model, DATA "/digits", 0, &error));
+    print_message("fast: relative error %.2e\n", error);
+    assert_true(error <= 5e-3);
+    if (hk_device_get_info(dev)->caps >> HK_CAP_STORAGE16 & 1u) {
+        hk_plan_info plan;
+        bool packed = false;
+        OK(hk_session_get_plan(o.session, &plan));
+        for (size_t i = 0; i < plan.row_count; i++)
+            packed |= strstr(plan.rows[i].kernel, "nhwc8") != NULL;
+        assert_true(packed);
+    }
+    close_model(&o);
+}
+
 static int open_device(void **state)
 {
     (void)state;
@@ -266,7 +311,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(dropout_statistics),
         cmocka_unit_test(shapes_a_b_a),
         cmocka_unit_test(planted_faults),
+        cmocka_unit_test(fast_precision),
         cmocka_unit_test(bad_input),
+        cmocka_unit_test(out_of_memory),
     };
     return cmocka_run_group_tests_name("session", tests, open_device, close_device);
 }

@@ -225,6 +225,29 @@ typedef struct hk_device_stats {
 } hk_device_stats;
 HK_API void hk_device_get_stats(const hk_device *dev, hk_device_stats *out);
 
+/* One case of the self-test: an operator with given shapes and attributes, its kernels against its host evaluator. */
+typedef struct hk_selftest_case {
+    const char *op;
+    const char *text;    /* the case, in the grammar of runtime/cases.h */
+    const char *failure; /* NULL: passed; else a sentence */
+    bool skipped;        /* needs what this device lacks; failure says what */
+    double error;        /* ||device - host|| / ||host||, the worst of its outputs */
+} hk_selftest_case;
+
+typedef struct hk_selftest_params {
+    size_t size;
+    const char *op; /* only this operator; default: all */
+    void (*report)(void *user, const hk_selftest_case *c);
+    void *user;
+} hk_selftest_params;
+
+typedef struct hk_selftest_result {
+    size_t ops, passed, failed, skipped;
+} hk_selftest_result;
+
+/* Runs every case of every operator on the device. HK_STATUS_MISMATCH if one fails. */
+HK_API HK_MUST_USE hk_status hk_selftest(hk_device *dev, const hk_selftest_params *params, hk_selftest_result *result);
+
 /* ---------------------------------------------------------------- model */
 
 typedef struct hk_model hk_model;

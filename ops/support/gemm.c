@@ -79,7 +79,8 @@ void hk_gemm_simplify(hk_gemm *p)
         p->trans_b = true;
         p->ldb = p->k;
     }
-    if (p->k == 1 && !p->trans_a && (p->lda == 1 || p->m == 1)) { /* an outer product: its operands run along rows and columns */
+    if (p->k == 1 && !p->trans_a &&
+        (p->lda == 1 || p->m == 1)) { /* an outer product: its operands run along rows and columns */
         p->trans_a = true;
         p->lda = p->m;
     }
@@ -117,7 +118,8 @@ void hk_emit_convert(hk_lower *l, hk_value *x, hk_value *y)
     if (count <= 0)
         return;
     bool halve = hk_value_storage(y) == HK_FLOAT16;
-    hk_record *r = hk_emit(l, halve ? &hk_kernel_convert_f32_f16 : &hk_kernel_convert_f16_f32, halve ? "convert f16" : "convert f32");
+    hk_record *r = hk_emit(l, halve ? &hk_kernel_convert_f32_f16 : &hk_kernel_convert_f16_f32,
+                           halve ? "convert f16" : "convert f32");
     struct convert_push push = {.count = (uint32_t)count};
     hk_push(r, &push, sizeof push);
     hk_use(r, x, HK_READ, offsetof(struct convert_push, x));
@@ -141,7 +143,8 @@ static hk_value *as_float32(hk_lower *l, hk_value *x)
 }
 
 /* Whether an operand can be read width elements at a time. */
-static bool is_wide(const hk_gemm *p, const hk_value *v, const int64_t *batch, int64_t ld, int64_t extent, int64_t width)
+static bool is_wide(const hk_gemm *p, const hk_value *v, const int64_t *batch, int64_t ld, int64_t extent,
+                    int64_t width)
 {
     if (hk_value_alignment(v) != 16 || ld % width || extent % width)
         return false;
@@ -155,7 +158,8 @@ static uint32_t wide_bits(const hk_gemm *p, int64_t width)
 {
     bool a = is_wide(p, p->a, p->batch_a, p->lda, p->trans_a ? p->m : p->k, width);
     bool b = is_wide(p, p->b, p->batch_b, p->ldb, p->trans_b ? p->k : p->n, width);
-    bool c = !p->trans_c && p->n % 4 == 0 && hk_value_alignment(p->c) == 16 && (!p->residual || hk_value_alignment(p->residual) == 16);
+    bool c = !p->trans_c && p->n % 4 == 0 && hk_value_alignment(p->c) == 16 &&
+             (!p->residual || hk_value_alignment(p->residual) == 16);
     return (a ? WIDE_A : 0u) | (b ? WIDE_B : 0u) | (c ? WIDE_C : 0u);
 }
 
@@ -196,15 +200,25 @@ static void set_batch(hk_lower *l, hk_record *r, const hk_gemm *p, struct gemm_p
 }
 
 /* What all the kernels share. c: p->c, or the scratch for partial sums, which then skip the epilogue. */
-static hk_record *emit(hk_lower *l, const hk_gemm *p, const hk_kernel *kernel, const char *name, hk_value *c, uint32_t wide,
-                       int64_t k_split, int64_t work)
+static hk_record *emit(hk_lower *l, const hk_gemm *p, const hk_kernel *kernel, const char *name, hk_value *c,
+                       uint32_t wide, int64_t k_split, int64_t work)
 {
     bool partial = c != p->c;
     hk_record *r = hk_emit(l, kernel, name);
     struct gemm_push push = {
-        .m = (uint32_t)p->m, .n = (uint32_t)p->n, .k = (uint32_t)p->k, .lda = (uint32_t)p->lda, .ldb = (uint32_t)p->ldb,
-        .work = (uint32_t)work, .k_split = (uint32_t)k_split, .bias_m = (uint32_t)p->bias_m, .bias_n = (uint32_t)p->bias_n,
-        .alpha = p->alpha, .beta = p->beta, .act_a = p->act_a, .act_b = p->act_b,
+        .m = (uint32_t)p->m,
+        .n = (uint32_t)p->n,
+        .k = (uint32_t)p->k,
+        .lda = (uint32_t)p->lda,
+        .ldb = (uint32_t)p->ldb,
+        .work = (uint32_t)work,
+        .k_split = (uint32_t)k_split,
+        .bias_m = (uint32_t)p->bias_m,
+        .bias_n = (uint32_t)p->bias_n,
+        .alpha = p->alpha,
+        .beta = p->beta,
+        .act_a = p->act_a,
+        .act_b = p->act_b,
     };
     set_batch(l, r, p, &push);
     hk_push(r, &push, sizeof push);
@@ -235,8 +249,8 @@ static void emit_reduce(hk_lower *l, const hk_gemm *p, hk_value *sums, uint32_t 
     hk_grid_1d(l, r, (uint64_t)ceil_div(work, (wide & WIDE_C ? 4 : 1) * (int64_t)threads));
 }
 
-static hk_record *emit_tile(hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, hk_value *c, uint32_t wide, int64_t k_split,
-                            int64_t work)
+static hk_record *emit_tile(hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, hk_value *c, uint32_t wide,
+                            int64_t k_split, int64_t work)
 {
     hk_record *r = emit(l, p, &hk_kernel_gemm, v->name, c, wide, k_split, work);
     hk_workgroup(r, (uint32_t)v->bm / v->tm * (v->bn / v->tn) * v->slices, 1, 1);
@@ -246,16 +260,17 @@ static hk_record *emit_tile(hk_lower *l, const hk_gemm *p, const hk_gemm_variant
     return r;
 }
 
-static hk_record *emit_coopmat(hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, hk_value *c, uint32_t wide, int64_t k_split,
-                               int64_t work)
+static hk_record *emit_coopmat(hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, hk_value *c, uint32_t wide,
+                               int64_t k_split, int64_t work)
 {
     hk_record *r = emit(l, p, &hk_kernel_gemm_coopmat, v->name, c, wide, k_split, work);
     uint32_t threads = (uint32_t)v->wm * v->wn * l->device->subgroup_size;
-    uint32_t floats = (hk_value_storage(p->a) == HK_FLOAT32 ? FLOATS_A : 0u) | (hk_value_storage(p->b) == HK_FLOAT32 ? FLOATS_B : 0u) |
+    uint32_t floats = (hk_value_storage(p->a) == HK_FLOAT32 ? FLOATS_A : 0u) |
+                      (hk_value_storage(p->b) == HK_FLOAT32 ? FLOATS_B : 0u) |
                       (hk_value_storage(c) == HK_FLOAT32 ? FLOATS_C : 0u);
     hk_workgroup(r, threads, 1, 1);
     r->subgroup_size = hk_lower_has(l, HK_CAP_SUBGROUP_SIZE) ? l->device->subgroup_size : 0;
-    const uint32_t spec[] = {v->bm, v->bn,  v->bk,   l->coopmat_m, l->coopmat_n, l->coopmat_k,
+    const uint32_t spec[] = {v->bm, v->bn, v->bk,   l->coopmat_m, l->coopmat_n, l->coopmat_k,
                              v->wm, v->wn, threads, v->stages,    floats};
     for (uint32_t i = 0; i < HK_COUNT(spec); i++)
         hk_spec(r, 8 + i, spec[i]);
@@ -290,8 +305,8 @@ static rows_shape shape_rows(const hk_lower *l, const hk_gemm *p)
     return s;
 }
 
-static hk_record *emit_rows(hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, const rows_shape *s, hk_value *c, uint32_t wide,
-                            int64_t k_split, int64_t work)
+static hk_record *emit_rows(hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, const rows_shape *s, hk_value *c,
+                            uint32_t wide, int64_t k_split, int64_t work)
 {
     hk_record *r = emit(l, p, &hk_kernel_gemv, v->name, c, wide, k_split, work);
     hk_workgroup(r, s->threads, 1, 1);
@@ -408,7 +423,8 @@ hk_status hk_gemm_lower(hk_lower *l, const hk_gemm *problem)
                   is_device_float(p.residual);
     if (!(integers && plain) && !floats)
         return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED,
-                       "node '%s' (%s): expected float32, float16 or 32- or 64-bit integer matrices on the device, found %s; cast them to float32",
+                       "node '%s' (%s): expected float32, float16 or 32- or 64-bit integer matrices on the device, "
+                       "found %s; cast them to float32",
                        l->node->name, l->node->type, hk_dtype_name(hk_value_storage(p.a)));
     hk_gemm_simplify(&p);
     uint32_t splits;

@@ -14,7 +14,7 @@
 #include "ops/op.h"
 
 typedef struct hk_gemm {
-    hk_value *a, *b; /* float32, or stored as float16; or 32- or 64-bit integers without any epilogue */
+    hk_value *a, *b;           /* float32, or stored as float16; or 32- or 64-bit integers without any epilogue */
     hk_value *bias, *residual; /* NULL: none. residual has C's shape */
     hk_value *c;
     int64_t m, n, k;
@@ -24,8 +24,9 @@ typedef struct hk_gemm {
     bool trans_c;     /* C is stored [n][m]: only hk_gemm_swap makes it so */
     int32_t batch_rank;
     int64_t batch[HK_MAX_RANK]; /* extents, outermost first; C's batches follow each other */
-    int64_t batch_a[HK_MAX_RANK], batch_b[HK_MAX_RANK], batch_bias[HK_MAX_RANK]; /* element strides, 0 where broadcast */
-    int64_t bias_m, bias_n; /* element strides of the bias along rows and columns, 0 where broadcast */
+    int64_t batch_a[HK_MAX_RANK], batch_b[HK_MAX_RANK],
+        batch_bias[HK_MAX_RANK]; /* element strides, 0 where broadcast */
+    int64_t bias_m, bias_n;      /* element strides of the bias along rows and columns, 0 where broadcast */
     float alpha, beta;
     int64_t activation; /* hk_activation, with its parameters */
     float act_a, act_b;
@@ -42,10 +43,10 @@ typedef enum hk_gemm_kind {
 typedef struct hk_gemm_variant {
     const char *name; /* hk_record.variant */
     hk_gemm_kind kind;
-    uint16_t bm, bn, bk;             /* tile of a workgroup */
-    uint8_t tm, tn, slices, stages;  /* TILE: of a thread, groups of threads along K, tiles in shared memory */
-    uint8_t wm, wn;                  /* COOPMAT: subgroups along m and n */
-    float rate;                      /* share of the units' peak in a full device, for the cost model */
+    uint16_t bm, bn, bk;            /* tile of a workgroup */
+    uint8_t tm, tn, slices, stages; /* TILE: of a thread, groups of threads along K, tiles in shared memory */
+    uint8_t wm, wn;                 /* COOPMAT: subgroups along m and n */
+    float rate;                     /* share of the units' peak in a full device, for the cost model */
 } hk_gemm_variant;
 
 /* All of them, for bench and tests. */
@@ -61,9 +62,11 @@ void hk_gemm_simplify(hk_gemm *p);
 void hk_gemm_swap(hk_gemm *p);
 int64_t hk_gemm_batches(const hk_gemm *p);
 /* Emits the records of p (simplified) with v: conversion of operands that v cannot read, the product, the sum over
- * splits, conversion of the result. splits 0 or 1: none; TILE, ROWS and COOPMAT take more, at most one for each K tile. */
+ * splits, conversion of the result. splits 0 or 1: none; TILE, ROWS and COOPMAT take more, at most one for each K tile.
+ */
 void hk_gemm_emit(hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, uint32_t splits);
-/* All of it. HK_STATUS_UNSUPPORTED for element types the device does not multiply. Nothing is emitted for an empty C. */
+/* All of it. HK_STATUS_UNSUPPORTED for element types the device does not multiply. Nothing is emitted for an empty C.
+ */
 hk_status hk_gemm_lower(hk_lower *l, const hk_gemm *p);
 /* Emits y = x with x's elements in y's storage (float32 <-> float16). */
 void hk_emit_convert(hk_lower *l, hk_value *x, hk_value *y);

@@ -130,14 +130,15 @@ static void use_both(hk_record *r, const unit_move *u, size_t from, size_t to)
 
 /* ---- transposed moves */
 
-/* The two dimensions that change places, and whether the rest fits. */
+/* The two dimensions that change places, and whether the rest fits. Where the innermost one repeats its source there is
+ * nothing to gain: plain moves read the same word again. */
 static bool find_transposed(const hk_move *m, int32_t *a, int32_t *b)
 {
     *a = *b = -1;
     for (int32_t d = 0; d < m->rank; d++) {
         if (m->dim[d].from_stride < 0 || m->dim[d].to_stride < 0)
             return false;
-        if (m->dim[d].to_stride == 1)
+        if (m->dim[d].to_stride == 1 && m->dim[d].from_stride > 0)
             *a = d;
         if (m->dim[d].from_stride == 1)
             *b = d;

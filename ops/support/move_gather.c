@@ -13,12 +13,25 @@
 #include "shaders/gather_select.push.h"
 
 /* Constant ids 3 and up; 3 is the index type in every gather kernel (shaders/gather_index.glsl). */
-enum { SPEC_INDEX64 = 3, SPEC_DEPTH = 4, SPEC_SHARED = 5, SPEC_LAST = 4, SPEC_REDUCTION = 4, SPEC_FROM_ZERO = 5 };
+enum {
+    SPEC_INDEX64 = 3,
+    SPEC_DEPTH = 4,
+    SPEC_SHARED = 5,
+    SPEC_LAST = 4,
+    SPEC_REDUCTION = 4,
+    SPEC_FROM_ZERO = 5,
+    SPEC_LINES = 6
+};
 enum {
     CPU_LANES = 256, /* invocations that a sum over rows aims at on a software device */
     MOST_BLOCK = 32, /* rows that one workgroup sums */
     WAVES = 8,       /* workgroups for each compute unit before blocks of rows grow */
+    MANY = 1024,     /* indices from which a workgroup of the sums has at least MANY_GROUP invocations to read them */
+    MANY_GROUP = 128,
+    DIRECT_DEPTH = 4, /* indices of a tuple whose extents fit the push block */
 };
+_Static_assert(offsetof(struct gather_push, stride_3) - offsetof(struct gather_push, extent_0) == 7 * sizeof(uint32_t),
+               "extents and strides alternate");
 
 static void use_index(hk_record *r, hk_value *index, size_t push_offset)
 {
@@ -69,9 +82,10 @@ hk_status hk_emit_gather(hk_lower *l, const hk_tuples *t, hk_value *x, hk_value 
         .rows_multiplier = rows.multiplier,
         .rows_shift = rows.shift,
         .batch_stride = (uint32_t)(t->x_rows * units),
-        .extent = (uint32_t)t->extent[0],
-        .stride = (uint32_t)(t->stride[0] * units),
     };
+    uint32_t table[2 * HK_MAX_RANK] = {0};
+    size_t words = tuple_table(t, units, table);
+    memcpy(&p.extent_0, table, DIRECT_DEPTH * 2 * sizeof *table); /* extent_0, stride_0, extent_1, ... */
     hk_record *r = hk_emit(l, kernel, unit == 16 ? "gather 16-byte units" : "gather");
     hk_push(r, &p, sizeof p);
     hk_spec(r, SPEC_DEPTH, (uint32_t)t->depth);
@@ -80,10 +94,9 @@ hk_status hk_emit_gather(hk_lower *l, const hk_tuples *t, hk_value *x, hk_value 
     use_index(r, index, offsetof(struct gather_push, indices));
     hk_use(r, y, HK_WRITE, offsetof(struct gather_push, y));
     hk_move_grid(l, r, p.count);
-    if (t->depth == 1)
+    if (t->depth <= DIRECT_DEPTH)
         return HK_OK;
-    uint32_t table[2 * HK_MAX_RANK];
-    return set_block(l, r, table, tuple_table(t, units, table), offsetof(struct gather_push, table));
+    return set_block(l, r, table + 2 * DIRECT_DEPTH, words - 2 * DIRECT_DEPTH, offsetof(struct gather_push, table));
 }
 
 /* ---- scattering rows */
@@ -175,9 +188,9 @@ static hk_status emit_sums(hk_lower *l, const hk_tuples *t, hk_scatter how, hk_v
         unit = HK_MIN(unit, hk_move_unit(x, y, &t->inner, 1));
     bool wide = unit == 16;
     int64_t columns = t->inner / (wide ? 4 : 1);
-    uint32_t group = l->cpu ? 64
-                            : (uint32_t)HK_MIN((int64_t)HK_MIN(256u, l->device->max_invocations),
-                                               (columns + 31) / 32 * 32);
+    uint32_t least = entries >= MANY ? MANY_GROUP : 32;
+    uint32_t group = (uint32_t)HK_MIN(HK_MAX((columns + 31) / 32 * 32, (int64_t)least),
+                                      (int64_t)HK_MIN(256u, l->device->max_invocations));
     int64_t chunks = l->cpu ? columns : (columns + group - 1) / group;
     int64_t block = choose_block(l, y_rows, outer * chunks);
     hk_divisor c = hk_divisor_of(chunks), b = hk_divisor_of((y_rows + block - 1) / block);
@@ -311,14 +324,16 @@ hk_status hk_emit_scatter_lines(hk_lower *l, const hk_lines *t, hk_scatter how, 
                                     .extent = (uint32_t)t->x.dim[t->axis],
                                     .entries = (uint32_t)t->index.dim[t->axis],
                                     .stride = (uint32_t)strides[t->axis]};
+    bool lines = t->axis == rank - 1 && hk_dtype_device_bytes(hk_value_storage(y)) == 4;
     hk_record *r = hk_emit(l, kernel, "scatter elements");
     hk_push(r, &p, sizeof p);
     hk_spec(r, SPEC_REDUCTION, (uint32_t)how);
     hk_spec(r, SPEC_FROM_ZERO, x == NULL);
+    hk_spec(r, SPEC_LINES, lines);
     hk_use(r, x, HK_READ, offsetof(struct gather_scatter_push, x));
     use_index(r, index, offsetof(struct gather_scatter_push, indices));
     hk_use(r, updates, HK_READ, offsetof(struct gather_scatter_push, updates));
     hk_use(r, y, HK_WRITE, offsetof(struct gather_scatter_push, y));
-    hk_move_grid(l, r, count);
+    hk_move_grid(l, r, lines ? (count + 3) / 4 : count);
     return set_block(l, r, table, 5 * (size_t)rank, offsetof(struct gather_scatter_push, table));
 }

@@ -10,7 +10,7 @@ typedef struct run {
     const hk_gemm_case *c;
     hk_graph *graph;
     hk_lower lower;
-    hk_gemm problem; /* as described, before it was simplified */
+    hk_gemm problem;         /* as described, before it was simplified */
     hk_gpu_buffer **buffers; /* by value id */
     hk_gpu_buffer **blocks;  /* by record */
     hk_gpu_pipeline **pipelines;
@@ -39,11 +39,20 @@ static hk_status describe(run *r)
     const hk_gemm_case *c = r->c;
     int64_t batches = c->batch ? c->batch : 1, matrices_b = c->share_b ? 1 : batches;
     hk_gemm *p = &r->problem;
-    *p = (hk_gemm){.m = c->m, .n = c->n, .k = c->k, .trans_a = c->trans_a, .trans_b = c->trans_b,
-                   .alpha = c->alpha != 0.0f ? c->alpha : 1.0f, .beta = c->beta != 0.0f ? c->beta : 1.0f,
-                   .activation = c->activation, .act_a = 0.1f, .act_b = 0.5f,
-                   .lda = c->trans_a ? c->m : c->k, .ldb = c->trans_b ? c->k : c->n,
-                   .bias_m = c->bias == 2, .bias_n = c->bias == 1};
+    *p = (hk_gemm){.m = c->m,
+                   .n = c->n,
+                   .k = c->k,
+                   .trans_a = c->trans_a,
+                   .trans_b = c->trans_b,
+                   .alpha = c->alpha != 0.0f ? c->alpha : 1.0f,
+                   .beta = c->beta != 0.0f ? c->beta : 1.0f,
+                   .activation = c->activation,
+                   .act_a = 0.1f,
+                   .act_b = 0.5f,
+                   .lda = c->trans_a ? c->m : c->k,
+                   .ldb = c->trans_b ? c->k : c->n,
+                   .bias_m = c->bias == 2,
+                   .bias_n = c->bias == 1};
     if (c->batch) {
         p->batch_rank = 1;
         p->batch[0] = c->batch;
@@ -77,7 +86,8 @@ static hk_status fill_random(run *r, hk_value *v, float **data)
             (*data)[i] = hk_half_to_float(halves[i]);
         }
     }
-    return count ? hk_gpu_upload(r->gpu, r->buffers[v->id], 0, half ? (void *)halves : (void *)*data, hk_value_bytes(v)) : HK_OK;
+    return count ? hk_gpu_upload(r->gpu, r->buffers[v->id], 0, half ? (void *)halves : (void *)*data, hk_value_bytes(v))
+                 : HK_OK;
 }
 
 /* Every value has a buffer of its own, filled with NaN: what a kernel should not read shows. */
@@ -117,8 +127,8 @@ static hk_status make_pipelines(run *r)
         return hk_out_of_memory(r->ctx, "a test");
     for (size_t i = 1; i < l->record_count; i++) {
         const hk_record *record = l->records[i];
-        keys[i - 1] = (hk_gpu_pipeline_key){.kernel = record->kernel, .spec_count = record->spec_count,
-                                            .subgroup_size = record->subgroup_size};
+        keys[i - 1] = (hk_gpu_pipeline_key){
+            .kernel = record->kernel, .spec_count = record->spec_count, .subgroup_size = record->subgroup_size};
         memcpy(keys[i - 1].spec, record->spec, record->spec_count * sizeof *record->spec);
         if (record->block_bytes) {
             HK_TRY(hk_gpu_buffer_create(r->gpu, HK_GPU_DEVICE, record->block_bytes, "a test", &r->blocks[i]));
@@ -135,7 +145,8 @@ static void record_all(run *r, hk_gpu_commands *commands)
         unsigned char push[HK_PUSH_MAX];
         memcpy(push, record->push, sizeof push);
         for (uint32_t k = 0; k < record->operand_count; k++) {
-            uint64_t address = hk_gpu_buffer_address(r->buffers[record->operand[k].value->id]) + record->operand[k].offset;
+            uint64_t address = hk_gpu_buffer_address(r->buffers[record->operand[k].value->id]) +
+                               record->operand[k].offset;
             memcpy(push + record->operand[k].push_offset, &address, sizeof address);
         }
         if (record->block_bytes) {
@@ -182,7 +193,8 @@ static double expected(const run *r, int64_t i)
     const float *a = r->a + z * p->batch_a[0], *b = r->b + z * p->batch_b[0];
     double sum = 0.0;
     for (int64_t k = 0; k < p->k; k++)
-        sum += (double)a[p->trans_a ? k * p->lda + m : m * p->lda + k] * (double)b[p->trans_b ? n * p->ldb + k : k * p->ldb + n];
+        sum += (double)a[p->trans_a ? k * p->lda + m : m * p->lda + k] *
+               (double)b[p->trans_b ? n * p->ldb + k : k * p->ldb + n];
     sum *= (double)p->alpha;
     if (p->bias)
         sum += (double)p->beta * (double)r->bias[z * p->batch_bias[0] + m * p->bias_m + n * p->bias_n];
@@ -252,9 +264,16 @@ hk_status hk_test_gemm(hk_gpu *gpu, const hk_gemm_case *c, const hk_gemm_variant
     HK_TRY(hk_graph_create(r.ctx, "gemm", &r.graph));
     hk_coopmat_shape shape = {0, 0, 0};
     hk_gpu_coopmat_shape(gpu, &shape);
-    r.lower = (hk_lower){.ctx = r.ctx, .arena = r.graph->arena, .graph = r.graph, .device = hk_gpu_info(gpu),
-                         .cpu = hk_gpu_info(gpu)->type == HK_DEVICE_SOFTWARE, .coopmat_m = shape.m, .coopmat_n = shape.n,
-                         .coopmat_k = shape.k, .compute_units_hint = units, .precision = c->precision};
+    r.lower = (hk_lower){.ctx = r.ctx,
+                         .arena = r.graph->arena,
+                         .graph = r.graph,
+                         .device = hk_gpu_info(gpu),
+                         .cpu = hk_gpu_info(gpu)->type == HK_DEVICE_SOFTWARE,
+                         .coopmat_m = shape.m,
+                         .coopmat_n = shape.n,
+                         .coopmat_k = shape.k,
+                         .compute_units_hint = units,
+                         .precision = c->precision};
     hk_status st = run_variant(&r, v, splits, repeats, out);
     for (size_t i = 0; r.buffers && i < r.graph->value_count; i++)
         hk_gpu_buffer_destroy(gpu, &r.buffers[i]);

@@ -1,6 +1,6 @@
 /*
- * One matrix product on the device with a kernel of the caller's choice, without planner or session: for the test of all
- * GEMM kernels and for timing them.
+ * One matrix product on the device with a kernel of the caller's choice, without planner or session: for the test of
+ * all GEMM kernels and for timing them.
  */
 #ifndef HK_TEST_GEMM_PROBLEM_H
 #define HK_TEST_GEMM_PROBLEM_H
@@ -12,21 +12,21 @@ typedef struct hk_gemm_case {
     int64_t m, n, k;
     int64_t batch; /* 0: no batch dimension */
     bool trans_a, trans_b;
-    bool share_b;  /* B without the batch dimension */
-    int bias;      /* 0: none, 1: along rows [n], 2: along columns [m][1], 3: one number for each batch */
+    bool share_b; /* B without the batch dimension */
+    int bias;     /* 0: none, 1: along rows [n], 2: along columns [m][1], 3: one number for each batch */
     bool residual;
     hk_activation activation;
-    float alpha, beta;     /* 0: 1 */
-    hk_dtype a, b, c;      /* storage: HK_FLOAT32 (or 0) or HK_FLOAT16 */
+    float alpha, beta; /* 0: 1 */
+    hk_dtype a, b, c;  /* storage: HK_FLOAT32 (or 0) or HK_FLOAT16 */
     hk_precision precision;
 } hk_gemm_case;
 
 typedef struct hk_gemm_result {
-    bool fits;          /* false: the device cannot run this variant on this problem, and nothing else is set */
-    const char *name;   /* of the variant */
+    bool fits;        /* false: the device cannot run this variant on this problem, and nothing else is set */
+    const char *name; /* of the variant */
     uint32_t splits;
-    double error;       /* largest absolute error over the norm of what was compared, per sqrt(element) */
-    double ns;          /* of one product, with barriers, when timed */
+    double error; /* largest absolute error over the norm of what was compared, per sqrt(element) */
+    double ns;    /* of one product, with barriers, when timed */
 } hk_gemm_result;
 
 /* Runs c with v (NULL: what the cost model chooses, and its splits) on random operands and compares up to 4096 results

@@ -1,7 +1,7 @@
 /*
  * The context that counts, and the checkable work.
  */
-#include "support/gpu_bench.h"
+#include "tests/support/gpu_bench.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +28,7 @@ static void on_log(void *user, hk_log_level level, const char *line)
     bench *b = user;
     b->errors += level == HK_LOG_ERROR;
     b->warnings += level == HK_LOG_WARN;
+    b->failed_calls += strstr(line, "returned VK_ERROR") != NULL;
     snprintf(b->last, sizeof b->last, "%s", line);
     if (level == HK_LOG_ERROR)
         print_message("log: %s\n", line);

@@ -28,10 +28,10 @@
 typedef struct bench {
     hk_context *ctx;
     hk_gpu *gpu;
-    size_t live;         /* allocations */
-    uint64_t fail_after; /* the n-th allocation from now fails; 0: none does */
-    unsigned errors, warnings;
-    char last[512]; /* line of the log */
+    size_t live;                             /* allocations */
+    uint64_t fail_after;                     /* the n-th allocation from now fails; 0: none does */
+    unsigned errors, warnings, failed_calls; /* lines of the log; the last: that tell of a failed Vulkan call */
+    char last[512];                          /* line */
 } bench;
 
 void bench_start(bench *b);

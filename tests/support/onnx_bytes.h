@@ -34,7 +34,7 @@ void ob_close(onnx_bytes *b);
 void ob_model(onnx_bytes *b, int64_t opset);
 void ob_opset(onnx_bytes *b, uint32_t number, const char *domain, int64_t version);
 void ob_value(onnx_bytes *b, uint32_t number, const char *name, int64_t elem_type, const char *dims);
-void ob_input(onnx_bytes *b, const char *name, const char *dims);  /* of a graph, float */
+void ob_input(onnx_bytes *b, const char *name, const char *dims); /* of a graph, float */
 void ob_output(onnx_bytes *b, const char *name, const char *dims);
 /* Opens a NodeProto (field number: 1 in a graph, 7 in a function) for attributes. */
 void ob_node_open(onnx_bytes *b, uint32_t number, const char *type, const char *inputs, const char *outputs);
@@ -55,10 +55,10 @@ void ob_save(const onnx_bytes *b, const char *path);
 
 typedef struct counted {
     hk_context *ctx;
-    size_t live, peak;     /* bytes */
-    size_t blocks;         /* allocated and not freed */
-    uint64_t calls;        /* so far */
-    uint64_t fail_at;      /* the call of this number fails; 0: none */
+    size_t live, peak; /* bytes */
+    size_t blocks;     /* allocated and not freed */
+    uint64_t calls;    /* so far */
+    uint64_t fail_at;  /* the call of this number fails; 0: none */
 } counted;
 
 void counted_open(counted *c);

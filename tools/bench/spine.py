@@ -131,21 +131,27 @@ def training():
     exact.load_state_dict({k: v.double() if v.is_floating_point() else v for k, v in model.state_dict().items()})
     loss = torch.nn.functional.cross_entropy(exact(x.double()), y)
     loss.backward()
-    errors, norms = 0.0, 0.0
-    for name, p in exact.named_parameters():
+    single = SimpleCNN().cuda().train()
+    single.load_state_dict(model.state_dict())
+    torch.nn.functional.cross_entropy(single(x.cuda()), y.cuda()).backward()
+    errors, norms, their_errors = 0.0, 0.0, 0.0
+    for (name, p), q in zip(exact.named_parameters(), single.parameters()):
         g = np.load(f"{work}/grads/{name}.npy").astype(np.float64)
         errors += float(((g - p.grad.numpy()) ** 2).sum())
+        their_errors += float(((q.grad.cpu().double() - p.grad) ** 2).sum())
         norms += float((p.grad.numpy() ** 2).sum())
     lines = dict(l.split(" ", 1) for l in out.stdout.splitlines() if " " in l)
     difference = abs(float(lines["loss"]) - float(loss.detach()))
-    error = (errors / norms) ** 0.5
+    error, their_error = (errors / norms) ** 0.5, (their_errors / norms) ** 0.5
+    # 8.4 million ReLU and max-pool decisions: those that rounding turns over move both fp32 gradients away from fp64's.
+    bound = max(1e-5, 3 * their_error)
     ours = min(float(l.split()[1]) for l in out.stdout.splitlines() if l.startswith("step "))
     xc, yc = x.cuda(), y.cuda()
     peers = {"eager": train_peer(xc, yc, False, False), "captured": train_peer(xc, yc, False, True),
              "captured channels-last": train_peer(xc, yc, True, True)}
-    print(f"SimpleCNN b256 training step: loss differs by {difference:.1e}, gradients by {error:.1e}; ours {ours:.4f} ms")
+    print(f"SimpleCNN b256 training step: loss differs by {difference:.1e}, gradients by {error:.1e} (PyTorch fp32's by {their_error:.1e}) from fp64; ours {ours:.4f} ms")
     for name, ms in peers.items():
-        ratio = f"{ours / ms:.3f}" if error <= 1e-5 and difference <= 1e-4 else "not comparable"
+        ratio = f"{ours / ms:.3f}" if error <= bound and difference <= 1e-4 else "not comparable"
         print(f"    PyTorch fp32 {name}: {ms:.4f} ms, ratio {ratio}")
 
 

@@ -1,5 +1,5 @@
 /* Parsing operator test cases and making graphs and contents of them. */
-#include "tests/support/cases.h"
+#include "runtime/cases.h"
 
 #include <ctype.h>
 #include <math.h>

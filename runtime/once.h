@@ -1,0 +1,15 @@
+/*
+ * One run of a graph on a device, through the same planner and executor as a session: for tests and the self-test.
+ */
+#ifndef HK_ONCE_H
+#define HK_ONCE_H
+
+#include "core/graph.h"
+#include "gpu/gpu.h"
+#include "ops/step.h"
+
+/* Clones g, infers, plans, runs, and reads g's outputs into tensors of the arena. inputs in g->inputs order. */
+hk_status hk_run_once(hk_gpu *gpu, const hk_graph *g, const hk_tensor *const *inputs, const hk_step *step, hk_tensor **outputs,
+                      hk_arena *arena);
+
+#endif

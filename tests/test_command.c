@@ -1,0 +1,131 @@
+/*
+ * The hillock command: exit codes, sentences, outputs. Runs the program that this build made.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define DATA HK_TEST_DATA
+
+static char folder[256], output[65536];
+
+/* Runs `environment hillock arguments`, stdout and stderr together in output; returns the exit code. */
+static int hillock(const char *environment, const char *arguments)
+{
+    char command[2048];
+    snprintf(command, sizeof command, "cd '%s' && %s '%s' %s 2>&1", folder, environment, HK_COMMAND, arguments);
+    FILE *f = popen(command, "r");
+    assert_non_null(f);
+    size_t n = fread(output, 1, sizeof output - 1, f);
+    output[n] = '\0';
+    int status = pclose(f);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void expect(const char *environment, const char *arguments, int code, const char *text)
+{
+    int got = hillock(environment, arguments);
+    if (got != code || (text && !strstr(output, text)))
+        fail_msg("%s hillock %s: exit %d, expected %d with '%s'; printed:\n%s", environment, arguments, got, code, text ? text : "", output);
+}
+
+static void usage(void **state)
+{
+    (void)state;
+    expect("", "", 64, "usage");
+    expect("", "--help", 0, "verify");
+    expect("", "--version", 0, "glslang");
+    expect("", "absent", 64, "unknown verb");
+    static const char *const verbs[] = {"devices", "inspect", "run", "verify", "bench", "profile", "selftest", "demo"};
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
+        char arguments[64];
+        snprintf(arguments, sizeof arguments, "%s --help", verbs[i]);
+        expect("", arguments, 0, "example: hillock");
+    }
+    expect("", "verify --rtoll 1 x", 64, "did you mean '--rtol'?");
+    expect("", "verify --rtol", 64, "needs a value");
+    expect("", "verify --rtol many " DATA "/digits", 64, "must be a number");
+    expect("", "run " DATA "/digits/model.onnx --output-dir out --precision double", 64, "strict, high or fast");
+}
+
+static void files(void **state)
+{
+    (void)state;
+    expect("", "inspect absent.onnx", 66, "absent.onnx");
+    expect("", "inspect " DATA "/models/truncated.onnx", 65, "truncated.onnx");
+    expect("", "inspect " DATA "/models/unknown_op/model.onnx", 65, "Frobnicate");
+    expect("", "inspect " DATA "/models/custom_domain/model.onnx", 65, "Twist");
+    expect("", "inspect " DATA "/digits/model.onnx", 0, "38,282 elements");
+    expect("", "inspect --json " DATA "/digits/model.onnx", 0, "\"schema\":\"hillock-inspect-1\"");
+    expect("", "demo --data absent", 66, "absent");
+}
+
+static void devices(void **state)
+{
+    (void)state;
+    expect("", "devices", 0, "subgroup");
+    expect("", "devices --json", 0, "\"usable\":true");
+    expect("VK_DRIVER_FILES=/dev/null VK_ICD_FILENAMES=/dev/null", "devices", 69, "install a driver");
+    expect("VK_DRIVER_FILES=/dev/null VK_ICD_FILENAMES=/dev/null", "verify " DATA "/digits", 69, "Vulkan");
+    expect("", "verify --device no-such-device " DATA "/digits", 69, "no-such-device");
+    expect("HILLOCK_CAPS=nonsense", "verify " DATA "/digits", 78, "nonsense");
+    expect("HILLOCK_DEBUG=nonsense", "verify " DATA "/digits", 78, "nonsense");
+}
+
+static void runs(void **state)
+{
+    (void)state;
+    expect("", "verify " DATA "/digits " DATA "/digits_script", 0, "2 passed, 0 failed");
+    expect("", "verify --rel 1e-12 --rtol 0 --atol 0 " DATA "/digits", 1, "FAIL");
+    expect("", "run " DATA "/digits/model.onnx --input image=" DATA "/digits/test_data_set_0/input_0.pb --output-dir out", 0,
+           "out/logits.npy");
+    expect("", "run --json " DATA "/digits/model.onnx --input image=" DATA "/digits/test_data_set_0/input_0.pb --output-dir out", 0,
+           "\"where\":\"device\"");
+    expect("", "run " DATA "/digits/model.onnx --output-dir out", 64, "not written");
+    expect("", "run " DATA "/digits/model.onnx --input pixels=" DATA "/digits/test_data_set_0/input_0.pb --output-dir out", 64, "pixels");
+    expect("", "run " DATA "/digits/model.onnx --input image=absent.npy --output-dir out", 66, "absent.npy");
+    expect("", "run " DATA "/digits/model.onnx --input image=" DATA "/digits/test_data_set_0/input_0.pb --output-dir out/logits.npy/x", 73,
+           "cannot be created");
+    expect("", "demo --data " DATA "/digits", 0, "accuracy 98.89 %");
+    expect("", "bench --seconds 0.05 --warm-up 0 --json " DATA "/digits/model.onnx", 0, "\"p50_ms\":");
+    expect("", "profile --runs 2 " DATA "/digits/model.onnx --shape image=4x1x8x8", 0, "barrier groups");
+    expect("", "selftest Softmax", 0, "0 failed");
+    expect("", "selftest NoSuchOperator", 64, "NoSuchOperator");
+}
+
+static int make_folder(void **state)
+{
+    (void)state;
+    const char *tmp = getenv("TMPDIR");
+    snprintf(folder, sizeof folder, "%s/hillock-command-XXXXXX", tmp ? tmp : "/tmp");
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int remove_folder(void **state)
+{
+    (void)state;
+    char command[300];
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    return system(command);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(usage),
+        cmocka_unit_test(files),
+        cmocka_unit_test(devices),
+        cmocka_unit_test(runs),
+    };
+    return cmocka_run_group_tests_name("command", tests, make_folder, remove_folder);
+}
