@@ -310,33 +310,42 @@ static const char *version_problem(hk_importer *imp, const char *type, int32_t o
                            (int)least, (int)most);
 }
 
-/* Finds the operator; when there is none, notes why. */
+/* Why there is no operator for the node, whose type may be known at other versions. */
+static const char *missing_problem(hk_importer *imp, const Onnx__NodeProto *n, const hk_node *node, bool imported,
+                                   bool known)
+{
+    const char *domain = hk_text(n->domain), *overload = hk_text(n->overload);
+    if (*overload != '\0')
+        return hk_arena_format(imp->temporary, "the file has no function of that name and overload '%s'", overload);
+    if (known)
+        return version_problem(imp, n->op_type, node->opset);
+    if (strcmp(domain, HK_IMPORT_DOMAIN) == 0 || (hk_import_is_default_domain(domain) && imported))
+        return "operator not supported";
+    if (hk_import_is_default_domain(domain))
+        return "the default domain is not imported, so the operator's version is not known";
+    return hk_arena_format(imp->temporary, "domain '%s' is not %s, and no function of the file has that name", domain,
+                           imported ? "known" : "imported");
+}
+
+/* Finds the operator; when there is none, notes why. Operators of our own have one version. */
 static hk_status find_operator(hk_importer *imp, const hk_scope *s, const Onnx__NodeProto *n, const char *label,
                                hk_node *node)
 {
-    const char *domain = hk_import_is_default_domain(hk_text(n->domain)) ? "" : n->domain, *problem = NULL;
+    const char *domain = hk_import_is_default_domain(hk_text(n->domain)) ? "" : n->domain;
     const int64_t *imported = hk_map_get(s->opsets, domain);
     if (imported == NULL) /* what a function does not import itself, it has from the model */
         imported = hk_map_get(&imp->opsets, domain);
     bool known = false, ours = strcmp(domain, HK_IMPORT_DOMAIN) == 0;
-    if (imported != NULL)
-        node->opset = (int32_t)*imported;
-    if (imported == NULL && !ours)
-        problem = *domain == '\0' ? "the default domain is not imported, so the operator's version is not known"
-                                  : "its domain is not imported, and no function of the file has that name";
-    else if (ours)
-        node->op = hk_import_is_exchanged(node->type) ? hk_op_find(NULL, node->type, INT16_MAX, &known) : NULL;
-    else if (strncmp(n->op_type, "hk.", 3) != 0) /* operators of our own, which files name by their domain */
-        node->op = hk_op_find(domain, n->op_type, node->opset, &known);
+    node->opset = ours ? INT16_MAX : imported == NULL ? 0 : (int32_t)*imported;
+    if (*hk_text(n->overload) == '\0') {
+        if (ours && hk_import_is_exchanged(node->type))
+            node->op = hk_op_find(NULL, node->type, node->opset, &known);
+        else if (!ours && imported != NULL && strncmp(n->op_type, "hk.", 3) != 0)
+            node->op = hk_op_find(domain, n->op_type, node->opset, &known);
+    }
     if (node->op != NULL)
         return HK_OK;
-    if (problem == NULL)
-        problem = known ? version_problem(imp, n->op_type, node->opset)
-                  : *domain == '\0' || ours
-                      ? "operator not supported"
-                      : hk_arena_format(imp->temporary,
-                                        "domain '%s' is not known, and no function of the file has that name", domain);
-    const char *type = full_type(imp, n);
+    const char *problem = missing_problem(imp, n, node, imported != NULL, known), *type = full_type(imp, n);
     return problem == NULL || type == NULL ? hk_out_of_memory(imp->ctx, "names")
                                            : hk_import_problem(imp, label, type, problem);
 }

@@ -12,8 +12,11 @@ typedef struct adamw_attrs {
     float beta1, beta2, eps, weight_decay;
 } adamw_attrs;
 
-static const hk_attr attr_list[] = {HK_FLOAT_ATTR(adamw_attrs, beta1, 0.9), HK_FLOAT_ATTR(adamw_attrs, beta2, 0.999),
-                                    HK_FLOAT_ATTR(adamw_attrs, eps, 1e-8), HK_FLOAT_ATTR(adamw_attrs, weight_decay, 0.01), {0}};
+static const hk_attr attr_list[] = {HK_FLOAT_ATTR(adamw_attrs, beta1, 0.9),
+                                    HK_FLOAT_ATTR(adamw_attrs, beta2, 0.999),
+                                    HK_FLOAT_ATTR(adamw_attrs, eps, 1e-8),
+                                    HK_FLOAT_ATTR(adamw_attrs, weight_decay, 0.01),
+                                    {0}};
 
 /* Inputs [0, count) have one float type and shape; outputs 0 .. get it too. */
 static hk_status infer_alike(hk_infer *in, int32_t count)
@@ -22,13 +25,14 @@ static hk_status infer_alike(hk_infer *in, int32_t count)
     const hk_value *first = n->in[0];
     hk_shape_text a, b;
     if (!hk_dtype_is_float(first->dtype))
-        return hk_infer_fail(in, HK_STATUS_INVALID, "'%s' is %s, expected a float type", first->name, hk_dtype_name(first->dtype));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "'%s' is %s, expected a float type", first->name,
+                             hk_dtype_name(first->dtype));
     for (int32_t i = 1; i < count; i++) {
         const hk_value *v = n->in[i];
         if (v->dtype != first->dtype || !hk_shape_equal(&v->shape, &first->shape))
-            return hk_infer_fail(in, HK_STATUS_INVALID, "'%s' is %s %s, expected %s %s as '%s'", v->name, hk_dtype_name(v->dtype),
-                                 hk_shape_print(&v->shape, &a), hk_dtype_name(first->dtype), hk_shape_print(&first->shape, &b),
-                                 first->name);
+            return hk_infer_fail(in, HK_STATUS_INVALID, "'%s' is %s %s, expected %s %s as '%s'", v->name,
+                                 hk_dtype_name(v->dtype), hk_shape_print(&v->shape, &a), hk_dtype_name(first->dtype),
+                                 hk_shape_print(&first->shape, &b), first->name);
     }
     for (int32_t i = 0; i < n->out_count; i++)
         HK_TRY(hk_infer_output(in, i, first->dtype, &first->shape));
@@ -36,8 +40,8 @@ static hk_status infer_alike(hk_infer *in, int32_t count)
 }
 
 /* An invocation updates four elements. */
-static hk_record *emit_flat(hk_lower *l, const hk_kernel *kernel, const char *variant, int64_t count, bool vector, const void *push,
-                            size_t push_bytes)
+static hk_record *emit_flat(hk_lower *l, const hk_kernel *kernel, const char *variant, int64_t count, bool vector,
+                            const void *push, size_t push_bytes)
 {
     hk_record *r = hk_emit(l, kernel, variant);
     uint32_t size = l->cpu ? 64 : HK_MIN(l->device->max_invocations, 256u);
@@ -97,7 +101,8 @@ static hk_status adamw_lower(hk_lower *l)
                                     .eps = a->eps,
                                     .weight_decay = a->weight_decay};
     const hk_value *const all[] = {n->in[0], n->in[1], n->in[2], n->in[3], n->out[0], n->out[1], n->out[2]};
-    hk_record *r = emit_flat(l, &hk_kernel_adamw, "adamw", count, hk_aligned_all(all, HK_COUNT(all)), &push, sizeof push);
+    hk_record *r = emit_flat(l, &hk_kernel_adamw, "adamw", count, hk_aligned_all(all, HK_COUNT(all)), &push,
+                             sizeof push);
     hk_use(r, n->in[0], HK_READ, offsetof(struct adamw_push, parameters));
     hk_use(r, n->in[1], HK_READ, offsetof(struct adamw_push, gradients));
     hk_use(r, n->in[2], HK_READ, offsetof(struct adamw_push, first));
@@ -138,7 +143,8 @@ static hk_status accumulate_lower(hk_lower *l)
         return HK_OK;
     const struct adamw_accumulate_push push = {.count = (uint32_t)count};
     const hk_value *const all[] = {n->in[0], n->in[1], n->out[0]};
-    hk_record *r = emit_flat(l, &hk_kernel_adamw_accumulate, "accumulate", count, hk_aligned_all(all, HK_COUNT(all)), &push, sizeof push);
+    hk_record *r = emit_flat(l, &hk_kernel_adamw_accumulate, "accumulate", count, hk_aligned_all(all, HK_COUNT(all)),
+                             &push, sizeof push);
     hk_use(r, n->in[0], HK_READ, offsetof(struct adamw_accumulate_push, sum));
     hk_use(r, n->in[1], HK_READ, offsetof(struct adamw_accumulate_push, gradients));
     hk_use(r, n->out[0], HK_WRITE, offsetof(struct adamw_accumulate_push, new_sum));
@@ -152,7 +158,8 @@ static hk_status accumulate_lower(hk_lower *l)
 static const char *const adamw_cases[] = {
     "f32[1000] f32[1000] f32[1000] f32[1000]+ step;;out=3 nograd",
     "f32[7] f32[7] f32[7] f32[7]+ step;beta1=0.8 beta2=0.99 eps=1e-3 weight_decay=0.5;out=3 nograd",
-    "f32[66000] f32[66000] f32[66000] f32[66000]+ step;weight_decay=0.0;out=3 nograd", "f32[0] f32[0] f32[0] f32[0] step;;out=3 nograd", NULL};
+    "f32[66000] f32[66000] f32[66000] f32[66000]+ step;weight_decay=0.0;out=3 nograd",
+    "f32[0] f32[0] f32[0] f32[0] step;;out=3 nograd", NULL};
 static const char *const accumulate_cases[] = {"f32[1000] f32[1000] step;;nograd", "f32[3] f32[3] step;;nograd",
                                                "f32[5,7] f32[5,7] step;;nograd", NULL};
 

@@ -7,25 +7,39 @@
 typedef struct batchnorm_attrs {
     float epsilon, momentum;
     int64_t training_mode;
-    int64_t unbiased; /* "hk.unbiased": the running variance is PyTorch's, with count - 1 */
-    int64_t relu, pool; /* hk.BatchNormAct and hk.BatchNormActGrad */
+    int64_t unbiased;         /* "hk.unbiased": the running variance is PyTorch's, with count - 1 */
+    int64_t relu, pool;       /* hk.BatchNormAct and hk.BatchNormActGrad */
     int64_t spatial, is_test; /* before opset 9 and 7 */
     hk_ints consumed_inputs;  /* of opset 1: storage advice, of no meaning */
 } batchnorm_attrs;
 
-#define UNBIASED {.name = "hk.unbiased", .kind = HK_ATTR_INT, .offset = offsetof(batchnorm_attrs, unbiased)}
+#define UNBIASED                                                                                                       \
+    {                                                                                                                  \
+        .name = "hk.unbiased", .kind = HK_ATTR_INT, .offset = offsetof(batchnorm_attrs, unbiased)                      \
+    }
 #define COMMON HK_FLOAT_ATTR(batchnorm_attrs, epsilon, 1e-5), HK_FLOAT_ATTR(batchnorm_attrs, momentum, 0.9)
 
-static const hk_attr attrs_1[] = {COMMON, HK_INT_ATTR(batchnorm_attrs, spatial, 1), HK_INT_ATTR(batchnorm_attrs, is_test, 0),
-                                  HK_INTS_ATTR(batchnorm_attrs, consumed_inputs), {0}};
+static const hk_attr attrs_1[] = {COMMON,
+                                  HK_INT_ATTR(batchnorm_attrs, spatial, 1),
+                                  HK_INT_ATTR(batchnorm_attrs, is_test, 0),
+                                  HK_INTS_ATTR(batchnorm_attrs, consumed_inputs),
+                                  {0}};
 static const hk_attr attrs_7[] = {COMMON, HK_INT_ATTR(batchnorm_attrs, spatial, 1), {0}};
 static const hk_attr attrs_9[] = {COMMON, {0}};
 static const hk_attr attrs_14[] = {COMMON, HK_INT_ATTR(batchnorm_attrs, training_mode, 0), UNBIASED, {0}};
-static const hk_attr attrs_act[] = {COMMON, HK_INT_ATTR(batchnorm_attrs, training_mode, 0), UNBIASED,
-                                    HK_INT_ATTR(batchnorm_attrs, relu, 0), HK_INT_ATTR(batchnorm_attrs, pool, 0), {0}};
-static const hk_attr attrs_grad[] = {HK_FLOAT_ATTR(batchnorm_attrs, epsilon, 1e-5), HK_INT_ATTR(batchnorm_attrs, training_mode, 1), {0}};
-static const hk_attr attrs_act_grad[] = {HK_FLOAT_ATTR(batchnorm_attrs, epsilon, 1e-5), HK_INT_ATTR(batchnorm_attrs, training_mode, 1),
-                                         HK_INT_ATTR(batchnorm_attrs, relu, 0), HK_INT_ATTR(batchnorm_attrs, pool, 0), {0}};
+static const hk_attr attrs_act[] = {COMMON,
+                                    HK_INT_ATTR(batchnorm_attrs, training_mode, 0),
+                                    UNBIASED,
+                                    HK_INT_ATTR(batchnorm_attrs, relu, 0),
+                                    HK_INT_ATTR(batchnorm_attrs, pool, 0),
+                                    {0}};
+static const hk_attr attrs_grad[] = {
+    HK_FLOAT_ATTR(batchnorm_attrs, epsilon, 1e-5), HK_INT_ATTR(batchnorm_attrs, training_mode, 1), {0}};
+static const hk_attr attrs_act_grad[] = {HK_FLOAT_ATTR(batchnorm_attrs, epsilon, 1e-5),
+                                         HK_INT_ATTR(batchnorm_attrs, training_mode, 1),
+                                         HK_INT_ATTR(batchnorm_attrs, relu, 0),
+                                         HK_INT_ATTR(batchnorm_attrs, pool, 0),
+                                         {0}};
 
 /* Before opset 14 asking for the statistics is what makes it training. */
 static bool trains(const hk_node *n)
@@ -86,12 +100,13 @@ static hk_status check_parameters(hk_infer *in, const hk_value *x, int32_t first
             shape->dim[d] = HK_MAX(shape->dim[d], v->shape.dim[d]);
         }
         if (!fits)
-            return hk_infer_fail(in, HK_STATUS_INVALID, "'%s' has shape %s, expected %s for the channels of '%s'", v->name,
-                                 hk_shape_print(&v->shape, &a), hk_shape_print(shape, &b), x->name);
+            return hk_infer_fail(in, HK_STATUS_INVALID, "'%s' has shape %s, expected %s for the channels of '%s'",
+                                 v->name, hk_shape_print(&v->shape, &a), hk_shape_print(shape, &b), x->name);
         if (shape->rank < 0)
             *shape = v->shape;
         if (!hk_dtype_is_float(v->dtype))
-            return hk_infer_fail(in, HK_STATUS_INVALID, "'%s' is %s, expected a float type", v->name, hk_dtype_name(v->dtype));
+            return hk_infer_fail(in, HK_STATUS_INVALID, "'%s' is %s, expected a float type", v->name,
+                                 hk_dtype_name(v->dtype));
     }
     return HK_OK;
 }
@@ -115,7 +130,8 @@ static hk_status activation_shape(hk_infer *in, const hk_shape *x, hk_shape *y)
 static hk_status check_x(hk_infer *in, const hk_value *x)
 {
     if (!hk_dtype_is_float(x->dtype))
-        return hk_infer_fail(in, HK_STATUS_INVALID, "input '%s' is %s, expected a float type", x->name, hk_dtype_name(x->dtype));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "input '%s' is %s, expected a float type", x->name,
+                             hk_dtype_name(x->dtype));
     if (x->shape.rank == 0)
         return hk_infer_fail(in, HK_STATUS_INVALID, "input '%s' is a scalar, expected (N,C,...)", x->name);
     return HK_OK;
@@ -133,7 +149,8 @@ static hk_status batchnorm_infer(hk_infer *in)
     for (int32_t i = 1; i < n->out_count && trains(n); i++)
         HK_TRY(hk_infer_output(in, i, n->in[i < 3 ? i + 2 : 3]->dtype, &parameters));
     if (!trains(n) && (hk_out(n, 1) || hk_out(n, 2)))
-        return hk_infer_fail(in, HK_STATUS_INVALID, "asks for running statistics with training_mode=0, expected the output Y alone");
+        return hk_infer_fail(in, HK_STATUS_INVALID,
+                             "asks for running statistics with training_mode=0, expected the output Y alone");
     return HK_OK;
 }
 
@@ -230,23 +247,28 @@ static hk_status batchnorm_backward(hk_gradient *g, hk_node *n)
     if (!dy)
         return HK_OK; /* running statistics carry no gradient */
     if (!is_spatial(n))
-        return hk_fail(graph->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (BatchNormalization): spatial=0 has no gradient; export it with opset 9",
-                       n->name);
+        return hk_fail(graph->ctx, HK_STATUS_UNSUPPORTED,
+                       "node '%s' (BatchNormalization): spatial=0 has no gradient; export it with opset 9", n->name);
     if (training) {
         if (!hk_node_want_outputs(n, 5))
             return HK_STATUS_OUT_OF_MEMORY;
         HK_TRY(hk_node_infer(graph, n));
     }
     hk_value *mean = training ? n->out[3] : n->in[3], *deviation = training ? n->out[4] : n->in[4];
-    hk_value *const plain_in[] = {dy, n->in[0], n->in[1], mean, deviation}, *const act_in[] = {dy, n->in[0], n->in[1], n->in[2], mean, deviation};
+    hk_value *const plain_in[] = {dy, n->in[0], n->in[1], mean, deviation}, *const act_in[] = {dy,       n->in[0],
+                                                                                               n->in[1], n->in[2],
+                                                                                               mean,     deviation};
     const hk_attr_value attrs[] = {HK_SET_FLOAT("epsilon", a->epsilon), HK_SET_INT("training_mode", training), {0}};
-    const hk_attr_value act_attrs[] = {HK_SET_FLOAT("epsilon", a->epsilon), HK_SET_INT("training_mode", training),
-                                       HK_SET_INT("relu", a->relu), HK_SET_INT("pool", a->pool), {0}};
+    const hk_attr_value act_attrs[] = {HK_SET_FLOAT("epsilon", a->epsilon),
+                                       HK_SET_INT("training_mode", training),
+                                       HK_SET_INT("relu", a->relu),
+                                       HK_SET_INT("pool", a->pool),
+                                       {0}};
     bool only_x = true;
     for (int32_t i = 1; i < 5; i++)
         only_x &= !hk_gradient_wanted(g, n->in[i]);
-    HK_TRY(hk_build(graph, act ? "hk.BatchNormActGrad" : "hk.BatchNormGrad", act ? act_attrs : attrs, act ? act_in : plain_in, act ? 6 : 5,
-                    out, only_x ? 1 : 3));
+    HK_TRY(hk_build(graph, act ? "hk.BatchNormActGrad" : "hk.BatchNormGrad", act ? act_attrs : attrs,
+                    act ? act_in : plain_in, act ? 6 : 5, out, only_x ? 1 : 3));
     for (int32_t i = 0; i < 3; i++)
         HK_TRY(hk_gradient_add(g, n->in[i], out[i]));
     return training || only_x ? HK_OK : statistics_gradient(g, n, out[1], out[2]);
@@ -271,8 +293,8 @@ static hk_status grad_infer(hk_infer *in)
     HK_TRY(check_parameters(in, x, 2, has_bias(n) ? 4 : 3, &parameters));
     HK_TRY(activation_shape(in, &x->shape, &y));
     if (hk_shape_known(&dy->shape) && hk_shape_known(&y) && !hk_shape_equal(&dy->shape, &y))
-        return hk_infer_fail(in, HK_STATUS_INVALID, "gradient '%s' has shape %s, expected %s", dy->name, hk_shape_print(&dy->shape, &a),
-                             hk_shape_print(&y, &b));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "gradient '%s' has shape %s, expected %s", dy->name,
+                             hk_shape_print(&dy->shape, &a), hk_shape_print(&y, &b));
     HK_TRY(hk_infer_output(in, 0, x->dtype, &x->shape));
     HK_TRY(hk_infer_output(in, 1, n->in[2]->dtype, &parameters));
     return hk_infer_output(in, 2, n->in[2]->dtype, &parameters);
@@ -327,21 +349,25 @@ static hk_status grad_lower(hk_lower *l)
 
 CASES(old_cases, "f32[2,3,4,5]" P(3) ";epsilon=1e-3;opset=6", "f32[2,3]" P(3) ";;opset=6",
       "f32[4,2,3] f32[2,3] f32[2,3] f32[2,3] f32[2,3]+;spatial=0;opset=6 nograd");
-CASES(cases_7, "f32[2,3,4,5]" P(3) ";;opset=7", "f32[4,2,3] f32[2,3] f32[2,3] f32[2,3] f32[2,3]+;spatial=0;opset=8 nograd");
+CASES(cases_7, "f32[2,3,4,5]" P(3) ";;opset=7",
+      "f32[4,2,3] f32[2,3] f32[2,3] f32[2,3] f32[2,3]+;spatial=0;opset=8 nograd");
 CASES(cases_9, "f32[2,3,4,5]" P(3) ";;opset=9", "f32[3,4,5]" P(4) ";;opset=13 out=3 nograd");
-CASES(cases_14, "f32[2,3,4,5]" P(3), "f32[5,7]" P(7), "f32[9]" P(1), "f32[2,3,2,3,2]" P(3), "f32[2,3,4,5]" P(3) ";training_mode=1",
-      "f32[2,3,4,5]" P(3) ";training_mode=1 momentum=0.7;out=3 nograd", "f32[8,5]" P(5) ";training_mode=1",
-      "f32[8,5]" P(5) ";training_mode=1 hk.unbiased=1;out=3 nograd", "f32[4,6,3,3]" P(6) ";training_mode=1;out=5 nograd",
-      "f32[16,8,16,16]" P(8) ";training_mode=1;out=5 nograd", "f32[3,2,100]" P(2) ";training_mode=1",
-      "f32[300,40]" P(40) ";training_mode=1;out=5 nograd", "f32[0,3,4]" P(3), "f32[2,5,37,41]" P(5) ";training_mode=1;out=3 nograd",
-      "f32[1,70000,2,2]" P(70000) ";;nograd");
+CASES(cases_14, "f32[2,3,4,5]" P(3), "f32[5,7]" P(7), "f32[9]" P(1), "f32[2,3,2,3,2]" P(3),
+      "f32[2,3,4,5]" P(3) ";training_mode=1", "f32[2,3,4,5]" P(3) ";training_mode=1 momentum=0.7;out=3 nograd",
+      "f32[8,5]" P(5) ";training_mode=1", "f32[8,5]" P(5) ";training_mode=1 hk.unbiased=1;out=3 nograd",
+      "f32[4,6,3,3]" P(6) ";training_mode=1;out=5 nograd", "f32[16,8,16,16]" P(8) ";training_mode=1;out=5 nograd",
+      "f32[3,2,100]" P(2) ";training_mode=1", "f32[300,40]" P(40) ";training_mode=1;out=5 nograd", "f32[0,3,4]" P(3),
+      "f32[2,5,37,41]" P(5) ";training_mode=1;out=3 nograd", "f32[1,70000,2,2]" P(70000) ";;nograd");
 CASES(act_cases, "f32[2,3,4,6]" P(3) ";training_mode=1 relu=1 pool=1", "f32[2,3,4,6]" P(3) ";training_mode=1 relu=1",
-      "f32[2,3,4,6]" P(3) ";training_mode=1 pool=1", "f32[2,3,4,6]" P(3) ";relu=1 pool=1", "f32[2,3,4,8]" P(3) ";relu=1",
-      "f32[6,5]" P(5) ";training_mode=1 relu=1", "f32[16,8,16,16]" P(8) ";training_mode=1 relu=1 pool=1;out=5 nograd",
+      "f32[2,3,4,6]" P(3) ";training_mode=1 pool=1", "f32[2,3,4,6]" P(3) ";relu=1 pool=1",
+      "f32[2,3,4,8]" P(3) ";relu=1", "f32[6,5]" P(5) ";training_mode=1 relu=1",
+      "f32[16,8,16,16]" P(8) ";training_mode=1 relu=1 pool=1;out=5 nograd",
       "f32[3,2,10,14]" P(2) ";training_mode=1 relu=1 pool=1;out=3 nograd", "f32[0,2,4,4]" P(2) ";relu=1 pool=1");
-CASES(grad_cases, "f32[2,3,4,5] f32[2,3,4,5] f32[3] f32[3] f32[3]+;;nograd", "f32[2,3,4,5] f32[2,3,4,5] f32[3] f32[3] f32[3]+;;out=3 nograd",
+CASES(grad_cases, "f32[2,3,4,5] f32[2,3,4,5] f32[3] f32[3] f32[3]+;;nograd",
+      "f32[2,3,4,5] f32[2,3,4,5] f32[3] f32[3] f32[3]+;;out=3 nograd",
       "f32[2,3,4,5] f32[2,3,4,5] f32[3] f32[3] f32[3]+;training_mode=0;out=3 nograd",
-      "f32[16,8,16,16] f32[16,8,16,16] f32[8] f32[8] f32[8]+;;out=3 nograd", "f32[90,40] f32[90,40] f32[40] f32[40] f32[40]+;;out=3 nograd",
+      "f32[16,8,16,16] f32[16,8,16,16] f32[8] f32[8] f32[8]+;;out=3 nograd",
+      "f32[90,40] f32[90,40] f32[40] f32[40] f32[40]+;;out=3 nograd",
       "f32[0,3,4] f32[0,3,4] f32[3] f32[3] f32[3]+;;out=3 nograd");
 CASES(act_grad_cases, "f32[2,3,2,3] f32[2,3,4,6] f32[3] f32[3] f32[3] f32[3]+;relu=1 pool=1;out=3 nograd",
       "f32[2,3,2,3] f32[2,3,4,6] f32[3] f32[3] f32[3] f32[3]+;relu=1 pool=1 training_mode=0;out=3 nograd",
@@ -351,9 +377,12 @@ CASES(act_grad_cases, "f32[2,3,2,3] f32[2,3,4,6] f32[3] f32[3] f32[3] f32[3]+;re
       "f32[64,20] f32[64,20] f32[20] f32[20] f32[20] f32[20]+;relu=1;out=3 nograd");
 
 #define ROW(first, last, list, cases_)                                                                                 \
-    {.type = "BatchNormalization", .since = first, .until = last, .in_min = 5, .in_max = 5, .out_min = 1, .out_max = 5, \
-     .parameters = 6, .attrs_bytes = sizeof(batchnorm_attrs), .attrs = list, .infer = batchnorm_infer,                 \
-     .eval = batchnorm_eval, .lower = batchnorm_lower, .backward = batchnorm_backward, .cases = cases_}
+    {                                                                                                                  \
+        .type = "BatchNormalization", .since = first, .until = last, .in_min = 5, .in_max = 5, .out_min = 1,           \
+        .out_max = 5, .parameters = 6, .attrs_bytes = sizeof(batchnorm_attrs), .attrs = list,                          \
+        .infer = batchnorm_infer, .eval = batchnorm_eval, .lower = batchnorm_lower, .backward = batchnorm_backward,    \
+        .cases = cases_                                                                                                \
+    }
 
 const hk_op hk_ops_batchnorm[] = {
     ROW(1, 6, attrs_1, old_cases),

@@ -19,9 +19,12 @@ typedef struct loss_attrs {
 #define NOTHING_IGNORED INT64_MIN /* no label has this value */
 
 static const hk_attr attrs_plain[] = {HK_INT_ATTR(loss_attrs, ignore_index, -100), {0}};
-static const hk_attr attrs_onnx[] = {HK_INT_ATTR(loss_attrs, ignore_index, NOTHING_IGNORED), HK_STRING_ATTR(loss_attrs, reduction, "mean"), {0}};
-static const hk_attr attrs_grad[] = {HK_INT_ATTR(loss_attrs, ignore_index, -100), HK_STRING_ATTR(loss_attrs, reduction, "mean"),
-                                     HK_INT_ATTR(loss_attrs, likelihood, 0), {0}};
+static const hk_attr attrs_onnx[] = {
+    HK_INT_ATTR(loss_attrs, ignore_index, NOTHING_IGNORED), HK_STRING_ATTR(loss_attrs, reduction, "mean"), {0}};
+static const hk_attr attrs_grad[] = {HK_INT_ATTR(loss_attrs, ignore_index, -100),
+                                     HK_STRING_ATTR(loss_attrs, reduction, "mean"),
+                                     HK_INT_ATTR(loss_attrs, likelihood, 0),
+                                     {0}};
 
 /* Numbers are shared with shaders/loss.glsl. */
 typedef enum hk_loss_reduction { REDUCTION_NONE, REDUCTION_SUM, REDUCTION_MEAN, REDUCTION_UNKNOWN } hk_loss_reduction;
@@ -70,25 +73,29 @@ static hk_status check_operands(hk_infer *in, const hk_value *scores, const hk_v
     hk_shape_text a, b;
     const loss_attrs *attrs = in->node->attrs;
     if (!hk_dtype_is_float(scores->dtype))
-        return hk_infer_fail(in, HK_STATUS_INVALID, "scores '%s' are %s, expected a float type", scores->name, hk_dtype_name(scores->dtype));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "scores '%s' are %s, expected a float type", scores->name,
+                             hk_dtype_name(scores->dtype));
     if (labels->dtype != HK_INT64 && labels->dtype != HK_INT32)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "labels '%s' are %s, expected int64 or int32", labels->name, hk_dtype_name(labels->dtype));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "labels '%s' are %s, expected int64 or int32", labels->name,
+                             hk_dtype_name(labels->dtype));
     if (reduction_of(in->node) == REDUCTION_UNKNOWN)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "reduction is \"%s\", expected \"none\", \"sum\" or \"mean\"", attrs->reduction);
+        return hk_infer_fail(in, HK_STATUS_INVALID, "reduction is \"%s\", expected \"none\", \"sum\" or \"mean\"",
+                             attrs->reduction);
     if (scores->shape.rank < 0)
         return HK_OK;
     if (scores->shape.rank < 2 || scores->shape.dim[1] == 0)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "scores '%s' have shape %s, expected (N,C) or (N,C,...) with C > 0", scores->name,
-                             hk_shape_print(&scores->shape, &a));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "scores '%s' have shape %s, expected (N,C) or (N,C,...) with C > 0",
+                             scores->name, hk_shape_print(&scores->shape, &a));
     hk_shape want = label_shape(&scores->shape);
     bool fits = labels->shape.rank < 0 || labels->shape.rank == want.rank;
     for (int32_t d = 0; fits && d < labels->shape.rank; d++)
         fits = labels->shape.dim[d] < 0 || want.dim[d] < 0 || labels->shape.dim[d] == want.dim[d];
     if (!fits)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "labels '%s' have shape %s, expected %s", labels->name, hk_shape_print(&labels->shape, &a),
-                             hk_shape_print(&want, &b));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "labels '%s' have shape %s, expected %s", labels->name,
+                             hk_shape_print(&labels->shape, &a), hk_shape_print(&want, &b));
     if (weights && weights->shape.rank >= 0 &&
-        (weights->shape.rank != 1 || (weights->shape.dim[0] >= 0 && scores->shape.dim[1] >= 0 && weights->shape.dim[0] != scores->shape.dim[1])))
+        (weights->shape.rank != 1 ||
+         (weights->shape.dim[0] >= 0 && scores->shape.dim[1] >= 0 && weights->shape.dim[0] != scores->shape.dim[1])))
         return hk_infer_fail(in, HK_STATUS_INVALID, "weights '%s' have shape %s, expected [%lld]", weights->name,
                              hk_shape_print(&weights->shape, &a), (long long)scores->shape.dim[1]);
     return HK_OK;
@@ -113,7 +120,8 @@ typedef struct row_label {
     double weight;
 } row_label;
 
-static row_label label_of(const hk_node *n, const rows_view *v, const hk_tensor *labels, const hk_tensor *weights, int64_t row)
+static row_label label_of(const hk_node *n, const rows_view *v, const hk_tensor *labels, const hk_tensor *weights,
+                          int64_t row)
 {
     const loss_attrs *a = n->attrs;
     int64_t x = hk_get_int(labels, row);
@@ -193,10 +201,15 @@ static hk_team plan_loss(const hk_lower *l, const rows_view *v, bool weights_onl
     *groups = one ? 1 : HK_MIN(wanted, 4 * (int64_t)l->compute_units_hint);
     if (!one)
         return t;
-    uint32_t size = 1, limit = HK_MIN(l->device->max_invocations, 256u);
-    while (size * 2 <= limit && size < v->rows * t.lanes)
-        size *= 2;
-    t.items = HK_MAX(size / t.lanes, 1u);
+    uint32_t limit = 1;
+    while (limit * 2 <= HK_MIN(l->device->max_invocations, 256u))
+        limit *= 2;
+    t.lanes = 1;
+    while (t.lanes < units && t.lanes * 2 * v->rows <= limit)
+        t.lanes *= 2;
+    t.items = 1;
+    while (t.items < v->rows && t.items * 2 * t.lanes <= limit)
+        t.items *= 2;
     return t;
 }
 
@@ -214,7 +227,8 @@ static void emit_total(hk_lower *l, hk_value *partial, hk_value *result, int64_t
     hk_team t = hk_team_rows(l, 1, groups);
     t.items = l->cpu ? t.items : 1;
     const struct loss_total_push push = {.groups = (uint32_t)groups};
-    hk_record *r = hk_team_emit(l, &t, (hk_team_kernel){&hk_kernel_loss_total, NULL}, "loss total", 1, &push, sizeof push);
+    hk_record *r = hk_team_emit(l, &t, (hk_team_kernel){&hk_kernel_loss_total, NULL}, "loss total", 1, &push,
+                                sizeof push);
     hk_spec(r, HK_TEAM_SPEC, kind);
     hk_use(r, partial, HK_READ, offsetof(struct loss_total_push, partial));
     hk_use(r, result, HK_WRITE, offsetof(struct loss_total_push, loss));
@@ -236,10 +250,11 @@ static void emit_loss(hk_lower *l, const loss_job *j)
                                    .groups = (uint32_t)groups,
                                    .ignored_low = (uint32_t)(uint64_t)j->ignored,
                                    .ignored_high = (uint32_t)((uint64_t)j->ignored >> 32)};
-    hk_record *r = hk_team_emit(l, &t, (hk_team_kernel){&hk_kernel_loss, &hk_kernel_loss_subgroup}, j->loss ? "loss" : "loss weights",
-                                groups * t.items, &push, sizeof push);
+    hk_record *r = hk_team_emit(l, &t, (hk_team_kernel){&hk_kernel_loss, &hk_kernel_loss_subgroup},
+                                j->loss ? "loss" : "loss weights", groups * t.items, &push, sizeof push);
     hk_spec(r, HK_TEAM_SPEC, 0);
-    hk_spec(r, HK_TEAM_SPEC + 1, v.inner == 1 && v.classes % 4 == 0 && hk_aligned_all((const hk_value *[]){j->scores}, 1));
+    hk_spec(r, HK_TEAM_SPEC + 1,
+            v.inner == 1 && v.classes % 4 == 0 && hk_aligned_all((const hk_value *[]){j->scores}, 1));
     hk_spec(r, HK_TEAM_SPEC + 2, j->labels->dtype == HK_INT64);
     hk_spec(r, HK_TEAM_SPEC + 3, j->likelihood);
     hk_spec(r, HK_TEAM_SPEC + 4, j->weights != NULL);
@@ -293,14 +308,18 @@ static hk_status loss_backward(hk_gradient *g, hk_node *n)
     hk_graph *graph = hk_gradient_graph(g);
     hk_value *dloss = hk_gradient_of(g, n->out[0]), *second = hk_gradient_of(g, hk_out(n, 1)), *dx = NULL;
     if (hk_gradient_wanted(g, hk_in(n, 2)))
-        return hk_fail(graph->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): class weights '%s' are trainable, and there is no gradient for them",
-                       n->name, n->type, n->in[2]->name);
+        return hk_fail(graph->ctx, HK_STATUS_UNSUPPORTED,
+                       "node '%s' (%s): class weights '%s' are trainable, and there is no gradient for them", n->name,
+                       n->type, n->in[2]->name);
     if (second && n->op->attrs == attrs_plain)
-        return hk_fail(graph->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): the loss depends on its saved sums '%s', which have no gradient",
-                       n->name, n->type, n->out[1]->name);
+        return hk_fail(graph->ctx, HK_STATUS_UNSUPPORTED,
+                       "node '%s' (%s): the loss depends on its saved sums '%s', which have no gradient", n->name,
+                       n->type, n->out[1]->name);
     if (dloss) {
-        const hk_attr_value attrs[] = {HK_SET_INT("ignore_index", a->ignore_index), HK_SET_STRING("reduction", names[reduction_of(n)]),
-                                       HK_SET_INT("likelihood", takes_likelihood(n)), {0}};
+        const hk_attr_value attrs[] = {HK_SET_INT("ignore_index", a->ignore_index),
+                                       HK_SET_STRING("reduction", names[reduction_of(n)]),
+                                       HK_SET_INT("likelihood", takes_likelihood(n)),
+                                       {0}};
         hk_value *const in[] = {dloss, n->in[0], n->in[1], hk_in(n, 2)};
         HK_TRY(hk_build(graph, "hk.CrossEntropyGrad", attrs, in, in[3] ? 4 : 3, &dx, 1));
         HK_TRY(hk_gradient_add(g, n->in[0], dx));
@@ -322,7 +341,8 @@ static hk_status grad_infer(hk_infer *in)
     hk_shape_text a;
     HK_TRY(check_operands(in, scores, n->in[2], hk_in(n, 3)));
     hk_shape want = reduction_of(n) == REDUCTION_NONE ? label_shape(&scores->shape) : HK_SCALAR;
-    if (hk_shape_known(&dloss->shape) && hk_shape_known(&want) && hk_shape_count(&dloss->shape) != hk_shape_count(&want))
+    if (hk_shape_known(&dloss->shape) && hk_shape_known(&want) &&
+        hk_shape_count(&dloss->shape) != hk_shape_count(&want))
         return hk_infer_fail(in, HK_STATUS_INVALID, "gradient '%s' has shape %s, expected the loss's", dloss->name,
                              hk_shape_print(&dloss->shape, &a));
     return hk_infer_output(in, 0, scores->dtype, &scores->shape);
@@ -358,7 +378,8 @@ static hk_status grad_lower(hk_lower *l)
 {
     const hk_node *n = l->node;
     const loss_attrs *a = n->attrs;
-    hk_value *dloss = n->in[0], *scores = n->in[1], *labels = n->in[2], *weights = hk_in(n, 3), *dx = n->out[0], *total = NULL;
+    hk_value *dloss = n->in[0], *scores = n->in[1], *labels = n->in[2], *weights = hk_in(n, 3), *dx = n->out[0],
+             *total = NULL;
     const rows_view v = view_rows(&scores->shape);
     hk_loss_reduction reduction = reduction_of(n);
     HK_TRY(hk_require_float32(l, scores));
@@ -371,8 +392,13 @@ static hk_status grad_lower(hk_lower *l)
         total = hk_scratch(l, HK_FLOAT32, 1);
         if (!total)
             return HK_OK;
-        emit_loss(l, &(loss_job){.scores = scores, .labels = labels, .weights = weights, .weight_total = total, .reduction = REDUCTION_SUM,
-                                 .likelihood = true, .ignored = a->ignore_index});
+        emit_loss(l, &(loss_job){.scores = scores,
+                                 .labels = labels,
+                                 .weights = weights,
+                                 .weight_total = total,
+                                 .reduction = REDUCTION_SUM,
+                                 .likelihood = true,
+                                 .ignored = a->ignore_index});
     }
     int64_t units = (v.classes + 3) / 4;
     const hk_team t = v.inner > 1 ? hk_team_columns(l, v.rows, v.classes) : hk_team_rows(l, v.rows, units);
@@ -385,7 +411,8 @@ static hk_status grad_lower(hk_lower *l)
     hk_record *r = hk_team_emit(l, &t, (hk_team_kernel){&hk_kernel_loss_grad, &hk_kernel_loss_grad_subgroup},
                                 held ? "loss_grad held" : "loss_grad long", v.rows, &push, sizeof push);
     hk_spec(r, HK_TEAM_SPEC, held);
-    hk_spec(r, HK_TEAM_SPEC + 1, v.inner == 1 && v.classes % 4 == 0 && hk_aligned_all((const hk_value *[]){scores, dx}, 2));
+    hk_spec(r, HK_TEAM_SPEC + 1,
+            v.inner == 1 && v.classes % 4 == 0 && hk_aligned_all((const hk_value *[]){scores, dx}, 2));
     hk_spec(r, HK_TEAM_SPEC + 2, labels->dtype == HK_INT64);
     hk_spec(r, HK_TEAM_SPEC + 3, takes_likelihood(n));
     hk_spec(r, HK_TEAM_SPEC + 4, weights != NULL);
@@ -405,26 +432,31 @@ static hk_status grad_lower(hk_lower *l)
 
 #define CASES(name, ...) static const char *const name[] = {__VA_ARGS__, NULL}
 
-CASES(plain_cases, "f32[5,10] i64[5]<10", "f32[5,10] i32[5]<10;ignore_index=3", "f32[2,3,4,5] i64[2,4,5]<3;;out=2 nograd",
-      "f32[256,10] i64[256]<10;;out=2 nograd", "f32[3,1000] i64[3]<1000;;nograd", "f32[5000,9] i64[5000]<9;ignore_index=4;nograd",
-      "f32[4,5] i64[4]<5:9;;nograd", "f32[4,5] i64[4]<-3:5;;nograd", "f32[6,3] i64[6]<1;ignore_index=0;nograd", "f32[0,3] i64[0]<3;;nograd",
+CASES(plain_cases, "f32[5,10] i64[5]<10", "f32[5,10] i32[5]<10;ignore_index=3",
+      "f32[2,3,4,5] i64[2,4,5]<3;;out=2 nograd", "f32[256,10] i64[256]<10;;out=2 nograd",
+      "f32[3,1000] i64[3]<1000;;nograd", "f32[5000,9] i64[5000]<9;ignore_index=4;nograd", "f32[4,5] i64[4]<5:9;;nograd",
+      "f32[4,5] i64[4]<-3:5;;nograd", "f32[6,3] i64[6]<1;ignore_index=0;nograd", "f32[0,3] i64[0]<3;;nograd",
       "f32[1,1] i64[1]<1");
 CASES(onnx_cases, "f32[5,10] i64[5]<10", "f32[5,10] i64[5]<10 f32={1,2,0.5,1,1,3,1,1,0.25,1};ignore_index=2",
       "f32[5,4] i64[5]<4;reduction=\"sum\"", "f32[2,3,4] i32[2,4]<3;reduction=\"none\"",
-      "f32[2,3,4] i32[2,4]<3 f32={1,2,0.5};reduction=\"none\" ignore_index=1", "f32[2,3,4,5] i64[2,4,5]<3 f32={1,2,0.5};reduction=\"sum\"",
+      "f32[2,3,4] i32[2,4]<3 f32={1,2,0.5};reduction=\"none\" ignore_index=1",
+      "f32[2,3,4,5] i64[2,4,5]<3 f32={1,2,0.5};reduction=\"sum\"",
       "f32[300,7,20] i64[300,20]<7 f32={1,2,0.5,1,1,3,1};;nograd", "f32[0,3] i64[0]<3;reduction=\"sum\";nograd",
       "f32[66000,2] i64[66000]<2;reduction=\"none\";nograd");
-CASES(log_prob_cases, "f32[5,10] i64[5]<10;;out=2", "f32[2,3,4] i64[2,4]<3;reduction=\"none\";out=2", "f32[5,4] i64[5]<4;reduction=\"sum\"",
-      "f32[2,3,4,5] i64[2,4,5]<3 f32={1,2,0.5};ignore_index=0");
+CASES(log_prob_cases, "f32[5,10] i64[5]<10;;out=2", "f32[2,3,4] i64[2,4]<3;reduction=\"none\";out=2",
+      "f32[5,4] i64[5]<4;reduction=\"sum\"", "f32[2,3,4,5] i64[2,4,5]<3 f32={1,2,0.5};ignore_index=0");
 CASES(grad_cases, "f32=1.5 f32[5,10] i64[5]<10;;nograd", "f32=0.5 f32[256,10] i32[256]<10;ignore_index=3;nograd",
       "f32[2,4] f32[2,3,4] i64[2,4]<3;reduction=\"none\";nograd", "f32=2 f32[5,4] i64[5]<4 f32={1,2,0.5,3};;nograd",
-      "f32=2 f32[5,4] i64[5]<4 f32={1,2,0.5,3};likelihood=1;nograd", "f32=1 f32[6000,8] i64[6000]<8;;nograd", "f32=1 f32[2,9000] i64[2]<9000;;nograd",
-      "f32=1 f32[9,3,700] i64[9,700]<3;reduction=\"sum\";nograd", "f32=1 f32[4,5] i64[4]<9;;nograd", "f32=1 f32[0,5] i64[0]<5;;nograd");
+      "f32=2 f32[5,4] i64[5]<4 f32={1,2,0.5,3};likelihood=1;nograd", "f32=1 f32[6000,8] i64[6000]<8;;nograd",
+      "f32=1 f32[2,9000] i64[2]<9000;;nograd", "f32=1 f32[9,3,700] i64[9,700]<3;reduction=\"sum\";nograd",
+      "f32=1 f32[4,5] i64[4]<9;;nograd", "f32=1 f32[0,5] i64[0]<5;;nograd");
 
 #define ONNX_LOSS(name, first, outs, cases_)                                                                           \
-    {.type = name, .since = first, .in_min = 2, .in_max = 3, .out_min = 1, .out_max = outs,                            \
-     .attrs_bytes = sizeof(loss_attrs), .attrs = attrs_onnx, .infer = loss_infer, .eval = loss_eval,                   \
-     .lower = loss_lower, .backward = loss_backward, .cases = cases_}
+    {                                                                                                                  \
+        .type = name, .since = first, .in_min = 2, .in_max = 3, .out_min = 1, .out_max = outs,                         \
+        .attrs_bytes = sizeof(loss_attrs), .attrs = attrs_onnx, .infer = loss_infer, .eval = loss_eval,                \
+        .lower = loss_lower, .backward = loss_backward, .cases = cases_                                                \
+    }
 
 const hk_op hk_ops_loss[] = {
     {.type = "hk.CrossEntropy",

@@ -17,8 +17,10 @@ typedef struct row_attrs {
     float epsilon;
 } row_attrs;
 
-static const hk_attr row_attr_list[] = {HK_INT_ATTR(row_attrs, axis, -1), HK_INT_ATTR(row_attrs, stash_type, 1),
-                                        HK_FLOAT_ATTR(row_attrs, epsilon, 1e-5), {0}};
+static const hk_attr row_attr_list[] = {HK_INT_ATTR(row_attrs, axis, -1),
+                                        HK_INT_ATTR(row_attrs, stash_type, 1),
+                                        HK_FLOAT_ATTR(row_attrs, epsilon, 1e-5),
+                                        {0}};
 static const hk_attr row_attr_grad[] = {HK_INT_ATTR(row_attrs, axis, -1), {0}};
 
 static bool is_centered(const hk_node *n)
@@ -53,12 +55,14 @@ static hk_status check_affine(hk_infer *in, const hk_value *v, const hk_shape *n
         return HK_OK;
     bool fits = true;
     for (int32_t d = 1; d <= v->shape.rank; d++) {
-        int64_t want = d <= normalized->rank ? normalized->dim[normalized->rank - d] : 1, have = v->shape.dim[v->shape.rank - d];
+        int64_t want = d <= normalized->rank ? normalized->dim[normalized->rank - d] : 1,
+                have = v->shape.dim[v->shape.rank - d];
         fits &= have == 1 || have == want || have < 0 || want < 0;
     }
     if (fits)
         return HK_OK;
-    return hk_infer_fail(in, HK_STATUS_UNSUPPORTED, "'%s' has shape %s, expected one that broadcasts to the normalized dimensions %s", v->name,
+    return hk_infer_fail(in, HK_STATUS_UNSUPPORTED,
+                         "'%s' has shape %s, expected one that broadcasts to the normalized dimensions %s", v->name,
                          hk_shape_print(&v->shape, &a), hk_shape_print(normalized, &b));
 }
 
@@ -67,13 +71,14 @@ static hk_status check_rows(hk_infer *in, const hk_value *x, const hk_value *sca
     const row_attrs *a = in->node->attrs;
     hk_shape_text text;
     if (!hk_dtype_is_float(x->dtype))
-        return hk_infer_fail(in, HK_STATUS_INVALID, "input '%s' is %s, expected a float type", x->name, hk_dtype_name(x->dtype));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "input '%s' is %s, expected a float type", x->name,
+                             hk_dtype_name(x->dtype));
     if (x->shape.rank < 0)
         return HK_OK;
     int32_t axis = hk_axis(a->axis, x->shape.rank);
     if (axis < 0)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "axis %lld is outside [-%d, %d) of shape %s", (long long)a->axis, (int)x->shape.rank,
-                             (int)x->shape.rank, hk_shape_print(&x->shape, &text));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "axis %lld is outside [-%d, %d) of shape %s", (long long)a->axis,
+                             (int)x->shape.rank, (int)x->shape.rank, hk_shape_print(&x->shape, &text));
     hk_shape normalized = normalized_shape(&x->shape, axis);
     HK_TRY(check_affine(in, scale, &normalized));
     return check_affine(in, bias, &normalized);
@@ -145,8 +150,9 @@ static hk_status rows_eval(hk_eval *e)
         }
         double deviation = 1.0 / sqrt(squares / (double)v.extent + (double)a->epsilon);
         for (int64_t j = 0; j < v.extent; j++)
-            hk_set_double(y, first + j, (hk_get_double(x, first + j) - mean) * deviation * affine_at(scale, &normalized, j, 1.0) +
-                                            affine_at(bias, &normalized, j, 0.0));
+            hk_set_double(y, first + j,
+                          (hk_get_double(x, first + j) - mean) * deviation * affine_at(scale, &normalized, j, 1.0) +
+                              affine_at(bias, &normalized, j, 0.0));
         if (means)
             hk_set_double(means, row, mean);
         if (deviations)
@@ -197,8 +203,8 @@ static hk_status rows_lower(hk_lower *l)
     const hk_team team = hk_team_rows(l, v.rows, units);
     const struct norm_push push = {.rows = (uint32_t)v.rows, .extent = (uint32_t)v.extent, .epsilon = a->epsilon};
     uint32_t held = hk_team_held(l, &team, units);
-    hk_record *r = hk_team_emit(l, &team, (hk_team_kernel){&hk_kernel_norm, &hk_kernel_norm_subgroup}, held ? "norm held" : "norm long",
-                                v.rows, &push, sizeof push);
+    hk_record *r = hk_team_emit(l, &team, (hk_team_kernel){&hk_kernel_norm, &hk_kernel_norm_subgroup},
+                                held ? "norm held" : "norm long", v.rows, &push, sizeof push);
     hk_spec(r, HK_TEAM_SPEC, held);
     hk_spec(r, HK_TEAM_SPEC + 1, v.extent % 4 == 0 && hk_aligned_all((const hk_value *[]){x, y, scale, bias}, 4));
     hk_spec(r, HK_TEAM_SPEC + 2, is_centered(n));
@@ -220,7 +226,8 @@ static hk_status no_stash_gradient(hk_gradient *g, const hk_node *n)
     for (int32_t i = 1; i < n->out_count; i++)
         if (hk_gradient_of(g, n->out[i]))
             return hk_fail(hk_gradient_graph(g)->ctx, HK_STATUS_UNSUPPORTED,
-                           "node '%s' (%s): the loss depends on its statistics '%s', which has no gradient; compute them by ReduceMean",
+                           "node '%s' (%s): the loss depends on its statistics '%s', which has no gradient; compute "
+                           "them by ReduceMean",
                            n->name, n->type, n->out[i]->name);
     return HK_OK;
 }
@@ -259,7 +266,10 @@ static hk_status rows_backward(hk_gradient *g, hk_node *n)
     bool parameters = hk_gradient_wanted(g, n->in[1]) || hk_gradient_wanted(g, hk_in(n, 2));
     const hk_attr_value attrs[] = {HK_SET_INT("axis", a->axis), {0}};
     HK_TRY(hk_build(graph, is_centered(n) ? "hk.LayerNormGrad" : "hk.RMSNormGrad", attrs,
-                    (hk_value *[]){dy, n->in[0], n->in[1], n->out[1], n->out[2]}, 5, out, !parameters ? 1 : hk_in(n, 2) ? 3 : 2));
+                    (hk_value *[]){dy, n->in[0], n->in[1], n->out[1], n->out[2]}, 5, out,
+                    !parameters   ? 1
+                    : hk_in(n, 2) ? 3
+                                  : 2));
     HK_TRY(hk_gradient_add(g, n->in[0], out[0]));
     HK_TRY(add_affine_gradient(g, n->in[1], out[1]));
     return add_affine_gradient(g, hk_in(n, 2), out[2]);
@@ -275,9 +285,10 @@ static hk_status rows_grad_infer(hk_infer *in)
     hk_shape_text s, t;
     HK_TRY(check_rows(in, x, n->in[2], NULL));
     if (hk_shape_known(&dy->shape) && hk_shape_known(&x->shape) && !hk_shape_equal(&dy->shape, &x->shape))
-        return hk_infer_fail(in, HK_STATUS_INVALID, "gradient '%s' has shape %s, expected %s", dy->name, hk_shape_print(&dy->shape, &s),
-                             hk_shape_print(&x->shape, &t));
-    hk_shape normalized = x->shape.rank < 0 ? HK_SHAPE_UNKNOWN : normalized_shape(&x->shape, hk_axis(a->axis, x->shape.rank));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "gradient '%s' has shape %s, expected %s", dy->name,
+                             hk_shape_print(&dy->shape, &s), hk_shape_print(&x->shape, &t));
+    hk_shape normalized = x->shape.rank < 0 ? HK_SHAPE_UNKNOWN
+                                            : normalized_shape(&x->shape, hk_axis(a->axis, x->shape.rank));
     HK_TRY(hk_infer_output(in, 0, x->dtype, &x->shape));
     HK_TRY(hk_infer_output(in, 1, x->dtype, &normalized));
     return hk_infer_output(in, 2, x->dtype, &normalized);
@@ -306,7 +317,8 @@ static hk_status rows_grad_eval(hk_eval *e)
         double mean = is_centered(n) ? hk_get_double(means, row) : 0.0, deviation = hk_get_double(deviations, row);
         double g_mean = 0.0, gn_mean = 0.0;
         for (int64_t j = 0; j < v.extent; j++) {
-            double d = hk_get_double(dy, row * v.extent + j), z = (hk_get_double(x, row * v.extent + j) - mean) * deviation;
+            double d = hk_get_double(dy, row * v.extent + j),
+                   z = (hk_get_double(x, row * v.extent + j) - mean) * deviation;
             double g = d * affine_at(scale, &normalized, j, 1.0);
             g_mean += is_centered(n) ? g / (double)v.extent : 0.0;
             gn_mean += g * z / (double)v.extent;
@@ -314,8 +326,10 @@ static hk_status rows_grad_eval(hk_eval *e)
             add_to(sums[1], j, d);
         }
         for (int64_t j = 0; j < v.extent; j++) {
-            double d = hk_get_double(dy, row * v.extent + j), z = (hk_get_double(x, row * v.extent + j) - mean) * deviation;
-            hk_set_double(dx, row * v.extent + j, deviation * (d * affine_at(scale, &normalized, j, 1.0) - g_mean - z * gn_mean));
+            double d = hk_get_double(dy, row * v.extent + j),
+                   z = (hk_get_double(x, row * v.extent + j) - mean) * deviation;
+            hk_set_double(dx, row * v.extent + j,
+                          deviation * (d * affine_at(scale, &normalized, j, 1.0) - g_mean - z * gn_mean));
         }
     }
     for (int32_t i = 0; i < 2; i++) {
@@ -371,10 +385,11 @@ static hk_status emit_rows_parameters(hk_lower *l, const rows_view *v)
         return HK_OK;
     const struct norm_columns_push push = {
         .rows = (uint32_t)v->rows, .extent = (uint32_t)v->extent, .chunks = (uint32_t)chunks, .chunk = (uint32_t)chunk};
-    hk_record *r = hk_team_emit(l, &team, (hk_team_kernel){&hk_kernel_norm_columns, NULL}, "norm_grad columns", units * chunks, &push,
-                                sizeof push);
+    hk_record *r = hk_team_emit(l, &team, (hk_team_kernel){&hk_kernel_norm_columns, NULL}, "norm_grad columns",
+                                units * chunks, &push, sizeof push);
     hk_spec(r, HK_TEAM_SPEC, 0);
-    hk_spec(r, HK_TEAM_SPEC + 1, v->extent % 4 == 0 && hk_aligned_all((const hk_value *[]){dy, x, targets[0], targets[1]}, 4));
+    hk_spec(r, HK_TEAM_SPEC + 1,
+            v->extent % 4 == 0 && hk_aligned_all((const hk_value *[]){dy, x, targets[0], targets[1]}, 4));
     hk_spec(r, HK_TEAM_SPEC + 2, is_centered(n));
     hk_spec(r, HK_TEAM_SPEC + 3, targets[0] != NULL);
     hk_spec(r, HK_TEAM_SPEC + 4, targets[1] != NULL);
@@ -389,7 +404,8 @@ static hk_status emit_rows_parameters(hk_lower *l, const rows_view *v)
     r->flops = 4.0 * (double)(v->rows * v->extent);
     for (int i = 0; i < 2 && chunks > 1; i++)
         if (outs[i]) {
-            const hk_reduction sum = {.x = targets[i], .y = outs[i], .rank = 2, .extent = {chunks, v->extent}, .axes = 1};
+            const hk_reduction sum = {
+                .x = targets[i], .y = outs[i], .rank = 2, .extent = {chunks, v->extent}, .axes = 1};
             HK_TRY(hk_emit_reduction(l, &sum));
         }
     return HK_OK;
@@ -426,12 +442,18 @@ typedef struct group_attrs {
     hk_ints consumed_inputs; /* of opset 1: storage advice, of no meaning */
 } group_attrs;
 
-static const hk_attr instance_attr_1[] = {HK_FLOAT_ATTR(group_attrs, epsilon, 1e-5), HK_INTS_ATTR(group_attrs, consumed_inputs), {0}};
+static const hk_attr instance_attr_1[] = {
+    HK_FLOAT_ATTR(group_attrs, epsilon, 1e-5), HK_INTS_ATTR(group_attrs, consumed_inputs), {0}};
 static const hk_attr instance_attr_list[] = {HK_FLOAT_ATTR(group_attrs, epsilon, 1e-5), {0}};
-#define NUM_GROUPS {.name = "num_groups", .kind = HK_ATTR_INT, .offset = offsetof(group_attrs, num_groups), .required = true}
+#define NUM_GROUPS                                                                                                     \
+    {                                                                                                                  \
+        .name = "num_groups", .kind = HK_ATTR_INT, .offset = offsetof(group_attrs, num_groups), .required = true       \
+    }
 static const hk_attr group_attr_18[] = {HK_FLOAT_ATTR(group_attrs, epsilon, 1e-5), NUM_GROUPS, {0}};
-static const hk_attr group_attr_21[] = {HK_FLOAT_ATTR(group_attrs, epsilon, 1e-5), NUM_GROUPS, HK_INT_ATTR(group_attrs, stash_type, 1), {0}};
-static const hk_attr group_attr_grad[] = {HK_INT_ATTR(group_attrs, num_groups, 0), HK_INT_ATTR(group_attrs, per_group, 0), {0}};
+static const hk_attr group_attr_21[] = {
+    HK_FLOAT_ATTR(group_attrs, epsilon, 1e-5), NUM_GROUPS, HK_INT_ATTR(group_attrs, stash_type, 1), {0}};
+static const hk_attr group_attr_grad[] = {
+    HK_INT_ATTR(group_attrs, num_groups, 0), HK_INT_ATTR(group_attrs, per_group, 0), {0}};
 
 static bool has_group_parameters(const hk_node *n)
 {
@@ -460,20 +482,24 @@ static hk_status check_groups(hk_infer *in, const hk_value *x, int32_t first, in
     const group_attrs *a = in->node->attrs;
     hk_shape_text s, t;
     if (!hk_dtype_is_float(x->dtype))
-        return hk_infer_fail(in, HK_STATUS_INVALID, "input '%s' is %s, expected a float type", x->name, hk_dtype_name(x->dtype));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "input '%s' is %s, expected a float type", x->name,
+                             hk_dtype_name(x->dtype));
     if (x->shape.rank >= 0 && x->shape.rank < 2)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "input '%s' has shape %s, expected (N,C,...)", x->name, hk_shape_print(&x->shape, &s));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "input '%s' has shape %s, expected (N,C,...)", x->name,
+                             hk_shape_print(&x->shape, &s));
     int64_t channels = x->shape.rank < 0 ? -1 : x->shape.dim[1], groups = a->num_groups ? a->num_groups : channels;
     bool group_attr = in->node->op->attrs == group_attr_18 || in->node->op->attrs == group_attr_21;
     if ((group_attr && a->num_groups < 1) || (channels > 0 && groups > 0 && channels % groups))
-        return hk_infer_fail(in, HK_STATUS_INVALID, "num_groups is %lld, expected a divisor of the %lld channels of '%s'",
+        return hk_infer_fail(in, HK_STATUS_INVALID,
+                             "num_groups is %lld, expected a divisor of the %lld channels of '%s'",
                              (long long)a->num_groups, (long long)channels, x->name);
     const hk_shape want = {.rank = 1, .dim = {has_group_parameters(in->node) ? groups : channels}};
     for (int32_t i = first; i < first + count; i++) {
         const hk_value *v = in->node->in[i];
-        if (v->shape.rank >= 0 && (v->shape.rank != 1 || (v->shape.dim[0] >= 0 && want.dim[0] >= 0 && v->shape.dim[0] != want.dim[0])))
-            return hk_infer_fail(in, HK_STATUS_INVALID, "'%s' has shape %s, expected %s", v->name, hk_shape_print(&v->shape, &s),
-                                 hk_shape_print(&want, &t));
+        if (v->shape.rank >= 0 &&
+            (v->shape.rank != 1 || (v->shape.dim[0] >= 0 && want.dim[0] >= 0 && v->shape.dim[0] != want.dim[0])))
+            return hk_infer_fail(in, HK_STATUS_INVALID, "'%s' has shape %s, expected %s", v->name,
+                                 hk_shape_print(&v->shape, &s), hk_shape_print(&want, &t));
     }
     return HK_OK;
 }
@@ -481,7 +507,8 @@ static hk_status check_groups(hk_infer *in, const hk_value *x, int32_t first, in
 static hk_shape group_stash_shape(const hk_node *n, const hk_shape *x)
 {
     const group_attrs *a = n->attrs;
-    return x->rank < 0 ? HK_SHAPE_UNKNOWN : (hk_shape){.rank = 2, .dim = {x->dim[0], a->num_groups ? a->num_groups : x->dim[1]}};
+    return x->rank < 0 ? HK_SHAPE_UNKNOWN
+                       : (hk_shape){.rank = 2, .dim = {x->dim[0], a->num_groups ? a->num_groups : x->dim[1]}};
 }
 
 static hk_status groups_infer(hk_infer *in)
@@ -536,9 +563,10 @@ static hk_status groups_backward(hk_gradient *g, hk_node *n)
         return HK_STATUS_OUT_OF_MEMORY;
     HK_TRY(hk_node_infer(graph, n));
     bool parameters = hk_gradient_wanted(g, n->in[1]) || hk_gradient_wanted(g, n->in[2]);
-    const hk_attr_value attrs[] = {HK_SET_INT("num_groups", a->num_groups), HK_SET_INT("per_group", has_group_parameters(n)), {0}};
-    HK_TRY(hk_build(graph, "hk.GroupNormGrad", attrs, (hk_value *[]){dy, n->in[0], n->in[1], n->out[1], n->out[2]}, 5, out,
-                    parameters ? 3 : 1));
+    const hk_attr_value attrs[] = {
+        HK_SET_INT("num_groups", a->num_groups), HK_SET_INT("per_group", has_group_parameters(n)), {0}};
+    HK_TRY(hk_build(graph, "hk.GroupNormGrad", attrs, (hk_value *[]){dy, n->in[0], n->in[1], n->out[1], n->out[2]}, 5,
+                    out, parameters ? 3 : 1));
     for (int32_t i = 0; i < 3; i++)
         HK_TRY(hk_gradient_add(g, n->in[i], out[i]));
     return HK_OK;
@@ -553,8 +581,8 @@ static hk_status groups_grad_infer(hk_infer *in)
     hk_shape_text s, t;
     HK_TRY(check_groups(in, x, 2, 1));
     if (hk_shape_known(&dy->shape) && hk_shape_known(&x->shape) && !hk_shape_equal(&dy->shape, &x->shape))
-        return hk_infer_fail(in, HK_STATUS_INVALID, "gradient '%s' has shape %s, expected %s", dy->name, hk_shape_print(&dy->shape, &s),
-                             hk_shape_print(&x->shape, &t));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "gradient '%s' has shape %s, expected %s", dy->name,
+                             hk_shape_print(&dy->shape, &s), hk_shape_print(&x->shape, &t));
     HK_TRY(hk_infer_output(in, 0, x->dtype, &x->shape));
     HK_TRY(hk_infer_output(in, 1, x->dtype, &n->in[2]->shape));
     return hk_infer_output(in, 2, x->dtype, &n->in[2]->shape);
@@ -593,41 +621,51 @@ static hk_status groups_grad_lower(hk_lower *l)
 
 #define CASES(name, ...) static const char *const name[] = {__VA_ARGS__, NULL}
 
-CASES(layer_cases, "f32[3,5] f32[5] f32[5]", "f32[2,3,8] f32[8]", "f32[2,3,4,5] f32[4,5] f32[4,5];axis=2", "f32[2,3,4] f32[2,3,4];axis=0",
-      "f32[2,3,4] f32[4] f32[1];axis=1", "f32[6] f32[6] f32[6];axis=-1 epsilon=0.1", "f32[7,64] f32[64] f32[64]",
-      "f32[3,1000] f32[1000] f32[1000];;out=3 nograd", "f32[2,9001] f32[9001] f32[9001];;nograd", "f32[0,4] f32[4] f32[4]",
-      "f32[66000,4] f32[4] f32[4];;nograd", "f32[130,768] f32[768] f32[768];;nograd");
-CASES(rms_cases, "f32[3,5] f32[5]", "f32[2,3,4,5] f32[4,5];axis=2", "f32[2,3,4] f32[1,1,4];axis=-1", "f32[7,64] f32[64];epsilon=1e-6",
-      "f32[2,4100] f32[4100];;nograd");
+CASES(layer_cases, "f32[3,5] f32[5] f32[5]", "f32[2,3,8] f32[8]", "f32[2,3,4,5] f32[4,5] f32[4,5];axis=2",
+      "f32[2,3,4] f32[2,3,4];axis=0", "f32[2,3,4] f32[4] f32[1];axis=1", "f32[6] f32[6] f32[6];axis=-1 epsilon=0.1",
+      "f32[7,64] f32[64] f32[64]", "f32[3,1000] f32[1000] f32[1000];;out=3 nograd",
+      "f32[2,9001] f32[9001] f32[9001];;nograd", "f32[0,4] f32[4] f32[4]", "f32[66000,4] f32[4] f32[4];;nograd",
+      "f32[130,768] f32[768] f32[768];;nograd");
+CASES(rms_cases, "f32[3,5] f32[5]", "f32[2,3,4,5] f32[4,5];axis=2", "f32[2,3,4] f32[1,1,4];axis=-1",
+      "f32[7,64] f32[64];epsilon=1e-6", "f32[2,4100] f32[4100];;nograd");
 CASES(rows_grad_cases, "f32[3,5] f32[3,5] f32[5] f32[3,1] f32[3,1]+;;out=3 nograd",
       "f32[2,3,8] f32[2,3,8] f32[8] f32[2,3,1] f32[2,3,1]+;;out=2 nograd",
       "f32[300,64] f32[300,64] f32[64] f32[300,1] f32[300,1]+;;out=3 nograd",
-      "f32[3000,8] f32[3000,8] f32[8] f32[3000,1] f32[3000,1]+;;out=3 nograd", "f32[2,3] f32[2,3] f32[1] f32[2,1] f32[2,1]+;;nograd",
-      "f32[2,9001] f32[2,9001] f32[9001] f32[2,1] f32[2,1]+;;out=3 nograd", "f32[0,4] f32[0,4] f32[4] f32[0,1] f32[0,1]+;;out=3 nograd");
-CASES(instance_cases, "f32[2,3,4,5] f32[3] f32[3]", "f32[2,3,7] f32[3] f32[3];epsilon=1e-2", "f32[1,2,33,40] f32[2] f32[2];;nograd",
-      "f32[2,5,4,4,4] f32[5] f32[5];;nograd");
+      "f32[3000,8] f32[3000,8] f32[8] f32[3000,1] f32[3000,1]+;;out=3 nograd",
+      "f32[2,3] f32[2,3] f32[1] f32[2,1] f32[2,1]+;;nograd",
+      "f32[2,9001] f32[2,9001] f32[9001] f32[2,1] f32[2,1]+;;out=3 nograd",
+      "f32[0,4] f32[0,4] f32[4] f32[0,1] f32[0,1]+;;out=3 nograd");
+CASES(instance_cases, "f32[2,3,4,5] f32[3] f32[3]", "f32[2,3,7] f32[3] f32[3];epsilon=1e-2",
+      "f32[1,2,33,40] f32[2] f32[2];;nograd", "f32[2,5,4,4,4] f32[5] f32[5];;nograd");
 CASES(instance_old_cases, "f32[2,3,4,5] f32[3] f32[3];;opset=1");
-CASES(group_old_cases, "f32[2,6,3,4] f32[2] f32[2];num_groups=2;opset=18", "f32[2,4,5] f32[4] f32[4];num_groups=4;opset=20");
-CASES(group_cases, "f32[2,6,3,4] f32[6] f32[6];num_groups=2", "f32[3,4,5] f32[4] f32[4];num_groups=1", "f32[2,8] f32[8] f32[8];num_groups=4",
-      "f32[2,32,16,16] f32[32] f32[32];num_groups=4;nograd", "f32[0,4,3] f32[4] f32[4];num_groups=2",
-      "f32[1,4,65,64] f32[4] f32[4];num_groups=2;out=3 nograd");
+CASES(group_old_cases, "f32[2,6,3,4] f32[2] f32[2];num_groups=2;opset=18",
+      "f32[2,4,5] f32[4] f32[4];num_groups=4;opset=20");
+CASES(group_cases, "f32[2,6,3,4] f32[6] f32[6];num_groups=2", "f32[3,4,5] f32[4] f32[4];num_groups=1",
+      "f32[2,8] f32[8] f32[8];num_groups=4", "f32[2,32,16,16] f32[32] f32[32];num_groups=4;nograd",
+      "f32[0,4,3] f32[4] f32[4];num_groups=2", "f32[1,4,65,64] f32[4] f32[4];num_groups=2;out=3 nograd");
 CASES(groups_grad_cases, "f32[2,6,3,4] f32[2,6,3,4] f32[6] f32[2,2] f32[2,2]+;num_groups=2;out=3 nograd",
       "f32[2,6,3,4] f32[2,6,3,4] f32[2] f32[2,2] f32[2,2]+;num_groups=2 per_group=1;out=3 nograd",
       "f32[2,6,32,33] f32[2,6,32,33] f32[6] f32[2,6] f32[2,6]+;;out=3 nograd",
       "f32[3,16,16,16] f32[3,16,16,16] f32[16] f32[3,4] f32[3,4]+;num_groups=4;out=3 nograd");
 
 #define ROWS(name, first, most, cases_)                                                                                \
-    {.type = name, .since = first, .in_min = 2, .in_max = most, .out_min = 1, .out_max = 3, .parameters = 6,           \
-     .attrs_bytes = sizeof(row_attrs), .attrs = row_attr_list, .infer = rows_infer, .eval = rows_eval,                 \
-     .lower = rows_lower, .backward = rows_backward, .cases = cases_}
+    {                                                                                                                  \
+        .type = name, .since = first, .in_min = 2, .in_max = most, .out_min = 1, .out_max = 3, .parameters = 6,        \
+        .attrs_bytes = sizeof(row_attrs), .attrs = row_attr_list, .infer = rows_infer, .eval = rows_eval,              \
+        .lower = rows_lower, .backward = rows_backward, .cases = cases_                                                \
+    }
 #define ROWS_GRAD(name)                                                                                                \
-    {.type = name, .since = 1, .in_min = 5, .in_max = 5, .out_min = 1, .out_max = 3, .attrs_bytes = sizeof(row_attrs), \
-     .attrs = row_attr_grad, .infer = rows_grad_infer, .eval = rows_grad_eval, .lower = rows_grad_lower,               \
-     .cases = rows_grad_cases}
+    {                                                                                                                  \
+        .type = name, .since = 1, .in_min = 5, .in_max = 5, .out_min = 1, .out_max = 3,                                \
+        .attrs_bytes = sizeof(row_attrs), .attrs = row_attr_grad, .infer = rows_grad_infer, .eval = rows_grad_eval,    \
+        .lower = rows_grad_lower, .cases = rows_grad_cases                                                             \
+    }
 #define GROUPS(name, first, last, list, cases_)                                                                        \
-    {.type = name, .since = first, .until = last, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 3,                \
-     .parameters = 6, .attrs_bytes = sizeof(group_attrs), .attrs = list, .infer = groups_infer, .eval = groups_eval,   \
-     .lower = groups_lower, .backward = groups_backward, .cases = cases_}
+    {                                                                                                                  \
+        .type = name, .since = first, .until = last, .in_min = 3, .in_max = 3, .out_min = 1, .out_max = 3,             \
+        .parameters = 6, .attrs_bytes = sizeof(group_attrs), .attrs = list, .infer = groups_infer,                     \
+        .eval = groups_eval, .lower = groups_lower, .backward = groups_backward, .cases = cases_                       \
+    }
 
 const hk_op hk_ops_norm[] = {
     ROWS("LayerNormalization", 17, 3, layer_cases),

@@ -12,7 +12,8 @@ typedef struct reduce_attrs {
     int64_t keepdims, noop_with_empty_axes;
 } reduce_attrs;
 
-static const hk_attr reduce_attr_list[] = {HK_INTS_ATTR(reduce_attrs, axes), HK_INT_ATTR(reduce_attrs, keepdims, 1), {0}};
+static const hk_attr reduce_attr_list[] = {
+    HK_INTS_ATTR(reduce_attrs, axes), HK_INT_ATTR(reduce_attrs, keepdims, 1), {0}};
 static const hk_attr reduce_attr_input[] = {
     HK_INT_ATTR(reduce_attrs, keepdims, 1), HK_INT_ATTR(reduce_attrs, noop_with_empty_axes, 0), {0}};
 
@@ -94,16 +95,15 @@ static hk_status reduce_infer(hk_infer *in)
     if (x->dtype == HK_BOOL && !picks)
         return hk_infer_fail(in, HK_STATUS_INVALID, "input '%s' is bool, expected a number type", x->name);
     if (axes && axes->dtype != HK_INT64)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "axes '%s' are %s, expected int64", axes->name, hk_dtype_name(axes->dtype));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "axes '%s' are %s, expected int64", axes->name,
+                             hk_dtype_name(axes->dtype));
     if (x->shape.rank < 0)
         return hk_infer_output(in, 0, x->dtype, &HK_SHAPE_UNKNOWN);
     uint32_t mask = 0;
     hk_shape y;
     hk_shape_text text;
     switch (find_axes(n, hk_known(n, 1), x->shape.rank, &mask)) {
-    case AXES_FOUND:
-        y = reduced_shape(&x->shape, mask, a->keepdims != 0);
-        return hk_infer_output(in, 0, x->dtype, &y);
+    case AXES_FOUND: y = reduced_shape(&x->shape, mask, a->keepdims != 0); return hk_infer_output(in, 0, x->dtype, &y);
     case AXES_UNKNOWN: /* keepdims keeps the rank; without it the number of axes would have to be known too */
         y = a->keepdims ? (hk_shape){.rank = x->shape.rank} : HK_SHAPE_UNKNOWN;
         for (int32_t d = 0; d < y.rank; d++)
@@ -111,8 +111,8 @@ static hk_status reduce_infer(hk_infer *in)
         return hk_infer_output(in, 0, x->dtype, &y);
     case AXES_BAD: break;
     }
-    return hk_infer_fail(in, HK_STATUS_INVALID, "an axis is given twice or outside [-%d, %d) of shape %s", (int)x->shape.rank,
-                         (int)x->shape.rank, hk_shape_print(&x->shape, &text));
+    return hk_infer_fail(in, HK_STATUS_INVALID, "an axis is given twice or outside [-%d, %d) of shape %s",
+                         (int)x->shape.rank, (int)x->shape.rank, hk_shape_print(&x->shape, &text));
 }
 
 /* Walks x in order together with the index of the output that each element belongs to. */
@@ -180,8 +180,8 @@ static hk_status eval_floats(hk_eval *e, const reduce_kind *k, uint32_t mask, co
         shift[i] = isfinite(shift[i]) ? shift[i] : 0.0;
     for (int64_t i = 0; i < count; i++, walk_next(&w)) {
         double v = hk_get_double(x, i);
-        v = k->before == HK_BEFORE_ABS      ? fabs(v)
-            : k->before == HK_BEFORE_SQUARE ? v * v
+        v = k->before == HK_BEFORE_ABS       ? fabs(v)
+            : k->before == HK_BEFORE_SQUARE  ? v * v
             : k->before == HK_BEFORE_NOTHING ? v
                                              : exp(v - shift[w.at]);
         sum[w.at] = combine_doubles(k->combine, sum[w.at], v);
@@ -290,9 +290,15 @@ static hk_status lower_reduction(hk_lower *l, uint32_t mask)
     const reduce_kind *k = kind_of(n);
     hk_value *x = n->in[0];
     if (!hk_dtype_is_float(x->dtype) && !stays_integer(x->dtype, k))
-        return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): no kernel for %s; cast '%s' to float32 before it", n->name, n->type,
+        return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED,
+                       "node '%s' (%s): no kernel for %s; cast '%s' to float32 before it", n->name, n->type,
                        hk_dtype_name(x->dtype), x->name);
-    hk_reduction r = {.x = x, .y = n->out[0], .rank = x->shape.rank, .axes = mask, .combine = k->combine, .before = k->before,
+    hk_reduction r = {.x = x,
+                      .y = n->out[0],
+                      .rank = x->shape.rank,
+                      .axes = mask,
+                      .combine = k->combine,
+                      .before = k->before,
                       .after = k->after};
     memcpy(r.extent, x->shape.dim, sizeof r.extent);
     if (k->after == HK_AFTER_LOG_SHIFTED && hk_shape_count(&n->out[0]->shape) > 0) {
@@ -312,7 +318,8 @@ static hk_status reduce_lower(hk_lower *l)
 {
     uint32_t mask = 0;
     if (find_axes(l->node, hk_known(l->node, 1), l->node->in[0]->shape.rank, &mask) != AXES_FOUND)
-        return hk_fail(l->ctx, HK_STATUS_INTERNAL, "node '%s' (%s): its axes are not known when it is planned", l->node->name, l->node->type);
+        return hk_fail(l->ctx, HK_STATUS_INTERNAL, "node '%s' (%s): its axes are not known when it is planned",
+                       l->node->name, l->node->type);
     return lower_reduction(l, mask);
 }
 
@@ -376,7 +383,8 @@ static hk_value *sum_kept(rule *r, hk_value *v)
     hk_shape s = reduced_shape(&r->x->shape, r->mask, true);
     hk_value *out = NULL;
     if (r->status == HK_OK)
-        r->status = hk_build(r->g, "hk.SumTo", (hk_attr_value[]){HK_SET_INTS("shape", s.dim, s.rank), {0}}, &v, 1, &out, 1);
+        r->status = hk_build(r->g, "hk.SumTo", (hk_attr_value[]){HK_SET_INTS("shape", s.dim, s.rank), {0}}, &v, 1, &out,
+                             1);
     return out;
 }
 
@@ -394,8 +402,8 @@ static hk_value *product_gradient(rule *r)
             axes[count++] = d;
     hk_value *list = r->status == HK_OK ? hk_graph_ints(r->g, axes, count) : NULL;
     if (r->status == HK_OK)
-        r->status = hk_build(r->g, "ReduceProd", (hk_attr_value[]){HK_SET_INT("noop_with_empty_axes", 1), {0}}, (hk_value *[]){rest, list}, 2,
-                             &product, 1);
+        r->status = hk_build(r->g, "ReduceProd", (hk_attr_value[]){HK_SET_INT("noop_with_empty_axes", 1), {0}},
+                             (hk_value *[]){rest, list}, 2, &product, 1);
     hk_value *others = apply(r, "Sub", sum_kept(r, zero), zero);
     hk_value *alone = to_float(r, apply(r, "Equal", others, scalar(r, 0.0)));
     hk_value *scaled = apply(r, "Mul", r->dy, product);
@@ -446,10 +454,15 @@ static hk_status finish_rule(rule *r)
 
 static hk_status start_rule(hk_gradient *g, hk_node *n, rule *r)
 {
-    *r = (rule){.gradient = g, .g = hk_gradient_graph(g), .n = n, .x = n->in[0], .y = n->out[0], .dy = hk_gradient_of(g, n->out[0])};
+    *r = (rule){.gradient = g,
+                .g = hk_gradient_graph(g),
+                .n = n,
+                .x = n->in[0],
+                .y = n->out[0],
+                .dy = hk_gradient_of(g, n->out[0])};
     if (!hk_shape_known(&r->x->shape))
-        return hk_fail(r->g->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): its gradient needs a known shape of '%s'", n->name, n->type,
-                       r->x->name);
+        return hk_fail(r->g->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): its gradient needs a known shape of '%s'",
+                       n->name, n->type, r->x->name);
     return HK_OK;
 }
 
@@ -460,7 +473,8 @@ static hk_status reduce_backward(hk_gradient *g, hk_node *n)
         return HK_OK;
     HK_TRY(start_rule(g, n, &r));
     if (find_axes(n, hk_known(n, 1), r.x->shape.rank, &r.mask) != AXES_FOUND)
-        return hk_fail(r.g->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): its gradient needs axes known before the run", n->name, n->type);
+        return hk_fail(r.g->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): its gradient needs axes known before the run",
+                       n->name, n->type);
     return finish_rule(&r);
 }
 
@@ -503,10 +517,11 @@ static hk_status sum_to_infer(hk_infer *in)
     uint32_t mask;
     hk_shape_text a, b;
     if (!hk_dtype_is_float(x->dtype) && !hk_dtype_is_integer(x->dtype))
-        return hk_infer_fail(in, HK_STATUS_INVALID, "input '%s' is %s, expected a number type", x->name, hk_dtype_name(x->dtype));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "input '%s' is %s, expected a number type", x->name,
+                             hk_dtype_name(x->dtype));
     if (x->shape.rank >= 0 && !sum_to_axes(&x->shape, &target, &mask))
-        return hk_infer_fail(in, HK_STATUS_INVALID, "input '%s' has shape %s, expected one that %s broadcasts to", x->name,
-                             hk_shape_print(&x->shape, &a), hk_shape_print(&target, &b));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "input '%s' has shape %s, expected one that %s broadcasts to",
+                             x->name, hk_shape_print(&x->shape, &a), hk_shape_print(&target, &b));
     return hk_infer_output(in, 0, x->dtype, &target);
 }
 
@@ -544,8 +559,10 @@ typedef struct arg_attrs {
     int64_t axis, keepdims, select_last_index;
 } arg_attrs;
 static const hk_attr arg_attr_old[] = {HK_INT_ATTR(arg_attrs, axis, 0), HK_INT_ATTR(arg_attrs, keepdims, 1), {0}};
-static const hk_attr arg_attr_list[] = {HK_INT_ATTR(arg_attrs, axis, 0), HK_INT_ATTR(arg_attrs, keepdims, 1),
-                                        HK_INT_ATTR(arg_attrs, select_last_index, 0), {0}};
+static const hk_attr arg_attr_list[] = {HK_INT_ATTR(arg_attrs, axis, 0),
+                                        HK_INT_ATTR(arg_attrs, keepdims, 1),
+                                        HK_INT_ATTR(arg_attrs, select_last_index, 0),
+                                        {0}};
 
 static hk_status arg_infer(hk_infer *in)
 {
@@ -559,11 +576,11 @@ static hk_status arg_infer(hk_infer *in)
     /* A scalar has one element and no axis; PyTorch exports argmax of it with axis 0 or -1. */
     int32_t axis = x->shape.rank == 0 && (a->axis == 0 || a->axis == -1) ? 0 : hk_axis(a->axis, x->shape.rank);
     if (axis < 0)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "axis %lld is outside [-%d, %d) of shape %s", (long long)a->axis, (int)x->shape.rank,
-                             (int)x->shape.rank, hk_shape_print(&x->shape, &text));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "axis %lld is outside [-%d, %d) of shape %s", (long long)a->axis,
+                             (int)x->shape.rank, (int)x->shape.rank, hk_shape_print(&x->shape, &text));
     if (x->shape.rank && x->shape.dim[axis] == 0)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "axis %d of shape %s is empty: it has no largest or least element", (int)axis,
-                             hk_shape_print(&x->shape, &text));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "axis %d of shape %s is empty: it has no largest or least element",
+                             (int)axis, hk_shape_print(&x->shape, &text));
     hk_shape y = reduced_shape(&x->shape, 1u << axis, a->keepdims != 0);
     return hk_infer_output(in, 0, HK_INT64, &y);
 }
@@ -577,7 +594,10 @@ typedef struct axis_view {
 static axis_view view_axis(const hk_shape *x, int64_t axis)
 {
     int32_t d = x->rank ? hk_axis(axis, x->rank) : 0;
-    return (axis_view){.outer = hk_shape_span(x, 0, d), .extent = x->rank ? x->dim[d] : 1, .inner = hk_shape_span(x, d + 1, x->rank), .axis = d};
+    return (axis_view){.outer = hk_shape_span(x, 0, d),
+                       .extent = x->rank ? x->dim[d] : 1,
+                       .inner = hk_shape_span(x, d + 1, x->rank),
+                       .axis = d};
 }
 
 static bool wins(const hk_tensor *x, int64_t candidate, int64_t best, bool least, bool last)
@@ -638,15 +658,17 @@ static hk_status arg_lower(hk_lower *l)
     const arg_attrs *a = n->attrs;
     int type = arg_type(hk_value_storage(n->in[0]));
     if (type < 0)
-        return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): no kernel for element type %s of '%s'", n->name, n->type,
-                       hk_dtype_name(hk_value_storage(n->in[0])), n->in[0]->name);
+        return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): no kernel for element type %s of '%s'", n->name,
+                       n->type, hk_dtype_name(hk_value_storage(n->in[0])), n->in[0]->name);
     axis_view v = view_axis(&n->in[0]->shape, a->axis);
     int64_t outputs = v.outer * v.inner;
     if (outputs == 0)
         return HK_OK;
     hk_team team = v.inner > 1 ? hk_team_columns(l, outputs, v.extent) : hk_team_rows(l, outputs, v.extent);
-    struct reduce_arg_push push = {.outputs = (uint32_t)outputs, .extent = (uint32_t)v.extent, .inner = (uint32_t)v.inner};
-    hk_record *r = hk_team_emit(l, &team, (hk_team_kernel){&hk_kernel_reduce_arg, NULL}, "argmax", outputs, &push, sizeof push);
+    struct reduce_arg_push push = {
+        .outputs = (uint32_t)outputs, .extent = (uint32_t)v.extent, .inner = (uint32_t)v.inner};
+    hk_record *r = hk_team_emit(l, &team, (hk_team_kernel){&hk_kernel_reduce_arg, NULL}, "argmax", outputs, &push,
+                                sizeof push);
     hk_spec(r, HK_TEAM_SPEC, (uint32_t)type);
     hk_spec(r, HK_TEAM_SPEC + 1, !strcmp(n->op->type, "ArgMin"));
     hk_spec(r, HK_TEAM_SPEC + 2, a->select_last_index != 0);
@@ -660,46 +682,80 @@ static hk_status arg_lower(hk_lower *l)
 #define CASES(name, ...) static const char *const name[] = {__VA_ARGS__, NULL}
 
 CASES(sum_old_cases, "f32[3,4,5];axes=[0,2];opset=11", "f32[7];;opset=11", "f32[2,3];axes=[-1] keepdims=0;opset=11");
-CASES(sum_cases, "f32[3,4,5] i64={1}", "f32[7,33] i64={0};keepdims=0", "f32[2,3,4,5] i64={0,2,3}", "f32[2,3,4,5,6] i64={0,2,4}",
-      "f32[2,3,2,3,2,3,2,3] i64={1,3,5,7};keepdims=0", "f32[2,3,2,3,2,3,2,3] i64={0,2,4,6}", "f32[]", "f32[4,3];noop_with_empty_axes=1",
-      "f32[1,40000] i64={1}", "f32[40000,3] i64={0};;nograd", "f32[5,1024] i64={-1}", "f32[1024,64] i64={0};;nograd",
-      "f32[16,8,64] i64={0,2}", "f32[3,0,2] i64={1}", "f32[3,0,2] i64={0};keepdims=0", "i32[5,6]<-9:9 i64={1}", "i64[3,50]<-9:9 i64={1}",
+CASES(sum_cases, "f32[3,4,5] i64={1}", "f32[7,33] i64={0};keepdims=0", "f32[2,3,4,5] i64={0,2,3}",
+      "f32[2,3,4,5,6] i64={0,2,4}", "f32[2,3,2,3,2,3,2,3] i64={1,3,5,7};keepdims=0",
+      "f32[2,3,2,3,2,3,2,3] i64={0,2,4,6}", "f32[]", "f32[4,3];noop_with_empty_axes=1", "f32[1,40000] i64={1}",
+      "f32[40000,3] i64={0};;nograd", "f32[5,1024] i64={-1}", "f32[1024,64] i64={0};;nograd", "f32[16,8,64] i64={0,2}",
+      "f32[3,0,2] i64={1}", "f32[3,0,2] i64={0};keepdims=0", "i32[5,6]<-9:9 i64={1}", "i64[3,50]<-9:9 i64={1}",
       "i64[50,3]<-9:9 i64={0}", "u32[4,4]<90", "i32[8,64]<-9:9 i64={0}", "f32[66000,2] i64={1};;nograd");
 CASES(mean_old_cases, "f32[3,4,5];axes=[0,2];opset=13", "f32[2,3];axes=[1] keepdims=0;opset=13");
-CASES(mean_cases, "f32[3,4,5] i64={1}", "f32[2,3,7,7] i64={2,3};keepdims=0", "f32[9]", "f32[]", "i32[3,5]<-50:50 i64={1}",
-      "i64[3,5]<-50:50 i64={1}", "f32[4,3];noop_with_empty_axes=1", "f32[2,6,16,16] i64={2,3}", "f32[128,260] i64={-1};;nograd");
+CASES(mean_cases, "f32[3,4,5] i64={1}", "f32[2,3,7,7] i64={2,3};keepdims=0", "f32[9]", "f32[]",
+      "i32[3,5]<-50:50 i64={1}", "i64[3,5]<-50:50 i64={1}", "f32[4,3];noop_with_empty_axes=1",
+      "f32[2,6,16,16] i64={2,3}", "f32[128,260] i64={-1};;nograd");
 CASES(max_old_cases, "f32[3,4,5];axes=[0,2];opset=13", "f32[2,3];axes=[1] keepdims=0;opset=13");
-CASES(max_cases, "f32[3,4,5] i64={1}", "f32[7,65];keepdims=0", "f32[5]", "i32[4,6]<-9:9 i64={0}", "i64[4,60]<-9:9 i64={1}",
-      "u8[4,6]<200 i64={1}", "i8[4,6]<-90:90 i64={1}", "bool[4,3] i64={1}", "f32[3,0] i64={1};;nograd", "f32[2,20000] i64={1}");
+CASES(max_cases, "f32[3,4,5] i64={1}", "f32[7,65];keepdims=0", "f32[5]", "i32[4,6]<-9:9 i64={0}",
+      "i64[4,60]<-9:9 i64={1}", "u8[4,6]<200 i64={1}", "i8[4,6]<-90:90 i64={1}", "bool[4,3] i64={1}",
+      "f32[3,0] i64={1};;nograd", "f32[2,20000] i64={1}");
 CASES(prod_old_cases, "f32[3,4]+;axes=[1];opset=13");
-CASES(prod_cases, "f32[3,4]+ i64={1}", "f32[2,3,4]+ i64={0,2};keepdims=0", "f32[6]", "i32[3,4]<1:4 i64={1}", "i64[3,7]<-3:3 i64={0}");
+CASES(prod_cases, "f32[3,4]+ i64={1}", "f32[2,3,4]+ i64={0,2};keepdims=0", "f32[6]", "i32[3,4]<1:4 i64={1}",
+      "i64[3,7]<-3:3 i64={0}");
 CASES(norm_old_cases, "f32[3,4];axes=[1];opset=13", "f32[3,4];keepdims=0;opset=13");
-CASES(norm_cases, "f32[3,4] i64={1}", "f32[2,3,40] i64={0,2};keepdims=0", "f32[6]", "f32[2,3];noop_with_empty_axes=1", "f32[33,8] i64={0}");
-CASES(l1_cases, "f32[3,4] i64={1}", "f32[2,3,40] i64={0,2};keepdims=0", "i32[3,7]<-9:9 i64={1}", "i64[3,7]<-9:9 i64={1}");
-CASES(square_cases, "f32[3,4] i64={1}", "f32[2,3,40] i64={0,2};keepdims=0", "i32[3,7]<-9:9 i64={1}", "i64[3,7]<-9:9 i64={1}");
+CASES(norm_cases, "f32[3,4] i64={1}", "f32[2,3,40] i64={0,2};keepdims=0", "f32[6]", "f32[2,3];noop_with_empty_axes=1",
+      "f32[33,8] i64={0}");
+CASES(l1_cases, "f32[3,4] i64={1}", "f32[2,3,40] i64={0,2};keepdims=0", "i32[3,7]<-9:9 i64={1}",
+      "i64[3,7]<-9:9 i64={1}");
+CASES(square_cases, "f32[3,4] i64={1}", "f32[2,3,40] i64={0,2};keepdims=0", "i32[3,7]<-9:9 i64={1}",
+      "i64[3,7]<-9:9 i64={1}");
 CASES(log_old_cases, "f32[3,4]+;axes=[1];opset=13", "f32[3,4]+;keepdims=0;opset=13");
 CASES(log_cases, "f32[3,4]+ i64={1}", "f32[2,3,40]+ i64={0,2};keepdims=0", "f32[6]+", "f32[33,8]+ i64={0}");
-CASES(lse_cases, "f32[3,4] i64={1}", "f32[2,3,40] i64={0,2};keepdims=0", "f32[6]", "f32[33,8] i64={0}", "f32[1,30000] i64={1}");
+CASES(lse_cases, "f32[3,4] i64={1}", "f32[2,3,40] i64={0,2};keepdims=0", "f32[6]", "f32[33,8] i64={0}",
+      "f32[1,30000] i64={1}");
 CASES(sum_to_cases, "f32[3,4,5];shape=[4,1]", "f32[3,4];shape=[3,4]", "f32[3,4];shape=[]", "f32[6,5,4,3];shape=[5,1,3]",
       "f32[64,16,12,12];shape=[16,1,1];nograd", "f32[300,128];shape=[128];nograd");
 CASES(arg_old_cases, "f32[3,4];axis=1;opset=11", "f32[3,4];keepdims=0;opset=11");
-CASES(arg_cases, "f32[3,4];axis=1", "f32[5,6,7];axis=-2 keepdims=0", "i32[4,9]<3;axis=1", "i32[4,9]<3;axis=1 select_last_index=1",
-      "i64[9,40]<-5:5;axis=0", "u8[3,300]<200;axis=1", "f32[2,3000];axis=-1", "f32[70,33];axis=0 select_last_index=1", "f32[]");
+CASES(arg_cases, "f32[3,4];axis=1", "f32[5,6,7];axis=-2 keepdims=0", "i32[4,9]<3;axis=1",
+      "i32[4,9]<3;axis=1 select_last_index=1", "i64[9,40]<-5:5;axis=0", "u8[3,300]<200;axis=1", "f32[2,3000];axis=-1",
+      "f32[70,33];axis=0 select_last_index=1", "f32[]");
 
 #define REDUCE(name, first_input, old_cases, cases_)                                                                   \
-    {.type = name, .since = 1, .until = (first_input)-1, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1,                \
-     .attrs_bytes = sizeof(reduce_attrs), .attrs = reduce_attr_list, .infer = reduce_infer, .eval = reduce_eval,       \
-     .lower = reduce_lower, .backward = reduce_backward, .cases = old_cases},                                          \
-        {.type = name, .since = first_input, .in_min = 1, .in_max = 2, .out_min = 1, .out_max = 1, .host_inputs = 2,   \
-         .attrs_bytes = sizeof(reduce_attrs), .attrs = reduce_attr_input, .infer = reduce_infer, .eval = reduce_eval,  \
-         .lower = reduce_lower, .backward = reduce_backward, .cases = cases_}
+    {.type = name,                                                                                                     \
+     .since = 1,                                                                                                       \
+     .until = (first_input)-1,                                                                                         \
+     .in_min = 1,                                                                                                      \
+     .in_max = 1,                                                                                                      \
+     .out_min = 1,                                                                                                     \
+     .out_max = 1,                                                                                                     \
+     .attrs_bytes = sizeof(reduce_attrs),                                                                              \
+     .attrs = reduce_attr_list,                                                                                        \
+     .infer = reduce_infer,                                                                                            \
+     .eval = reduce_eval,                                                                                              \
+     .lower = reduce_lower,                                                                                            \
+     .backward = reduce_backward,                                                                                      \
+     .cases = old_cases},                                                                                              \
+    {                                                                                                                  \
+        .type = name, .since = first_input, .in_min = 1, .in_max = 2, .out_min = 1, .out_max = 1, .host_inputs = 2,    \
+        .attrs_bytes = sizeof(reduce_attrs), .attrs = reduce_attr_input, .infer = reduce_infer, .eval = reduce_eval,   \
+        .lower = reduce_lower, .backward = reduce_backward, .cases = cases_                                            \
+    }
 #define ARG(name)                                                                                                      \
-    {.type = name, .since = 1, .until = 11, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1,                      \
-     .attrs_bytes = sizeof(arg_attrs), .attrs = arg_attr_old, .infer = arg_infer, .eval = arg_eval, .lower = arg_lower, \
+    {.type = name,                                                                                                     \
+     .since = 1,                                                                                                       \
+     .until = 11,                                                                                                      \
+     .in_min = 1,                                                                                                      \
+     .in_max = 1,                                                                                                      \
+     .out_min = 1,                                                                                                     \
+     .out_max = 1,                                                                                                     \
+     .attrs_bytes = sizeof(arg_attrs),                                                                                 \
+     .attrs = arg_attr_old,                                                                                            \
+     .infer = arg_infer,                                                                                               \
+     .eval = arg_eval,                                                                                                 \
+     .lower = arg_lower,                                                                                               \
      .cases = arg_old_cases},                                                                                          \
-        {.type = name, .since = 12, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1,                              \
-         .attrs_bytes = sizeof(arg_attrs), .attrs = arg_attr_list, .infer = arg_infer, .eval = arg_eval,               \
-         .lower = arg_lower, .cases = arg_cases}
+    {                                                                                                                  \
+        .type = name, .since = 12, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1,                               \
+        .attrs_bytes = sizeof(arg_attrs), .attrs = arg_attr_list, .infer = arg_infer, .eval = arg_eval,                \
+        .lower = arg_lower, .cases = arg_cases                                                                         \
+    }
 
 const hk_op hk_ops_reduce[] = {
     REDUCE("ReduceSum", 13, sum_old_cases, sum_cases),

@@ -54,12 +54,13 @@ static hk_status check_axis(hk_infer *in, const hk_value *x)
     const softmax_attrs *a = in->node->attrs;
     hk_shape_text text;
     if (!hk_dtype_is_float(x->dtype))
-        return hk_infer_fail(in, HK_STATUS_INVALID, "input '%s' is %s, expected a float type", x->name, hk_dtype_name(x->dtype));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "input '%s' is %s, expected a float type", x->name,
+                             hk_dtype_name(x->dtype));
     /* A scalar has no axis; PyTorch exports its softmax, which is 1, with axis 0 or -1. */
     bool scalar = x->shape.rank == 0 && (a->axis == 0 || a->axis == -1);
     if (x->shape.rank >= 0 && !scalar && hk_axis(a->axis, x->shape.rank) < 0)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "axis %lld is outside [-%d, %d) of shape %s", (long long)a->axis, (int)x->shape.rank,
-                             (int)x->shape.rank, hk_shape_print(&x->shape, &text));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "axis %lld is outside [-%d, %d) of shape %s", (long long)a->axis,
+                             (int)x->shape.rank, (int)x->shape.rank, hk_shape_print(&x->shape, &text));
     return HK_OK;
 }
 
@@ -150,8 +151,8 @@ static hk_status softmax_backward(hk_gradient *g, hk_node *n)
     if (!dy || !hk_gradient_wanted(g, n->in[0]))
         return HK_OK;
     const hk_attr_value attrs[] = {HK_SET_INT("axis", a->axis), HK_SET_INT("flatten", flattens(n)), {0}};
-    HK_TRY(hk_build(hk_gradient_graph(g), is_log(n) ? "hk.LogSoftmaxGrad" : "hk.SoftmaxGrad", attrs, (hk_value *[]){dy, n->out[0]}, 2, &dx,
-                    1));
+    HK_TRY(hk_build(hk_gradient_graph(g), is_log(n) ? "hk.LogSoftmaxGrad" : "hk.SoftmaxGrad", attrs,
+                    (hk_value *[]){dy, n->out[0]}, 2, &dx, 1));
     return hk_gradient_add(g, n->in[0], dx);
 }
 
@@ -164,8 +165,9 @@ static hk_status grad_infer(hk_infer *in)
     hk_shape_text a, b;
     HK_TRY(check_axis(in, y));
     if (dy->dtype != y->dtype || !hk_shape_broadcast(&dy->shape, &y->shape, &shape) || dy->shape.rank != y->shape.rank)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "gradient is %s %s, expected the output's %s %s", hk_dtype_name(dy->dtype),
-                             hk_shape_print(&dy->shape, &a), hk_dtype_name(y->dtype), hk_shape_print(&y->shape, &b));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "gradient is %s %s, expected the output's %s %s",
+                             hk_dtype_name(dy->dtype), hk_shape_print(&dy->shape, &a), hk_dtype_name(y->dtype),
+                             hk_shape_print(&y->shape, &b));
     return hk_infer_output(in, 0, y->dtype, &y->shape);
 }
 
@@ -203,9 +205,11 @@ static hk_status grad_lower(hk_lower *l)
     rows_plan p = plan_rows(l, &v, (const hk_value *[]){dy, y, dx}, 3);
     if (p.held > 4)
         p.held = 0; /* two operands: more would take 64 registers */
-    const struct softmax_grad_push push = {.rows = (uint32_t)v.rows, .extent = (uint32_t)v.extent, .inner = (uint32_t)v.inner};
+    const struct softmax_grad_push push = {
+        .rows = (uint32_t)v.rows, .extent = (uint32_t)v.extent, .inner = (uint32_t)v.inner};
     const hk_team_kernel kernel = {&hk_kernel_softmax_grad, &hk_kernel_softmax_grad_subgroup};
-    hk_record *r = hk_team_emit(l, &p.team, kernel, p.held ? "softmax_grad held" : "softmax_grad long", v.rows, &push, sizeof push);
+    hk_record *r = hk_team_emit(l, &p.team, kernel, p.held ? "softmax_grad held" : "softmax_grad long", v.rows, &push,
+                                sizeof push);
     hk_spec(r, HK_TEAM_SPEC, p.held);
     hk_spec(r, HK_TEAM_SPEC + 1, p.vector);
     hk_spec(r, HK_TEAM_SPEC + 2, is_log(n));
@@ -220,25 +224,41 @@ static hk_status grad_lower(hk_lower *l)
 
 #define CASES(name, ...) static const char *const name[] = {__VA_ARGS__, NULL}
 
-CASES(old_cases, "f32[3,4,5];;opset=12", "f32[3,4,5];axis=2;opset=12", "f32[7,33];axis=0;opset=11", "f32[2,3,4];axis=-2;opset=12",
-      "f32[2,3,4];axis=1;opset=8");
-CASES(cases, "f32[3,5]", "f32[2,3,4,5];axis=1", "f32[2,3,4,5];axis=0", "f32[]", "f32[17];axis=0", "f32[5,64]", "f32[3,1000]",
-      "f32[2,5000];;nograd", "f32[2,2,12,40]", "f32[4,21,7,5];axis=1", "f32[3,0]", "f32[0,3]", "f32[66001,3];;nograd", "f32[70,128];axis=0");
-CASES(grad_cases, "f32[3,5] f32[3,5];;nograd", "f32[2,3,4] f32[2,3,4];axis=1;nograd", "f32[2,3,4] f32[2,3,4];axis=1 flatten=1;nograd",
-      "f32[5,512] f32[5,512];;nograd", "f32[2,4099] f32[2,4099];;nograd", "f32[2,21,7,5] f32[2,21,7,5];axis=1;nograd",
-      "f32[0,3] f32[0,3];;nograd");
+CASES(old_cases, "f32[3,4,5];;opset=12", "f32[3,4,5];axis=2;opset=12", "f32[7,33];axis=0;opset=11",
+      "f32[2,3,4];axis=-2;opset=12", "f32[2,3,4];axis=1;opset=8");
+CASES(cases, "f32[3,5]", "f32[2,3,4,5];axis=1", "f32[2,3,4,5];axis=0", "f32[]", "f32[17];axis=0", "f32[5,64]",
+      "f32[3,1000]", "f32[2,5000];;nograd", "f32[2,2,12,40]", "f32[4,21,7,5];axis=1", "f32[3,0]", "f32[0,3]",
+      "f32[66001,3];;nograd", "f32[70,128];axis=0");
+CASES(grad_cases, "f32[3,5] f32[3,5];;nograd", "f32[2,3,4] f32[2,3,4];axis=1;nograd",
+      "f32[2,3,4] f32[2,3,4];axis=1 flatten=1;nograd", "f32[5,512] f32[5,512];;nograd",
+      "f32[2,4099] f32[2,4099];;nograd", "f32[2,21,7,5] f32[2,21,7,5];axis=1;nograd", "f32[0,3] f32[0,3];;nograd");
 
 #define FORWARD(name)                                                                                                  \
-    {.type = name, .since = 1, .until = 12, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1,                      \
-     .attrs_bytes = sizeof(softmax_attrs), .attrs = attr_old, .infer = softmax_infer, .eval = softmax_eval,            \
-     .lower = softmax_lower, .backward = softmax_backward, .cases = old_cases},                                        \
-        {.type = name, .since = 13, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1,                              \
-         .attrs_bytes = sizeof(softmax_attrs), .attrs = attr_list, .infer = softmax_infer, .eval = softmax_eval,       \
-         .lower = softmax_lower, .backward = softmax_backward, .cases = cases}
+    {.type = name,                                                                                                     \
+     .since = 1,                                                                                                       \
+     .until = 12,                                                                                                      \
+     .in_min = 1,                                                                                                      \
+     .in_max = 1,                                                                                                      \
+     .out_min = 1,                                                                                                     \
+     .out_max = 1,                                                                                                     \
+     .attrs_bytes = sizeof(softmax_attrs),                                                                             \
+     .attrs = attr_old,                                                                                                \
+     .infer = softmax_infer,                                                                                           \
+     .eval = softmax_eval,                                                                                             \
+     .lower = softmax_lower,                                                                                           \
+     .backward = softmax_backward,                                                                                     \
+     .cases = old_cases},                                                                                              \
+    {                                                                                                                  \
+        .type = name, .since = 13, .in_min = 1, .in_max = 1, .out_min = 1, .out_max = 1,                               \
+        .attrs_bytes = sizeof(softmax_attrs), .attrs = attr_list, .infer = softmax_infer, .eval = softmax_eval,        \
+        .lower = softmax_lower, .backward = softmax_backward, .cases = cases                                           \
+    }
 #define GRADIENT(name)                                                                                                 \
-    {.type = name, .since = 1, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1,                                   \
-     .attrs_bytes = sizeof(softmax_attrs), .attrs = attr_grad, .infer = grad_infer, .eval = grad_eval,                 \
-     .lower = grad_lower, .cases = grad_cases}
+    {                                                                                                                  \
+        .type = name, .since = 1, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1,                                \
+        .attrs_bytes = sizeof(softmax_attrs), .attrs = attr_grad, .infer = grad_infer, .eval = grad_eval,              \
+        .lower = grad_lower, .cases = grad_cases                                                                       \
+    }
 
 const hk_op hk_ops_softmax[] = {
     FORWARD("Softmax"), FORWARD("LogSoftmax"), GRADIENT("hk.SoftmaxGrad"), GRADIENT("hk.LogSoftmaxGrad"), {0},

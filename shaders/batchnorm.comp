@@ -78,8 +78,7 @@ void main()
             vec4 z = normalize(a, upper[q]);
             if (POOL) {
                 vec4 z_lower = normalize(a, lower[q]);
-                uint which;
-                vec2 y = vec2(window_max(window(z, z_lower, 0u), which), window_max(window(z, z_lower, 1u), which));
+                vec2 y = vec2(window_max(z.xy, z_lower.xy).best, window_max(z.zw, z_lower.zw).best);
                 store2(push.y, at[q], count[q] / 2u, RELU ? relu(y.xyxy).xy : y);
             } else
                 store4(g, push.y, at[q], count[q], RELU ? relu(z) : z);

@@ -134,44 +134,49 @@ vec4 normalize(Affine a, vec4 x)
 
 vec4 relu(vec4 z) { return mix(z, vec4(0.0), lessThan(z, vec4(0.0))); } // NaN stays NaN
 
-// The maximum of a window in row-major order; NaN wins. which: the place of the first maximum.
-float window_max(vec4 z, out uint which)
+bool is_nan(float x) { return (floatBitsToUint(x) & 0x7fffffffu) > 0x7f800000u; }
+
+// A 2x2 window: its maximum and the place of the first one in row-major order; NaN wins.
+struct Window {
+    float best;
+    uint place;
+};
+
+void consider(float z, uint place, inout Window w)
 {
-    float best = z.x;
-    which = 0u;
-    for (uint k = 1u; k < 4u; k++)
-        if (z[k] > best || isnan(z[k])) {
-            best = z[k];
-            which = k;
-        }
-    return best;
+    bool wins = z > w.best || is_nan(z);
+    w.best = wins ? z : w.best;
+    w.place = wins ? place : w.place;
 }
 
-vec4 window(vec4 upper, vec4 lower, uint w) { return w == 0u ? vec4(upper.xy, lower.xy) : vec4(upper.zw, lower.zw); }
+Window window_max(vec2 upper, vec2 lower)
+{
+    Window w = Window(upper.x, 0u);
+    consider(upper.y, 1u, w);
+    consider(lower.x, 2u, w);
+    consider(lower.y, 3u, w);
+    return w;
+}
+
+// The gradient of a window's maximum, at the window's four elements: upper row, lower row.
+vec4 route(Window w, float dy)
+{
+    float d = RELU && w.best <= 0.0 ? 0.0 : dy;
+    return mix(vec4(0.0), vec4(d), equal(uvec4(w.place), uvec4(0u, 1u, 2u, 3u)));
+}
 
 // The gradient dy of a unit's activation brought back to its upper and lower row of normalized values z (without pooling:
 // to the upper one alone). ReLU passes it where z > 0, the window to its first maximum.
 void gate(vec4 upper, vec4 lower, vec4 dy, out vec4 d_upper, out vec4 d_lower)
 {
-    d_lower = vec4(0.0);
-    if (!POOL) {
+    if (POOL) {
+        vec4 left = route(window_max(upper.xy, lower.xy), dy.x);
+        vec4 right = route(window_max(upper.zw, lower.zw), dy.y);
+        d_upper = vec4(left.xy, right.xy);
+        d_lower = vec4(left.zw, right.zw);
+    } else {
         d_upper = RELU ? mix(dy, vec4(0.0), lessThanEqual(upper, vec4(0.0))) : dy;
-        return;
-    }
-    d_upper = vec4(0.0);
-    [[unroll]] for (uint w = 0u; w < 2u; w++) {
-        uint which;
-        float best = window_max(window(upper, lower, w), which);
-        float d = RELU && best <= 0.0 ? 0.0 : dy[w];
-        vec2 up = vec2(which == 0u ? d : 0.0, which == 1u ? d : 0.0);
-        vec2 low = vec2(which == 2u ? d : 0.0, which == 3u ? d : 0.0);
-        if (w == 0u) {
-            d_upper.xy = up;
-            d_lower.xy = low;
-        } else {
-            d_upper.zw = up;
-            d_lower.zw = low;
-        }
+        d_lower = vec4(0.0);
     }
 }
 

@@ -1,6 +1,10 @@
 // The gradient of a unit behind its activation, recomputed from x, for the two backward kernels.
 layout(constant_id = 12) const bool FROZEN = false; // `deviation` holds a variance, and statistics are constants
 
+struct Raw { // as loaded
+    vec4 upper, lower, dy;
+};
+
 struct Gated {
     vec4 x_upper, x_lower; // less the mean
     vec4 d_upper, d_lower; // gradient of the normalized value
@@ -17,19 +21,25 @@ Affine affine_of(Geometry g, Item it, out float deviation)
     return Affine(F32(push.mean).v[row], F32(push.scale).v[param] * deviation, bias);
 }
 
-Gated load_gated(Geometry g, Item it, Affine a, uvec3 place)
+Raw load_raw(Geometry g, Item it, uvec3 place)
 {
     uint from = x_offset(g, it.channel, place), at = y_offset(g, it.channel, place), count = filled(g, place);
-    Gated r;
-    vec4 upper = load4(g, push.x, from, count), lower = vec4(0.0);
-    vec4 dy;
+    Raw r;
+    r.upper = load4(g, push.x, from, count);
+    r.lower = vec4(0.0);
     if (POOL) {
-        lower = load4(g, push.x, from + g.row_extent, count);
-        dy = vec4(load2(push.dy, at, count / 2u), 0.0, 0.0);
+        r.lower = load4(g, push.x, from + g.row_extent, count);
+        r.dy = vec4(load2(push.dy, at, count / 2u), 0.0, 0.0);
     } else
-        dy = load4(g, push.dy, at, count);
-    gate(RELU || POOL ? normalize(a, upper) : upper, POOL ? normalize(a, lower) : lower, dy, r.d_upper, r.d_lower);
-    r.x_upper = upper - a.mean;
-    r.x_lower = lower - a.mean;
+        r.dy = load4(g, push.dy, at, count);
     return r;
+}
+
+Gated gated(Affine a, Raw r)
+{
+    Gated o;
+    gate(RELU || POOL ? normalize(a, r.upper) : r.upper, POOL ? normalize(a, r.lower) : r.lower, r.dy, o.d_upper, o.d_lower);
+    o.x_upper = r.upper - a.mean;
+    o.x_lower = r.lower - a.mean;
+    return o;
 }

@@ -50,21 +50,22 @@ void main()
     uvec3 stride = place_of(g, LANES);
     uvec3 place = place_of(g, it.first + team_lane());
     for (uint unit = it.first + team_lane(); unit < it.end; unit += HELD * LANES) {
-        Gated r[HELD];
+        Raw raw[HELD];
         uvec3 places[HELD];
         [[unroll]] for (uint q = 0u; q < HELD; q++) {
             places[q] = place;
             if (unit + q * LANES < it.end)
-                r[q] = load_gated(g, it, a, place);
+                raw[q] = load_raw(g, it, place);
             place = place_next(g, place, stride);
         }
         [[unroll]] for (uint q = 0u; q < HELD; q++) {
             if (unit + q * LANES >= it.end)
                 break;
             uint to = x_offset(g, it.channel, places[q]), count = filled(g, places[q]);
-            store4(g, push.dx, to, count, r[q].d_upper * a.slope - means.x - r[q].x_upper * means.y);
+            Gated r = gated(a, raw[q]);
+            store4(g, push.dx, to, count, r.d_upper * a.slope - means.x - r.x_upper * means.y);
             if (POOL)
-                store4(g, push.dx, to + g.row_extent, count, r[q].d_lower * a.slope - means.x - r[q].x_lower * means.y);
+                store4(g, push.dx, to + g.row_extent, count, r.d_lower * a.slope - means.x - r.x_lower * means.y);
         }
     }
 }

@@ -7,79 +7,60 @@
 #include "batchnorm.glsl"
 #include "batchnorm_stats.push.h"
 
-// Mean and squared differences of each chunk of each channel, reading x once: a block of the chunk is held in registers
-// (or, with HELD = 0, in the cache), its mean is found, then the squares of what differs from it, and blocks are merged by
-// the formula of Chan, Golub and LeVeque (1983). No digits are lost however far the mean is from 0.
+// Mean and squared differences of each chunk of each channel, reading x once. An invocation takes a block of units, sums
+// them and their squares around the block's own first elements, which keeps the digits that sums around 0 would lose
+// when the mean is large; blocks, then invocations, are merged by the formula of Chan, Golub and LeVeque (1983).
 
-const uint CACHED = 256; // units per invocation and block with HELD = 0
+const uint BLOCK = 32; // units; bounds both the number of terms and how bad a choice of first elements can be
 
-TEAM_REDUCE(team_sum, float, team_add)
-TEAM_REDUCE(team_sum2, vec2, team_add)
-
-vec4 squared_difference(vec4 x, float mean, uint count)
+// (mean, sum of squared differences from it, elements)
+vec3 merge(vec3 a, vec3 b)
 {
-    vec4 d = mix(vec4(0.0), x - mean, lessThan(vec4(0.0, 1.0, 2.0, 3.0), vec4(float(count))));
-    return d * d;
+    float count = a.z + b.z;
+    if (count == 0.0)
+        return a;
+    float share = b.z / count, apart = b.x - a.x;
+    return vec3(a.x + apart * share, a.y + b.y + apart * apart * a.z * share, count);
 }
-
-// (mean, squared differences, elements) of units [first, end).
-vec3 block_statistics(Geometry g, Item it, uint first, uint end)
-{
-    uvec3 stride = place_of(g, LANES);
-    uvec3 start = place_of(g, first + team_lane());
-    uvec3 place = start;
-    vec2 sums = vec2(0.0); // and number of elements
-    float squares = 0.0;
-    if (HELD > 0u) {
-        const uint space = HELD > 0u ? HELD : 1u;
-        vec4 x[space];
-        uint count[space];
-        [[unroll]] for (uint q = 0u; q < HELD; q++) {
-            bool inside = first + team_lane() + q * LANES < end;
-            count[q] = inside ? filled(g, place) : 0u;
-            x[q] = vec4(0.0);
-            if (inside)
-                x[q] = load4(g, push.x, x_offset(g, it.channel, place), count[q]);
-            sums += vec2(sum4(x[q]), float(count[q]));
-            place = place_next(g, place, stride);
-        }
-        sums = team_sum2(sums);
-        float mean = sums.y > 0.0 ? sums.x / sums.y : 0.0;
-        [[unroll]] for (uint q = 0u; q < HELD; q++)
-            squares += sum4(squared_difference(x[q], mean, count[q]));
-        return vec3(mean, team_sum(squares), sums.y);
-    }
-    for (uint unit = first + team_lane(); unit < end; unit += LANES) {
-        uint count = filled(g, place);
-        sums += vec2(sum4(load4(g, push.x, x_offset(g, it.channel, place), count)), float(count));
-        place = place_next(g, place, stride);
-    }
-    sums = team_sum2(sums);
-    float mean = sums.y > 0.0 ? sums.x / sums.y : 0.0;
-    place = start;
-    for (uint unit = first + team_lane(); unit < end; unit += LANES) {
-        uint count = filled(g, place);
-        squares += sum4(squared_difference(load4(g, push.x, x_offset(g, it.channel, place), count), mean, count));
-        place = place_next(g, place, stride);
-    }
-    return vec3(mean, team_sum(squares), sums.y);
-}
+TEAM_REDUCE(team_merge, vec3, merge)
 
 void main()
 {
     Geometry g = Geometry(push.geometry);
     Item it = item_of(g);
-    uint block = LANES * (HELD > 0u ? HELD : CACHED);
+    uvec3 stride = place_of(g, LANES);
+    uvec3 place = place_of(g, it.first + team_lane());
     vec3 total = vec3(0.0);
-    for (uint done = 0u; done < g.chunk; done += block) { // as often in every team: there are barriers inside
-        vec3 b = block_statistics(g, it, it.first + done, min(it.end, it.first + done + block));
-        if (b.z > 0.0) {
-            float share = b.z / (total.z + b.z), apart = b.x - total.x;
-            total.y += b.y + apart * apart * total.z * share;
-            total.x += apart * share;
-            total.z += b.z;
+    float around = 0.0, sum = 0.0, squares = 0.0, count = 0.0;
+    uint left = 0u;
+    for (uint unit = it.first + team_lane(); unit < it.end; unit += HELD * LANES) {
+        vec4 x[HELD];
+        uint n[HELD];
+        [[unroll]] for (uint q = 0u; q < HELD; q++) {
+            x[q] = vec4(0.0);
+            n[q] = unit + q * LANES < it.end ? filled(g, place) : 0u;
+            if (n[q] > 0u)
+                x[q] = load4(g, push.x, x_offset(g, it.channel, place), n[q]);
+            place = place_next(g, place, stride);
+        }
+        if (left == 0u) {
+            around = sum4(x[0]) / float(n[0]);
+            left = BLOCK;
+        }
+        [[unroll]] for (uint q = 0u; q < HELD; q++) {
+            vec4 d = mix(vec4(0.0), x[q] - around, lessThan(uvec4(0u, 1u, 2u, 3u), uvec4(n[q])));
+            sum += sum4(d);
+            squares += dot(d, d);
+            count += float(n[q]);
+        }
+        left -= min(left, HELD);
+        if (left == 0u || unit + HELD * LANES >= it.end) {
+            float mean = sum / count;
+            total = merge(total, vec3(around + mean, max(squares - sum * mean, 0.0), count));
+            sum = squares = count = 0.0;
         }
     }
+    total = team_merge(total);
     if (it.live && team_lane() == 0u)
         F32x4(push.partial).v[it.chunk * g.channels + it.channel] = vec4(total, 0.0);
 }

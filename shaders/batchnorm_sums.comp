@@ -23,15 +23,19 @@ void main()
     uvec3 place = place_of(g, it.first + team_lane());
     vec2 sums = vec2(0.0);
     for (uint unit = it.first + team_lane(); unit < it.end; unit += HELD * LANES) {
+        Raw raw[HELD];
+        [[unroll]] for (uint q = 0u; q < HELD; q++) { // zeros add nothing
+            raw[q] = Raw(vec4(0.0), vec4(0.0), vec4(0.0));
+            if (unit + q * LANES < it.end)
+                raw[q] = load_raw(g, it, place);
+            place = place_next(g, place, stride);
+        }
         vec2 block = vec2(0.0); // a partial sum of its own, so that rounding errors stay those of short sums
         [[unroll]] for (uint q = 0u; q < HELD; q++) {
-            if (unit + q * LANES < it.end) {
-                Gated r = load_gated(g, it, a, place);
-                block += vec2(sum4(r.d_upper), dot(r.d_upper, r.x_upper));
-                if (POOL)
-                    block += vec2(sum4(r.d_lower), dot(r.d_lower, r.x_lower));
-            }
-            place = place_next(g, place, stride);
+            Gated r = gated(a, raw[q]);
+            block += vec2(sum4(r.d_upper), dot(r.d_upper, r.x_upper));
+            if (POOL)
+                block += vec2(sum4(r.d_lower), dot(r.d_lower, r.x_lower));
         }
         sums += block;
     }

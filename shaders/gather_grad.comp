@@ -49,25 +49,32 @@ shared uint used[WORDS / 32u]; // which words of the mask are not 0
 uint row; // whose sum is in y
 Value y;
 
-// Adds the rows of dy that entries m[0 .. count - 1] stand for.
-void add(uint m[AHEAD], uint count)
+void add(uint a, Value x)
 {
-    uint a[AHEAD];
-    Value x[AHEAD];
-    [[unroll]] for (uint k = 0u; k < AHEAD; k++) {
-        uint e = k < count ? m[k] : m[0];
-        a[k] = read_index(push.indices, e, push.rows);
-        x[k] = Values(push.dy).v[from + e * push.columns];
+    if (a != row) {
+        Values(push.dx).v[base + row * push.columns] = y;
+        y = Values(push.dx).v[base + a * push.columns];
+        row = a;
     }
-    [[unroll]] for (uint k = 0u; k < AHEAD; k++) {
-        if (k < count) {
-            if (a[k] != row) {
-                Values(push.dx).v[base + row * push.columns] = y;
-                y = Values(push.dx).v[base + a[k] * push.columns];
-                row = a[k];
-            }
-            y = combine(y, x[k]);
+    y = combine(y, x);
+}
+
+// Adds the rows of dy that entries m[0 .. count - 1] stand for.
+void add_all(uint m[AHEAD], uint count)
+{
+    if (count == AHEAD) {
+        uint a[AHEAD];
+        Value x[AHEAD];
+        [[unroll]] for (uint k = 0u; k < AHEAD; k++) {
+            a[k] = read_index(push.indices, m[k], push.rows);
+            x[k] = Values(push.dy).v[from + m[k] * push.columns];
         }
+        [[unroll]] for (uint k = 0u; k < AHEAD; k++)
+            add(a[k], x[k]);
+    } else {
+        [[unroll]] for (uint k = 0u; k < AHEAD; k++)
+            if (k < count)
+                add(read_index(push.indices, m[k], push.rows), Values(push.dy).v[from + m[k] * push.columns]);
     }
 }
 
@@ -109,14 +116,14 @@ void walk(uint begin)
                 [[unroll]] for (uint k = 0u; k < AHEAD; k++)
                     m[k] = k == count ? entry : m[k];
                 if (++count == AHEAD) {
-                    add(m, count);
+                    add_all(m, count);
                     count = 0u;
                 }
             }
         }
     }
     if (count > 0u)
-        add(m, count);
+        add_all(m, count);
 }
 
 void main()

@@ -42,8 +42,8 @@ void main()
     uint off = U32(push.values).v[0];
     uint on = U32(push.values).v[1];
     uvec4 word = uvec4(off);
-    for (uint k = 0u; k < 4u && first + k < push.count; k++) {
-        if (position(o * push.inner + j) == int(d))
+    [[unroll]] for (uint k = 0u; k < 4u; k++) {
+        if (first + k < push.count && position(o * push.inner + j) == int(d))
             word[k] = on;
         if (++j == push.inner) {
             j = 0u;

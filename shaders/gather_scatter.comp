@@ -86,7 +86,7 @@ void one(uint i)
 void four(uint i)
 {
     Value y[4];
-    for (uint k = 0u; k < 4u; k++)
+    [[unroll]] for (uint k = 0u; k < 4u; k++)
         y[k] = FROM_ZERO ? Value(0) : Values(push.x).v[i + k];
     if (inside) {
         for (uint m = 0u; m < push.entries; m++) {
@@ -94,7 +94,7 @@ void four(uint i)
             uint k = read_index(push.indices, at, push.extent) - wanted; // large when it is before this invocation's
             if (k < 4u) {
                 Value update = Values(push.updates).v[at];
-                for (uint e = 0u; e < 4u; e++)
+                [[unroll]] for (uint e = 0u; e < 4u; e++)
                     if (e == k)
                         y[e] = combine(y[e], update);
             }

@@ -55,7 +55,7 @@ void main()
     uint at = from_at;
     uvec4 word = uvec4(0u);
     word.x = U32(push.from).v[at];
-    for (uint k = 1u; k < 4u; k++) {
+    [[unroll]] for (uint k = 1u; k < 4u; k++) {
         at += push.from_0;
         left--;
         if (left == 0u && first + k < push.count) {

@@ -96,13 +96,14 @@ void main()
     locate(row);
 #if UNIT == 4
     uvec4 word = uvec4(0u);
-    for (uint k = 0u; k < 4u && first + k < push.count; k++) {
-        if (c == extent) {
+    [[unroll]] for (uint k = 0u; k < 4u; k++) {
+        if (c == extent && first + k < push.count) {
             c = 0u;
             row++;
             locate(row);
         }
-        word[k] = fetch(c);
+        if (first + k < push.count)
+            word[k] = fetch(c);
         c++;
     }
     if (first + 4u <= push.count) {

@@ -36,7 +36,7 @@ void main()
         return;
     locate(first);
     bvec4 kept = bvec4(false);
-    for (uint k = 0u; k < 4u; k++) {
+    [[unroll]] for (uint k = 0u; k < 4u; k++) {
         kept[k] = keep();
         if (++column == push.columns) {
             column = 0u;
@@ -47,7 +47,7 @@ void main()
         uvec4 x = uvec4(0u);
         if (ALIGNED && any(kept))
             x = U32x4(push.x).v[first >> 2];
-        for (uint k = 0u; k < 4u; k++) {
+        [[unroll]] for (uint k = 0u; k < 4u; k++) {
             if (!kept[k])
                 x[k] = 0u;
             else if (!ALIGNED)

@@ -40,12 +40,13 @@ static int close_device(void **state)
     return 0;
 }
 
-/* fp16 operands are compared with sums of the rounded operands; fp32 ones that a matrix unit rounds, and fp16 results,
- * carry half's 11 bits. */
+/* Sums of rounded operands are compared with the same sums in double. A result rounded to nearest fp16 is off by 2e-4
+ * root mean square (twice that if it were truncated), one whose fp32 operands a matrix unit rounds by 3e-4. */
 static double tolerance(const hk_gemm_case *c, const hk_gemm_variant *v)
 {
-    bool rounds = v && v->kind == HK_GEMM_COOPMAT && (c->a != HK_FLOAT16 || c->b != HK_FLOAT16);
-    return rounds || c->c == HK_FLOAT16 ? 1e-3 : 2e-6;
+    if (v && v->kind == HK_GEMM_COOPMAT && (c->a != HK_FLOAT16 || c->b != HK_FLOAT16))
+        return 5e-4;
+    return c->c == HK_FLOAT16 ? 3e-4 : 2e-6;
 }
 
 static bool check(fixture *f, const hk_gemm_case *c, const hk_gemm_variant *v, uint32_t splits)

@@ -229,6 +229,17 @@ static void test_unsupported(void **state)
     import_bytes(b);
     assert_problem(b, 0, "#1", "Relu", "attribute 'slope'");
 
+    restart(b);
+    ob_small(&b->o);
+    ob_node_open(&b->o, 1, "Relu", "x", "z");
+    ob_text(&b->o, 8, "other");
+    ob_close(&b->o);
+    ob_node_open(&b->o, 1, "F", "x", "w");
+    ob_text(&b->o, 7, "d");
+    import_bytes(b);
+    assert_problem(b, 0, "#1", "Relu", "overload 'other'");
+    assert_problem(b, 1, "#2", "d.F", "domain 'd' is not imported");
+
     /* Operators of our own have names that files cannot use. */
     restart(b);
     ob_small(&b->o);

@@ -1,7 +1,15 @@
 /*
- * Training operators against PyTorch: constants below were computed by torch 2.13 in float64 (tests/data/train_ops.py has
- * the code), inputs are waves that both sides compute. What is compared is the host evaluation of forward and gradient
- * graphs; tests/test_ops.c compares the device with the host.
+ * Training operators against PyTorch: forward and gradient graphs are evaluated on the host and compared with the
+ * constants below; tests/test_ops.c compares the device with the host. The constants came from torch 2.13 in float64:
+ *
+ *     wave = lambda n, a, b: torch.tensor(np.sin(a * np.arange(n) + b).astype(np.float32)).double()
+ *     bn:    x = wave(32, .7, .3) as (2,2,2,4), weight (1.5,-.5), bias (.25,.1), running mean (.5,-1), variance
+ * (2,.75), y = max_pool2d(relu(batch_norm(x, ..., training=True, momentum=.1)), 2), loss (y * wave(8, 1.1, .2)).sum()
+ *     ln:    layer_norm of wave(12, .9, .1) as (3,4), weight (1,2,-1,.5), bias (0,.1,.2,.3), loss with wave(12, 1.3,
+ * .4) gn:    group_norm of wave(24, .8, .5) as (2,4,3) in 2 groups, the same weight and bias, loss with wave(24, 1.3,
+ * .4) ce:    cross_entropy of 3 * wave(20, .6, .2) as (4,5), labels (1, 4, -100, 0) adamw: wave(6, .5, .3), lr=.01,
+ * weight_decay=.1, gradients of step t in 1..4: wave(6, .37 t, .1 t), tenfold at t = 2 amax:
+ * ((1,3,3),(2,-1,0)).amax(1), loss with (2,5)
  */
 #include <math.h>
 #include <setjmp.h>
@@ -17,37 +25,54 @@
 #include "runtime/host.h"
 #include "train/gradient.h"
 
-static const double bn_y[] = {1.88087862, 2.20395421, 0.437056833, 0.875265277, 2.19342933, 1.91893262, 0.87752379,
-    0.414393479};
+static const double bn_y[] = {1.88087862, 2.20395421, 0.437056833, 0.875265277,
+                              2.19342933, 1.91893262, 0.87752379,  0.414393479};
 static const double bn_mean[] = {0.458329552, -0.890694459};
 static const double bn_var[] = {1.85186787, 0.726175349};
-static const double bn_dx[] = {0.0689285127, 0.541430292, 2.19917163, 0.100351602, 0.0479265056, -0.00611596603,
-    -0.0363587962, -0.0285783104, -0.365798805, 0.0633956829, 0.017486693, 0.00565183111, 0.0334572148, 0.0878255387,
-    0.143186529, 0.426717365, -0.027916464, 0.0148603247, 0.0715712792, -1.06901163, -2.01138777, 0.0982694823,
-    0.0451461805, -0.0082868675, -0.182908164, 0.163813939, -0.601977502, 0.0606888632, 0.0160207748, 0.00611625458,
-    0.0356335543, 0.0906902314};
+static const double bn_dx[] = {
+    0.0689285127, 0.541430292,  2.19917163,   0.100351602,   0.0479265056, -0.00611596603, -0.0363587962, -0.0285783104,
+    -0.365798805, 0.0633956829, 0.017486693,  0.00565183111, 0.0334572148, 0.0878255387,   0.143186529,   0.426717365,
+    -0.027916464, 0.0148603247, 0.0715712792, -1.06901163,   -2.01138777,  0.0982694823,   0.0451461805,  -0.0082868675,
+    -0.182908164, 0.163813939,  -0.601977502, 0.0606888632,  0.0160207748, 0.00611625458,  0.0356335543,  0.0906902314};
 static const double bn_dscale[] = {-0.428980781, -1.30792994};
 static const double bn_dbias[] = {-0.382149026, 1.81773469};
 static const double ln_y[] = {-1.30126398, 1.73193898, -0.915236633, -0.0149710741, -0.00418897248, -2.18556535,
-    0.635478305, 1.09122498, 0.777654929, 1.96135159, 0.322802403, -0.492764161};
-static const double ln_dx[] = {1.00012406, 3.67249738, -2.65784371, -2.01477773, -1.27422062, 2.43782741, -2.29035666,
-    1.12674987, -0.0132343212, 0.266411735, -0.436976772, 0.183799358};
+                              0.635478305, 1.09122498, 0.777654929,  1.96135159,    0.322802403,    -0.492764161};
+static const double ln_dx[] = {1.00012406,  3.67249738, -2.65784371,   -2.01477773, -1.27422062,  2.43782741,
+                               -2.29035666, 1.12674987, -0.0132343212, 0.266411735, -0.436976772, 0.183799358};
 static const double ln_dscale[] = {-1.26692158, -0.27033871, -0.343205496, -0.882746875};
 static const double ln_dbias[] = {-1.22278455, 1.12045714, 1.82222645, -0.145570256};
-static const double gn_y[] = {0.432080906, 1.11476923, 0.973264673, 0.286804074, -1.88221162, -3.14482206, 1.9310457,
-    0.887228106, -0.334005542, 0.895935647, 0.743658325, 0.202540162, -0.666333066, -1.16481004, -0.85060489,
-    0.271379403, 2.25226013, 3.13985646, -1.49098794, -0.271684386, 0.95585733, -0.323513535, -0.051943814,
-    0.572049849};
-static const double gn_dx[] = {0.584464654, 1.33514458, 0.156198575, -2.4995873, -1.53952215, 1.96330164, -0.730455204,
-    0.320015668, 1.09502294, -1.20691217, -0.0821389317, 0.604467697, -0.269196657, -1.02997019, -0.14115956,
-    2.15611563, 1.3427971, -2.05858632, 0.811928983, -0.0859133586, -1.06079298, 1.31352437, -0.0291596283,
-    -0.949587382};
+static const double gn_y[] = {0.432080906,  1.11476923,   0.973264673,  0.286804074,  -1.88221162,  -3.14482206,
+                              1.9310457,    0.887228106,  -0.334005542, 0.895935647,  0.743658325,  0.202540162,
+                              -0.666333066, -1.16481004,  -0.85060489,  0.271379403,  2.25226013,   3.13985646,
+                              -1.49098794,  -0.271684386, 0.95585733,   -0.323513535, -0.051943814, 0.572049849};
+static const double gn_dx[] = {0.584464654,  1.33514458,    0.156198575, -2.4995873,  -1.53952215,   1.96330164,
+                               -0.730455204, 0.320015668,   1.09502294,  -1.20691217, -0.0821389317, 0.604467697,
+                               -0.269196657, -1.02997019,   -0.14115956, 2.15611563,  1.3427971,     -2.05858632,
+                               0.811928983,  -0.0859133586, -1.06079298, 1.31352437,  -0.0291596283, -0.949587382};
 static const double gn_dscale[] = {2.97754859, -0.299206971, -4.48067059, -0.742957194};
 static const double gn_dbias[] = {-0.0124482661, 0.122637928, -0.165605493, 0.117798775};
 static const double ce_loss[] = {1.37630656};
-static const double ce_dx[] = {0.0121866195, -0.275567428, 0.129111932, 0.10274218, 0.0315266974, 0.221478671,
-    0.0420927308, 0.0151900758, 0.0148600418, -0.29362152, 0, 0, 0, 0, 0, -0.0733904669, 0.0443607357, 0.0111151922,
-    0.00663143637, 0.0112831027};
+static const double ce_dx[] = {0.0121866195,
+                               -0.275567428,
+                               0.129111932,
+                               0.10274218,
+                               0.0315266974,
+                               0.221478671,
+                               0.0420927308,
+                               0.0151900758,
+                               0.0148600418,
+                               -0.29362152,
+                               0,
+                               0,
+                               0,
+                               0,
+                               0,
+                               -0.0733904669,
+                               0.0443607357,
+                               0.0111151922,
+                               0.00663143637,
+                               0.0112831027};
 static const double adamw_p[] = {0.263107938, 0.68379816, 0.930171155, 0.941772789, 0.730270436, 0.339062726};
 static const double adamw_m[] = {0.233738663, 0.871234149, 0.890201767, 0.46186047, -0.0282972554, -0.427293824};
 static const double adamw_v[] = {0.00418788851, 0.0671699376, 0.0995532231, 0.0456260217, 0.00203032326, 0.0492411611};
@@ -178,8 +203,9 @@ static void test_batchnorm(void **state)
     in[3] = vector(f, 2, (double[]){0.5, -1.0});
     in[4] = vector(f, 2, (double[]){2.0, 0.75});
     hk_value *weights = wave(f, (hk_shape){.rank = 4, .dim = {2, 2, 1, 2}}, 1, 1.1, 0.2);
-    const hk_attr_value attrs[] = {HK_SET_FLOAT("momentum", 0.9f), HK_SET_INT("training_mode", 1), HK_SET_INT("hk.unbiased", 1),
-                                   HK_SET_INT("relu", 1), HK_SET_INT("pool", 1), {0}};
+    const hk_attr_value attrs[] = {HK_SET_FLOAT("momentum", 0.9f), HK_SET_INT("training_mode", 1),
+                                   HK_SET_INT("hk.unbiased", 1),   HK_SET_INT("relu", 1),
+                                   HK_SET_INT("pool", 1),          {0}};
     must(f, hk_build(f->g, "hk.BatchNormAct", attrs, in, 5, out, 3));
     add_outputs(f, out, 3);
     differentiate(f, weighted_sum(f, out[0], weights), in, 3);
@@ -192,7 +218,8 @@ static void test_batchnorm(void **state)
     EXPECT(f, 5, bn_dbias);
 }
 
-static void norm_case(fixture *f, const char *type, const hk_attr_value *attrs, hk_shape shape, double frequency, double phase)
+static void norm_case(fixture *f, const char *type, const hk_attr_value *attrs, hk_shape shape, double frequency,
+                      double phase)
 {
     hk_value *in[3], *y;
     in[0] = wave(f, shape, 1, frequency, phase);
@@ -260,7 +287,9 @@ static void test_adamw(void **state)
         for (int64_t i = 0; i < 6; i++) /* twice too large, which grad_scale makes good */
             hk_set_double(gradients, i, (double)(float)sin(0.37 * t * (double)i + 0.1 * t) * (t == 2 ? 20 : 2));
         f->feeds[1] = gradients;
-        f->step = (hk_step){.lr = 0.01f, .grad_scale = 0.5f, .beta1_power = (float)pow((double)0.9f, t),
+        f->step = (hk_step){.lr = 0.01f,
+                            .grad_scale = 0.5f,
+                            .beta1_power = (float)pow((double)0.9f, t),
                             .beta2_power = (float)pow((double)0.999f, t)};
         evaluate(f);
         f->feeds[0] = f->out[0];
@@ -269,7 +298,8 @@ static void test_adamw(void **state)
     }
     expect(f, 0, adamw_p, HK_COUNT(adamw_p), 1e-6);
     expect(f, 1, adamw_m, HK_COUNT(adamw_m), 1e-6);
-    expect(f, 2, adamw_v, HK_COUNT(adamw_v), 2e-5); /* beta2 is the float nearest 0.999: 1 - beta2 is off by 1.3e-5 of it */
+    expect(f, 2, adamw_v, HK_COUNT(adamw_v),
+           2e-5); /* beta2 is the float nearest 0.999: 1 - beta2 is off by 1.3e-5 of it */
 }
 
 static void test_accumulation(void **state)

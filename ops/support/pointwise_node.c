@@ -72,7 +72,7 @@ static hk_status check_mod(hk_infer *in)
 hk_status hk_pointwise_infer(hk_infer *in)
 {
     const hk_node *n = in->node;
-    hk_dtype dtype;
+    hk_dtype dtype = HK_DTYPE_NONE;
     HK_TRY(infer_dtype(in, &dtype));
     HK_TRY(check_mod(in));
     hk_shape shape = n->in[0]->shape;

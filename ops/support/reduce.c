@@ -8,9 +8,9 @@
 #include "shaders/reduce.push.h"
 
 enum {
-    CPU_ITEMS = 8,      /* one subgroup of lavapipe: no barrier ever, and the smallest task its threads share */
-    GPU_LIMIT = 256,    /* invocations of a workgroup */
-    HELD_MOST = 8,      /* vectors per invocation: 32 registers */
+    CPU_ITEMS = 8,   /* one subgroup of lavapipe: no barrier ever, and the smallest task its threads share */
+    GPU_LIMIT = 256, /* invocations of a workgroup */
+    HELD_MOST = 8,   /* vectors per invocation: 32 registers */
     CHUNKS_MOST = 1024,
 };
 
@@ -81,12 +81,13 @@ uint32_t hk_team_held(const hk_lower *l, const hk_team *t, int64_t units)
     return l->cpu || each > HELD_MOST ? 0 : (uint32_t)HK_MAX(each, 1);
 }
 
-hk_record *hk_team_emit(hk_lower *l, const hk_team *t, hk_team_kernel kernel, const char *variant, int64_t items, const void *push,
-                        size_t push_bytes)
+hk_record *hk_team_emit(hk_lower *l, const hk_team *t, hk_team_kernel kernel, const char *variant, int64_t items,
+                        const void *push, size_t push_bytes)
 {
     uint32_t size = t->items * t->lanes, width = l->device->subgroup_size;
     bool subgroup = kernel.subgroup && kernel.subgroup->spirv && t->lanes > 1 && !t->spread && !l->cpu &&
-                    hk_lower_has(l, HK_CAP_SUBGROUP) && hk_lower_has(l, HK_CAP_SUBGROUP_SIZE) && width && size % width == 0;
+                    hk_lower_has(l, HK_CAP_SUBGROUP) && hk_lower_has(l, HK_CAP_SUBGROUP_SIZE) && width &&
+                    size % width == 0;
     hk_record *r = hk_emit(l, subgroup ? kernel.subgroup : kernel.plain, variant);
     hk_workgroup(r, size, 1, 1);
     hk_spec(r, 3, t->items);
@@ -186,7 +187,10 @@ static hk_team_kernel pick_kernel(hk_dtype t)
 
 static const char *variant_name(uint32_t form, bool across)
 {
-    return form == FORM_ALONG ? "reduce rows x4" : form == FORM_ACROSS ? "reduce columns x4" : across ? "reduce columns" : "reduce rows";
+    return form == FORM_ALONG    ? "reduce rows x4"
+           : form == FORM_ACROSS ? "reduce columns x4"
+           : across              ? "reduce columns"
+                                 : "reduce rows";
 }
 
 /* One dispatch. chunks: 0 to choose their number, else that many (1: this is the last pass). Returns the number. */
@@ -231,8 +235,8 @@ static int64_t emit_pass(hk_lower *l, const hk_reduction *r, int64_t chunks, int
         .r_stride2 = (uint32_t)w.reduced[2].stride,
         .r_stride3 = (uint32_t)w.reduced[3].stride,
     };
-    hk_record *rec = hk_team_emit(l, &team, pick_kernel(hk_value_storage(r->x)), variant_name(form, w.across), w.outputs * chunks,
-                                  &push, sizeof push);
+    hk_record *rec = hk_team_emit(l, &team, pick_kernel(hk_value_storage(r->x)), variant_name(form, w.across),
+                                  w.outputs * chunks, &push, sizeof push);
     hk_spec(rec, HK_TEAM_SPEC, r->combine);
     hk_spec(rec, HK_TEAM_SPEC + 1, r->before);
     hk_spec(rec, HK_TEAM_SPEC + 2, split ? HK_AFTER_NOTHING : (uint32_t)r->after);
@@ -243,7 +247,8 @@ static int64_t emit_pass(hk_lower *l, const hk_reduction *r, int64_t chunks, int
     uint64_t bytes = hk_dtype_device_bytes(hk_value_storage(r->x));
     uint64_t elements = (uint64_t)(w.outputs * w.total) * (form == FORM_SINGLE ? 1 : 4);
     if (elements)
-        hk_use_range(rec, r->x, (uint64_t)r->x_first * bytes, elements * bytes, HK_READ, offsetof(struct reduce_push, x));
+        hk_use_range(rec, r->x, (uint64_t)r->x_first * bytes, elements * bytes, HK_READ,
+                     offsetof(struct reduce_push, x));
     hk_use(rec, y, HK_WRITE, offsetof(struct reduce_push, y));
     hk_use(rec, r->shift, HK_READ, offsetof(struct reduce_push, shift));
     rec->flops = (double)elements;
@@ -254,8 +259,8 @@ hk_status hk_emit_reduction(hk_lower *l, const hk_reduction *r)
 {
     if (!pick_kernel(hk_value_storage(r->x)).plain)
         return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED,
-                       "node '%s' (%s): no kernel reduces element type %s of '%s'; expected float32 or an integer type", l->node->name,
-                       l->node->type, hk_dtype_name(hk_value_storage(r->x)), r->x->name);
+                       "node '%s' (%s): no kernel reduces element type %s of '%s'; expected float32 or an integer type",
+                       l->node->name, l->node->type, hk_dtype_name(hk_value_storage(r->x)), r->x->name);
     int64_t outputs = 1, total = 1;
     for (int32_t d = 0; d < r->rank; d++)
         *(r->axes >> d & 1u ? &total : &outputs) *= r->extent[d];
@@ -266,8 +271,14 @@ hk_status hk_emit_reduction(hk_lower *l, const hk_reduction *r)
     int64_t chunks = emit_pass(l, r, 0, count, &partial);
     if (chunks <= 1)
         return HK_OK;
-    hk_reduction last = {.x = partial, .y = r->y, .rank = 2, .extent = {chunks, outputs}, .axes = 1, .combine = r->combine,
-                         .after = r->after, .shift = r->after == HK_AFTER_LOG_SHIFTED ? r->shift : NULL};
+    hk_reduction last = {.x = partial,
+                         .y = r->y,
+                         .rank = 2,
+                         .extent = {chunks, outputs},
+                         .axes = 1,
+                         .combine = r->combine,
+                         .after = r->after,
+                         .shift = r->after == HK_AFTER_LOG_SHIFTED ? r->shift : NULL};
     emit_pass(l, &last, 1, count, NULL);
     return HK_OK;
 }
@@ -278,7 +289,8 @@ hk_status hk_require_float32(hk_lower *l, const hk_value *v)
 {
     if (!v || hk_value_storage(v) == HK_FLOAT32)
         return HK_OK;
-    return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): element type %s of '%s' has no kernel; expected float32", l->node->name,
+    return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED,
+                   "node '%s' (%s): element type %s of '%s' has no kernel; expected float32", l->node->name,
                    l->node->type, hk_dtype_name(hk_value_storage(v)), v->name);
 }
 

@@ -1,6 +1,6 @@
 /*
- * What every operator that sums shares: teams (the shape of a workgroup that works on rows or columns, shaders/reduce.glsl)
- * and one reduction over any set of axes (shaders/reduce.comp).
+ * What every operator that sums shares: teams (the shape of a workgroup that works on rows or columns,
+ * shaders/reduce.glsl) and one reduction over any set of axes (shaders/reduce.comp).
  */
 #ifndef HK_REDUCE_H
 #define HK_REDUCE_H
@@ -10,9 +10,9 @@
 /* ---- teams */
 
 typedef struct hk_team {
-    uint32_t items;  /* work items of a workgroup, side by side */
-    uint32_t lanes;  /* invocations on each: a power of two; 1 needs no barrier */
-    bool spread;     /* neighbouring invocations take neighbouring items (columns), else neighbouring parts of one (rows) */
+    uint32_t items; /* work items of a workgroup, side by side */
+    uint32_t lanes; /* invocations on each: a power of two; 1 needs no barrier */
+    bool spread; /* neighbouring invocations take neighbouring items (columns), else neighbouring parts of one (rows) */
 } hk_team;
 
 /* For items whose elements lie side by side in memory, `units` loads each; lanes * items never exceeds the device's
@@ -34,8 +34,8 @@ typedef struct hk_team_kernel {
 /* Emits a dispatch of `items` work items: sets workgroup, team constants (ids 3..6) and grid, and the push block. The
  * kernel's own constants begin at id HK_TEAM_SPEC. */
 #define HK_TEAM_SPEC 8
-hk_record *hk_team_emit(hk_lower *l, const hk_team *t, hk_team_kernel kernel, const char *variant, int64_t items, const void *push,
-                        size_t push_bytes);
+hk_record *hk_team_emit(hk_lower *l, const hk_team *t, hk_team_kernel kernel, const char *variant, int64_t items,
+                        const void *push, size_t push_bytes);
 
 /* ---- reductions. Numbers are shared with shaders/reduce.comp. */
 
@@ -64,7 +64,8 @@ hk_status hk_emit_reduction(hk_lower *l, const hk_reduction *r);
 /* ---- parts */
 
 /* y = softmax of x, or its logarithm, over rows [rows / inner][extent][inner]; float32, not empty (ops/softmax.c). */
-void hk_emit_softmax(hk_lower *l, hk_value *x, hk_value *y, int64_t rows, int64_t extent, int64_t inner, bool logarithm);
+void hk_emit_softmax(hk_lower *l, hk_value *x, hk_value *y, int64_t rows, int64_t extent, int64_t inner,
+                     bool logarithm);
 /* HK_STATUS_UNSUPPORTED unless v is float32 on the device (NULL passes). */
 hk_status hk_require_float32(hk_lower *l, const hk_value *v);
 /* Do all of these (NULL ones pass) begin at a multiple of 16 bytes? */

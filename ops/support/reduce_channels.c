@@ -36,7 +36,7 @@ typedef struct pass {
     struct geometry g;
 } pass;
 
-/* most: units that an invocation may hold in registers (0 on a CPU for the pass that reads twice from cache). */
+/* most: units that an invocation loads at once, before it works on them. */
 static void plan_chunks(const hk_lower *l, pass *p, int64_t chunks_most, uint32_t most)
 {
     int64_t units = p->g.units, lanes = p->team.lanes, groups = ceil_div(p->g.channels, p->team.items);
@@ -97,8 +97,8 @@ static pass plan_pass(const hk_lower *l, const hk_channels *c, bool stats, const
 }
 
 /* Constants 8..11 of shaders/batchnorm.glsl and the geometry block. */
-static hk_record *emit_pass(hk_lower *l, const hk_channels *c, const pass *p, hk_team_kernel kernel, const char *variant, const void *push,
-                            size_t push_bytes, size_t geometry_offset)
+static hk_record *emit_pass(hk_lower *l, const hk_channels *c, const pass *p, hk_team_kernel kernel,
+                            const char *variant, const void *push, size_t push_bytes, size_t geometry_offset)
 {
     hk_record *r = hk_team_emit(l, &p->team, kernel, variant, (int64_t)p->g.channels * p->g.chunks, push, push_bytes);
     hk_spec(r, HK_TEAM_SPEC, p->held);
@@ -122,15 +122,16 @@ static hk_record *emit_pass(hk_lower *l, const hk_channels *c, const pass *p, hk
 static hk_value *emit_stats(hk_lower *l, const hk_channels *c, hk_value *x, int64_t *chunks)
 {
     pass p = plan_pass(l, c, true, (const hk_value *[]){x}, 1);
-    plan_chunks(l, &p, STAT_CHUNKS_MOST, l->cpu ? 0 : 8);
+    plan_chunks(l, &p, STAT_CHUNKS_MOST, l->cpu ? 2 : 8);
     hk_value *partial = hk_scratch(l, HK_FLOAT32, 4 * (int64_t)p.g.channels * p.g.chunks);
     if (!partial)
         return NULL;
     const struct batchnorm_stats_push push = {0};
     hk_channels plain = *c;
     plain.relu = false;
-    hk_record *r = emit_pass(l, &plain, &p, (hk_team_kernel){&hk_kernel_batchnorm_stats, &hk_kernel_batchnorm_stats_subgroup},
-                             "batchnorm statistics", &push, sizeof push, offsetof(struct batchnorm_stats_push, geometry));
+    hk_record *r = emit_pass(
+        l, &plain, &p, (hk_team_kernel){&hk_kernel_batchnorm_stats, &hk_kernel_batchnorm_stats_subgroup},
+        "batchnorm statistics", &push, sizeof push, offsetof(struct batchnorm_stats_push, geometry));
     hk_use(r, x, HK_READ, offsetof(struct batchnorm_stats_push, x));
     hk_use(r, partial, HK_WRITE, offsetof(struct batchnorm_stats_push, partial));
     *chunks = p.g.chunks;
@@ -152,8 +153,9 @@ hk_status hk_emit_channel_norm(hk_lower *l, const hk_channels *c, const hk_chann
     HK_TRY(hk_require_float32(l, n->x));
     if (c->samples * c->channels * c->extent == 0) {
         if (n->mean_out && c->channels)
-            return hk_fail(l->ctx, HK_STATUS_INVALID, "node '%s' (%s): a batch without elements has no statistics to train with",
-                           l->node->name, l->node->type);
+            return hk_fail(l->ctx, HK_STATUS_INVALID,
+                           "node '%s' (%s): a batch without elements has no statistics to train with", l->node->name,
+                           l->node->type);
         return HK_OK;
     }
     hk_value *partial = NULL;
@@ -161,18 +163,19 @@ hk_status hk_emit_channel_norm(hk_lower *l, const hk_channels *c, const hk_chann
     if (n->training && !(partial = emit_stats(l, c, n->x, &chunks)))
         return HK_OK;
     pass p = plan_pass(l, c, false, (const hk_value *[]){n->x, n->y}, 2);
-    plan_chunks(l, &p, INT32_MAX, l->cpu ? 1 : 4);
+    plan_chunks(l, &p, INT32_MAX, l->cpu ? 2 : 4);
     p.g.stat_chunks = (uint32_t)chunks;
     p.g.momentum = (float)n->momentum;
     double count = (double)(c->samples * c->extent * c->group);
     p.g.variance_factor = n->unbiased ? (float)(count / (count - 1.0)) : 1.0f;
-    hk_value *mean_out = n->mean_out, *variance_out = n->variance_out, *mean = n->saved_mean, *deviation = n->saved_deviation;
+    hk_value *mean_out = n->mean_out, *variance_out = n->variance_out, *mean = n->saved_mean,
+             *deviation = n->saved_deviation;
     bool running = complete_pair(l, &mean_out, &variance_out, c->channels);
     bool save = complete_pair(l, &mean, &deviation, c->channels / c->group);
     const struct batchnorm_push push = {0};
     const char *variant = c->pool ? "batchnorm+relu+pool" : c->relu ? "batchnorm+relu" : "batchnorm";
-    hk_record *r = emit_pass(l, c, &p, (hk_team_kernel){&hk_kernel_batchnorm, &hk_kernel_batchnorm_subgroup}, variant, &push, sizeof push,
-                             offsetof(struct batchnorm_push, geometry));
+    hk_record *r = emit_pass(l, c, &p, (hk_team_kernel){&hk_kernel_batchnorm, &hk_kernel_batchnorm_subgroup}, variant,
+                             &push, sizeof push, offsetof(struct batchnorm_push, geometry));
     hk_spec(r, HK_TEAM_SPEC + 4, n->training);
     hk_spec(r, HK_TEAM_SPEC + 5, save);
     hk_spec(r, HK_TEAM_SPEC + 6, running);
@@ -201,13 +204,13 @@ hk_status hk_emit_channel_norm(hk_lower *l, const hk_channels *c, const hk_chann
 static hk_value *emit_sums(hk_lower *l, const hk_channels *c, const hk_channel_grad *n, int64_t *chunks)
 {
     pass p = plan_pass(l, c, false, (const hk_value *[]){n->x, n->dy}, 2);
-    plan_chunks(l, &p, STAT_CHUNKS_MOST, l->cpu ? 8 : c->pool ? 2 : 4);
+    plan_chunks(l, &p, STAT_CHUNKS_MOST, l->cpu || c->pool ? 2 : 4);
     hk_value *sums = hk_scratch(l, HK_FLOAT32, 2 * (int64_t)p.g.channels * p.g.chunks);
     if (!sums)
         return NULL;
     const struct batchnorm_sums_push push = {0};
-    hk_record *r = emit_pass(l, c, &p, (hk_team_kernel){&hk_kernel_batchnorm_sums, &hk_kernel_batchnorm_sums_subgroup}, "batchnorm_grad sums",
-                             &push, sizeof push, offsetof(struct batchnorm_sums_push, geometry));
+    hk_record *r = emit_pass(l, c, &p, (hk_team_kernel){&hk_kernel_batchnorm_sums, &hk_kernel_batchnorm_sums_subgroup},
+                             "batchnorm_grad sums", &push, sizeof push, offsetof(struct batchnorm_sums_push, geometry));
     hk_spec(r, HK_TEAM_SPEC + 4, n->frozen);
     hk_use(r, n->dy, HK_READ, offsetof(struct batchnorm_sums_push, dy));
     hk_use(r, n->x, HK_READ, offsetof(struct batchnorm_sums_push, x));
@@ -220,14 +223,15 @@ static hk_value *emit_sums(hk_lower *l, const hk_channels *c, const hk_channel_g
     return sums;
 }
 
-static void emit_dx(hk_lower *l, const hk_channels *c, const hk_channel_grad *n, hk_value *sums, int64_t chunks, bool parameters)
+static void emit_dx(hk_lower *l, const hk_channels *c, const hk_channel_grad *n, hk_value *sums, int64_t chunks,
+                    bool parameters)
 {
     pass p = plan_pass(l, c, false, (const hk_value *[]){n->x, n->dy, n->dx}, 3);
-    plan_chunks(l, &p, INT32_MAX, l->cpu ? 1 : c->pool ? 2 : 4);
+    plan_chunks(l, &p, INT32_MAX, l->cpu || c->pool ? 2 : 4);
     p.g.stat_chunks = (uint32_t)chunks;
     const struct batchnorm_grad_push push = {0};
-    hk_record *r = emit_pass(l, c, &p, (hk_team_kernel){&hk_kernel_batchnorm_grad, &hk_kernel_batchnorm_grad_subgroup}, "batchnorm_grad dx",
-                             &push, sizeof push, offsetof(struct batchnorm_grad_push, geometry));
+    hk_record *r = emit_pass(l, c, &p, (hk_team_kernel){&hk_kernel_batchnorm_grad, &hk_kernel_batchnorm_grad_subgroup},
+                             "batchnorm_grad dx", &push, sizeof push, offsetof(struct batchnorm_grad_push, geometry));
     hk_spec(r, HK_TEAM_SPEC + 4, n->frozen);
     hk_spec(r, HK_TEAM_SPEC + 5, parameters);
     hk_spec(r, HK_TEAM_SPEC + 6, c->group > 1);
@@ -246,16 +250,18 @@ static void emit_dx(hk_lower *l, const hk_channels *c, const hk_channel_grad *n,
 }
 
 /* A plane of the sums → the gradient of bias (0) or scale (1). */
-static hk_status emit_parameter(hk_lower *l, const hk_channels *c, hk_value *sums, int64_t chunks, int plane, hk_value *out)
+static hk_status emit_parameter(hk_lower *l, const hk_channels *c, hk_value *sums, int64_t chunks, int plane,
+                                hk_value *out)
 {
     if (!out)
         return HK_OK;
-    hk_reduction r = {.x = sums,
-                      .x_first = plane * chunks * c->channels,
-                      .y = out,
-                      .rank = 3,
-                      .extent = {chunks * c->channels / (c->param_count * c->param_divide), c->param_count, c->param_divide},
-                      .axes = 5};
+    hk_reduction r = {
+        .x = sums,
+        .x_first = plane * chunks * c->channels,
+        .y = out,
+        .rank = 3,
+        .extent = {chunks * c->channels / (c->param_count * c->param_divide), c->param_count, c->param_divide},
+        .axes = 5};
     return hk_emit_reduction(l, &r);
 }
 

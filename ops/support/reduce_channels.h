@@ -2,8 +2,8 @@
  * Normalization of channels: BatchNormalization, its fused forms and their gradients, InstanceNormalization and
  * GroupNormalization are one computation over a tensor seen as x[sample][channel][element].
  *
- * Statistics cover all samples of `group` neighbouring channels. BatchNormalization has group 1; GroupNormalization sees
- * each channel of each sample as a channel of one sample, so that its groups are per sample.
+ * Statistics cover all samples of `group` neighbouring channels. BatchNormalization has group 1; GroupNormalization
+ * sees each channel of each sample as a channel of one sample, so that its groups are per sample.
  */
 #ifndef HK_REDUCE_CHANNELS_H
 #define HK_REDUCE_CHANNELS_H

@@ -34,7 +34,8 @@ static double relu(double z)
     return z < 0.0 ? 0.0 : z;
 }
 
-/* The maximum of the window whose first element is z[at], and its place: 0..3 in row-major order, the first of equals. */
+/* The maximum of the window whose first element is z[at], and its place: 0..3 in row-major order, the first of equals.
+ */
 static double window_max(const double *z, int64_t at, int64_t width, int64_t *place)
 {
     const int64_t places[4] = {at, at + 1, at + width, at + width + 1};
@@ -142,7 +143,8 @@ static channel channel_of(const hk_channels *c, const hk_host_grad *n, int64_t c
 }
 
 /* Gradients of all normalized values of a channel into d, samples one after another; their sums. */
-static void channel_gradients(const hk_channels *c, const hk_host_grad *n, int64_t ch, double *z, double *d, double sums[2])
+static void channel_gradients(const hk_channels *c, const hk_host_grad *n, int64_t ch, double *z, double *d,
+                              double sums[2])
 {
     const channel a = channel_of(c, n, ch);
     sums[0] = sums[1] = 0.0;
