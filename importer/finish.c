@@ -154,6 +154,21 @@ static bool rearranges(const hk_node *n)
     return false;
 }
 
+/* A linear layer on more than two dimensions is exported as MatMul and Add; its bias is the Add's vector operand. */
+static bool is_bias(const hk_node *n, int32_t operand)
+{
+    enum { STEPS = 4 }; /* of rearranging between MatMul and Add */
+    if (n->domain != NULL || strcmp(n->type, "Add") != 0 || n->in_count != 2 || n->in[operand]->shape.rank != 1)
+        return false;
+    const hk_value *sum = n->in[1 - operand];
+    for (int i = 0; i < STEPS && sum != NULL && sum->producer != NULL; i++) {
+        if (sum->producer->domain == NULL && strcmp(sum->producer->type, "MatMul") == 0)
+            return true;
+        sum = rearranges(sum->producer) ? sum->producer->in[0] : NULL;
+    }
+    return false;
+}
+
 hk_status hk_import_roles(hk_importer *imp)
 {
     hk_graph *g = imp->result->graph;
@@ -170,7 +185,7 @@ hk_status hk_import_roles(hk_importer *imp)
             n->out[0]->mark = n->in[0]->mark;
         for (int32_t k = 0; n->op != NULL && k < n->in_count && k < 32; k++) {
             hk_value *weight = n->in[k] == NULL ? NULL : n->in[k]->mark;
-            if (weight != NULL && (n->op->parameters >> k & 1))
+            if (weight != NULL && ((n->op->parameters >> k & 1) || is_bias(n, k)))
                 weight->kind = HK_VALUE_PARAMETER;
         }
     }

@@ -275,7 +275,7 @@ static hk_status rows_backward(hk_gradient *g, hk_node *n)
     return add_affine_gradient(g, hk_in(n, 2), out[2]);
 }
 
-/* ---- hk.LayerNormGrad, hk.RMSNormGrad (dY, X, scale, mean, deviation) → dX, dscale, dbias of the normalized shape */
+/* ---- hk.LayerNormGrad, hk.RMSNormGrad (dY, X, scale, mean, deviation) → dX, and dscale, dbias of the row's shape */
 
 static hk_status rows_grad_infer(hk_infer *in)
 {

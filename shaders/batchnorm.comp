@@ -8,7 +8,8 @@
 #include "batchnorm.push.h"
 
 // y = pool(relu((x - mean) / sqrt(variance + epsilon) * scale + bias)), with given statistics or with those that
-// batchnorm_stats has prepared: every team finishes its channel's itself, which costs it a few loads and saves a dispatch.
+// batchnorm_stats has prepared: every team finishes its channel's itself, which costs it a few loads and saves a
+// dispatch.
 
 layout(constant_id = 12) const bool TRAINING = false;
 layout(constant_id = 13) const bool SAVE = false; // statistics of the batch
@@ -38,7 +39,8 @@ vec2 finish_statistics(Geometry g, Item it)
         if (RUNNING) {
             float old_mean = F32(push.mean).v[row], old_variance = F32(push.variance).v[row];
             F32(push.mean_out).v[row] = old_mean * g.momentum + (near + sums.x) * (1.0 - g.momentum);
-            F32(push.variance_out).v[row] = old_variance * g.momentum + variance * g.variance_factor * (1.0 - g.momentum);
+            float unbiased = variance * g.variance_factor;
+            F32(push.variance_out).v[row] = old_variance * g.momentum + unbiased * (1.0 - g.momentum);
         }
     }
     return vec2(near + sums.x, variance);
@@ -54,7 +56,8 @@ void main()
         statistics = finish_statistics(g, it);
     else
         statistics = vec2(F32(push.mean).v[param], F32(push.variance).v[param]);
-    Affine a = Affine(statistics.x, F32(push.scale).v[param] * deviation_of(statistics.y, g.epsilon), F32(push.bias).v[param]);
+    float slope = F32(push.scale).v[param] * deviation_of(statistics.y, g.epsilon);
+    Affine a = Affine(statistics.x, slope, F32(push.bias).v[param]);
 
     uvec3 stride = place_of(g, LANES);
     uvec3 place = place_of(g, it.first + team_lane());

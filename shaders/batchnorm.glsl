@@ -58,7 +58,8 @@ uvec3 place_next(Geometry g, uvec3 place, uvec3 stride)
 
 uint x_offset(Geometry g, uint channel, uvec3 place)
 {
-    return place.z * g.n_stride + channel * g.c_stride + (POOL ? place.y * 2u * g.row_extent : 0u) + place.x * 4u * g.s_stride;
+    uint rows = POOL ? place.y * 2u * g.row_extent : 0u;
+    return place.z * g.n_stride + channel * g.c_stride + rows + place.x * 4u * g.s_stride;
 }
 
 // Of the tensor behind the activation: pooled, or x's own.
@@ -165,8 +166,8 @@ vec4 route(Window w, float dy)
     return mix(vec4(0.0), vec4(d), equal(uvec4(w.place), uvec4(0u, 1u, 2u, 3u)));
 }
 
-// The gradient dy of a unit's activation brought back to its upper and lower row of normalized values z (without pooling:
-// to the upper one alone). ReLU passes it where z > 0, the window to its first maximum.
+// The gradient dy of a unit's activation brought back to its upper and lower row of normalized values z (without
+// pooling: to the upper one alone). ReLU passes it where z > 0, the window to its first maximum.
 void gate(vec4 upper, vec4 lower, vec4 dy, out vec4 d_upper, out vec4 d_lower)
 {
     if (POOL) {

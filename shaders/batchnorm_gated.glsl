@@ -38,7 +38,9 @@ Raw load_raw(Geometry g, Item it, uvec3 place)
 Gated gated(Affine a, Raw r)
 {
     Gated o;
-    gate(RELU || POOL ? normalize(a, r.upper) : r.upper, POOL ? normalize(a, r.lower) : r.lower, r.dy, o.d_upper, o.d_lower);
+    vec4 upper = RELU || POOL ? normalize(a, r.upper) : r.upper;
+    vec4 lower = POOL ? normalize(a, r.lower) : r.lower;
+    gate(upper, lower, r.dy, o.d_upper, o.d_lower);
     o.x_upper = r.upper - a.mean;
     o.x_lower = r.lower - a.mean;
     return o;

@@ -1,8 +1,8 @@
 /*
- * How a tensor is seen by the channel kernels (batchnorm*.comp), once for C and GLSL: a parameter block of 32-bit words.
+ * How a tensor is seen by the channel kernels (batchnorm*.comp), once for C and GLSL: a parameter block of words.
  *
- * Element s of sample n and channel c lies at n * n_stride + c * c_stride + s * s_stride. A unit is four elements along s
- * (the last ones of a row may be missing); with pooling it is four columns of two image rows, that is, two windows.
+ * Element s of sample n and channel c lies at n * n_stride + c * c_stride + s * s_stride. A unit is four elements along
+ * s (the last ones of a row may be missing); with pooling it is four columns of two image rows, that is, two windows.
  * Units of a channel are numbered through its samples, and a chunk of them is a work item.
  */
 #define BATCHNORM_GEOMETRY(UINT_FIELD, FLOAT_FIELD)                                                                    \

@@ -8,8 +8,8 @@
 #include "batchnorm_grad.push.h"
 #include "batchnorm_gated.glsl"
 
-// Second pass of the backward: dx = deviation (scale d - mean(scale d) - n mean(scale d n)), means over all elements that
-// share a statistic; with FROZEN, deviation * scale * d. Each team adds up the first pass's sums itself.
+// Second pass of the backward: dx = deviation (scale d - mean(scale d) - n mean(scale d n)), means over all elements
+// that share a statistic; with FROZEN, deviation * scale * d. Each team adds up the first pass's sums itself.
 
 layout(constant_id = 13) const bool PARAMETERS = false; // write dscale and dbias
 layout(constant_id = 14) const bool GROUPED = false; // several channels, each with its own scale, share a statistic

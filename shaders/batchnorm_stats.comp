@@ -7,9 +7,9 @@
 #include "batchnorm.glsl"
 #include "batchnorm_stats.push.h"
 
-// Mean and squared differences of each chunk of each channel, reading x once. An invocation takes a block of units, sums
-// them and their squares around the block's own first elements, which keeps the digits that sums around 0 would lose
-// when the mean is large; blocks, then invocations, are merged by the formula of Chan, Golub and LeVeque (1983).
+// Mean and squared differences of each chunk of each channel, reading x once. An invocation takes a block of units,
+// sums them and their squares around the block's own first elements, which keeps the digits that sums around 0 would
+// lose when the mean is large; blocks, then invocations, are merged by the formula of Chan, Golub and LeVeque (1983).
 
 const uint BLOCK = 32; // units; bounds both the number of terms and how bad a choice of first elements can be
 

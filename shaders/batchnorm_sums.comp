@@ -8,8 +8,8 @@
 #include "batchnorm_sums.push.h"
 #include "batchnorm_gated.glsl"
 
-// First pass of the backward: per chunk of a channel, the sums of the gradient d behind the activation and of d * n, where
-// n = (x - mean) * deviation. They are the gradients of bias and scale, and the second pass needs them.
+// First pass of the backward: per chunk of a channel, the sums of the gradient d behind the activation and of d * n,
+// where n = (x - mean) * deviation. They are the gradients of bias and scale, and the second pass needs them.
 
 TEAM_REDUCE(team_sum2, vec2, team_add)
 

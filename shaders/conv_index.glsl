@@ -31,7 +31,7 @@ ivec4 tap_source(bool forward, ivec4 at, uint tap, uint stride, uint dilation, u
     if (stride == 1u)
         return t;
     ivec4 q = t / int(stride);
-    return mix(ivec4(-1), q, equal(max(t, 0), q * int(stride)));
+    return mix(ivec4(-1), q, equal(t, q * int(stride))); // a negative multiple stays negative
 }
 
 // The comparison, for one coordinate and for four.

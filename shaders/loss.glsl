@@ -10,8 +10,8 @@ layout(constant_id = 13) const uint REDUCTION = 2;
 // The numbers are those of hk_loss_reduction in ops/loss.c.
 const uint REDUCTION_NONE = 0, REDUCTION_SUM = 1, REDUCTION_MEAN = 2;
 
-// valid: the row counts. class_index is always safe to read at; outside: the label names no class, and the row's loss and
-// gradient are NaN.
+// valid: the row counts. class_index is always safe to read at; outside: the label names no class, and the row's loss
+// and gradient are NaN.
 struct Label {
     uint class_index;
     bool valid, outside;

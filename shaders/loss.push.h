@@ -1,5 +1,5 @@
 #include "push.h"
-/* partial: two planes of `groups` words, sums of loss and of weights. ignored: the label that does not count, 64 bits. */
+/* partial: two planes of `groups` words, sums of loss and of weights. ignored: the label that counts for nothing. */
 PUSH_BEGIN(loss_push)
 ADDRESS(scores)
 ADDRESS(labels)

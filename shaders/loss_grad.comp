@@ -8,9 +8,9 @@
 #include "loss.glsl"
 #include "loss_grad.push.h"
 
-// dscores = dloss * weight / (sum of weights) * (softmax(scores) - one-hot label), one team per row. It needs nothing from
-// the forward pass, so both can run side by side; COUNT makes every workgroup sum the weights of all rows itself, which
-// for a few thousand labels is cheaper than a dispatch before.
+// dscores = dloss * weight / (sum of weights) * (softmax(scores) - one-hot label), one team per row. It needs nothing
+// from the forward pass, so both can run side by side; COUNT makes every workgroup sum the weights of all rows
+// itself, which for a few thousand labels is cheaper than a dispatch before.
 
 layout(constant_id = 14) const bool COUNT = true;
 
@@ -24,8 +24,9 @@ float total_weight()
     if (!COUNT)
         return F32(push.total).v[0];
     float sum = 0.0;
+    uvec2 ignored = uvec2(push.ignored_low, push.ignored_high);
     for (uint row = team_thread(); row < push.rows; row += ITEMS * LANES)
-        sum += row_weight(label_at(push.labels, row, push.classes, uvec2(push.ignored_low, push.ignored_high)), push.weights);
+        sum += row_weight(label_at(push.labels, row, push.classes, ignored), push.weights);
     group_sums[team_thread()] = sum;
     for (uint h = ITEMS * LANES / 2u; h > 0u; h /= 2u) {
         barrier();

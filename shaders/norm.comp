@@ -7,9 +7,9 @@
 #include "reduce_rows.glsl"
 #include "norm.push.h"
 
-// LayerNormalization and RMSNormalization, one team per row. The variance is the mean square of what is left after the mean
-// is taken away (two walks over registers or cache), since the difference of mean square and squared mean loses all
-// digits when the mean is large.
+// LayerNormalization and RMSNormalization, one team per row. The variance is the mean square of what is left after
+// the mean is taken away (two walks over registers or cache), since the difference of mean square and squared mean
+// loses all digits when the mean is large.
 
 layout(constant_id = 10) const bool CENTERED = true; // LayerNormalization
 layout(constant_id = 11) const bool BIASED = false;

@@ -1,5 +1,5 @@
 #include "push.h"
-/* Rows of `extent` elements; scale and bias have `extent` elements, mean and deviation (1 / standard deviation) `rows`. */
+/* Rows of `extent` elements; scale and bias have as many, mean and deviation (1 / standard deviation) one per row. */
 PUSH_BEGIN(norm_push)
 ADDRESS(x)
 ADDRESS(scale)

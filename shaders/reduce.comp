@@ -9,9 +9,9 @@
 #include "reduce.glsl"
 #include "reduce.push.h"
 
-// One reduction of any set of axes. A work item is one output (or four neighbouring ones) of one chunk of what is reduced;
-// with several chunks, a second dispatch combines their results. The walk over the reduced dimensions is an odometer:
-// a lane's step has a digit in each dimension, so the loop adds and carries but never divides.
+// One reduction of any set of axes. A work item is one output (or four neighbouring ones) of one chunk of what is
+// reduced; with several chunks, a second dispatch combines their results. The walk over the reduced dimensions is an
+// odometer: a lane's step has a digit in each dimension, so the loop adds and carries but never divides.
 
 layout(constant_id = 8) const uint COMBINE = 0;
 layout(constant_id = 9) const uint BEFORE = 0; // what is done to each element
@@ -57,7 +57,10 @@ float combine(float a, float b)
 float finite(float shift) { return (floatBitsToUint(shift) & 0x7fffffffu) >= 0x7f800000u ? 0.0 : shift; }
 float before(float x, float shift)
 {
-    return BEFORE == BEFORE_ABS ? abs(x) : BEFORE == BEFORE_SQUARE ? x * x : BEFORE == BEFORE_EXP_SHIFTED ? exp(x - shift) : x;
+    return BEFORE == BEFORE_ABS           ? abs(x)
+           : BEFORE == BEFORE_SQUARE      ? x * x
+           : BEFORE == BEFORE_EXP_SHIFTED ? exp(x - shift)
+                                          : x;
 }
 float after(float x, float shift)
 {
@@ -111,7 +114,10 @@ uvec2 over(uvec2 a, uint d)
 uvec2 identity()
 {
     uvec2 least = UNSIGNED ? uvec2(0u) : uvec2(0u, 0x80000000u);
-    return COMBINE == COMBINE_SUM ? uvec2(0u) : COMBINE == COMBINE_PROD ? uvec2(1u, 0u) : COMBINE == COMBINE_MAX ? least : ~least;
+    return COMBINE == COMBINE_SUM    ? uvec2(0u)
+           : COMBINE == COMBINE_PROD ? uvec2(1u, 0u)
+           : COMBINE == COMBINE_MAX  ? least
+                                     : ~least;
 }
 uvec2 combine(uvec2 a, uvec2 b)
 {
@@ -141,11 +147,17 @@ layout(buffer_reference, std430, buffer_reference_align = 16) buffer Elements4 {
 ELEMENT identity()
 {
     ELEMENT least = ELEMENT(-1) < ELEMENT(0) ? ELEMENT(0x80000000u) : ELEMENT(0);
-    return COMBINE == COMBINE_SUM ? ELEMENT(0) : COMBINE == COMBINE_PROD ? ELEMENT(1) : COMBINE == COMBINE_MAX ? least : ~least;
+    return COMBINE == COMBINE_SUM    ? ELEMENT(0)
+           : COMBINE == COMBINE_PROD ? ELEMENT(1)
+           : COMBINE == COMBINE_MAX  ? least
+                                     : ~least;
 }
 ELEMENT combine(ELEMENT a, ELEMENT b)
 {
-    return COMBINE == COMBINE_SUM ? a + b : COMBINE == COMBINE_PROD ? a * b : COMBINE == COMBINE_MAX ? max(a, b) : min(a, b);
+    return COMBINE == COMBINE_SUM    ? a + b
+           : COMBINE == COMBINE_PROD ? a * b
+           : COMBINE == COMBINE_MAX  ? max(a, b)
+                                     : min(a, b);
 }
 ELEMENT finite(ELEMENT shift) { return shift; }
 ELEMENT before(ELEMENT x, ELEMENT shift)
@@ -285,7 +297,11 @@ uint kept_offset(uint output_index)
         offset += (rest - q * push.k_extent2) * push.k_stride2;
         rest = q;
     }
-    return offset + rest * (KEPT > 3u ? push.k_stride3 : KEPT > 2u ? push.k_stride2 : KEPT > 1u ? push.k_stride1 : push.k_stride0);
+    uint outermost = KEPT > 3u   ? push.k_stride3
+                     : KEPT > 2u ? push.k_stride2
+                     : KEPT > 1u ? push.k_stride1
+                                 : push.k_stride0;
+    return offset + rest * outermost;
 }
 
 void main()

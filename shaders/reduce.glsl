@@ -1,6 +1,6 @@
-// Teams: a workgroup works on ITEMS items side by side, LANES invocations (a power of two) on each, and this file adds up
-// what a team's invocations found. ops/support/reduce.h chooses the shape. With LANES = 1, the tuning of CPU drivers, no
-// barrier and no shared memory is left. Every invocation of a workgroup must reach each team_* call.
+// Teams: a workgroup works on ITEMS items side by side, LANES invocations (a power of two) on each, and this file
+// adds up what a team's invocations found. ops/support/reduce.h chooses the shape. With LANES = 1, the tuning of CPU
+// drivers, no barrier and no shared memory is left. Every invocation of a workgroup must reach each team_* call.
 #ifndef REDUCE_GLSL
 #define REDUCE_GLSL
 
@@ -33,8 +33,8 @@ vec2 team_add(vec2 a, vec2 b) { return a + b; }
 vec4 team_add(vec4 a, vec4 b) { return a + b; }
 float team_larger(float a, float b) { return max(a, b); }
 
-// TEAM_REDUCE(name, T, COMBINE) defines `T name(T x)`: the combination of x over the team, equal in all its invocations.
-// The order is fixed: a tree over the lanes.
+// TEAM_REDUCE(name, T, COMBINE) defines `T name(T x)`: the combination of x over the team, equal in all its
+// invocations. The order is fixed: a tree over the lanes.
 #ifdef SUBGROUP
 #define TEAM_REDUCE(name, T, COMBINE)                                                                                  \
     shared T name##_shared[ITEMS * LANES];                                                                             \

@@ -5,8 +5,8 @@
 #include "reduce.glsl"
 #include "reduce_arg.push.h"
 
-// ArgMax and ArgMin of one axis, for every element type: each element becomes an unsigned key whose order is that of the
-// elements asked for, so that the largest key wins. NaN has the largest key of all, as in numpy and PyTorch.
+// ArgMax and ArgMin of one axis, for every element type: each element becomes an unsigned key whose order is that of
+// the elements asked for, so that the largest key wins. NaN has the largest key of all, as in numpy and PyTorch.
 
 layout(constant_id = 8) const uint TYPE = 0;
 layout(constant_id = 9) const bool LEAST = false; // ArgMin

@@ -1,5 +1,5 @@
-// Rows in units of four elements: whole vectors where the host knows them aligned, else single elements with the missing
-// ones of the last unit left out. Element j of a row lies at base + j * inner.
+// Rows in units of four elements: whole vectors where the host knows them aligned, else single elements with the
+// missing ones of the last unit left out. Element j of a row lies at base + j * inner.
 #ifndef REDUCE_ROWS_GLSL
 #define REDUCE_ROWS_GLSL
 

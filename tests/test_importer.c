@@ -532,9 +532,19 @@ static void test_roles(void **state)
     ob_close(&b->o);
     ob_close(&b->o);
     ob_node(&b->o, 1, "Gemm", "x,t,bias", "g");
-    ob_node(&b->o, 1, "Mul", "g,half", "y");
+    ob_floats(&b->o, 5, "square", "4,4", (const float[16]){0}, 16);
+    ob_floats(&b->o, 5, "offset", "4", w, 4);
+    ob_floats(&b->o, 5, "mask", "4", w, 4);
+    ob_node(&b->o, 1, "MatMul", "g,square", "m"); /* a linear layer on more dimensions */
+    ob_node(&b->o, 1, "Identity", "m", "mi");
+    ob_node(&b->o, 1, "Add", "offset,mi", "o");
+    ob_node(&b->o, 1, "Add", "o,mask", "masked");
+    ob_node(&b->o, 1, "Mul", "masked,half", "y");
     import_bytes(b);
     assert_ok(b);
+    assert_int_equal(value(b, "square")->kind, HK_VALUE_PARAMETER);
+    assert_int_equal(value(b, "offset")->kind, HK_VALUE_PARAMETER);
+    assert_int_equal(value(b, "mask")->kind, HK_VALUE_CONSTANT);
     assert_int_equal(b->r->graph->input_count, 1);
     assert_int_equal(value(b, "w")->kind, HK_VALUE_PARAMETER);
     assert_int_equal(value(b, "bias")->kind, HK_VALUE_PARAMETER);
