@@ -257,6 +257,10 @@ static hk_status check_contents(const hk_tensor_reader *r, const hk_tensor_head 
     if (fixed && (c->total != head->bytes || head->typed_field == STRING_DATA))
         return hk_fail(r->ctx, HK_STATUS_INVALID, "it has %llu bytes of contents, type and shape say %llu",
                        (unsigned long long)c->total, (unsigned long long)head->bytes);
+    /* A varint has a byte or more: nothing is allocated for elements that cannot be there. Packed types have less. */
+    if (!fixed && c->field != STRING_DATA && head->problem == NULL && c->total < (uint64_t)head->count)
+        return hk_fail(r->ctx, HK_STATUS_INVALID, "it has at most %llu elements, its shape says %lld",
+                       (unsigned long long)c->total, (long long)head->count);
     return HK_OK;
 }
 

@@ -26,7 +26,7 @@ vec2 finish_statistics(Geometry g, Item it)
     vec2 sums = vec2(0.0);
     for (uint c = team_lane(); c < g.stat_chunks; c += LANES) {
         vec4 p = F32x4(push.partial).v[c * g.stat_rows + row];
-        float apart = p.x - near;
+        float apart = (p.x - near) + p.w;
         sums += vec2(p.z * apart, p.y + p.z * apart * apart);
     }
     sums = team_sum2(sums) / g.count;

@@ -13,16 +13,18 @@
 
 const uint BLOCK = 32; // units; bounds both the number of terms and how bad a choice of first elements can be
 
-// (mean, sum of squared differences from it, elements)
-vec3 merge(vec3 a, vec3 b)
+// (mean, sum of squared differences from it, elements, what rounding the mean lost): a ReLU behind the normalization
+// decides by x > mean, so every lost digit of the mean turns decisions over.
+vec4 merge(vec4 a, vec4 b)
 {
     float count = a.z + b.z;
     if (count == 0.0)
         return a;
-    float share = b.z / count, apart = b.x - a.x;
-    return vec3(a.x + apart * share, a.y + b.y + apart * apart * a.z * share, count);
+    precise float share = b.z / count, apart = (b.x - a.x) + (b.w - a.w), step = apart * share;
+    precise float mean = a.x + step, back = mean - a.x, lost = (a.x - (mean - back)) + (step - back); // Knuth's TwoSum
+    return vec4(mean, a.y + b.y + apart * apart * a.z * share, count, a.w + lost);
 }
-TEAM_REDUCE(team_merge, vec3, merge)
+TEAM_REDUCE(team_merge, vec4, merge)
 
 void main()
 {
@@ -30,7 +32,7 @@ void main()
     Item it = item_of(g);
     uvec3 stride = place_of(g, LANES);
     uvec3 place = place_of(g, it.first + team_lane());
-    vec3 total = vec3(0.0);
+    vec4 total = vec4(0.0);
     float around = 0.0, sum = 0.0, squares = 0.0, count = 0.0;
     uint left = 0u;
     for (uint unit = it.first + team_lane(); unit < it.end; unit += HELD * LANES) {
@@ -55,12 +57,13 @@ void main()
         }
         left -= min(left, HELD);
         if (left == 0u || unit + HELD * LANES >= it.end) {
-            float mean = sum / count;
-            total = merge(total, vec3(around + mean, max(squares - sum * mean, 0.0), count));
+            precise float mean = sum / count, whole = around + mean, back = whole - around;
+            precise float lost = (around - (whole - back)) + (mean - back);
+            total = merge(total, vec4(whole, max(squares - sum * mean, 0.0), count, lost));
             sum = squares = count = 0.0;
         }
     }
     total = team_merge(total);
     if (it.live && team_lane() == 0u)
-        F32x4(push.partial).v[it.chunk * g.channels + it.channel] = vec4(total, 0.0);
+        F32x4(push.partial).v[it.chunk * g.channels + it.channel] = total;
 }

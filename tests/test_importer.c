@@ -334,8 +334,10 @@ static void test_size_lies(void **state)
         {"2,3", 1, 9, 20, HK_STATUS_INVALID, "20 bytes of contents"},
         {"2,3", 1, 4, 20, HK_STATUS_INVALID, "20 bytes of contents"},
         {"2,3", 11, 9, 24, HK_STATUS_INVALID, "type and shape say 48"},
-        {"2,3", 7, 7, 5, HK_STATUS_INVALID, "it has 5 elements, its shape 6"},
+        {"2,3", 7, 7, 5, HK_STATUS_INVALID, "it has at most 5 elements, its shape says 6"},
         {"2,3", 7, 7, 7, HK_STATUS_INVALID, "more elements"},
+        {"2147483647", 7, 7, 24, HK_STATUS_INVALID, "at most 24 elements"},
+        {"2147483647", 7, 9, 24, HK_STATUS_INVALID, "type and shape say 17179869176"},
         {"2,3", 1, 10, 24, HK_STATUS_INVALID, "field 10, which is none for its type"},
         {"2,3", 1, 0, 0, HK_STATUS_INVALID, "no contents"},
         {"-1", 1, 9, 4, HK_STATUS_INVALID, "dimension 0 is -1"},
@@ -378,6 +380,7 @@ static void test_size_lies(void **state)
     ob_int(&b->o, 5, 256);
     import_bytes(b);
     assert_fails(b, HK_STATUS_INVALID, "element 0 is no uint8");
+    assert_true(b->memory.peak < (size_t)16 << 20); /* nothing was allocated for elements that are not there */
 }
 
 static void test_constants(void **state)

@@ -86,6 +86,7 @@ static void check_gradients(hk_trainer *t, size_t set)
         OK(hk_trainer_read_gradient(t, fixture.tensors[i].name, &g));
         simplecnn_gradient_error(&fixture, set, i, g.data, &errors[i], &norms[i]);
         hk_tensor_release(&g);
+        print_message("    %-14s error %.2e of %.2e\n", fixture.tensors[i].name, errors[i], norms[i]);
         all += errors[i] * errors[i];
         total += norms[i] * norms[i];
     }
