@@ -25,12 +25,13 @@ enum {
 
 enum {
     WORKGROUP = 128,
-    LARGE = 1 << 21,    /* elements from which an invocation of a GPU computes two units, whose loads overlap */
+    LARGE = 1 << 21, /* elements from which an invocation of a GPU computes two units, whose loads overlap */
     DIM_WORDS = 3,
     BLOCK_WORDS = CHAIN_IMMEDIATES + HK_MAX_RANK * DIM_WORDS,
 };
 
-/* ---- the attribute: counts, then inputs' types, immediates (type, float bits, integer), steps, results (register, type) */
+/* ---- the attribute: counts, then inputs' types, immediates (type, float bits, integer), steps, results (register,
+ * type) */
 
 static int64_t bits_of(double x)
 {
@@ -110,7 +111,8 @@ static bool decode_counts(hk_ints w, hk_chain *c)
     c->immediate_count = (int32_t)w.v[1];
     c->step_count = (int32_t)w.v[2];
     c->output_count = (int32_t)w.v[3];
-    return c->output_count > 0 && w.count == 4 + c->input_count + 3 * c->immediate_count + c->step_count + 2 * c->output_count;
+    return c->output_count > 0 &&
+           w.count == 4 + c->input_count + 3 * c->immediate_count + c->step_count + 2 * c->output_count;
 }
 
 bool hk_chain_decode(hk_ints w, hk_chain *c)
@@ -125,9 +127,8 @@ bool hk_chain_decode(hk_ints w, hk_chain *c)
         c->immediate[i] = (hk_register){.f = double_of(p[1]), .i = p[2]};
     }
     for (int32_t i = 0; i < c->step_count; i++, p++)
-        c->step[i] = (hk_chain_step){.code = *p & 127,
-                                     .class = *p >> 7 & 7,
-                                     .operand = {*p >> 10 & 31, *p >> 15 & 31, *p >> 20 & 31}};
+        c->step[i] = (hk_chain_step){
+            .code = *p & 127, .class = *p >> 7 & 7, .operand = {*p >> 10 & 31, *p >> 15 & 31, *p >> 20 & 31}};
     for (int32_t i = 0; i < c->output_count; i++, p += 2) {
         c->out[i] = (uint8_t)p[0];
         c->out_dtype[i] = (hk_dtype)p[1];
@@ -335,7 +336,8 @@ static uint32_t write_words(const hk_chain *c, const geometry *g, bool strided, 
     return n;
 }
 
-static hk_status push_words(hk_lower *l, hk_record *r, struct chain_push *push, const uint32_t *words, uint32_t count, bool in_block)
+static hk_status push_words(hk_lower *l, hk_record *r, struct chain_push *push, const uint32_t *words, uint32_t count,
+                            bool in_block)
 {
     if (!in_block) {
         memcpy(&push->word0, words, count * sizeof *words);
@@ -366,8 +368,9 @@ static bool uses_wide(const hk_chain *c)
 
 static const hk_kernel *choose_kernel(const hk_chain *c)
 {
-    static const hk_kernel *const kernels[2][3] = {{&hk_kernel_chain_2, &hk_kernel_chain_5, &hk_kernel_chain_12},
-                                                   {&hk_kernel_chain_long_2, &hk_kernel_chain_long_5, &hk_kernel_chain_long_12}};
+    static const hk_kernel *const kernels[2][3] = {
+        {&hk_kernel_chain_2, &hk_kernel_chain_5, &hk_kernel_chain_12},
+        {&hk_kernel_chain_long_2, &hk_kernel_chain_long_5, &hk_kernel_chain_long_12}};
     return kernels[uses_wide(c)][c->step_count <= 2 ? 0 : c->step_count <= 5 ? 1 : 2];
 }
 
@@ -382,12 +385,14 @@ static hk_status check_value(const hk_lower *l, const hk_value *v)
 {
     hk_dtype t = hk_value_storage(v);
     if (v->layout != HK_LAYOUT_CONTIGUOUS)
-        return hk_fail(l->ctx, HK_STATUS_INTERNAL, "node '%s' (%s): '%s' is not laid out contiguously; a relayout is missing",
-                       l->node->name, l->node->type, v->name);
+        return hk_fail(l->ctx, HK_STATUS_INTERNAL,
+                       "node '%s' (%s): '%s' is not laid out contiguously; a relayout is missing", l->node->name,
+                       l->node->type, v->name);
     if (t == HK_FLOAT32 || (!hk_dtype_is_float(t) && t != HK_DTYPE_NONE))
         return HK_OK;
     return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED,
-                   "node '%s' (%s): '%s' is %s, which elementwise operators have no device kernel for; export the model in float32",
+                   "node '%s' (%s): '%s' is %s, which elementwise operators have no device kernel for; export the "
+                   "model in float32",
                    l->node->name, l->node->type, v->name, hk_dtype_name(t));
 }
 
@@ -484,8 +489,8 @@ static hk_status infer(hk_infer *in)
     for (int32_t i = 0; i < n->in_count; i++) {
         hk_shape_text a, b;
         if (n->in[i]->dtype != c.in_dtype[i])
-            return hk_infer_fail(in, HK_STATUS_INTERNAL, "expected input %d as %s, found %s", (int)i, hk_dtype_name(c.in_dtype[i]),
-                                 hk_dtype_name(n->in[i]->dtype));
+            return hk_infer_fail(in, HK_STATUS_INTERNAL, "expected input %d as %s, found %s", (int)i,
+                                 hk_dtype_name(c.in_dtype[i]), hk_dtype_name(n->in[i]->dtype));
         if (!hk_shape_broadcast(&shape, &n->in[i]->shape, &shape))
             return hk_infer_fail(in, HK_STATUS_INVALID, "%s and %s do not broadcast", hk_shape_print(&shape, &a),
                                  hk_shape_print(&n->in[i]->shape, &b));
@@ -544,7 +549,17 @@ static const char *const cases[] = {
 };
 
 const hk_op hk_ops_chain[] = {
-    {.type = "hk.Chain", .since = 1, .in_min = 0, .in_max = CHAIN_INPUTS, .out_min = 1, .out_max = CHAIN_OUTPUTS,
-     .attrs_bytes = sizeof(chain_attrs), .attrs = attrs, .infer = infer, .eval = eval, .lower = lower, .cases = cases},
+    {.type = "hk.Chain",
+     .since = 1,
+     .in_min = 0,
+     .in_max = CHAIN_INPUTS,
+     .out_min = 1,
+     .out_max = CHAIN_OUTPUTS,
+     .attrs_bytes = sizeof(chain_attrs),
+     .attrs = attrs,
+     .infer = infer,
+     .eval = eval,
+     .lower = lower,
+     .cases = cases},
     {0},
 };

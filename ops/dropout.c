@@ -25,11 +25,14 @@ typedef struct dropout_attrs {
 #define NO_SEED (-0x1p63)
 #define HIDDEN                                                                                                         \
     {.name = "hk.stream", .kind = HK_ATTR_INT, .offset = offsetof(dropout_attrs, stream), .number = -1},               \
-        {.name = "hk.training", .kind = HK_ATTR_INT, .offset = offsetof(dropout_attrs, training)}
+    {                                                                                                                  \
+        .name = "hk.training", .kind = HK_ATTR_INT, .offset = offsetof(dropout_attrs, training)                        \
+    }
 #define RATIO HK_FLOAT_ATTR(dropout_attrs, ratio, 0.5)
 #define SEED HK_INT_ATTR(dropout_attrs, seed, NO_SEED)
 
-static const hk_attr attrs_1[] = {RATIO, HK_INT_ATTR(dropout_attrs, is_test, 0), HK_INTS_ATTR(dropout_attrs, consumed_inputs), HIDDEN, {0}};
+static const hk_attr attrs_1[] = {
+    RATIO, HK_INT_ATTR(dropout_attrs, is_test, 0), HK_INTS_ATTR(dropout_attrs, consumed_inputs), HIDDEN, {0}};
 static const hk_attr attrs_7[] = {RATIO, HIDDEN, {0}};
 static const hk_attr attrs_12[] = {SEED, HIDDEN, {0}};
 
@@ -103,10 +106,13 @@ static hk_status infer(hk_infer *in)
     const hk_value *x = n->in[IN_X], *ratio = hk_in(n, IN_RATIO), *training = hk_in(n, IN_TRAINING);
     if (!hk_dtype_is_float(x->dtype))
         return hk_infer_fail(in, HK_STATUS_INVALID, "expected floats, found %s", hk_dtype_name(x->dtype));
-    if (ratio && (!hk_dtype_is_float(ratio->dtype) || (hk_shape_known(&ratio->shape) && hk_shape_count(&ratio->shape) != 1)))
-        return hk_infer_fail(in, HK_STATUS_INVALID, "expected ratio as one float, found %s", hk_dtype_name(ratio->dtype));
+    if (ratio &&
+        (!hk_dtype_is_float(ratio->dtype) || (hk_shape_known(&ratio->shape) && hk_shape_count(&ratio->shape) != 1)))
+        return hk_infer_fail(in, HK_STATUS_INVALID, "expected ratio as one float, found %s",
+                             hk_dtype_name(ratio->dtype));
     if (training && training->dtype != HK_BOOL)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "expected training_mode as a bool, found %s", hk_dtype_name(training->dtype));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "expected training_mode as a bool, found %s",
+                             hk_dtype_name(training->dtype));
     HK_TRY(hk_infer_output(in, 0, x->dtype, &x->shape));
     return hk_infer_output(in, 1, n->opset < 10 ? x->dtype : HK_BOOL, &x->shape);
 }
@@ -137,7 +143,8 @@ static hk_status eval(hk_eval *e)
     for (int64_t k = 0; k < count; k++) {
         int64_t i = k % size, sample = k / size;
         hk_philox(e->step->seed,
-                  (const uint32_t[4]){(uint32_t)(i / 4), e->step->sample + (uint32_t)sample, stream, e->step->step}, word);
+                  (const uint32_t[4]){(uint32_t)(i / 4), e->step->sample + (uint32_t)sample, stream, e->step->step},
+                  word);
         bool keep = word[i % 4] >= least && ratio < 1.0f;
         hk_set_double(y, k, keep ? hk_get_double(x, k) * scale : 0.0);
         if (mask)
@@ -152,8 +159,9 @@ static hk_status check(const hk_lower *l, const hk_value *v)
 {
     if (!v || (hk_value_storage(v) == HK_FLOAT32 && v->layout == HK_LAYOUT_CONTIGUOUS))
         return HK_OK;
-    return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): expected '%s' as contiguous float32 on the device, found %s",
-                   l->node->name, l->node->type, v->name, hk_dtype_name(hk_value_storage(v)));
+    return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED,
+                   "node '%s' (%s): expected '%s' as contiguous float32 on the device, found %s", l->node->name,
+                   l->node->type, v->name, hk_dtype_name(hk_value_storage(v)));
 }
 
 /* ratio and training_mode as numbers where they are known, else as operands. */
@@ -187,9 +195,13 @@ static hk_status lower(hk_lower *l)
     if (count == 0)
         return HK_OK;
     hk_divisor by = hk_divisor_of(size);
-    struct dropout_push push = {.count = (uint32_t)count, .size = (uint32_t)size, .multiplier = by.multiplier, .shift = by.shift,
+    struct dropout_push push = {.count = (uint32_t)count,
+                                .size = (uint32_t)size,
+                                .multiplier = by.multiplier,
+                                .shift = by.shift,
                                 .stream = stream_of(n)};
-    bool aligned = hk_value_alignment(x) == 16 && hk_value_alignment(y) == 16 && (!mask || hk_value_alignment(mask) == 16);
+    bool aligned = hk_value_alignment(x) == 16 && hk_value_alignment(y) == 16 &&
+                   (!mask || hk_value_alignment(mask) == 16);
     hk_record *r = hk_emit(l, &hk_kernel_dropout, "dropout");
     HK_TRY(set_mode(l, r, &push));
     hk_use(r, x, HK_READ, offsetof(struct dropout_push, x));
@@ -213,15 +225,19 @@ static hk_status backward(hk_gradient *g, hk_node *n)
     int training = training_of(n);
     if (training == 0)
         return hk_gradient_add(g, n->in[IN_X], dy);
-    const hk_attr_value attrs[] = {HK_SET_FLOAT("ratio", ratio_of(n)), HK_SET_INT("hk.stream", stream_of(n)),
-                                   HK_SET_INT("hk.training", training != 0), {0}};
+    const hk_attr_value attrs[] = {HK_SET_FLOAT("ratio", ratio_of(n)),
+                                   HK_SET_INT("hk.stream", stream_of(n)),
+                                   HK_SET_INT("hk.training", training != 0),
+                                   {0}};
     hk_value *in[] = {dy, hk_in(n, IN_RATIO), hk_in(n, IN_TRAINING)}, *dx = NULL;
     HK_TRY(hk_build(hk_gradient_graph(g), "hk.DropoutGrad", attrs, in, 3, &dx, 1));
     return hk_gradient_add(g, n->in[IN_X], dx);
 }
 
-static const char *const cases_1[] = {"f32[3,20] ; ; opset=6", "f32[3,20] ; ratio=0.3 ; opset=6 out=2", "f32[3,5] ; is_test=1 ; opset=6", NULL};
-static const char *const cases_7[] = {"f32[3,20] ; ; opset=7", "f32[3,21] ; ratio=0.3 hk.training=1 ; opset=7 out=2", NULL};
+static const char *const cases_1[] = {"f32[3,20] ; ; opset=6", "f32[3,20] ; ratio=0.3 ; opset=6 out=2",
+                                      "f32[3,5] ; is_test=1 ; opset=6", NULL};
+static const char *const cases_7[] = {"f32[3,20] ; ; opset=7", "f32[3,21] ; ratio=0.3 hk.training=1 ; opset=7 out=2",
+                                      NULL};
 static const char *const cases_10[] = {"f32[3,20] ; ratio=0.1 ; opset=10", "f32[3,4] ; ratio=0.1 ; opset=10 out=2",
                                        "f32[3,5,7] ; ratio=0.3 hk.training=1 ; opset=10 out=2", NULL};
 static const char *const cases_12[] = {"f32[3,20]",
@@ -237,21 +253,60 @@ static const char *const cases_12[] = {"f32[3,20]",
                                        "f32[3,20] f32[]+ bool[] ; ; out=2 nograd",
                                        "f32[0,4] f32=0.5 bool=1",
                                        NULL};
-static const char *const cases_grad[] = {"f32[3,20] f32=0.3 bool=1 ; hk.stream=4 ; nograd", "f32[3,21] ; ratio=0.3 hk.stream=4 hk.training=1 ; nograd", NULL};
+static const char *const cases_grad[] = {"f32[3,20] f32=0.3 bool=1 ; hk.stream=4 ; nograd",
+                                         "f32[3,21] ; ratio=0.3 hk.stream=4 hk.training=1 ; nograd", NULL};
 
 #define COMMON                                                                                                         \
-    .out_min = 1, .flags = HK_OP_RANDOM | HK_OP_VIEW, .attrs_bytes = sizeof(dropout_attrs), .infer = infer, .eval = eval, .lower = lower, \
-    .view_offset = view_offset
+    .out_min = 1, .flags = HK_OP_RANDOM | HK_OP_VIEW, .attrs_bytes = sizeof(dropout_attrs), .infer = infer,            \
+    .eval = eval, .lower = lower, .view_offset = view_offset
 
 const hk_op hk_ops_dropout[] = {
-    {.type = "Dropout", .since = 1, .until = 6, .in_min = 1, .in_max = 1, .out_max = 2, .attrs = attrs_1, .backward = backward,
-     .cases = cases_1, COMMON},
-    {.type = "Dropout", .since = 7, .until = 9, .in_min = 1, .in_max = 1, .out_max = 2, .attrs = attrs_7, .backward = backward,
-     .cases = cases_7, COMMON},
-    {.type = "Dropout", .since = 10, .until = 11, .in_min = 1, .in_max = 1, .out_max = 2, .attrs = attrs_7, .backward = backward,
-     .cases = cases_10, COMMON},
-    {.type = "Dropout", .since = 12, .in_min = 1, .in_max = 3, .out_max = 2, .attrs = attrs_12, .backward = backward, .cases = cases_12,
+    {.type = "Dropout",
+     .since = 1,
+     .until = 6,
+     .in_min = 1,
+     .in_max = 1,
+     .out_max = 2,
+     .attrs = attrs_1,
+     .backward = backward,
+     .cases = cases_1,
      COMMON},
-    {.type = "hk.DropoutGrad", .since = 1, .in_min = 1, .in_max = 3, .out_max = 1, .attrs = attrs_7, .cases = cases_grad, COMMON},
+    {.type = "Dropout",
+     .since = 7,
+     .until = 9,
+     .in_min = 1,
+     .in_max = 1,
+     .out_max = 2,
+     .attrs = attrs_7,
+     .backward = backward,
+     .cases = cases_7,
+     COMMON},
+    {.type = "Dropout",
+     .since = 10,
+     .until = 11,
+     .in_min = 1,
+     .in_max = 1,
+     .out_max = 2,
+     .attrs = attrs_7,
+     .backward = backward,
+     .cases = cases_10,
+     COMMON},
+    {.type = "Dropout",
+     .since = 12,
+     .in_min = 1,
+     .in_max = 3,
+     .out_max = 2,
+     .attrs = attrs_12,
+     .backward = backward,
+     .cases = cases_12,
+     COMMON},
+    {.type = "hk.DropoutGrad",
+     .since = 1,
+     .in_min = 1,
+     .in_max = 3,
+     .out_max = 1,
+     .attrs = attrs_7,
+     .cases = cases_grad,
+     COMMON},
     {0},
 };

@@ -65,7 +65,8 @@ typedef struct hk_chain_build {
 uint8_t hk_chain_input(hk_chain_build *b, hk_value *v);
 uint8_t hk_chain_immediate(hk_chain_build *b, hk_dtype dtype, double x);
 /* operand entries beyond the code's number are ignored. */
-uint8_t hk_chain_add(hk_chain_build *b, hk_chain_code code, hk_chain_class class, uint8_t a, uint8_t operand_b, uint8_t operand_c);
+uint8_t hk_chain_add(hk_chain_build *b, hk_chain_code code, hk_chain_class class, uint8_t a, uint8_t operand_b,
+                     uint8_t operand_c);
 /* Appends what pointwise node n computes; in[] are the registers of its inputs (CHAIN_NONE: absent). */
 uint8_t hk_pointwise_encode(hk_chain_build *b, const hk_node *n, const uint8_t *in);
 /* Of a variadic operator with more inputs than a chain takes, one part: folds count registers; the last part also does
@@ -113,12 +114,12 @@ typedef struct hk_pointwise_attrs {
 enum { HK_TAKES_FLOATS = 1, HK_TAKES_INTS = 2, HK_TAKES_BOOLS = 4, HK_TAKES_NUMBERS = 3, HK_TAKES_ALL = 7 };
 
 typedef enum hk_type_rule {
-    HK_TYPES_SAME,    /* all inputs and the output are of one type */
-    HK_TYPES_TEST,    /* all inputs are of one type, the output is bool */
-    HK_TYPES_WHERE,   /* a bool, then two of the output's type */
-    HK_TYPES_POW,     /* the second input may be any number, the output is of the first's type */
-    HK_TYPES_CAST,    /* the output is of the type that `to` says */
-    HK_TYPES_LIKE,    /* the output is of the second input's type, whose contents do not matter */
+    HK_TYPES_SAME,  /* all inputs and the output are of one type */
+    HK_TYPES_TEST,  /* all inputs are of one type, the output is bool */
+    HK_TYPES_WHERE, /* a bool, then two of the output's type */
+    HK_TYPES_POW,   /* the second input may be any number, the output is of the first's type */
+    HK_TYPES_CAST,  /* the output is of the type that `to` says */
+    HK_TYPES_LIKE,  /* the output is of the second input's type, whose contents do not matter */
 } hk_type_rule;
 
 /* What the table of encodings knows of an operator besides the steps. */
@@ -137,9 +138,10 @@ hk_status hk_pointwise_lower(hk_lower *l);
 
 /* Rules that the rows of ops/pointwise.c name; they are in ops/pointwise_grad.c. */
 #define HK_POINTWISE_BACKWARDS(X)                                                                                      \
-    X(relu) X(leaky_relu) X(sigmoid) X(tanh) X(exp) X(log) X(sqrt) X(reciprocal) X(neg) X(abs) X(zero) X(erf) X(sin)   \
-    X(cos) X(softplus) X(hard_sigmoid) X(hard_swish) X(gelu) X(elu) X(selu) X(celu) X(mish) X(swish) X(add) X(sub)     \
-    X(mul) X(div) X(pow) X(mod) X(extremum) X(where) X(clip) X(cast) X(prelu) X(mean)
+    X(relu)                                                                                                            \
+    X(leaky_relu) X(sigmoid) X(tanh) X(exp) X(log) X(sqrt) X(reciprocal) X(neg) X(abs) X(zero) X(erf) X(sin) X(cos)    \
+        X(softplus) X(hard_sigmoid) X(hard_swish) X(gelu) X(elu) X(selu) X(celu) X(mish) X(swish) X(add) X(sub) X(mul) \
+            X(div) X(pow) X(mod) X(extremum) X(where) X(clip) X(cast) X(prelu) X(mean)
 #define HK_X(name) hk_status hk_##name##_backward(hk_gradient *g, hk_node *n);
 HK_POINTWISE_BACKWARDS(HK_X)
 #undef HK_X

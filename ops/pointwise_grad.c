@@ -254,7 +254,8 @@ static hk_status add_aligned(rule *r, int32_t i, hk_value *dx)
     if (hk_shape_equal(&aligned, &v->shape) || r->status != HK_OK)
         return add(r, i, dx);
     const hk_attr_value to_aligned[] = {HK_SET_INTS("shape", aligned.dim, aligned.rank), {0}};
-    hk_value *sum = build(r, "hk.SumTo", to_aligned, &dx, 1), *own = hk_graph_ints(r->graph, v->shape.dim, v->shape.rank);
+    hk_value *sum = build(r, "hk.SumTo", to_aligned, &dx, 1),
+             *own = hk_graph_ints(r->graph, v->shape.dim, v->shape.rank);
     return add(r, i, binary(r, "Reshape", sum, own));
 }
 
@@ -422,20 +423,30 @@ static const hk_attr no_attrs[] = {{0}};
 static const hk_attr alpha_attrs[] = {HK_FLOAT_ATTR(hk_pointwise_attrs, alpha, 1.0), {0}};
 static const hk_attr gelu_attrs[] = {HK_STRING_ATTR(hk_pointwise_attrs, approximate, "none"), {0}};
 
-static const char *const two_cases[] = {"f32[7] f32[7] ; ; nograd", "f32[] f32[] ; ; nograd", "f32[2,3,5,7] f32[2,3,5,7] ; ; nograd",
-                                        "f32[2,1030] f32[2,1030] ; ; nograd", NULL};
-static const char *const alpha_cases[] = {"f32[7] f32[7] ; alpha=0.3 ; nograd", "f32[2,3,5,7] f32[2,3,5,7] ; alpha=1.5 ; nograd", NULL};
-static const char *const slope_cases[] = {"f32[7] f32[7] ; alpha=0.3 ; nograd", "f32[2,3,5] f32[2,3,5] f32[3,1] ; ; nograd", NULL};
-static const char *const gelu_cases[] = {"f32[7] f32[7] ; ; nograd", "f32[2,1030] f32[2,1030] ; approximate=\"tanh\" ; nograd",
+static const char *const two_cases[] = {"f32[7] f32[7] ; ; nograd", "f32[] f32[] ; ; nograd",
+                                        "f32[2,3,5,7] f32[2,3,5,7] ; ; nograd", "f32[2,1030] f32[2,1030] ; ; nograd",
+                                        NULL};
+static const char *const alpha_cases[] = {"f32[7] f32[7] ; alpha=0.3 ; nograd",
+                                          "f32[2,3,5,7] f32[2,3,5,7] ; alpha=1.5 ; nograd", NULL};
+static const char *const slope_cases[] = {"f32[7] f32[7] ; alpha=0.3 ; nograd",
+                                          "f32[2,3,5] f32[2,3,5] f32[3,1] ; ; nograd", NULL};
+static const char *const gelu_cases[] = {"f32[7] f32[7] ; ; nograd",
+                                         "f32[2,1030] f32[2,1030] ; approximate=\"tanh\" ; nograd",
                                          "f32={1.0,1.0,1.0,1.0} f32={-8.0,0.0,3.0,30.0} ; ; nograd", NULL};
-static const char *const three_cases[] = {"f32[7] f32[7] f32[7] ; ; nograd", "f32={1.0,2.0,3.0} f32={0.5,-2.0,9.0} f32={0.5,-1.0,1.0} ; ; nograd", NULL};
-static const char *const base_cases[] = {"f32[7]+ f32[7] ; ; nograd", "f32={0.0,2.0,-3.0} f32={0.0,0.0,3.0} ; ; nograd", NULL};
-static const char *const exponent_cases[] = {"f32[7]+ f32[7] f32[7] ; ; nograd", "f32={0.0,2.0,1.0} f32={0.0,1.0,1.0} f32={1.0,2.0,1.0} ; ; nograd", NULL};
+static const char *const three_cases[] = {"f32[7] f32[7] f32[7] ; ; nograd",
+                                          "f32={1.0,2.0,3.0} f32={0.5,-2.0,9.0} f32={0.5,-1.0,1.0} ; ; nograd", NULL};
+static const char *const base_cases[] = {"f32[7]+ f32[7] ; ; nograd", "f32={0.0,2.0,-3.0} f32={0.0,0.0,3.0} ; ; nograd",
+                                         NULL};
+static const char *const exponent_cases[] = {"f32[7]+ f32[7] f32[7] ; ; nograd",
+                                             "f32={0.0,2.0,1.0} f32={0.0,1.0,1.0} f32={1.0,2.0,1.0} ; ; nograd", NULL};
 
 #define ROW(name, least, most, attributes, cases_name)                                                                 \
-    {.type = name, .since = 1, .in_min = least, .in_max = most, .out_min = 1, .out_max = 1, .flags = HK_OP_POINTWISE,  \
-     .attrs_bytes = sizeof(hk_pointwise_attrs), .attrs = attributes, .infer = hk_pointwise_infer,                      \
-     .eval = hk_pointwise_eval, .lower = hk_pointwise_lower, .cases = cases_name##_cases}
+    {                                                                                                                  \
+        .type = name, .since = 1, .in_min = least, .in_max = most, .out_min = 1, .out_max = 1,                         \
+        .flags = HK_OP_POINTWISE, .attrs_bytes = sizeof(hk_pointwise_attrs), .attrs = attributes,                      \
+        .infer = hk_pointwise_infer, .eval = hk_pointwise_eval, .lower = hk_pointwise_lower,                           \
+        .cases = cases_name##_cases                                                                                    \
+    }
 
 const hk_op hk_ops_pointwise_grad[] = {
     ROW("hk.ReluGrad", 2, 2, no_attrs, two),

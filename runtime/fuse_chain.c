@@ -14,7 +14,7 @@
 
 enum {
     MEMBERS = 2 * CHAIN_STEPS, /* a conversion between types of equal representation takes no step */
-    SMALL = 65536,             /* elements up to which computing a costly function for every element is cheaper than a pass */
+    SMALL = 65536, /* elements up to which computing a costly function for every element is cheaper than a pass */
 };
 
 typedef struct group {
@@ -28,10 +28,10 @@ typedef struct group {
 
 typedef struct node_info {
     bool fusable;
-    bool costly;   /* has a step that is not worth computing twice */
-    bool cheap;    /* one step on one operand: may be computed again */
-    bool constant; /* depends on constants alone: computed once, so it stays by itself */
-    int32_t group; /* that it is a member of, -1: none */
+    bool costly;      /* has a step that is not worth computing twice */
+    bool cheap;       /* one step on one operand: may be computed again */
+    bool constant;    /* depends on constants alone: computed once, so it stays by itself */
+    int32_t group;    /* that it is a member of, -1: none */
     uint32_t reached; /* stamp of the search that came by */
 } node_info;
 
@@ -56,7 +56,8 @@ static node_info *info_of(const fusion *f, const hk_node *n)
 static bool is_plain(const hk_value *v)
 {
     hk_dtype t = hk_value_storage(v);
-    return v->layout == HK_LAYOUT_CONTIGUOUS && t == v->dtype && (t == HK_FLOAT32 || !hk_dtype_is_float(t)) && hk_shape_known(&v->shape);
+    return v->layout == HK_LAYOUT_CONTIGUOUS && t == v->dtype && (t == HK_FLOAT32 || !hk_dtype_is_float(t)) &&
+           hk_shape_known(&v->shape);
 }
 
 /* Encodes n alone: what it costs, and whether it can be encoded at all. */
@@ -276,8 +277,8 @@ static bool take(fusion *f, group *p, hk_node *n)
     return info->cheap && all_users_fusable(f, v) && try_member(f, p, n, true, false);
 }
 
-/* Members taken in later are looked at later: the list grows while it is walked, and a producer that was refused because
- * of another user may be taken once that user is inside, hence the repetition. */
+/* Members taken in later are looked at later: the list grows while it is walked, and a producer that was refused
+ * because of another user may be taken once that user is inside, hence the repetition. */
 static void grow(fusion *f, group *p)
 {
     for (bool progress = true; progress;) {

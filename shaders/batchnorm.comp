@@ -4,6 +4,8 @@
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
 #include "reduce.glsl"
+layout(constant_id = 12) const bool TRAINING = false;
+#define SINGLE_NAN !TRAINING
 #include "batchnorm.glsl"
 #include "batchnorm.push.h"
 
@@ -11,7 +13,6 @@
 // batchnorm_stats has prepared: every team finishes its channel's itself, which costs it a few loads and saves a
 // dispatch.
 
-layout(constant_id = 12) const bool TRAINING = false;
 layout(constant_id = 13) const bool SAVE = false; // statistics of the batch
 layout(constant_id = 14) const bool RUNNING = false; // new running statistics
 

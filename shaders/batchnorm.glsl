@@ -137,7 +137,8 @@ vec4 relu(vec4 z) { return mix(z, vec4(0.0), lessThan(z, vec4(0.0))); } // NaN s
 
 bool is_nan(float x) { return (floatBitsToUint(x) & 0x7fffffffu) > 0x7f800000u; }
 
-// A 2x2 window: its maximum and the place of the first one in row-major order; NaN wins.
+// A 2x2 window: its maximum and the place of the first one in row-major order; NaN wins. With statistics of the batch a
+// channel has no NaN or is all NaN, and then the first one is never replaced: includers say by SINGLE_NAN whether to look.
 struct Window {
     float best;
     uint place;
@@ -145,7 +146,7 @@ struct Window {
 
 void consider(float z, uint place, inout Window w)
 {
-    bool wins = z > w.best || is_nan(z);
+    bool wins = z > w.best || (SINGLE_NAN && is_nan(z));
     w.best = wins ? z : w.best;
     w.place = wins ? place : w.place;
 }

@@ -1,5 +1,4 @@
 // The gradient of a unit behind its activation, recomputed from x, for the two backward kernels.
-layout(constant_id = 12) const bool FROZEN = false; // `deviation` holds a variance, and statistics are constants
 
 struct Raw { // as loaded
     vec4 upper, lower, dy;

@@ -4,6 +4,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
 #include "reduce.glsl"
+#define SINGLE_NAN false
 #include "batchnorm.glsl"
 #include "batchnorm_stats.push.h"
 

@@ -4,6 +4,8 @@
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
 #include "reduce.glsl"
+layout(constant_id = 12) const bool FROZEN = false; // `deviation` holds a variance, and statistics are constants
+#define SINGLE_NAN FROZEN
 #include "batchnorm.glsl"
 #include "batchnorm_sums.push.h"
 #include "batchnorm_gated.glsl"

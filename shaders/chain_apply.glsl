@@ -1,6 +1,6 @@
-// The elementwise functions of chain_codes.push.h, on one element's bits. Code and class are specialization constants in
-// every caller, so a driver keeps one case. Selections instead of branches, because a driver pays for every branch before
-// it knows that it is constant; only what has a loop in it is in one.
+// The elementwise functions of chain_codes.push.h, on one element's bits. Code and class are specialization constants
+// in every caller, so a driver keeps one case. Selections instead of branches, because a driver pays for every branch
+// before it knows that it is constant; only what has a loop in it is in one.
 #ifndef CHAIN_APPLY_GLSL
 #define CHAIN_APPLY_GLSL
 

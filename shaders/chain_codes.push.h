@@ -28,7 +28,7 @@
     X(AND, 17, 2, a and b)                                                                                             \
     X(OR, 18, 2, a or b)                                                                                               \
     X(XOR, 19, 2, a xor b)                                                                                             \
-    X(TO_FLOAT, 20, 1, float(a))                                    /* conversions; the class is that of the operand */ \
+    X(TO_FLOAT, 20, 1, float(a))                                    /* conversions: class of the operand */            \
     X(TO_INT, 21, 1, int(a))                                        /* floats truncate and saturate, NaN gives 0 */    \
     X(TO_UINT, 22, 1, uint(a))                                      /* wide integers lose their high bits */           \
     X(TO_LONG, 23, 1, long(a))                                                                                         \

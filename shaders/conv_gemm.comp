@@ -1,5 +1,4 @@
 // kernel: conv_gemm
-// kernel: conv_gemm_alt -DALT
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
@@ -12,8 +11,12 @@
 //     out[m][column] = sum over k of W[m][k] source[k under column]
 //
 // m: destination channel; column: destination pixel of any image; k: (source channel, tap). The source matrix is never
-// built: a thread owns one column, whose base address and valid rows and columns of taps (one bit each) it finds once,
-// and a table, the same for all columns, gives each k its offset: no division and no multiplication in the loop.
+// built: a thread owns a few columns, whose base addresses and valid taps (one bit each) it finds once, and a table, the
+// same for all columns, gives each k its offset: no division and no multiplication in the loop. All 32 threads of a warp
+// load the same k, so that one look into the table serves all their columns.
+//
+// SLICES > 1: groups of threads share the tile but take different parts of each K tile, for problems with few tiles; their
+// sums meet in shared memory at the end, in order of slice.
 //
 // Floor: 2 m k columns operations at the device's fma rate (60 TFLOP/s on an H200), or the bytes of X, W and Y once,
 // whichever is longer. Layers with few channels (3 -> 32) are bound by the bytes of Y.
@@ -33,30 +36,39 @@ layout(constant_id = 12) const uint DILATION_H = 1;
 layout(constant_id = 13) const uint DILATION_W = 1;
 layout(constant_id = 14) const bool FORWARD = true;
 layout(constant_id = 15) const bool CLASSES = false;
-layout(constant_id = 16) const bool DENSE = false;    // one tap, stride 1, no padding: columns are read four at a time
-layout(constant_id = 17) const bool WIDE = false;     // four columns of a row are stored at once
-layout(constant_id = 18) const bool BY_ROW = false;   // W's neighbours in memory are rows, not k
-layout(constant_id = 19) const uint EPILOGUE = 0;     // bit 0: bias, 1: residual, 2: none, these are partial sums
+layout(constant_id = 16) const bool DENSE = false; // one tap, stride 1, no padding: columns are read four at a time
+layout(constant_id = 17) const bool WIDE = false;  // four columns of a row are stored at once
+layout(constant_id = 18) const uint W_ORDER = 0;   // how W is read: 0 along k, 1 along k by vectors, 2 along m
+layout(constant_id = 19) const uint EPILOGUE = 0;  // bit 0: bias, 1: residual, 2: none, these are partial sums
 layout(constant_id = 20) const uint ACTIVATION = 0;
+layout(constant_id = 21) const uint SLICES = 1;
 
 const uint THREADS_M = BM / TM;
 const uint THREADS_N = BN / TN;
-const uint THREADS = THREADS_M * THREADS_N;
+const uint SLICE_THREADS = THREADS_M * THREADS_N;
+const uint THREADS = SLICE_THREADS * SLICES;
+const uint SLICE_K = BK / SLICES;
 const uint LOADS_A = BM * BK / THREADS;
 const uint LOADS_B = BN * BK / THREADS;
-const uint STEP_A = BY_ROW ? THREADS / BM : THREADS / BK; // in k, or in rows
-const uint STEP_B = DENSE ? THREADS / (BN / 4) : THREADS / BN;
+const bool W_WIDE = W_ORDER == 1;
+const bool W_ROWS = W_ORDER == 2;
+const uint STEP_A = W_ROWS ? THREADS / BM : W_WIDE ? THREADS / (BK / 4) : THREADS / BK; // in k, or in rows
+const uint STEP_DENSE = THREADS / (BN / 4);
+const uint WARPS = THREADS / 32;
+const uint COLUMNS = DENSE ? 1 : BN / 32;      // that a thread owns
+const uint ROWS_B = BK / WARPS;                // k that a warp loads
 const uint ROW_A = BM / 4 + 1; // vectors; one of padding spreads the transposing stores over the banks
 const uint ROW_B = BN / 4;
+const uint TILE_A = BK * ROW_A;
+const uint TILE = TILE_A + BK * ROW_B;
+const uint SUMS = SLICES > 1 ? BM * BN / 4 : 0;
 
 // Two tiles of each operand: while one is multiplied, the next goes from memory to registers to the other.
-shared vec4 tile_a[2 * BK * ROW_A];
-shared vec4 tile_b[2 * BK * ROW_B];
+shared vec4 tile[2 * TILE > SUMS ? 2 * TILE : SUMS];
 
 vec4 acc[TM * TN / 4];
 float next_a[LOADS_A];
-float next_b[DENSE ? 1 : LOADS_B];
-vec4 wide_b[DENSE ? LOADS_B / 4 : 1];
+float next_b[LOADS_B];
 
 // What of the problem a workgroup computes. With CLASSES: pixels (y0 + i STRIDE_H, x0 + j STRIDE_W).
 uint part_m;      // first row
@@ -129,61 +141,89 @@ Pixel find_pixel(uint column)
     return p;
 }
 
-// The thread's column as a source: address of tap offset 0, and which rows and columns of taps lie inside.
-uint base;
-uint row_mask = 0u;
-uint column_mask = 0u;
+// The thread's columns as sources: the address of tap offset 0, and the taps that lie inside (TAP_BITS: a bit for each;
+// else a bit for each row of taps, and for each column in the upper half).
+const bool TAP_BITS = KH * KW < 32;
+uint base[COLUMNS];
+uint mask[COLUMNS];
 
-void find_source(uint column)
+uint tap_mask(Pixel p)
 {
-    Pixel p = find_pixel(column);
-    base = (p.image * push.groups + part_group) * push.source_group;
-    if (DENSE) {
-        base += p.y * push.source_w + p.x;
-        row_mask = p.image < push.images ? 1u : 0u;
-        return;
-    }
-    uint pad_h = push.pads & 0xffffu, pad_w = push.pads >> 16;
+    uint pad_h = push.pads & 0xffffu, pad_w = push.pads >> 16, rows = 0u, columns = 0u, taps = 0u;
     for (uint r = 0u; r < KH; ++r)
-        if (uint(tap_source(FORWARD, int(p.y), r, STRIDE_H, DILATION_H, pad_h)) < push.source_h)
-            row_mask |= 1u << r;
+        rows |= within(tap_source(FORWARD, int(p.y), r, STRIDE_H, DILATION_H, pad_h), push.source_h) ? 1u << r : 0u;
     for (uint s = 0u; s < KW; ++s)
-        if (uint(tap_source(FORWARD, int(p.x), s, STRIDE_W, DILATION_W, pad_w)) < push.source_w)
-            column_mask |= 1u << s;
-    if (p.image >= push.images)
-        row_mask = 0u;
-    // Tap offsets in the table count from here; the sum with one is inside wherever the masks say so.
-    if (FORWARD)
-        base += (p.y * STRIDE_H - pad_h) * push.source_w + p.x * STRIDE_W - pad_w;
-    else
-        base += p.y / STRIDE_H * push.source_w + p.x / STRIDE_W;
+        columns |= within(tap_source(FORWARD, int(p.x), s, STRIDE_W, DILATION_W, pad_w), push.source_w) ? 1u << s : 0u;
+    if (!TAP_BITS)
+        return rows | columns << 16;
+    for (uint r = 0u; r < KH; ++r)
+        taps |= (rows >> r & 1u) != 0u ? columns << (r * KW) : 0u;
+    return taps;
 }
 
+void find_source(uint i, uint column)
+{
+    Pixel p = find_pixel(column);
+    base[i] = (p.image * push.groups + part_group) * push.source_group;
+    mask[i] = p.image < push.images ? 1u : 0u;
+    if (DENSE) {
+        base[i] += p.y * push.source_w + p.x;
+        return;
+    }
+    if (p.image < push.images)
+        mask[i] = tap_mask(p);
+    // Tap offsets in the table count from here; the sum with one is inside wherever the mask says so.
+    if (FORWARD)
+        base[i] += (p.y * STRIDE_H - (push.pads & 0xffffu)) * push.source_w + p.x * STRIDE_W - (push.pads >> 16);
+    else
+        base[i] += p.y / STRIDE_H * push.source_w + p.x / STRIDE_W;
+}
+
+// Every class's entries end with some that are in no mask, so that a whole K tile can be read behind its last k.
 uvec2 table_entry(uint k) { return U32x2(push.table).v[table_first + k]; }
 
-uint a_k(uint i) { return BY_ROW ? gl_LocalInvocationIndex / BM + i * STEP_A : gl_LocalInvocationIndex % BK; }
-uint a_m(uint i) { return BY_ROW ? gl_LocalInvocationIndex % BM : gl_LocalInvocationIndex / BK + i * STEP_A; }
+bool tap_inside(uint m, uint tap)
+{
+    if (TAP_BITS)
+        return (m >> (tap & 31u) & 1u) != 0u;
+    return ((m & 0xffffu) >> (tap >> 5 & 31u) & m >> 16 >> (tap & 31u) & 1u) != 0u;
+}
 
+uint a_k(uint i)
+{
+    uint t = gl_LocalInvocationIndex;
+    return W_ROWS ? t / BM + i * STEP_A : W_WIDE ? t % (BK / 4) * 4 + i % 4 : t % BK;
+}
+uint a_m(uint i)
+{
+    uint t = gl_LocalInvocationIndex;
+    return W_ROWS ? t % BM : W_WIDE ? t / (BK / 4) + i / 4 * STEP_A : t / BK + i * STEP_A;
+}
+
+// Rows past the end are computed and dropped; k past the end must give 0, for 0 times another operand's NaN is NaN.
 void load_a(uint k0)
 {
-    uint w = part_group * push.w_group;
-    if (!BY_ROW) {
-        uint k = k0 + a_k(0);
-        if (FORWARD) {
-            w += k;
-        } else if (k < k_end) {
-            uint e = table_entry(k).y;
-            w += (e >> 10) * push.w_channel + (e >> 5 & 31u) * KW + (e & 31u);
+    uint w = part_group * push.w_group, k = k0 + a_k(0);
+    if (W_WIDE) {
+        [[unroll]] for (uint i = 0; i < LOADS_A / 4; ++i) {
+            uint m = min(part_m + a_m(i * 4), push.m - 1u);
+            vec4 x = F32x4(push.w).v[(w + m * push.w_row + (k < k_end ? k : 0u)) >> 2];
+            [[unroll]] for (uint j = 0; j < 4; ++j)
+                next_a[i * 4 + j] = k < k_end ? x[j] : 0.0;
         }
+        return;
+    }
+    if (FORWARD && !W_ROWS)
+        w += k < k_end ? k : 0u;
+    if (!FORWARD && !W_ROWS) {
+        uint e = table_entry(k).y, tap = TAP_BITS ? e & 31u : (e >> 5 & 31u) * KW + (e & 31u);
+        w += k < k_end ? (e >> 10) * push.w_channel + tap : 0u;
     }
     [[unroll]] for (uint i = 0; i < LOADS_A; ++i) {
-        uint k = k0 + a_k(i), m = min(part_m + a_m(i), push.m - 1u); // rows past the end are computed and dropped
-#ifdef ALT
-        float v = F32(push.w).v[k < k_end ? w + m * push.w_row + (BY_ROW ? k * push.w_channel : 0u) : 0u];
-        next_a[i] = k < k_end ? v : 0.0;
-#else
-        next_a[i] = k < k_end ? F32(push.w).v[w + m * push.w_row + (BY_ROW ? k * push.w_channel : 0u)] : 0.0;
-#endif
+        uint m = min(part_m + a_m(i), push.m - 1u);
+        bool inside = k0 + a_k(i) < k_end;
+        float x = F32(push.w).v[w + m * push.w_row + (W_ROWS && inside ? (k0 + a_k(i)) * push.w_channel : 0u)];
+        next_a[i] = inside ? x : 0.0;
     }
 }
 
@@ -192,58 +232,75 @@ void load_b(uint k0)
     if (DENSE) {
         uint plane = push.source_h * push.source_w, row = gl_LocalInvocationIndex / (BN / 4);
         [[unroll]] for (uint i = 0; i < LOADS_B / 4; ++i) {
-            uint k = k0 + row + i * STEP_B;
-            wide_b[i] = k < k_end && row_mask != 0u ? F32x4(push.source).v[(base + k * plane) >> 2] : vec4(0.0);
+            uint k = k0 + row + i * STEP_DENSE;
+            bool inside = k < k_end && mask[0] != 0u;
+            vec4 x = F32x4(push.source).v[inside ? (base[0] + k * plane) >> 2 : 0u];
+            [[unroll]] for (uint j = 0; j < 4; ++j)
+                next_b[i * 4 + j] = inside ? x[j] : 0.0;
         }
-    } else {
-        uint row = gl_LocalInvocationIndex / BN;
-        [[unroll]] for (uint i = 0; i < LOADS_B; ++i) {
-            uint k = k0 + row + i * STEP_B;
-#ifdef ALT
-            uvec2 e = table_entry(min(k, k_end - 1u));
-            bool hit = k < k_end && (row_mask >> (e.y >> 5 & 31u) & column_mask >> (e.y & 31u) & 1u) != 0u;
-            float v = F32(push.source).v[hit ? base + e.x : 0u];
-            next_b[i] = hit ? v : 0.0;
-#else
-            next_b[i] = 0.0;
-            if (k < k_end) {
-                uvec2 e = table_entry(k);
-                if ((row_mask >> (e.y >> 5 & 31u) & column_mask >> (e.y & 31u) & 1u) != 0u)
-                    next_b[i] = F32(push.source).v[base + e.x];
-            }
-#endif
+        return;
+    }
+    uint warp = gl_LocalInvocationIndex / 32;
+    [[unroll]] for (uint i = 0; i < ROWS_B; ++i) {
+        uvec2 e = table_entry(k0 + warp + i * WARPS);
+        [[unroll]] for (uint j = 0; j < COLUMNS; ++j) {
+            bool inside = tap_inside(mask[j], e.y);
+            float x = F32(push.source).v[inside ? base[j] + e.x : 0u];
+            next_b[i * COLUMNS + j] = inside ? x : 0.0;
         }
     }
 }
 
-void store_next(uint stage)
+void store_next(uint at)
 {
     [[unroll]] for (uint i = 0; i < LOADS_A; ++i) {
         uint m = a_m(i);
-        tile_a[(stage * BK + a_k(i)) * ROW_A + (m >> 2)][m & 3u] = next_a[i];
+        tile[at + a_k(i) * ROW_A + (m >> 2)][m & 3u] = next_a[i];
     }
+    uint t = gl_LocalInvocationIndex;
     if (DENSE) {
-        uint quad = gl_LocalInvocationIndex % (BN / 4), row = gl_LocalInvocationIndex / (BN / 4);
         [[unroll]] for (uint i = 0; i < LOADS_B / 4; ++i)
-            tile_b[(stage * BK + row + i * STEP_B) * ROW_B + quad] = wide_b[i];
+            tile[at + TILE_A + (t / (BN / 4) + i * STEP_DENSE) * ROW_B + t % (BN / 4)] =
+                vec4(next_b[i * 4], next_b[i * 4 + 1], next_b[i * 4 + 2], next_b[i * 4 + 3]);
     } else {
-        uint n = gl_LocalInvocationIndex % BN, row = gl_LocalInvocationIndex / BN;
-        [[unroll]] for (uint i = 0; i < LOADS_B; ++i)
-            tile_b[(stage * BK + row + i * STEP_B) * ROW_B + (n >> 2)][n & 3u] = next_b[i];
+        [[unroll]] for (uint i = 0; i < ROWS_B; ++i)
+            [[unroll]] for (uint j = 0; j < COLUMNS; ++j) {
+                uint n = j * 32 + t % 32;
+                tile[at + TILE_A + (t / 32 + i * WARPS) * ROW_B + (n >> 2)][n & 3u] = next_b[i * COLUMNS + j];
+            }
     }
 }
 
-void multiply(uint stage, uint tm, uint tn)
+// The slice's part of the tile at `at`.
+void multiply(uint at, uint slice, uint tm, uint tn)
 {
-    [[unroll]] for (uint k = 0; k < BK; ++k) {
+    uint row_a = at + slice * SLICE_K * ROW_A + tm, row_b = at + TILE_A + slice * SLICE_K * ROW_B + tn;
+    [[unroll]] for (uint k = 0; k < SLICE_K; ++k) {
         vec4 a[TM / 4], b[TN / 4];
         [[unroll]] for (uint i = 0; i < TM / 4; ++i)
-            a[i] = tile_a[(stage * BK + k) * ROW_A + i * THREADS_M + tm];
+            a[i] = tile[row_a + k * ROW_A + i * THREADS_M];
         [[unroll]] for (uint j = 0; j < TN / 4; ++j)
-            b[j] = tile_b[(stage * BK + k) * ROW_B + j * THREADS_N + tn];
+            b[j] = tile[row_b + k * ROW_B + j * THREADS_N];
         [[unroll]] for (uint i = 0; i < TM; ++i)
             [[unroll]] for (uint j = 0; j < TN / 4; ++j)
                 acc[i * (TN / 4) + j] = fma(vec4(a[i / 4][i % 4]), b[j], acc[i * (TN / 4) + j]);
+    }
+}
+
+// Adds the sums of slices 1, 2, ... to those of slice 0, one after another.
+void add_slices(uint slice, uint thread)
+{
+    for (uint s = 1u; s < SLICES; ++s) {
+        if (slice == s) {
+            [[unroll]] for (uint i = 0; i < TM * TN / 4; ++i)
+                tile[i * SLICE_THREADS + thread] = acc[i];
+        }
+        barrier();
+        if (slice == 0u) {
+            [[unroll]] for (uint i = 0; i < TM * TN / 4; ++i)
+                acc[i] += tile[i * SLICE_THREADS + thread];
+        }
+        barrier();
     }
 }
 
@@ -309,29 +366,33 @@ void main()
     if (!find_part())
         return;
     uint t = gl_LocalInvocationIndex;
-    find_source(part_column + (DENSE ? t % (BN / 4) * 4u : t % BN));
+    [[unroll]] for (uint i = 0; i < COLUMNS; ++i)
+        find_source(i, part_column + (DENSE ? t % (BN / 4) * 4u : i * 32 + t % 32));
     [[unroll]] for (uint i = 0; i < TM * TN / 4; ++i)
         acc[i] = vec4(0.0);
     // A warp covers 4 x 8 threads of the tile, so that it reads few different vectors from shared memory.
-    uint warp = t / 32u, lane = t % 32u;
+    uint slice = t / SLICE_THREADS, thread = t % SLICE_THREADS, warp = thread / 32u, lane = thread % 32u;
     uint tn = warp % (THREADS_N / 8u) * 8u + lane % 8u, tm = warp / (THREADS_N / 8u) * 4u + lane / 8u;
 
     load_a(k_first);
     load_b(k_first);
     store_next(0u);
     barrier();
-    uint stage = 0u;
+    uint at = 0u;
     for (uint k = k_first; k < k_end; k += BK) {
         bool more = k + BK < k_end;
         if (more) {
             load_a(k + BK);
             load_b(k + BK);
         }
-        multiply(stage, tm, tn);
-        stage ^= 1u;
+        multiply(at, slice, tm, tn);
+        at = TILE - at;
         if (more)
-            store_next(stage);
+            store_next(at);
         barrier();
     }
-    store_tile(tm, tn);
+    if (SLICES > 1)
+        add_slices(slice, thread);
+    if (slice == 0u)
+        store_tile(tm, tn);
 }

@@ -7,8 +7,8 @@
 #include "philox.glsl"
 #include "step.glsl"
 
-// Dropout, and its gradient, which is the same with dy for x: nothing is saved but what Philox computes again. Four words
-// of one counter belong to four neighbours in a sample, so bits do not depend on which invocation asks.
+// Dropout, and its gradient, which is the same with dy for x: nothing is saved, Philox computes it again. Four words of
+// one counter belong to four neighbours in a sample, so bits do not depend on which invocation asks.
 
 layout(constant_id = 3) const uint VECTOR = 0; // samples have a multiple of four elements, all is aligned to 16 bytes
 layout(constant_id = 4) const uint MASK = 0;   // 0: none, 1: bools, 2: floats

@@ -10,12 +10,11 @@
 #include "gather_grad.push.h"
 #include "gather_index.glsl"
 
-// The gradient of Gather without atomics, and ScatterND with a reduction: every row adds up, in the order of the indices,
-// the gradients of those that named it. An invocation owns its columns of a block of rows, so that the rows it did not
-// keep in registers it reads back itself.
-// SHARED: the workgroup first marks the indices that fall into its block in a bit mask, 4,096 at a time, then walks
-// the few marked ones, eight at a time so that their loads overlap; the sums' order is the indices' order whatever the
-// invocations do.
+// The gradient of Gather without atomics, and ScatterND with a reduction: every row adds up, in the order of the
+// indices, the gradients of those that named it. An invocation owns its columns of a block of rows, so that the rows it
+// did not keep in registers it reads back itself. SHARED: of 2,048 indices at a time the workgroup marks those that
+// fall into its block in a bit mask, makes an ordered list of the marked ones, and walks the list, four at a time so
+// that their loads overlap. The sums' order is the indices' order whatever the invocations do.
 
 layout(constant_id = 4) const uint REDUCTION = 1u;    // 1 add, 2 mul, 3 max, 4 min
 layout(constant_id = 5) const bool FROM_ZERO = true;  // x is all zeros and not read
@@ -41,13 +40,51 @@ void start_rows(uint first, uint end)
 }
 
 #ifdef SHARED
-const uint WORDS = 128u; // of the mask: 4,096 indices
-const uint AHEAD = 8u;
+const uint WORDS = 64u; // of the mask: 2,048 indices
 shared uint mask[WORDS];
-shared uint used[WORDS / 32u]; // which words of the mask are not 0
+shared uint marked;               // how many
+shared uint list[WORDS * 32u];    // of the marked indices: number in this round, and row in the block above bit 16
 
 uint row; // whose sum is in y
 Value y;
+
+// The indices [begin, begin + count) of this round that name rows [first, end).
+void mark(uint begin, uint count, uint first, uint end)
+{
+    if (gl_LocalInvocationID.x == 0u)
+        marked = 0u;
+    for (uint w = gl_LocalInvocationID.x; w < WORDS; w += gl_WorkGroupSize.x)
+        mask[w] = 0u;
+    barrier();
+    uint found = 0u;
+    for (uint m = gl_LocalInvocationID.x; m < count; m += gl_WorkGroupSize.x) {
+        uint a = read_index(push.indices, begin + m, push.rows);
+        if (a >= first && a < end) {
+            atomicOr(mask[m >> 5], 1u << (m & 31u));
+            found++;
+        }
+    }
+    if (found > 0u)
+        atomicAdd(marked, found);
+    barrier();
+}
+
+// Every invocation lists the marks of its words of the mask, behind those of the words before.
+void make_list(uint begin, uint first)
+{
+    for (uint w = gl_LocalInvocationID.x; w < WORDS; w += gl_WorkGroupSize.x) {
+        uint bits = mask[w];
+        uint at = 0u;
+        for (uint before = 0u; bits != 0u && before < w; before++)
+            at += uint(bitCount(mask[before]));
+        for (; bits != 0u; bits &= bits - 1u) {
+            uint m = w * 32u + uint(findLSB(bits));
+            list[at] = m | (read_index(push.indices, begin + m, push.rows) - first) << 16;
+            at++;
+        }
+    }
+    barrier();
+}
 
 void add(uint a, Value x)
 {
@@ -59,71 +96,30 @@ void add(uint a, Value x)
     y = combine(y, x);
 }
 
-// Adds the rows of dy that entries m[0 .. count - 1] stand for.
-void add_all(uint m[AHEAD], uint count)
+Value row_of_dy(uint m)
 {
-    if (count == AHEAD) {
-        uint a[AHEAD];
-        Value x[AHEAD];
-        [[unroll]] for (uint k = 0u; k < AHEAD; k++) {
-            a[k] = read_index(push.indices, m[k], push.rows);
-            x[k] = Values(push.dy).v[from + m[k] * push.columns];
-        }
-        [[unroll]] for (uint k = 0u; k < AHEAD; k++)
-            add(a[k], x[k]);
-    } else {
-        [[unroll]] for (uint k = 0u; k < AHEAD; k++)
-            if (k < count)
-                add(read_index(push.indices, m[k], push.rows), Values(push.dy).v[from + m[k] * push.columns]);
-    }
+    return Values(push.dy).v[from + m * push.columns];
 }
 
-void mark(uint m, uint a, uint first, uint end)
+void walk(uint begin, uint first)
 {
-    if (a >= first && a < end) {
-        atomicOr(mask[m >> 5], 1u << (m & 31u));
-        atomicOr(used[m >> 10], 1u << ((m >> 5) & 31u));
+    uint n = marked;
+    uint i = 0u;
+    for (; i + 4u <= n; i += 4u) {
+        uvec4 e = uvec4(list[i], list[i + 1u], list[i + 2u], list[i + 3u]);
+        uvec4 m = begin + (e & 0xffffu);
+        uvec4 a = first + (e >> 16);
+        Value x0 = row_of_dy(m.x);
+        Value x1 = row_of_dy(m.y);
+        Value x2 = row_of_dy(m.z);
+        Value x3 = row_of_dy(m.w);
+        add(a.x, x0);
+        add(a.y, x1);
+        add(a.z, x2);
+        add(a.w, x3);
     }
-}
-
-void mark_all(uint begin, uint here, uint first, uint end)
-{
-    uint step = gl_WorkGroupSize.x;
-    uint m = gl_LocalInvocationID.x;
-    for (; m + 3u * step < here; m += 4u * step) {
-        uint a0 = read_index(push.indices, begin + m, push.rows);
-        uint a1 = read_index(push.indices, begin + m + step, push.rows);
-        uint a2 = read_index(push.indices, begin + m + 2u * step, push.rows);
-        uint a3 = read_index(push.indices, begin + m + 3u * step, push.rows);
-        mark(m, a0, first, end);
-        mark(m + step, a1, first, end);
-        mark(m + 2u * step, a2, first, end);
-        mark(m + 3u * step, a3, first, end);
-    }
-    for (; m < here; m += step)
-        mark(m, read_index(push.indices, begin + m, push.rows), first, end);
-}
-
-void walk(uint begin)
-{
-    uint m[AHEAD];
-    uint count = 0u;
-    for (uint u = 0u; u < WORDS / 32u; u++) {
-        for (uint some = used[u]; some != 0u; some &= some - 1u) {
-            uint w = u * 32u + uint(findLSB(some));
-            for (uint bits = mask[w]; bits != 0u; bits &= bits - 1u) {
-                uint entry = begin + w * 32u + uint(findLSB(bits));
-                [[unroll]] for (uint k = 0u; k < AHEAD; k++)
-                    m[k] = k == count ? entry : m[k];
-                if (++count == AHEAD) {
-                    add_all(m, count);
-                    count = 0u;
-                }
-            }
-        }
-    }
-    if (count > 0u)
-        add_all(m, count);
+    for (; i < n; i++)
+        add(first + (list[i] >> 16), row_of_dy(begin + (list[i] & 0xffffu)));
 }
 
 void main()
@@ -146,15 +142,14 @@ void main()
         y = Values(push.dx).v[base + row * push.columns];
     }
     for (uint begin = 0u; begin < push.entries; begin += WORDS * 32u) {
-        for (uint w = gl_LocalInvocationID.x; w < WORDS; w += gl_WorkGroupSize.x)
-            mask[w] = 0u;
-        if (gl_LocalInvocationID.x < WORDS / 32u)
-            used[gl_LocalInvocationID.x] = 0u;
-        barrier();
-        mark_all(begin, min(WORDS * 32u, push.entries - begin), first, end);
-        barrier();
+        mark(begin, min(WORDS * 32u, push.entries - begin), first, end);
+        if (marked == 0u) {
+            barrier(); // before the next round counts anew
+            continue;
+        }
+        make_list(begin, first);
         if (mine)
-            walk(begin);
+            walk(begin, first);
         barrier();
     }
     if (mine)

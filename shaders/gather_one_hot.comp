@@ -28,48 +28,39 @@ int position(uint i)
     return p < 0 || p >= depth ? -1 : p;
 }
 
-// With 4-byte units an invocation makes four neighbours and stores them at once.
+Unit element(uint n)
+{
+    uint t = divide(n, push.inner_multiplier, push.inner_shift);
+    uint j = n - t * push.inner;
+    uint o = divide(t, push.depth_multiplier, push.depth_shift);
+    uint d = t - o * push.depth;
+    return Units(push.values).v[position(o * push.inner + j) == int(d) ? 1 : 0];
+}
+
 #if UNIT == 4
+// An invocation makes four neighbours; those of one entry, when the new axis is the innermost, at once.
 void main()
 {
     uint first = linear_invocation() * 4u;
     if (first >= push.count)
         return;
-    uint t = divide(first, push.inner_multiplier, push.inner_shift);
-    uint j = first - t * push.inner;
-    uint o = divide(t, push.depth_multiplier, push.depth_shift);
-    uint d = t - o * push.depth;
-    uint off = U32(push.values).v[0];
-    uint on = U32(push.values).v[1];
-    uvec4 word = uvec4(off);
-    [[unroll]] for (uint k = 0u; k < 4u; k++) {
-        if (first + k < push.count && position(o * push.inner + j) == int(d))
-            word[k] = on;
-        if (++j == push.inner) {
-            j = 0u;
-            if (++d == push.depth) {
-                d = 0u;
-                o++;
-            }
-        }
-    }
-    if (first + 4u <= push.count) {
-        U32x4(push.y).v[first >> 2] = word;
+    uint o = divide(first, push.depth_multiplier, push.depth_shift);
+    uint d = first - o * push.depth;
+    if (push.inner == 1u && d + 4u <= push.depth) {
+        bvec4 here = equal(ivec4(position(o)), int(d) + ivec4(0, 1, 2, 3));
+        uint off = U32(push.values).v[0];
+        uint on = U32(push.values).v[1];
+        U32x4(push.y).v[first >> 2] = uvec4(here.x ? on : off, here.y ? on : off, here.z ? on : off, here.w ? on : off);
     } else {
-        for (uint k = 0u; first + k < push.count; k++)
-            U32(push.y).v[first + k] = word[k];
+        for (uint n = first; n < min(first + 4u, push.count); n++)
+            U32(push.y).v[n] = element(n);
     }
 }
 #else
 void main()
 {
     uint n = linear_invocation();
-    if (n >= push.count)
-        return;
-    uint t = divide(n, push.inner_multiplier, push.inner_shift);
-    uint j = n - t * push.inner;
-    uint o = divide(t, push.depth_multiplier, push.depth_shift);
-    uint d = t - o * push.depth;
-    Units(push.y).v[n] = Units(push.values).v[position(o * push.inner + j) == int(d) ? 1 : 0];
+    if (n < push.count)
+        Units(push.y).v[n] = element(n);
 }
 #endif

@@ -9,8 +9,8 @@
 
 layout(constant_id = 4) const bool LAST = false;
 
-// Turns index tuples into row numbers: rows_out[t] = row of tuple t. LAST: rows_out[row] = 1 + the last t that names the
-// row (a maximum of integers, so the order of invocations does not matter).
+// Turns index tuples into row numbers: rows_out[t] = row of tuple t. LAST: rows_out[row] = 1 + the last t that names
+// the row (a maximum of integers, so the order of invocations does not matter).
 void main()
 {
     uint t = linear_invocation();

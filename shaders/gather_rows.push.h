@@ -1,5 +1,6 @@
 #include "push.h"
-/* table: {extent, row stride} of every index of a tuple; `rows` tuples of each batch, whose rows begin batch_stride apart. */
+/* table: {extent, row stride} of every index of a tuple; `rows` tuples of each batch, whose rows begin batch_stride
+ * apart. */
 PUSH_BEGIN(gather_rows_push)
 ADDRESS(indices)
 ADDRESS(rows_out)

@@ -85,22 +85,28 @@ void one(uint i)
 #if UNIT == 4
 void four(uint i)
 {
-    Value y[4];
-    [[unroll]] for (uint k = 0u; k < 4u; k++)
-        y[k] = FROM_ZERO ? Value(0) : Values(push.x).v[i + k];
-    if (inside) {
-        for (uint m = 0u; m < push.entries; m++) {
-            uint at = first + m * push.stride;
-            uint k = read_index(push.indices, at, push.extent) - wanted; // large when it is before this invocation's
-            if (k < 4u) {
-                Value update = Values(push.updates).v[at];
-                [[unroll]] for (uint e = 0u; e < 4u; e++)
-                    if (e == k)
-                        y[e] = combine(y[e], update);
-            }
+    Value y0 = Value(0);
+    Value y1 = Value(0);
+    Value y2 = Value(0);
+    Value y3 = Value(0);
+    if (!FROM_ZERO) {
+        y0 = Values(push.x).v[i];
+        y1 = Values(push.x).v[i + 1u];
+        y2 = Values(push.x).v[i + 2u];
+        y3 = Values(push.x).v[i + 3u];
+    }
+    for (uint m = 0u; inside && m < push.entries; m++) {
+        uint at = first + m * push.stride;
+        uint k = read_index(push.indices, at, push.extent) - wanted; // large when it is before this invocation's
+        if (k < 4u) {
+            Value update = Values(push.updates).v[at];
+            y0 = k == 0u ? combine(y0, update) : y0;
+            y1 = k == 1u ? combine(y1, update) : y1;
+            y2 = k == 2u ? combine(y2, update) : y2;
+            y3 = k == 3u ? combine(y3, update) : y3;
         }
     }
-    U32x4(push.y).v[i >> 2] = uvec4(BITS(y[0]), BITS(y[1]), BITS(y[2]), BITS(y[3]));
+    U32x4(push.y).v[i >> 2] = uvec4(BITS(y0), BITS(y1), BITS(y2), BITS(y3));
 }
 
 void main()

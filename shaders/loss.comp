@@ -16,28 +16,14 @@ layout(constant_id = 14) const bool WANT_LOSS = true;
 layout(constant_id = 15) const bool WANT_LOG_SUMS = false;
 layout(constant_id = 16) const bool FINAL = false; // one workgroup, and `loss` gets the result
 
-TEAM_REDUCE(team_sum, float, team_add)
-TEAM_REDUCE(team_max, float, team_larger)
+#include "loss_rows.glsl"
 
 shared vec2 group_sums[ITEMS * LANES];
 
 float log_sum_exp(uint base, uint units)
 {
-    float largest = uintBitsToFloat(0xff800000u), sum = 0.0;
-    for (uint unit = team_lane(); unit < units; unit += LANES) {
-        vec4 x = row_load(push.scores, base, push.inner, push.classes, unit, uintBitsToFloat(0xff800000u));
-        float m = max4(x);
-        if (m > largest) {
-            sum *= exp(largest - m);
-            largest = m;
-        }
-        if (largest > uintBitsToFloat(0xff800000u))
-            sum += sum4(exp(x - largest));
-    }
-    float own = largest;
-    largest = team_max(largest);
-    sum = team_sum(own > uintBitsToFloat(0xff800000u) ? sum * exp(own - largest) : sum);
-    return largest + log(sum);
+    vec2 r = largest_and_sum(base, units);
+    return r.x + log(r.y);
 }
 
 // (loss, weight) of a row; each lane of the team has them.

@@ -14,8 +14,7 @@
 
 layout(constant_id = 14) const bool COUNT = true;
 
-TEAM_REDUCE(team_sum, float, team_add)
-TEAM_REDUCE(team_max, float, team_larger)
+#include "loss_rows.glsl"
 
 shared float group_sums[ITEMS * LANES];
 
@@ -35,11 +34,6 @@ float total_weight()
     }
     barrier();
     return group_sums[0];
-}
-
-vec4 load(uint base, uint unit)
-{
-    return row_load(push.scores, base, push.inner, push.classes, unit, uintBitsToFloat(0xff800000u));
 }
 
 void store(uint base, uint unit, vec4 probability, Label label, float factor)
@@ -67,12 +61,12 @@ void main()
             store(base, unit, vec4(0.0), label, factor);
         return;
     }
-    float largest = uintBitsToFloat(0xff800000u), sum = 0.0;
     if (HELD > 0u) {
+        float largest = MINUS_INFINITY, sum = 0.0;
         vec4 x[HELD_SPACE];
         [[unroll]] for (uint q = 0u; q < HELD; q++) {
             uint unit = team_lane() + q * LANES;
-            x[q] = unit < units ? load(base, unit) : vec4(uintBitsToFloat(0xff800000u));
+            x[q] = unit < units ? load_scores(base, unit) : vec4(MINUS_INFINITY);
             largest = max(largest, max4(x[q]));
         }
         largest = team_max(largest);
@@ -88,12 +82,7 @@ void main()
         }
         return;
     }
+    vec2 r = largest_and_sum(base, units);
     for (uint unit = team_lane(); unit < units; unit += LANES)
-        largest = max(largest, max4(load(base, unit)));
-    largest = team_max(largest);
-    for (uint unit = team_lane(); unit < units; unit += LANES)
-        sum += sum4(exp(load(base, unit) - largest));
-    sum = team_sum(sum);
-    for (uint unit = team_lane(); unit < units; unit += LANES)
-        store(base, unit, exp(load(base, unit) - largest) / sum, label, factor);
+        store(base, unit, exp(load_scores(base, unit) - r.x) / r.y, label, factor);
 }

@@ -121,7 +121,8 @@ float reduce_large_angle(float x, out uint quadrant)
     uint from = min((bits >> 23 & 255u) - 120u, 159u); // |x| = mantissa 2^(exponent - 150); 32 zeros stand before 2/pi
     // words from / 32 to from / 32 + 3 of {0, a2f9836e, 4e441529, fc2757d1, f534ddc0, db629599, 3c439041, fe5163ab}
     bool four = (from & 128u) != 0u, two = (from & 64u) != 0u, one = (from & 32u) != 0u;
-    uvec4 a = four ? uvec4(0xf534ddc0u, 0xdb629599u, 0x3c439041u, 0xfe5163abu) : uvec4(0u, 0xa2f9836eu, 0x4e441529u, 0xfc2757d1u);
+    uvec4 a = four ? uvec4(0xf534ddc0u, 0xdb629599u, 0x3c439041u, 0xfe5163abu)
+                   : uvec4(0u, 0xa2f9836eu, 0x4e441529u, 0xfc2757d1u);
     a = two ? uvec4(a.zw, 0xf534ddc0u, 0xdb629599u) : a;
     a = one ? uvec4(a.yzw, two ? 0x3c439041u : 0xf534ddc0u) : a;
     uint s = from & 31u;
@@ -138,8 +139,8 @@ float reduce_large_angle(float x, out uint quadrant)
     return (bits & 0x7fffffffu) >= 0x7f800000u ? uintBitsToFloat(0x7fc00000u) : r;
 }
 
-// x = (4 n + quadrant) pi/2 + r, |r| <= pi/4; up to some thousand by subtracting pi/2 in three parts that are short enough
-// for exact products (Cody and Waite).
+// x = (4 n + quadrant) pi/2 + r, |r| <= pi/4; up to some thousand by subtracting pi/2 in three parts that are short
+// enough for exact products (Cody and Waite).
 float reduce_angle(float x, out uint quadrant)
 {
     float n = roundEven(x * 0.636619772);

@@ -1,6 +1,6 @@
 #include "push.h"
-/* Rows of `whole`, `row` units apart, hold the rows of up to eight parts side by side: part k ends at column end_k, parts
- * that are not there end where the last one does. count is rows * width. */
+/* Rows of `whole`, `row` units apart, hold the rows of up to eight parts side by side: part k ends at column end_k,
+ * parts that are not there end where the last one does. count is rows * width. */
 PUSH_BEGIN(move_concat_push)
 ADDRESS(whole)
 ADDRESS(part_0)

@@ -12,20 +12,21 @@ layout(constant_id = 4) const bool ALIGNED = true; // x begins at a multiple of 
 
 // One triangle of every matrix, zeros in the other. With 4-byte units an invocation takes four neighbours.
 
-uint column;
-uint row;
-
-void locate(uint n)
-{
-    uint q = divide(n, push.columns_multiplier, push.columns_shift);
-    column = n - q * push.columns;
-    row = q - divide(q, push.rows_multiplier, push.rows_shift) * push.rows;
-}
-
-bool keep()
+// Is the element in that column of that row kept?
+bool keep(uint column, uint row)
 {
     int distance = int(column) - int(row);
     return UPPER ? distance >= push.k : distance <= push.k;
+}
+
+Unit element(uint n)
+{
+    uint q = divide(n, push.columns_multiplier, push.columns_shift);
+    uint row = q - divide(q, push.rows_multiplier, push.rows_shift) * push.rows;
+    Unit x = UNIT_ZERO;
+    if (keep(n - q * push.columns, row))
+        x = Units(push.x).v[n];
+    return x;
 }
 
 #if UNIT == 4
@@ -34,41 +35,25 @@ void main()
     uint first = linear_invocation() * 4u;
     if (first >= push.count)
         return;
-    locate(first);
-    bvec4 kept = bvec4(false);
-    [[unroll]] for (uint k = 0u; k < 4u; k++) {
-        kept[k] = keep();
-        if (++column == push.columns) {
-            column = 0u;
-            row = row + 1u == push.rows ? 0u : row + 1u;
-        }
-    }
-    if (first + 4u <= push.count) {
+    uint q = divide(first, push.columns_multiplier, push.columns_shift);
+    uint row = q - divide(q, push.rows_multiplier, push.rows_shift) * push.rows;
+    uint column = first - q * push.columns;
+    if (ALIGNED && column + 4u <= push.columns && first + 4u <= push.count) {
+        bvec4 kept = bvec4(keep(column, row), keep(column + 1u, row), keep(column + 2u, row), keep(column + 3u, row));
         uvec4 x = uvec4(0u);
-        if (ALIGNED && any(kept))
+        if (any(kept))
             x = U32x4(push.x).v[first >> 2];
-        [[unroll]] for (uint k = 0u; k < 4u; k++) {
-            if (!kept[k])
-                x[k] = 0u;
-            else if (!ALIGNED)
-                x[k] = U32(push.x).v[first + k];
-        }
-        U32x4(push.y).v[first >> 2] = x;
+        U32x4(push.y).v[first >> 2] = uvec4(kept.x ? x.x : 0u, kept.y ? x.y : 0u, kept.z ? x.z : 0u, kept.w ? x.w : 0u);
     } else {
-        for (uint k = 0u; first + k < push.count; k++)
-            U32(push.y).v[first + k] = kept[k] ? U32(push.x).v[first + k] : 0u;
+        for (uint n = first; n < min(first + 4u, push.count); n++)
+            U32(push.y).v[n] = element(n);
     }
 }
 #else
 void main()
 {
     uint n = linear_invocation();
-    if (n >= push.count)
-        return;
-    locate(n);
-    Unit x = UNIT_ZERO;
-    if (keep())
-        x = Units(push.x).v[n];
-    Units(push.y).v[n] = x;
+    if (n < push.count)
+        Units(push.y).v[n] = element(n);
 }
 #endif

@@ -34,7 +34,8 @@ vec4 team_add(vec4 a, vec4 b) { return a + b; }
 float team_larger(float a, float b) { return max(a, b); }
 
 // TEAM_REDUCE(name, T, COMBINE) defines `T name(T x)`: the combination of x over the team, equal in all its
-// invocations. The order is fixed: a tree over the lanes.
+// invocations. The order is fixed: a tree over the lanes. (With subgroups, a COMBINE that rounds differently when its
+// arguments change places gives each invocation its own rounding; then only the team's first lane may use the result.)
 #ifdef SUBGROUP
 #define TEAM_REDUCE(name, T, COMBINE)                                                                                  \
     shared T name##_shared[ITEMS * LANES];                                                                             \

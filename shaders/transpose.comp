@@ -7,9 +7,9 @@
 #include "move_unit.glsl"
 #include "transpose.push.h"
 
-// A move whose innermost dimension changes. Tiles of 32 x 32 go through shared memory, so that both sides are accessed in
-// whole rows; the workgroup is 32 x anything that divides 32. BLOCK, for devices without shared memory of their own: one
-// invocation turns 4 x 4 words in registers (both extents and all strides are multiples of 4).
+// A move whose innermost dimension changes. Tiles of 32 x 32 go through shared memory, so that both sides are accessed
+// in whole rows; the workgroup is 32 x anything that divides 32. BLOCK, for devices without shared memory of their own:
+// one invocation turns 4 x 4 words in registers (both extents and all strides are multiples of 4).
 
 uint from_at;
 uint to_at;

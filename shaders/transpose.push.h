@@ -1,7 +1,7 @@
 #include "push.h"
-/* Dimension b (b_extent) is contiguous in `from`, dimension a (a_extent) in `to`; a steps by from_a in `from`, b by to_b
- * in `to`. Workgroups (or invocations, of the blocked form) run over tiles of b, tiles of a, then three more dimensions,
- * the innermost first. */
+/* Dimension b (b_extent) is contiguous in `from`, dimension a (a_extent) in `to`; a steps by from_a in `from`, b by
+ * to_b in `to`. Workgroups (or invocations, of the blocked form) run over tiles of b, tiles of a, then three more
+ * dimensions, the innermost first. */
 PUSH_BEGIN(transpose_push)
 ADDRESS(from)
 ADDRESS(to)

@@ -1,6 +1,8 @@
 /* Forward convolution and data gradient in contiguous float32: the matrix kernel, the direct kernel, the end of splits. */
 #include "ops/support/conv_lower.h"
 
+#include <string.h>
+
 #include "kernels.h"
 #include "ops/support/conv_tile.h"
 #include "shaders/conv_direct.push.h"
@@ -103,10 +105,14 @@ static bool class_tap(const hk_window *w, int axis, int64_t at, int64_t tap, int
     return true;
 }
 
-/* Appends the entries of one class (forward: at is 0,0 and every tap counts); returns how many. entries NULL: counts. */
+/* Taps of windows with fewer are numbered, those of larger ones named by row and column: see conv_gemm.comp. */
+enum { TAP_BITS = 32 };
+
+/* The entries of one class (forward: at is 0,0 and every tap counts); returns how many. entries NULL: counts. */
 static int64_t table_entries(const gather_view *v, const int64_t at[2], uint32_t *entries)
 {
     const hk_window *w = &v->p->w;
+    bool bits = v->taps < TAP_BITS;
     int64_t count = 0;
     for (int64_t c = 0; c < v->channels; c++) {
         for (int64_t r = 0; r < w->kernel[H]; r++) {
@@ -116,7 +122,7 @@ static int64_t table_entries(const gather_view *v, const int64_t at[2], uint32_t
                     continue;
                 if (entries) {
                     entries[2 * count] = (uint32_t)(c * v->source_plane + y * v->source_extent[W] + x);
-                    entries[2 * count + 1] = (uint32_t)(c << 10 | r << 5 | s);
+                    entries[2 * count + 1] = (uint32_t)(c << 10 | (bits ? r * w->kernel[W] + s : r << 5 | s));
                 }
                 count++;
             }
@@ -130,11 +136,16 @@ typedef struct gather_table {
     uint32_t bytes;
     uint32_t classes; /* 1: no class records */
     int64_t most_k;   /* the longest class */
-    int64_t columns;  /* of all classes */
     int64_t tiles_n;
 } gather_table;
 
 enum { CLASS_WORDS = 8 };
+
+static void class_place(const gather_view *v, uint32_t i, int64_t at[2])
+{
+    at[0] = i / v->p->w.stride[W];
+    at[1] = i % v->p->w.stride[W];
+}
 
 static int64_t class_columns(const gather_view *v, const int64_t at[2], int64_t grid[2])
 {
@@ -145,46 +156,50 @@ static int64_t class_columns(const gather_view *v, const int64_t at[2], int64_t 
     return v->p->n * grid[0] * grid[1];
 }
 
-/* Sizes first: the tile is chosen between sizing and filling. */
 static gather_table table_size(const gather_view *v)
 {
     const hk_window *w = &v->p->w;
-    gather_table t = {.classes = v->forward ? 1 : (uint32_t)(w->stride[H] * w->stride[W]), .columns = v->p->n * v->out_plane};
-    int64_t entries = 0;
+    gather_table t = {.classes = v->forward ? 1 : (uint32_t)(w->stride[H] * w->stride[W])};
     for (uint32_t i = 0; i < t.classes; i++) {
-        int64_t at[2] = {i / w->stride[W], i % w->stride[W]};
-        int64_t k = table_entries(v, at, NULL);
-        entries += k;
-        t.most_k = HK_MAX(t.most_k, k);
+        int64_t at[2];
+        class_place(v, i, at);
+        t.most_k = HK_MAX(t.most_k, table_entries(v, at, NULL));
     }
-    t.bytes = (uint32_t)(8 * entries + (t.classes > 1 ? 4 * CLASS_WORDS * (int64_t)t.classes : 0));
     return t;
 }
 
-static bool table_fill(hk_lower *l, const gather_view *v, uint32_t bn, gather_table *t)
+/* Entries behind a class's last, up to a whole K tile: the kernel reads them, but no pixel has their tap. */
+static uint32_t pad_entries(uint32_t *entries, uint32_t count, uint32_t bk, bool bits)
 {
-    const hk_window *w = &v->p->w;
-    t->words = hk_arena_alloc(l->arena, HK_MAX(t->bytes, 8u));
+    uint32_t padded = HK_MAX((count + bk - 1) / bk, 1u) * bk;
+    for (uint32_t i = count; i < padded; i++) {
+        entries[2 * i] = 0;
+        entries[2 * i + 1] = bits ? 31 : 31 << 5;
+    }
+    return padded;
+}
+
+static bool table_fill(hk_lower *l, const gather_view *v, const hk_conv_tile *tile, gather_table *t)
+{
+    uint32_t from = t->classes > 1 ? CLASS_WORDS * t->classes : 0;
+    size_t most = from + 2 * (size_t)t->classes * ((size_t)t->most_k + tile->bk);
+    t->words = hk_arena_array(l->arena, most, sizeof *t->words);
     if (!t->words)
         return false;
-    uint32_t from = t->classes > 1 ? CLASS_WORDS * t->classes : 0;
     for (uint32_t i = 0; i < t->classes; i++) {
-        int64_t at[2] = {i / w->stride[W], i % w->stride[W]}, grid[2] = {0, 0};
-        int64_t columns = t->classes > 1 ? class_columns(v, at, grid) : t->columns;
-        uint32_t k = (uint32_t)table_entries(v, at, t->words + from), tiles = (uint32_t)((columns + bn - 1) / bn);
+        int64_t at[2], grid[2] = {0, 0};
+        class_place(v, i, at);
+        int64_t columns = t->classes > 1 ? class_columns(v, at, grid) : v->p->n * v->out_plane;
+        uint32_t k = (uint32_t)table_entries(v, at, t->words + from), tiles = (uint32_t)((columns + tile->bn - 1) / tile->bn);
         if (t->classes > 1) {
-            uint32_t *record = t->words + (size_t)CLASS_WORDS * i;
-            record[0] = tiles;
-            record[1] = from / 2;
-            record[2] = k;
-            record[3] = (uint32_t)grid[0];
-            record[4] = (uint32_t)grid[1];
-            record[5] = (uint32_t)at[0];
-            record[6] = (uint32_t)at[1];
+            const uint32_t record[CLASS_WORDS] = {tiles, from / 2, k, (uint32_t)grid[0], (uint32_t)grid[1], (uint32_t)at[0],
+                                                  (uint32_t)at[1]};
+            memcpy(t->words + (size_t)CLASS_WORDS * i, record, sizeof record);
         }
-        from += 2 * k;
+        from += 2 * pad_entries(t->words + from, k, tile->bk, v->taps < TAP_BITS);
         t->tiles_n += tiles;
     }
+    t->bytes = 4 * from;
     return true;
 }
 
@@ -193,8 +208,8 @@ static bool table_fill(hk_lower *l, const gather_view *v, uint32_t bn, gather_ta
 static bool matrix_fits(const gather_view *v)
 {
     const hk_window *w = &v->p->w;
-    return v->m > 8 && w->in[0] == 1 && w->out[0] == 1 && w->kernel[0] == 1 && w->begin[0] == 0 && w->kernel[H] < 32 &&
-           w->kernel[W] < 32 && w->begin[H] < 65536 && w->begin[W] < 65536 && v->channels < 1 << 22 &&
+    return v->m > 8 && w->in[0] == 1 && w->out[0] == 1 && w->kernel[0] == 1 && w->begin[0] == 0 && w->kernel[H] <= 31 &&
+           w->kernel[W] <= 31 && (v->taps < TAP_BITS || (w->kernel[H] <= 16 && w->kernel[W] <= 16)) && w->begin[H] < 65536 && w->begin[W] < 65536 && v->channels < 1 << 22 &&
            w->stride[H] * w->stride[W] <= 64 && v->channels * v->taps < 1 << 20;
 }
 
@@ -220,17 +235,20 @@ static void matrix_specs(hk_record *r, const gather_view *v, const hk_conv_job *
     hk_spec(r, 15, classes);
     hk_spec(r, 16, dense);
     hk_spec(r, 17, wide);
-    hk_spec(r, 18, !v->forward && v->taps == 1);
+    bool w_vectors = v->forward && v->w_row % 4 == 0 && hk_value_alignment(job->w) == 16 &&
+                     t->bm * t->bk % (4 * hk_conv_tile_threads(t)) == 0;
+    hk_spec(r, 18, !v->forward && v->taps == 1 ? 2 : w_vectors ? 1 : 0);
+    hk_spec(r, 21, t->slices);
 }
 
 static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const gather_view *v)
 {
     const hk_window *w = &v->p->w;
     gather_table table = table_size(v);
-    hk_conv_extent extent = {v->m, table.columns, table.most_k, v->p->groups, 32};
+    hk_conv_extent extent = {v->m, v->p->n * v->out_plane, table.most_k, v->p->groups, 32};
     hk_conv_choice choice = job->tile ? hk_conv_split(&extent, job->tile, job->splits) : hk_conv_choose(l, &extent);
     const hk_conv_tile *t = choice.tile;
-    if (!table_fill(l, v, t->bn, &table))
+    if (!table_fill(l, v, t, &table))
         return hk_out_of_memory(l->ctx, "a convolution's table");
     int64_t count = hk_shape_count(&v->result->shape);
     hk_value *result = choice.splits > 1 ? hk_scratch(l, HK_FLOAT32, count * choice.splits) : v->result;
@@ -260,7 +278,7 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const gather_
     hk_use(r, job->w, HK_READ, offsetof(struct conv_gemm_push, w));
     hk_use(r, v->source, HK_READ, offsetof(struct conv_gemm_push, source));
     hk_use(r, result, HK_WRITE, offsetof(struct conv_gemm_push, result));
-    hk_workgroup(r, t->bm / t->tm * (t->bn / t->tn), 1, 1);
+    hk_workgroup(r, hk_conv_tile_threads(t), 1, 1);
     matrix_specs(r, v, job, t, table.classes > 1);
     if (choice.splits == 1) {
         hk_use(r, job->bias, HK_READ, offsetof(struct conv_gemm_push, bias));

@@ -8,6 +8,7 @@
 
 typedef struct hk_conv_tile {
     uint32_t bm, bn, bk, tm, tn; /* workgroup tile, K step, thread tile */
+    uint32_t slices;             /* groups of threads that share the tile and part each K step */
     double rate;                 /* share of the device's fma rate that its inner loop reaches */
     const char *forward, *data, *weight; /* names in reports */
 } hk_conv_tile;
@@ -24,6 +25,7 @@ typedef struct hk_conv_choice {
 } hk_conv_choice;
 
 const hk_conv_tile *hk_conv_tiles(size_t *count);
+uint32_t hk_conv_tile_threads(const hk_conv_tile *t);
 /* Whether the device can run the tile. */
 bool hk_conv_tile_fits(const hk_lower *l, const hk_conv_tile *t);
 /* This tile with at most so many splits, none of them empty. */

@@ -55,8 +55,8 @@ static bool matrix_fits(const hk_conv *p)
 {
     const hk_window *w = &p->w;
     bool narrow = p->groups > 1 && (p->k / p->groups < 16 || p->c / p->groups * hk_window_taps(w) < 16);
-    return !narrow && w->in[0] == 1 && w->out[0] == 1 && w->kernel[0] == 1 && w->begin[0] == 0 && w->kernel[H] < 31 &&
-           w->kernel[W] < 31 && w->begin[H] < 65536 && w->begin[W] < 65536;
+    return !narrow && w->in[0] == 1 && w->out[0] == 1 && w->kernel[0] == 1 && w->begin[0] == 0 && w->kernel[H] <= 31 &&
+           w->kernel[W] <= 31 && (hk_window_taps(w) < 32 || (w->kernel[H] <= 16 && w->kernel[W] <= 16)) && w->begin[H] < 65536 && w->begin[W] < 65536;
 }
 
 static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job)
@@ -91,10 +91,10 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job)
     hk_use(r, job->x, HK_READ, offsetof(struct conv_weight_push, x));
     hk_use(r, job->y, HK_READ, offsetof(struct conv_weight_push, dy));
     result_use(r, job, &result, offsetof(struct conv_weight_push, dw), offsetof(struct conv_weight_push, db));
-    hk_workgroup(r, t->bm / t->tm * (t->bn / t->tn), 1, 1);
+    hk_workgroup(r, hk_conv_tile_threads(t), 1, 1);
     const uint32_t specs[] = {t->bm, t->bn, t->bk, t->tm, t->tn, (uint32_t)w->kernel[H], (uint32_t)w->kernel[W],
                               (uint32_t)w->stride[H], (uint32_t)w->stride[W], (uint32_t)w->dilation[H], (uint32_t)w->dilation[W],
-                              job->bias != NULL};
+                              job->bias != NULL, t->slices};
     for (uint32_t i = 0; i < HK_COUNT(specs); i++)
         hk_spec(r, 3 + i, specs[i]);
     r->flops = flops_of(p);

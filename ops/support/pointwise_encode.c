@@ -69,7 +69,8 @@ uint8_t hk_chain_input(hk_chain_build *b, hk_value *v)
     return (uint8_t)c->input_count++;
 }
 
-uint8_t hk_chain_add(hk_chain_build *b, hk_chain_code code, hk_chain_class class, uint8_t a, uint8_t operand_b, uint8_t operand_c)
+uint8_t hk_chain_add(hk_chain_build *b, hk_chain_code code, hk_chain_class class, uint8_t a, uint8_t operand_b,
+                     uint8_t operand_c)
 {
     hk_chain *c = &b->chain;
     if (c->step_count == CHAIN_STEPS) {
@@ -77,9 +78,10 @@ uint8_t hk_chain_add(hk_chain_build *b, hk_chain_code code, hk_chain_class class
         return 0;
     }
     int32_t operands = hk_chain_operands(code);
-    c->step[c->step_count] = (hk_chain_step){.code = (uint8_t)code,
-                                             .class = (uint8_t)class,
-                                             .operand = {a, operands > 1 ? operand_b : a, operands > 2 ? operand_c : a}};
+    c->step[c->step_count] = (hk_chain_step){
+        .code = (uint8_t)code,
+        .class = (uint8_t) class,
+        .operand = {a, operands > 1 ? operand_b : a, operands > 2 ? operand_c : a}};
     return (uint8_t)(CHAIN_FIRST_STEP + c->step_count++);
 }
 
@@ -126,7 +128,8 @@ static uint8_t float_to(hk_chain_build *b, hk_dtype to, uint8_t a)
     if (narrow) { /* saturates here, for the step below saturates at 32 bits */
         double range = hk_dtype_bytes(to) == 1 ? 256 : 65536;
         double low = is_signed ? -range / 2 : 0;
-        uint8_t least = hk_chain_immediate(b, HK_FLOAT32, low), most = hk_chain_immediate(b, HK_FLOAT32, low + range - 1);
+        uint8_t least = hk_chain_immediate(b, HK_FLOAT32, low),
+                most = hk_chain_immediate(b, HK_FLOAT32, low + range - 1);
         a = hk_chain_add(b, HK_CHAIN_CLIP, HK_CLASS_FLOAT, a, least, most);
     }
     static const hk_chain_code codes[] = {[HK_CLASS_INT] = HK_CHAIN_TO_INT,
@@ -215,7 +218,8 @@ static uint8_t encode_alpha_grad(hk_chain_build *b, const hk_node *n, const uint
 static uint8_t encode_hard_sigmoid(hk_chain_build *b, const hk_node *n, const uint8_t *in, hk_chain_code code)
 {
     const hk_pointwise_attrs *a = n->attrs;
-    uint8_t alpha = hk_chain_immediate(b, HK_FLOAT32, (double)a->alpha), beta = hk_chain_immediate(b, HK_FLOAT32, (double)a->beta);
+    uint8_t alpha = hk_chain_immediate(b, HK_FLOAT32, (double)a->alpha),
+            beta = hk_chain_immediate(b, HK_FLOAT32, (double)a->beta);
     return hk_chain_add(b, code, HK_CLASS_FLOAT, in[0], alpha, beta);
 }
 
@@ -312,7 +316,13 @@ typedef struct encoding {
 } encoding;
 
 /* name, function, code, element types, rule of types */
-#define ROW(type, encode, code, takes, rule) {type, encode_##encode, HK_CHAIN_##code, {HK_TAKES_##takes, HK_TYPES_##rule}}
+#define ROW(type, encode, code, takes, rule)                                                                           \
+    {                                                                                                                  \
+        type, encode_##encode, HK_CHAIN_##code,                                                                        \
+        {                                                                                                              \
+            HK_TAKES_##takes, HK_TYPES_##rule                                                                          \
+        }                                                                                                              \
+    }
 static const encoding encodings[] = {
     ROW("Relu", relu, RELU, NUMBERS, SAME),
     ROW("LeakyRelu", alpha, LEAKY_RELU, FLOATS, SAME),

@@ -41,12 +41,11 @@ static hk_status infer_dtype(hk_infer *in, hk_dtype *out)
     *out = t;
     switch (types.rule) {
     case HK_TYPES_SAME:
-    case HK_TYPES_TEST:
-        *out = types.rule == HK_TYPES_TEST ? HK_BOOL : t;
-        return check_same(in, 0);
+    case HK_TYPES_TEST: *out = types.rule == HK_TYPES_TEST ? HK_BOOL : t; return check_same(in, 0);
     case HK_TYPES_WHERE:
         if (n->in[0]->dtype != HK_BOOL)
-            return hk_infer_fail(in, HK_STATUS_INVALID, "expected a condition of bools, found %s", hk_dtype_name(n->in[0]->dtype));
+            return hk_infer_fail(in, HK_STATUS_INVALID, "expected a condition of bools, found %s",
+                                 hk_dtype_name(n->in[0]->dtype));
         return check_same(in, 1);
     case HK_TYPES_POW:
         if (n->in[1]->dtype == HK_BOOL)
@@ -65,7 +64,8 @@ static hk_status check_mod(hk_infer *in)
     const hk_node *n = in->node;
     bool floats = hk_dtype_is_float(n->in[0]->dtype), like_c = ((const hk_pointwise_attrs *)n->attrs)->fmod != 0;
     if (floats && !like_c && !strcmp(n->op->type, "Mod"))
-        return hk_infer_fail(in, HK_STATUS_INVALID, "expected fmod=1 for %s inputs, found fmod=0", hk_dtype_name(n->in[0]->dtype));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "expected fmod=1 for %s inputs, found fmod=0",
+                             hk_dtype_name(n->in[0]->dtype));
     return HK_OK;
 }
 
@@ -113,7 +113,8 @@ static void whole_node(part *p, const hk_node *n, const hk_shape *shapes)
 }
 
 /* From input `next` on, onto the sum so far (NULL at first); returns the first input that did not fit. */
-static int32_t next_part(part *p, const hk_node *n, const hk_shape *shapes, hk_value *sum, const hk_shape *sum_shape, int32_t next)
+static int32_t next_part(part *p, const hk_node *n, const hk_shape *shapes, hk_value *sum, const hk_shape *sum_shape,
+                         int32_t next)
 {
     uint8_t in[CHAIN_INPUTS];
     int32_t count = 0;
@@ -143,7 +144,8 @@ static hk_shape *aligned_shapes(hk_arena *arena, const hk_node *n, const hk_tens
 /* ---- evaluation */
 
 /* The tensors of a part's inputs; sum stands for the value the parts before left. */
-static void find_tensors(const part *p, const hk_eval *e, const hk_value *sum_value, const hk_tensor *sum, const hk_tensor **out)
+static void find_tensors(const part *p, const hk_eval *e, const hk_value *sum_value, const hk_tensor *sum,
+                         const hk_tensor **out)
 {
     for (int32_t i = 0; i < p->b.chain.input_count; i++) {
         out[i] = p->b.input[i] == sum_value ? sum : NULL;

@@ -12,6 +12,7 @@ enum {
     GPU_LIMIT = 256, /* invocations of a workgroup */
     HELD_MOST = 8,   /* vectors per invocation: 32 registers */
     CHUNKS_MOST = 1024,
+    ONE_PASS = 32, /* loads of an invocation that take less time than a second dispatch */
 };
 
 /* Numbers of reduce_form in shaders/reduce.comp. */
@@ -69,9 +70,16 @@ hk_team hk_team_columns(const hk_lower *l, int64_t items, int64_t units)
 
 int64_t hk_team_chunks(const hk_lower *l, const hk_team *t, int64_t items, int64_t units)
 {
-    int64_t groups = ceil_div(items, t->items);
-    int64_t want = l->cpu ? ceil_div(8 * (int64_t)CPU_ITEMS, items) : 2 * (int64_t)l->compute_units_hint / groups;
-    int64_t least = l->cpu ? 256 : 8 * (int64_t)t->lanes; /* units worth a second pass */
+    int64_t groups = ceil_div(items, t->items), want, least;
+    if (l->cpu) {
+        want = ceil_div(8 * (int64_t)CPU_ITEMS, items);
+        least = 256;
+    } else if (units <= ONE_PASS * (int64_t)t->lanes) {
+        return 1;
+    } else {
+        want = 4 * (int64_t)l->compute_units_hint / groups;
+        least = 8 * (int64_t)t->lanes;
+    }
     return HK_MAX(HK_MIN(HK_MIN(want, units / least), CHUNKS_MOST), 1);
 }
 
