@@ -56,9 +56,10 @@ static hk_status run_case(hk_device *dev, const hk_op *op, const char *text, con
     op_case *c = arena ? hk_arena_new(arena, op_case) : NULL;
     hk_selftest_case out = {.op = op->type, .text = text};
     hk_status st = c ? case_parse(dev->ctx, arena, op, text, c) : hk_out_of_memory(dev->ctx, "the self-test");
-    if (st == HK_OK && c->nodevice) {
+    bool least = !hk_gpu_info(dev->gpu)->caps; /* HILLOCK_CAPS=min */
+    if (st == HK_OK && (c->nodevice || (c->min_skip && least))) {
         out.skipped = true;
-        out.failure = "it runs on the host";
+        out.failure = c->nodevice ? "it runs on the host" : "it needs a capability beyond the least";
     } else if (st == HK_OK) {
         st = run_both(dev, arena, c, &out);
         if (st == HK_OK && !(out.error <= c->tolerance))
