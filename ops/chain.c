@@ -25,7 +25,7 @@ enum {
 
 enum {
     WORKGROUP = 128,
-    LARGE = 1 << 21, /* elements from which an invocation of a GPU computes two units, whose loads overlap */
+    LARGE = 1 << 20, /* elements from which an invocation of a GPU computes two units, whose loads overlap */
     DIM_WORDS = 3,
     BLOCK_WORDS = CHAIN_IMMEDIATES + HK_MAX_RANK * DIM_WORDS,
 };

@@ -449,7 +449,7 @@ static double draw(case_random *r, const case_input *in)
 {
     double x;
     if (in->fill == CASE_INTEGERS)
-        return (double)in->low + floor(case_uniform(r) * (double)(in->high - in->low));
+        return (double)in->low + floor(case_uniform(r) * ((double)in->high - (double)in->low));
     do
         x = in->fill == CASE_POSITIVE ? 0.1 + 1.9 * case_uniform(r) : case_normal(r);
     while (fabs(x) < 2e-3);

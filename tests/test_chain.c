@@ -17,7 +17,9 @@
 #include "runtime/cases.h"
 #include "runtime/fuse_chain.h"
 #include "runtime/host.h"
+#include "runtime/objects.h"
 #include "tests/support/device.h"
+#include "tests/support/records.h"
 #include "train/gradient.h"
 
 enum { EXIT_NO_DEVICE = 77, MAX_FEEDS = 8, MAX_OUTPUTS = 8, MAX_POOL = 64 };
@@ -428,6 +430,38 @@ static void test_parameter_block(void **state)
     end(&p);
 }
 
+/* As on a GPU, whose invocations take two units of large tensors, and with a grid that folds into two dimensions. */
+static hk_status lower_on_small_grid(hk_lower *l, void *user)
+{
+    hk_device_info info = *l->device;
+    info.max_grid = 100;
+    l->device = &info;
+    hk_status st = l->node->op->lower(l);
+    *(uint32_t *)user = l->records[l->record_count - 1]->grid[1];
+    return st;
+}
+
+static void check_large(const hk_shape *x_shape, const hk_shape *y_shape)
+{
+    problem p = begin(11);
+    uint32_t rows = 0;
+    output(&p, build(&p, "Mul", NULL, input(&p, HK_FLOAT32, x_shape), input(&p, HK_FLOAT32, y_shape), NULL));
+    hk_records_run run = {.gpu_tuning = true, .feeds = p.feeds, .lower = lower_on_small_grid, .user = &rows};
+    OK(hk_test_records(device->gpu, p.g, &run));
+    assert_true(run.error < 1e-7 && rows > 1);
+    end(&p);
+}
+
+static void test_large(void **state)
+{
+    (void)state;
+    if (!device)
+        return;
+    check_large(SHAPE(1031, 1021), SHAPE(1021)); /* an odd row and an odd end */
+    check_large(SHAPE(520, 4, 512), SHAPE(4, 1));
+    check_large(SHAPE(1048579), SHAPE(1048579));
+}
+
 /* ---- gradients at ties, where differences do not help: PyTorch's maximum gives each of two a half */
 
 static void test_tied_maximum(void **state)
@@ -469,6 +503,7 @@ int main(void)
         cmocka_unit_test(test_random_graphs),
         cmocka_unit_test(test_unaligned_view),
         cmocka_unit_test(test_parameter_block),
+        cmocka_unit_test(test_large),
         cmocka_unit_test(test_tied_maximum),
     };
     const char *debug = getenv("HILLOCK_DEBUG");
