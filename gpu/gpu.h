@@ -24,6 +24,7 @@ typedef enum hk_debug {
     HK_DEBUG_POISON = 4,
     HK_DEBUG_ISOLATE = 8,
     HK_DEBUG_VALIDATE = 16,
+    HK_DEBUG_GPU_TUNING = 32, /* software devices run the kernels that GPUs run */
 } hk_debug;
 
 typedef struct hk_coopmat_shape { /* one fp16 x fp16 -> fp32 subgroup-scope shape the driver advertises */

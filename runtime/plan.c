@@ -290,7 +290,7 @@ static hk_status take_records(planner *c, const hk_lower *l, bool once)
 static hk_lower lowering(const planner *c)
 {
     const hk_plan_options *o = c->options;
-    bool cpu = o->device->type == HK_DEVICE_SOFTWARE;
+    bool cpu = o->device->type == HK_DEVICE_SOFTWARE && !(o->debug & HK_DEBUG_GPU_TUNING);
     return (hk_lower){.ctx = c->p->ctx, .arena = c->arena, .graph = c->g, .device = o->device, .cpu = cpu,
                       .coopmat_m = o->coopmat[0], .coopmat_n = o->coopmat[1], .coopmat_k = o->coopmat[2],
                       .compute_units_hint = cpu ? 4 : 132, .precision = o->precision};

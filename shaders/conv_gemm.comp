@@ -101,22 +101,24 @@ bool find_part()
     x0 = 0u;
     uint k = push.k;
     if (CLASSES) {
-        uint at = 0u;
-        while (tile >= U32(push.table).v[at]) {
-            tile -= U32(push.table).v[at];
-            at += 8u;
-        }
-        table_first = U32(push.table).v[at + 1u];
-        k = U32(push.table).v[at + 2u];
-        grid_h = U32(push.table).v[at + 3u];
-        grid_w = U32(push.table).v[at + 4u];
-        y0 = U32(push.table).v[at + 5u];
-        x0 = U32(push.table).v[at + 6u];
+        // Classes take turns, so that those whose pixels share a sector are written at about the same time.
+        uint at = tile % (STRIDE_H * STRIDE_W) * 8u;
+        tile /= STRIDE_H * STRIDE_W;
+        table_first = U32(push.table).v[at];
+        k = U32(push.table).v[at + 1u];
+        grid_h = U32(push.table).v[at + 2u];
+        grid_w = U32(push.table).v[at + 3u];
+        y0 = U32(push.table).v[at + 4u];
+        x0 = U32(push.table).v[at + 5u];
     }
     part_column = tile * BN;
     k_first = part_split * push.k_split;
     k_end = min(k_first + push.k_split, k);
-    return true;
+    if (k_first >= k) { // a class with fewer taps than the longest one: this split of it is zero
+        k_first = 0u;
+        k_end = 0u;
+    }
+    return grid_h * grid_w > 0u;
 }
 
 // A destination column taken apart; image = push.images and more: no such column.
@@ -179,8 +181,20 @@ void find_source(uint i, uint column)
         base[i] += p.y / STRIDE_H * push.source_w + p.x / STRIDE_W;
 }
 
-// Every class's entries end with some that are in no mask, so that a whole K tile can be read behind its last k.
-uvec2 table_entry(uint k) { return U32x2(push.table).v[table_first + k]; }
+// The table's entries of the K tile that is loaded next, which are read one tile earlier still: one latency, not two, lies
+// between tiles. Every class's entries end with some that are in no mask, so that its last tile is whole.
+uvec2 entry_b[DENSE ? 1 : ROWS_B];
+uint entry_a;
+
+void load_entries(uint k0)
+{
+    if (!FORWARD && !W_ROWS)
+        entry_a = U32x2(push.table).v[table_first + k0 + gl_LocalInvocationIndex % BK].y;
+    if (!DENSE) {
+        [[unroll]] for (uint i = 0; i < ROWS_B; ++i)
+            entry_b[i] = U32x2(push.table).v[table_first + k0 + gl_LocalInvocationIndex / 32 + i * WARPS];
+    }
+}
 
 bool tap_inside(uint m, uint tap)
 {
@@ -214,16 +228,16 @@ void load_a(uint k0)
         return;
     }
     if (FORWARD && !W_ROWS)
-        w += k < k_end ? k : 0u;
+        w += k;
     if (!FORWARD && !W_ROWS) {
-        uint e = table_entry(k).y, tap = TAP_BITS ? e & 31u : (e >> 5 & 31u) * KW + (e & 31u);
-        w += k < k_end ? (e >> 10) * push.w_channel + tap : 0u;
+        uint tap = TAP_BITS ? entry_a & 31u : (entry_a >> 5 & 31u) * KW + (entry_a & 31u);
+        w += (entry_a >> 10) * push.w_channel + tap;
     }
     [[unroll]] for (uint i = 0; i < LOADS_A; ++i) {
         uint m = min(part_m + a_m(i), push.m - 1u);
-        bool inside = k0 + a_k(i) < k_end;
-        float x = F32(push.w).v[w + m * push.w_row + (W_ROWS && inside ? (k0 + a_k(i)) * push.w_channel : 0u)];
-        next_a[i] = inside ? x : 0.0;
+        next_a[i] = 0.0;
+        if (k0 + a_k(i) < k_end)
+            next_a[i] = F32(push.w).v[w + m * push.w_row + (W_ROWS ? (k0 + a_k(i)) * push.w_channel : 0u)];
     }
 }
 
@@ -233,22 +247,20 @@ void load_b(uint k0)
         uint plane = push.source_h * push.source_w, row = gl_LocalInvocationIndex / (BN / 4);
         [[unroll]] for (uint i = 0; i < LOADS_B / 4; ++i) {
             uint k = k0 + row + i * STEP_DENSE;
-            bool inside = k < k_end && mask[0] != 0u;
-            vec4 x = F32x4(push.source).v[inside ? (base[0] + k * plane) >> 2 : 0u];
+            vec4 x = vec4(0.0);
+            if (k < k_end && mask[0] != 0u)
+                x = F32x4(push.source).v[(base[0] + k * plane) >> 2];
             [[unroll]] for (uint j = 0; j < 4; ++j)
-                next_b[i * 4 + j] = inside ? x[j] : 0.0;
+                next_b[i * 4 + j] = x[j];
         }
         return;
     }
-    uint warp = gl_LocalInvocationIndex / 32;
-    [[unroll]] for (uint i = 0; i < ROWS_B; ++i) {
-        uvec2 e = table_entry(k0 + warp + i * WARPS);
+    [[unroll]] for (uint i = 0; i < ROWS_B; ++i)
         [[unroll]] for (uint j = 0; j < COLUMNS; ++j) {
-            bool inside = tap_inside(mask[j], e.y);
-            float x = F32(push.source).v[inside ? base[j] + e.x : 0u];
+            bool inside = tap_inside(mask[j], entry_b[i].y);
+            float x = F32(push.source).v[inside ? base[j] + entry_b[i].x : 0u]; // no branch between loads
             next_b[i * COLUMNS + j] = inside ? x : 0.0;
         }
-    }
 }
 
 void store_next(uint at)
@@ -374,8 +386,11 @@ void main()
     uint slice = t / SLICE_THREADS, thread = t % SLICE_THREADS, warp = thread / 32u, lane = thread % 32u;
     uint tn = warp % (THREADS_N / 8u) * 8u + lane % 8u, tm = warp / (THREADS_N / 8u) * 4u + lane / 8u;
 
+    load_entries(k_first);
     load_a(k_first);
     load_b(k_first);
+    if (k_first + BK < k_end)
+        load_entries(k_first + BK);
     store_next(0u);
     barrier();
     uint at = 0u;
@@ -384,6 +399,8 @@ void main()
         if (more) {
             load_a(k + BK);
             load_b(k + BK);
+            if (k + 2 * BK < k_end)
+                load_entries(k + 2 * BK);
         }
         multiply(at, slice, tm, tn);
         at = TILE - at;

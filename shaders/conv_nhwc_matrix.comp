@@ -37,6 +37,7 @@ layout(constant_id = 16) const uint DILATION_H = 1;
 layout(constant_id = 17) const uint DILATION_W = 1;
 layout(constant_id = 18) const uint EPILOGUE = 0; // bit 0: bias, bit 1: residual
 layout(constant_id = 19) const uint ACTIVATION = 0;
+layout(constant_id = 20) const uint STAGES = 2; // tiles in shared memory: 2 need one barrier each, 1 half the memory
 
 const uint THREADS = WARPS_M * WARPS_N * SUBGROUP;
 const uint OCTETS = BK / 8;                     // of one row of a tile
@@ -48,16 +49,14 @@ const uint TILES_M = BM / WARPS_M / MM;         // matrices of one subgroup
 const uint TILES_N = BN / WARPS_N / MN;
 const uint SUM_ROW = MN + 4;                    // floats
 
-shared uvec4 tile_a[2 * BM * ROW];
-shared uvec4 tile_b[2 * BN * ROW];
+shared uvec4 tile_a[STAGES * BM * ROW];
+shared uvec4 tile_b[STAGES * BN * ROW];
 shared float sums[WARPS_M * WARPS_N * MM * SUM_ROW];
 
 uvec4 next_a[LOADS_A];
 uvec4 next_b[LOADS_B];
 uint base[LOADS_A]; // of the thread's pixels
 uint masks[LOADS_A]; // valid rows of taps, and columns << 16
-
-coopmat<float, gl_ScopeSubgroup, MM, MN, gl_MatrixUseAccumulator> acc[TILES_M * TILES_N];
 
 void find_pixels(uint first)
 {
@@ -97,23 +96,6 @@ void store_next(uint stage)
         tile_b[(stage * BN + row + i * STEP) * ROW + octet] = next_b[i];
 }
 
-void multiply(uint stage, uint warp_m, uint warp_n)
-{
-    [[unroll]] for (uint k = 0; k < BK / MK; ++k) {
-        coopmat<float16_t, gl_ScopeSubgroup, MM, MK, gl_MatrixUseA> a[TILES_M];
-        coopmat<float16_t, gl_ScopeSubgroup, MK, MN, gl_MatrixUseB> b;
-        [[unroll]] for (uint i = 0; i < TILES_M; ++i)
-            coopMatLoad(a[i], tile_a, (stage * BM + (warp_m * TILES_M + i) * MM) * ROW + k * (MK / 8), ROW,
-                        gl_CooperativeMatrixLayoutRowMajor);
-        [[unroll]] for (uint j = 0; j < TILES_N; ++j) {
-            coopMatLoad(b, tile_b, (stage * BN + (warp_n * TILES_N + j) * MN) * ROW + k * (MK / 8), ROW,
-                        gl_CooperativeMatrixLayoutColumnMajor);
-            [[unroll]] for (uint i = 0; i < TILES_M; ++i)
-                acc[i * TILES_N + j] = coopMatMulAdd(a[i], b, acc[i * TILES_N + j]);
-        }
-    }
-}
-
 void finish(uint pixel, uint octet, Octet y)
 {
     uint at = pixel * push.octets_out + octet, outputs = push.outputs - octet * 8u;
@@ -137,26 +119,6 @@ void finish(uint pixel, uint octet, Octet y)
     store_octet(push.y, at, true, y);
 }
 
-// One matrix of sums at a time: the subgroup writes it to its own shared rows and reads octets back.
-void store_tile(uint first_pixel, uint first_output, uint warp, uint lane)
-{
-    uint mine = warp * MM * SUM_ROW;
-    [[unroll]] for (uint i = 0; i < TILES_M; ++i) {
-        [[unroll]] for (uint j = 0; j < TILES_N; ++j) {
-            barrier();
-            coopMatStore(acc[i * TILES_N + j], sums, mine, SUM_ROW, gl_CooperativeMatrixLayoutRowMajor);
-            barrier();
-            for (uint t = lane; t < MM * MN / 8; t += SUBGROUP) {
-                uint m = t / (MN / 8), n = t % (MN / 8), at = mine + m * SUM_ROW + n * 8u;
-                uint pixel = first_pixel + i * MM + m, octet = (first_output + j * MN) / 8u + n;
-                if (pixel < push.pixels && octet < push.octets_out)
-                    finish(pixel, octet, Octet(vec4(sums[at], sums[at + 1u], sums[at + 2u], sums[at + 3u]),
-                                               vec4(sums[at + 4u], sums[at + 5u], sums[at + 6u], sums[at + 7u])));
-            }
-        }
-    }
-}
-
 void main()
 {
     uint tiles_n = (push.octets_out * 8u + BN - 1u) / BN, g = linear_group(), tile_m = g / tiles_n;
@@ -164,8 +126,9 @@ void main()
     if (first_pixel >= push.pixels)
         return;
     uint k_end = KH * KW * push.octets_in;
-    uint warp_m = gl_SubgroupID / WARPS_N, warp_n = gl_SubgroupID % WARPS_N;
+    uint warp_m = gl_SubgroupID / WARPS_N * TILES_M, warp_n = gl_SubgroupID % WARPS_N * TILES_N; // in matrices
     find_pixels(first_pixel);
+    coopmat<float, gl_ScopeSubgroup, MM, MN, gl_MatrixUseAccumulator> acc[TILES_M * TILES_N];
     [[unroll]] for (uint i = 0; i < TILES_M * TILES_N; ++i)
         acc[i] = coopmat<float, gl_ScopeSubgroup, MM, MN, gl_MatrixUseAccumulator>(0.0);
 
@@ -177,11 +140,41 @@ void main()
         bool more = k + OCTETS < k_end;
         if (more)
             load_next(k + OCTETS, k_end, first_output);
-        multiply(stage, warp_m, warp_n);
-        stage ^= 1u;
+        [[unroll]] for (uint kk = 0; kk < BK / MK; ++kk) {
+            coopmat<float16_t, gl_ScopeSubgroup, MM, MK, gl_MatrixUseA> a[TILES_M];
+            [[unroll]] for (uint i = 0; i < TILES_M; ++i)
+                coopMatLoad(a[i], tile_a, (stage * BM + (warp_m + i) * MM) * ROW + kk * (MK / 8), ROW,
+                            gl_CooperativeMatrixLayoutRowMajor);
+            [[unroll]] for (uint j = 0; j < TILES_N; ++j) {
+                coopmat<float16_t, gl_ScopeSubgroup, MK, MN, gl_MatrixUseB> b;
+                coopMatLoad(b, tile_b, (stage * BN + (warp_n + j) * MN) * ROW + kk * (MK / 8), ROW,
+                            gl_CooperativeMatrixLayoutColumnMajor);
+                [[unroll]] for (uint i = 0; i < TILES_M; ++i)
+                    acc[i * TILES_N + j] = coopMatMulAdd(a[i], b, acc[i * TILES_N + j]);
+            }
+        }
+        if (STAGES == 1)
+            barrier();
+        else
+            stage ^= 1u;
         if (more)
             store_next(stage);
         barrier();
     }
-    store_tile(first_pixel + warp_m * TILES_M * MM, first_output + warp_n * TILES_N * MN, gl_SubgroupID, gl_SubgroupInvocationID);
+
+    // A matrix's elements lie in unknown lanes: each goes through the subgroup's own shared rows and comes back as octets.
+    uint mine = gl_SubgroupID * MM * SUM_ROW;
+    [[unroll]] for (uint f = 0; f < TILES_M * TILES_N; ++f) {
+        coopMatStore(acc[f], sums, mine, SUM_ROW, gl_CooperativeMatrixLayoutRowMajor);
+        barrier();
+        for (uint t = gl_SubgroupInvocationID; t < MM * MN / 8; t += SUBGROUP) {
+            uint m = t / (MN / 8), n = t % (MN / 8), at = mine + m * SUM_ROW + n * 8u;
+            uint pixel = first_pixel + (warp_m + f / TILES_N) * MM + m;
+            uint octet = (first_output + (warp_n + f % TILES_N) * MN) / 8u + n;
+            if (pixel < push.pixels && octet < push.octets_out)
+                finish(pixel, octet, Octet(vec4(sums[at], sums[at + 1u], sums[at + 2u], sums[at + 3u]),
+                                           vec4(sums[at + 4u], sums[at + 5u], sums[at + 6u], sums[at + 7u])));
+        }
+        barrier();
+    }
 }

@@ -137,11 +137,12 @@ bool tap_inside(uint m, uint tap)
 void load_next(uint m0, uint m_last, uint x_first)
 {
     bool inside = pixel < k_end;
-    uint plane = push.y_h * push.y_w, from = inside ? image * (push.m * push.groups) * plane + oy * push.y_w + ox : 0u;
+    uint plane = push.y_h * push.y_w, from = image * (push.m * push.groups) * plane + oy * push.y_w + ox;
     [[unroll]] for (uint i = 0; i < LOADS_A; ++i) {
         uint m = min(m0 + gl_LocalInvocationIndex / BK + i * STEP, m_last); // rows past the end are computed and dropped
-        float dy = F32(push.dy).v[from + m * plane];
-        next_a[i] = inside ? dy : 0.0;
+        next_a[i] = 0.0;
+        if (inside)
+            next_a[i] = F32(push.dy).v[from + m * plane];
         if (BIAS)
             bias_sum[i] += next_a[i];
     }
@@ -149,9 +150,9 @@ void load_next(uint m0, uint m_last, uint x_first)
     uint mask = inside ? tap_mask(y, x) : 0u;
     uint base = image * push.x_channels * push.x_h * push.x_w + x_first + uint(y) * push.x_w + uint(x);
     [[unroll]] for (uint i = 0; i < LOADS_B; ++i) {
-        bool hit = tap_inside(mask, column_tap[i]);
-        float v = F32(push.x).v[hit ? base + column_offset[i] : 0u];
-        next_b[i] = hit ? v : 0.0;
+        next_b[i] = 0.0;
+        if (tap_inside(mask, column_tap[i]))
+            next_b[i] = F32(push.x).v[base + column_offset[i]];
     }
 }
 

@@ -16,9 +16,12 @@ layout(constant_id = 11) const bool BIASED = false;
 layout(constant_id = 12) const bool SAVE_MEAN = false;
 layout(constant_id = 13) const bool SAVE_DEVIATION = false;
 
+const uint BLOCK = 32; // terms of a partial sum
+
 TEAM_REDUCE(team_sum, float, team_add)
 
-vec4 load(uint base, uint unit) { return row_load(push.x, base, 1u, push.extent, unit, 0.0); }
+// Missing elements get the value that sums are taken around, so that they add nothing.
+vec4 load(uint base, uint unit, float around) { return row_load(push.x, base, 1u, push.extent, unit, around); }
 
 vec4 centered(vec4 x, float mean, uint unit) { return CENTERED ? (x - mean) * row_mask(push.extent, unit) : x; }
 
@@ -48,21 +51,22 @@ void main()
     bool live = row < push.rows;
     uint base = live ? row * push.extent : 0u;
     uint units = live ? (push.extent + 3u) / 4u : 0u;
-    float sum = 0.0, squares = 0.0;
+    float around = CENTERED && live ? F32(push.x).v[base] : 0.0; // sums around 0 would lose the digits of a large mean
+    vec4 sum = vec4(0.0), squares = vec4(0.0);
     if (HELD > 0u) {
         vec4 x[HELD_SPACE];
         [[unroll]] for (uint q = 0u; q < HELD; q++) {
             uint unit = team_lane() + q * LANES;
-            x[q] = unit < units ? load(base, unit) : vec4(0.0);
-            sum += sum4(x[q]);
+            x[q] = unit < units ? load(base, unit, around) : vec4(around);
+            sum += x[q] - around;
         }
-        float mean = CENTERED ? team_sum(sum) / float(push.extent) : 0.0;
+        float mean = CENTERED ? around + team_sum(sum4(sum)) / float(push.extent) : 0.0;
         [[unroll]] for (uint q = 0u; q < HELD; q++) {
             uint unit = team_lane() + q * LANES;
             x[q] = unit < units ? centered(x[q], mean, unit) : vec4(0.0);
-            squares += dot(x[q], x[q]);
+            squares += x[q] * x[q];
         }
-        float deviation = finish(row, live, mean, team_sum(squares));
+        float deviation = finish(row, live, mean, team_sum(sum4(squares)));
         [[unroll]] for (uint q = 0u; q < HELD; q++) {
             uint unit = team_lane() + q * LANES;
             if (unit < units)
@@ -70,14 +74,22 @@ void main()
         }
         return;
     }
-    for (uint unit = team_lane(); CENTERED && unit < units; unit += LANES)
-        sum += sum4(load(base, unit));
-    float mean = CENTERED ? team_sum(sum) / float(push.extent) : 0.0;
-    for (uint unit = team_lane(); unit < units; unit += LANES) {
-        vec4 d = centered(load(base, unit), mean, unit);
-        squares += dot(d, d);
+    for (uint unit = team_lane(); CENTERED && unit < units;) {
+        vec4 block = vec4(0.0); // a partial sum of its own, so that rounding errors stay those of short sums
+        for (uint end = min(units, unit + BLOCK * LANES); unit < end; unit += LANES)
+            block += load(base, unit, around) - around;
+        sum += block;
     }
-    float deviation = finish(row, live, mean, team_sum(squares));
+    float mean = CENTERED ? around + team_sum(sum4(sum)) / float(push.extent) : 0.0;
+    for (uint unit = team_lane(); unit < units;) {
+        vec4 block = vec4(0.0);
+        for (uint end = min(units, unit + BLOCK * LANES); unit < end; unit += LANES) {
+            vec4 d = centered(load(base, unit, around), mean, unit);
+            block += d * d;
+        }
+        squares += block;
+    }
+    float deviation = finish(row, live, mean, team_sum(sum4(squares)));
     for (uint unit = team_lane(); unit < units; unit += LANES)
-        store(base, unit, centered(load(base, unit), mean, unit), deviation);
+        store(base, unit, centered(load(base, unit, around), mean, unit), deviation);
 }

@@ -23,13 +23,19 @@ uint index_at(uint o) { return INDICES == 2 ? U32x2(push.indices).v[o].x : U32(p
 
 float part(uint o, uint self, Place p, uint z, uint y, uint x)
 {
+    float dy = F32(push.from).v[o];
     if (!AVERAGE)
-        return index_at(o) == self ? F32(push.from).v[o] : 0.0;
+        return index_at(o) == self ? dy : 0.0;
     if (!is_tap(p.z, z, STRIDE_D, DILATION_D, push.pad_d) || !is_tap(p.y, y, STRIDE_H, DILATION_H, push.pad_h) ||
         !is_tap(p.x, x, STRIDE_W, DILATION_W, push.pad_w))
         return 0.0;
-    return F32(push.from).v[o] * average_scale(z, y, x);
+    return dy * average_scale(z, y, x);
 }
+
+// The most windows that hold one element, along one axis.
+const uint MOST_D = (KD - 1) * DILATION_D / STRIDE_D + 1;
+const uint MOST_H = (KH - 1) * DILATION_H / STRIDE_H + 1;
+const uint MOST_W = (KW - 1) * DILATION_W / STRIDE_W + 1;
 
 void gather(uint i)
 {
@@ -39,10 +45,15 @@ void gather(uint i)
     uvec2 xs = covering(p.x, KW, STRIDE_W, DILATION_W, push.pad_w, push.out_w);
     uint self = index_of(p.plane, p.z, p.y, p.x);
     float sum = 0.0;
-    for (uint z = zs.x; z < zs.y; ++z)
-        for (uint y = ys.x; y < ys.y; ++y)
-            for (uint x = xs.x; x < xs.y; ++x)
-                sum += part(((p.plane * push.out_d + z) * push.out_h + y) * push.out_w + x, self, p, z, y, x);
+    for (uint d = 0u; d < MOST_D; ++d)
+        for (uint r = 0u; r < MOST_H; ++r)
+            for (uint s = 0u; s < MOST_W; ++s) {
+                uint z = zs.x + d, y = ys.x + r, x = xs.x + s;
+                bool inside = z < zs.y && y < ys.y && x < xs.y;
+                uint o = inside ? ((p.plane * push.out_d + z) * push.out_h + y) * push.out_w + x : 0u;
+                float v = part(o, self, p, z, y, x);
+                sum += inside ? v : 0.0;
+            }
     F32(push.to).v[i] = sum;
 }
 

@@ -178,7 +178,7 @@ static hk_status run_with_fault(hk_plan_fault fault)
     opened o = {0};
     OK(hk_model_load(ctx, DATA "/digits/model.onnx", NULL, &o.model));
     OK(hk_session_create(checked, o.model, NULL, &o.session));
-    hk_session_plant_fault(o.session, fault);
+    hk_session_plant_fault(o.session, (int)fault);
     size_t count = 0;
     static float x[64];
     OK(hk_session_write(o.session, hk_model_inputs(o.model, &count)[0].name,

@@ -204,7 +204,8 @@ typedef struct hk_device_params {
                               integrated, virtual, software device in that order */
     const char *cache_dir; /* pipeline cache; default: HILLOCK_CACHE_DIR, else the XDG cache folder; "" for none */
     const char *caps;      /* as HILLOCK_CAPS, which it overrides */
-    const char *debug;     /* as HILLOCK_DEBUG, which it overrides: a list of check-plan, shuffle, poison, isolate,
+    const char *debug;     /* as HILLOCK_DEBUG, which it overrides: a list of check-plan, shuffle, poison, isolate, gpu-tuning
+                              (software devices run the kernels that GPUs run),
                               validate (the Khronos layer; any message fails the call during which it came) */
     uint64_t max_memory_bytes; /* device memory this device may use; default: what the driver reports as budget */
 } hk_device_params;

@@ -8,6 +8,7 @@
 #include "shaders/conv_direct.push.h"
 #include "shaders/conv_gemm.push.h"
 #include "shaders/conv_sum.push.h"
+#include "shaders/conv_thin.push.h"
 
 enum { H = HK_AXIS_H, W = HK_AXIS_W };
 enum { EPILOGUE_BIAS = 1, EPILOGUE_RESIDUAL = 2, EPILOGUE_PARTIAL = 4 };
@@ -192,13 +193,14 @@ static bool table_fill(hk_lower *l, const gather_view *v, const hk_conv_tile *ti
         int64_t columns = t->classes > 1 ? class_columns(v, at, grid) : v->p->n * v->out_plane;
         uint32_t k = (uint32_t)table_entries(v, at, t->words + from), tiles = (uint32_t)((columns + tile->bn - 1) / tile->bn);
         if (t->classes > 1) {
-            const uint32_t record[CLASS_WORDS] = {tiles, from / 2, k, (uint32_t)grid[0], (uint32_t)grid[1], (uint32_t)at[0],
+            const uint32_t record[CLASS_WORDS] = {from / 2, k, (uint32_t)grid[0], (uint32_t)grid[1], (uint32_t)at[0],
                                                   (uint32_t)at[1]};
             memcpy(t->words + (size_t)CLASS_WORDS * i, record, sizeof record);
         }
         from += 2 * pad_entries(t->words + from, k, tile->bk, v->taps < TAP_BITS);
-        t->tiles_n += tiles;
+        t->tiles_n = HK_MAX(t->tiles_n, tiles);
     }
+    t->tiles_n *= t->classes; /* classes take turns; a smaller one's last turns find no pixel */
     t->bytes = 4 * from;
     return true;
 }
@@ -245,7 +247,7 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const gather_
 {
     const hk_window *w = &v->p->w;
     gather_table table = table_size(v);
-    hk_conv_extent extent = {v->m, v->p->n * v->out_plane, table.most_k, v->p->groups, 32};
+    hk_conv_extent extent = {v->m, v->p->n * v->out_plane, table.most_k, v->p->groups, 32, false};
     hk_conv_choice choice = job->tile ? hk_conv_split(&extent, job->tile, job->splits) : hk_conv_choose(l, &extent);
     const hk_conv_tile *t = choice.tile;
     if (!table_fill(l, v, t, &table))
@@ -295,6 +297,52 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const gather_
         hk_conv_emit_sum(l, &(hk_conv_sum){.partial = result, .splits = choice.splits, .count = count, .out = v->result,
                                            .epilogue = v->forward ? job : NULL});
     return HK_OK;
+}
+
+/* ---- the thin kernel */
+
+enum { THIN_OC = 32, THIN_PIXELS = 2, THIN_MOST_K = 32 };
+
+/* Sums so short that a GEMM would only fill and empty its tiles, and pixels enough to fill the device without splits. */
+static bool thin_fits(const hk_lower *l, const hk_conv_job *job, const gather_view *v)
+{
+    const hk_window *w = &v->p->w;
+    uint32_t lanes = HK_MIN(128u, l->device->max_invocations);
+    int64_t workgroups = v->p->n * v->out_plane / (lanes * THIN_PIXELS) * ((v->m + THIN_OC - 1) / THIN_OC);
+    return v->forward && !job->tile && v->p->groups == 1 && w->spatial < 3 && v->channels * v->taps <= THIN_MOST_K && v->m > 16 &&
+           w->begin[H] < 65536 && w->begin[W] < 65536 && workgroups >= 2 * l->compute_units_hint;
+}
+
+static void lower_thin(hk_lower *l, const hk_conv_job *job, const gather_view *v)
+{
+    const hk_window *w = &v->p->w;
+    hk_record *r = hk_emit(l, &hk_kernel_conv_thin, "conv thin nchw");
+    uint32_t lanes = HK_MIN(128u, l->device->max_invocations), columns = (uint32_t)(v->p->n * v->out_plane);
+    struct conv_thin_push push = {.m = (uint32_t)v->m,
+                                  .blocks = (uint32_t)(v->m + THIN_OC - 1) / THIN_OC,
+                                  .columns = columns,
+                                  .x_h = (uint32_t)w->in[H],
+                                  .x_w = (uint32_t)w->in[W],
+                                  .y_h = (uint32_t)w->out[H],
+                                  .y_w = (uint32_t)w->out[W],
+                                  .pads = (uint32_t)w->begin[H] | (uint32_t)w->begin[W] << 16,
+                                  .alpha = job->alpha,
+                                  .beta = job->beta};
+    hk_push(r, &push, sizeof push);
+    hk_use(r, job->w, HK_READ, offsetof(struct conv_thin_push, w));
+    hk_use(r, job->x, HK_READ, offsetof(struct conv_thin_push, x));
+    hk_use(r, job->y, HK_WRITE, offsetof(struct conv_thin_push, y));
+    hk_use(r, job->bias, HK_READ, offsetof(struct conv_thin_push, bias));
+    hk_use(r, job->residual, HK_READ, offsetof(struct conv_thin_push, residual));
+    hk_workgroup(r, lanes, 1, 1);
+    const uint32_t specs[] = {THIN_OC, THIN_PIXELS, (uint32_t)v->channels, (uint32_t)w->kernel[H], (uint32_t)w->kernel[W],
+                              (uint32_t)w->stride[H], (uint32_t)w->stride[W], (uint32_t)w->dilation[H], (uint32_t)w->dilation[W],
+                              epilogue_of(job), job->activation};
+    for (uint32_t i = 0; i < HK_COUNT(specs); i++)
+        hk_spec(r, 3 + i, specs[i]);
+    r->flops = flops_of(v->p);
+    uint64_t per_group = (uint64_t)lanes * THIN_PIXELS;
+    hk_grid_1d(l, r, (columns + per_group - 1) / per_group * push.blocks);
 }
 
 /* ---- the direct kernel */
@@ -371,6 +419,10 @@ hk_status hk_conv_lower_gather(hk_lower *l, const hk_conv_job *job)
     if (v.source->dtype != HK_FLOAT32)
         return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): convolutions run on the device in float32, found %s; export "
                        "the model in float32", l->node->name, l->node->type, hk_dtype_name(v.source->dtype));
+    if (!l->cpu && thin_fits(l, job, &v)) {
+        lower_thin(l, job, &v);
+        return HK_OK;
+    }
     if (!l->cpu && matrix_fits(&v))
         return lower_matrix(l, job, &v);
     hk_conv_lower_direct(l, job);

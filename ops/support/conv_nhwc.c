@@ -111,28 +111,27 @@ static void lower_octets(hk_lower *l, const hk_conv_job *job)
 /* ---- matrix units */
 
 typedef struct matrix_tile {
-    uint32_t bm, bn, warps_m, warps_n;
+    uint32_t bm, bn, bk, warps_m, warps_n, stages;
+    double rate; /* share of the best tile's rate that its inner loop reaches */
     const char *name;
 } matrix_tile;
 
 static const matrix_tile tiles[] = {
-    {128, 128, 4, 2, "conv nhwc8 matrix 128x128x32"},
-    {128, 64, 4, 2, "conv nhwc8 matrix 128x64x32"},
-    {64, 64, 2, 2, "conv nhwc8 matrix 64x64x32"},
+    {128, 128, 32, 2, 4, 2, 1.00, "conv nhwc8 matrix 128x128x32"},
+    {128, 64, 32, 4, 2, 2, 0.80, "conv nhwc8 matrix 128x64x32"},
+    {64, 64, 32, 2, 2, 2, 0.65, "conv nhwc8 matrix 64x64x32"},
 };
-
-enum { MATRIX_BK = 32 };
 
 static bool tile_fits(const hk_lower *l, const matrix_tile *t, uint32_t subgroup)
 {
-    uint32_t warps = t->warps_m * t->warps_n, threads = warps * subgroup, octets = MATRIX_BK / 8;
-    uint32_t bytes = 2 * (t->bm + t->bn) * (octets + 1) * 16 + warps * l->coopmat_m * (l->coopmat_n + 4) * 4;
+    uint32_t warps = t->warps_m * t->warps_n, threads = warps * subgroup, octets = t->bk / 8;
+    uint32_t bytes = t->stages * (t->bm + t->bn) * (octets + 1) * 16 + warps * l->coopmat_m * (l->coopmat_n + 4) * 4;
     return threads <= l->device->max_invocations && bytes <= l->device->max_shared_bytes && threads % octets == 0 &&
            t->bm * octets % threads == 0 && t->bn * octets % threads == 0 && t->bm / t->warps_m % l->coopmat_m == 0 &&
-           t->bn / t->warps_n % l->coopmat_n == 0;
+           t->bn / t->warps_n % l->coopmat_n == 0 && t->bk % l->coopmat_k == 0;
 }
 
-/* The tile with the least padded work; ties go to the larger one, if it leaves no unit idle. */
+/* The tile with the least time: rounds of workgroups over the units, with their padding. */
 static const matrix_tile *choose_tile(const hk_lower *l, const struct conv_nhwc_push *push, uint32_t subgroup)
 {
     const matrix_tile *best = NULL;
@@ -141,10 +140,9 @@ static const matrix_tile *choose_tile(const hk_lower *l, const struct conv_nhwc_
         const matrix_tile *t = &tiles[i];
         if (!tile_fits(l, t, subgroup))
             continue;
-        double groups = (double)((push->pixels + t->bm - 1) / t->bm) * (double)((push->outputs + t->bn - 1) / t->bn);
-        double waves = (groups + l->compute_units_hint - 1) / l->compute_units_hint;
-        double rate = t->bm * t->bn >= 128 * 128 ? 1.0 : t->bm * t->bn >= 128 * 64 ? 0.85 : 0.65;
-        double cost = (waves < 1.0 ? 1.0 : waves) * t->bm * t->bn / rate;
+        uint64_t groups = (uint64_t)((push->pixels + t->bm - 1) / t->bm) * ((push->outputs + t->bn - 1) / t->bn);
+        double rounds = (double)((groups + l->compute_units_hint - 1) / l->compute_units_hint);
+        double cost = rounds * t->bm * t->bn / t->rate;
         if (!best || cost < least) {
             best = t;
             least = cost;
@@ -173,7 +171,7 @@ static uint32_t *make_table(hk_lower *l, const hk_conv_job *job, uint32_t octets
 static bool matrix_fits(const hk_lower *l, const hk_conv_job *job)
 {
     return hk_kernel_conv_nhwc_matrix.spirv && (hk_kernel_conv_nhwc_matrix.needs & ~l->device->caps) == 0 && l->coopmat_m &&
-           l->coopmat_n % 8 == 0 && l->coopmat_k % 8 == 0 && MATRIX_BK % l->coopmat_k == 0 && is_half(job->x) && is_half(job->w);
+           l->coopmat_n % 8 == 0 && l->coopmat_k % 8 == 0 && is_half(job->x) && is_half(job->w);
 }
 
 static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const matrix_tile *t, uint32_t subgroup)
@@ -188,12 +186,13 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const matrix_
     use_operands(r, job);
     hk_workgroup(r, t->warps_m * t->warps_n * subgroup, 1, 1);
     r->subgroup_size = hk_lower_has(l, HK_CAP_SUBGROUP_SIZE) ? subgroup : 0;
-    const uint32_t specs[] = {t->bm, t->bn, MATRIX_BK, t->warps_m, t->warps_n, subgroup, l->coopmat_m, l->coopmat_n, l->coopmat_k};
+    const uint32_t specs[] = {t->bm, t->bn, t->bk, t->warps_m, t->warps_n, subgroup, l->coopmat_m, l->coopmat_n, l->coopmat_k};
     for (uint32_t i = 0; i < HK_COUNT(specs); i++)
         hk_spec(r, 3 + i, specs[i]);
     window_specs(r, job, 12);
     hk_spec(r, 18, epilogue_of(job));
     hk_spec(r, 19, job->activation);
+    hk_spec(r, 20, t->stages);
     r->flops = flops_of(&job->p);
     hk_grid_1d(l, r, (uint64_t)((push.pixels + t->bm - 1) / t->bm) * ((push.octets_out * 8 + t->bn - 1) / t->bn));
     return HK_OK;

@@ -9,7 +9,7 @@
 typedef struct hk_conv_tile {
     uint32_t bm, bn, bk, tm, tn; /* workgroup tile, K step, thread tile */
     uint32_t slices;             /* groups of threads that share the tile and part each K step */
-    double rate;                 /* share of the device's fma rate that its inner loop reaches */
+    double rate, weight_rate;    /* of a full unit, as shares of its fma rate: gather passes, weight gradient */
     const char *forward, *data, *weight; /* names in reports */
 } hk_conv_tile;
 
@@ -17,6 +17,7 @@ typedef struct hk_conv_tile {
 typedef struct hk_conv_extent {
     int64_t m, n, k, groups;
     uint32_t most_splits;
+    bool weight;
 } hk_conv_extent;
 
 typedef struct hk_conv_choice {

@@ -66,6 +66,7 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job)
     hk_conv_extent extent = {.m = p->k / p->groups, .n = p->c / p->groups * hk_window_taps(w), .groups = p->groups};
     extent.k = p->n * hk_window_out_count(w);
     extent.most_splits = 1056;
+    extent.weight = true;
     hk_conv_choice choice = job->tile ? hk_conv_split(&extent, job->tile, job->splits) : hk_conv_choose(l, &extent);
     const hk_conv_tile *t = choice.tile;
     weight_result result;
