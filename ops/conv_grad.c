@@ -222,12 +222,13 @@ static hk_status lower_weight(hk_lower *l)
     return hk_conv_lower_weight(l, &job);
 }
 
-/* Enough workgroups per channel to fill the device, none with less than a few hundred elements. */
-static uint32_t channel_splits(const hk_lower *l, int64_t channels, int64_t per_channel)
+/* Workgroups per channel: so many that the device's memory is kept busy, none with less than some thousand elements, and
+ * so that no lane adds very many numbers in a row (rounding). */
+static uint32_t channel_splits(const hk_lower *l, int64_t channels, int64_t per_channel, uint32_t lanes)
 {
-    int64_t wanted = (4 * (int64_t)l->compute_units_hint + channels - 1) / channels;
-    int64_t useful = HK_MAX(per_channel / 2048, 1);
-    return (uint32_t)HK_MIN(HK_MIN(wanted, useful), 256);
+    int64_t fill = (16 * (int64_t)l->compute_units_hint + channels - 1) / channels;
+    int64_t exact = (per_channel + (int64_t)lanes * 4096 - 1) / ((int64_t)lanes * 4096);
+    return (uint32_t)HK_MIN(HK_MAX(HK_MIN(fill, HK_MAX(per_channel / 2048, 1)), exact), 1024);
 }
 
 static hk_status lower_channels(hk_lower *l)
@@ -240,7 +241,7 @@ static hk_status lower_channels(hk_lower *l)
         hk_emit_fill(l, y, 0);
         return HK_OK;
     }
-    uint32_t splits = channel_splits(l, c, per_channel), lanes = l->cpu ? 8 : HK_MIN(128u, l->device->max_invocations);
+    uint32_t lanes = l->cpu ? 8 : HK_MIN(128u, l->device->max_invocations), splits = channel_splits(l, c, per_channel, lanes);
     uint32_t chunk = (uint32_t)((per_channel + splits - 1) / splits);
     hk_value *out = splits > 1 ? hk_scratch(l, HK_FLOAT32, splits * c) : y;
     if (!out)

@@ -441,8 +441,11 @@ static hk_status lower_grad(hk_lower *l)
         return HK_OK;
     bool tiles = is_tiling(&w, true) && hk_value_alignment(dy) == 16 && hk_value_alignment(dx) == 16 && (!indices || hk_value_alignment(indices) == 16);
     hk_record *r = hk_emit(l, &hk_kernel_pool_grad, indices ? "max pool gradient" : "average pool gradient");
+    bool wide = !tiles && w.in[2] % 4 == 0 && hk_value_alignment(dx) == 16;
     const int64_t tile_split[HK_AXES] = {1, w.out[1], HK_MAX(w.out[2] / 2, 1)};
-    pool_record(l, r, &w, a, tiles ? tile_split : w.in, tiles ? count / 8 : count);
+    const int64_t split[HK_AXES] = {w.in[0], w.in[1], wide ? w.in[2] / 4 : w.in[2]};
+    pool_record(l, r, &w, a, tiles ? tile_split : split, tiles ? count / 8 : wide ? count / 4 : count);
+    hk_spec(r, 18, wide ? 4 : 1);
     hk_use(r, dy, HK_READ, offsetof(struct pool_push, from));
     hk_use(r, dx, HK_WRITE, offsetof(struct pool_push, to));
     hk_use(r, indices, HK_READ, offsetof(struct pool_push, indices));

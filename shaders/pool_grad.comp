@@ -3,6 +3,8 @@
 #extension GL_GOOGLE_include_directive : require
 #include "pool_window.glsl"
 
+layout(constant_id = 18) const uint WIDTH = 1; // neighbours in a row that an invocation makes: 1, or 4
+
 // Backward of maximum and average pooling: an element of dX gathers from the outputs whose windows hold it, always in
 // the same order, so nothing is scattered or added atomically. The maximum's gradient goes where the forward pass's
 // index points. Floor: the bytes of dX, dY and the indices.
@@ -14,47 +16,59 @@ uvec2 covering(uint i, uint k, uint stride, uint dilation, uint pad, uint extent
     return uvec2(at < span ? 0u : (at - span) / stride + 1u, min(at / stride + 1u, extent));
 }
 
-bool is_tap(uint i, uint o, uint stride, uint dilation, uint pad)
+// Whether a tap of output o lies on position i, along one axis.
+bool is_tap(uint i, uint o, uint k, uint stride, uint dilation, uint pad)
 {
-    return dilation == 1u || (i + pad - o * stride) % dilation == 0u;
+    uint at = i + pad - o * stride;
+    return at < (k - 1u) * dilation + 1u && (dilation == 1u || at % dilation == 0u);
 }
 
 uint index_at(uint o) { return INDICES == 2 ? U32x2(push.indices).v[o].x : U32(push.indices).v[o]; }
 
-float part(uint o, uint self, Place p, uint z, uint y, uint x)
-{
-    float dy = F32(push.from).v[o];
-    if (!AVERAGE)
-        return index_at(o) == self ? dy : 0.0;
-    if (!is_tap(p.z, z, STRIDE_D, DILATION_D, push.pad_d) || !is_tap(p.y, y, STRIDE_H, DILATION_H, push.pad_h) ||
-        !is_tap(p.x, x, STRIDE_W, DILATION_W, push.pad_w))
-        return 0.0;
-    return dy * average_scale(z, y, x);
-}
-
-// The most windows that hold one element, along one axis.
+// The most windows that hold one of an invocation's elements, along one axis.
 const uint MOST_D = (KD - 1) * DILATION_D / STRIDE_D + 1;
 const uint MOST_H = (KH - 1) * DILATION_H / STRIDE_H + 1;
-const uint MOST_W = (KW - 1) * DILATION_W / STRIDE_W + 1;
+const uint MOST_W = (WIDTH - 1 + (KW - 1) * DILATION_W) / STRIDE_W + 1;
+
+// Adds what output o gives to the WIDTH elements from p on.
+void add_output(uint o, Place p, uint self, uint z, uint y, uint x, inout float sum[WIDTH])
+{
+    float dy = F32(push.from).v[o];
+    if (!AVERAGE) {
+        uint index = index_at(o), step = COLUMNS ? push.in_h * push.in_d : 1u;
+        [[unroll]] for (uint j = 0; j < WIDTH; ++j)
+            sum[j] += index == self + j * step ? dy : 0.0;
+        return;
+    }
+    bool inside = is_tap(p.z, z, KD, STRIDE_D, DILATION_D, push.pad_d) && is_tap(p.y, y, KH, STRIDE_H, DILATION_H, push.pad_h);
+    dy = inside ? dy * average_scale(z, y, x) : 0.0;
+    [[unroll]] for (uint j = 0; j < WIDTH; ++j)
+        sum[j] += is_tap(p.x + j, x, KW, STRIDE_W, DILATION_W, push.pad_w) ? dy : 0.0;
+}
 
 void gather(uint i)
 {
-    Place p = find_place(i, push.in_d, push.in_h, push.in_w);
+    Place p = find_place(i, push.in_d, push.in_h, push.in_w / WIDTH);
+    p.x *= WIDTH;
     uvec2 zs = covering(p.z, KD, STRIDE_D, DILATION_D, push.pad_d, push.out_d);
     uvec2 ys = covering(p.y, KH, STRIDE_H, DILATION_H, push.pad_h, push.out_h);
-    uvec2 xs = covering(p.x, KW, STRIDE_W, DILATION_W, push.pad_w, push.out_w);
+    uint first = covering(p.x, KW, STRIDE_W, DILATION_W, push.pad_w, push.out_w).x;
+    uint end = covering(p.x + WIDTH - 1, KW, STRIDE_W, DILATION_W, push.pad_w, push.out_w).y;
     uint self = index_of(p.plane, p.z, p.y, p.x);
-    float sum = 0.0;
+    float sum[WIDTH];
+    [[unroll]] for (uint j = 0; j < WIDTH; ++j)
+        sum[j] = 0.0;
     for (uint d = 0u; d < MOST_D; ++d)
         for (uint r = 0u; r < MOST_H; ++r)
             for (uint s = 0u; s < MOST_W; ++s) {
-                uint z = zs.x + d, y = ys.x + r, x = xs.x + s;
-                bool inside = z < zs.y && y < ys.y && x < xs.y;
-                uint o = inside ? ((p.plane * push.out_d + z) * push.out_h + y) * push.out_w + x : 0u;
-                float v = part(o, self, p, z, y, x);
-                sum += inside ? v : 0.0;
+                uint z = zs.x + d, y = ys.x + r, x = first + s;
+                if (z < zs.y && y < ys.y && x < end)
+                    add_output(((p.plane * push.out_d + z) * push.out_h + y) * push.out_w + x, p, self, z, y, x, sum);
             }
-    F32(push.to).v[i] = sum;
+    if (WIDTH == 4)
+        F32x4(push.to).v[i] = vec4(sum[0], sum[1 % WIDTH], sum[2 % WIDTH], sum[3 % WIDTH]);
+    else
+        F32(push.to).v[i] = sum[0];
 }
 
 // Two neighbouring outputs own a block of 2 x 4 inputs.

@@ -82,15 +82,20 @@ void hk_conv_emit_sum(hk_lower *l, const hk_conv_sum *s)
         hk_use(r, job->residual, HK_READ, offsetof(struct conv_sum_push, residual));
     }
     int64_t total = s->count + s->bias_count;
+    bool wide = s->count % 4 == 0 && s->bias_count % 4 == 0 && hk_value_alignment(s->out) == 16 &&
+                (!s->bias_out || hk_value_alignment(s->bias_out) == 16) &&
+                (!job || (hk_window_out_count(&job->p.w) % 4 == 0 && (!job->residual || hk_value_alignment(job->residual) == 16)));
+    int64_t units = wide ? total / 4 : total;
     /* Few results with many parts are summed by several lanes each, or they would wait on memory one by one. */
-    bool lanes = !l->cpu && s->splits >= 16 && total < 64 * 1024;
-    uint32_t x = lanes ? 16 : 64, y = lanes ? HK_MIN(16u, l->device->max_invocations / 16) : 1;
+    bool lanes = !l->cpu && s->splits >= 16 && units < 64 * 1024;
+    uint32_t x = lanes ? 16 : HK_MIN(128u, l->device->max_invocations), y = lanes ? HK_MIN(16u, l->device->max_invocations / 16) : 1;
     hk_workgroup(r, x, y, 1);
     hk_spec(r, 3, job ? epilogue_of(job) : 0);
     hk_spec(r, 4, job ? job->activation : 0);
     hk_spec(r, 5, y);
     hk_spec(r, 6, x);
-    hk_grid_1d(l, r, (uint64_t)((total + x - 1) / x));
+    hk_spec(r, 7, wide);
+    hk_grid_1d(l, r, (uint64_t)((units + x - 1) / x));
     r->flops = (double)total * s->splits;
 }
 

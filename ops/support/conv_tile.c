@@ -65,7 +65,7 @@ static double cost(const hk_lower *l, const hk_conv_extent *e, const hk_conv_til
     time += full_rounds * (HK_MAX(most * work, alone) + fill);
     time += rest > 0 ? HK_MAX(rest * work, alone) + fill : 0;
     if (splits > 1)
-        time += dispatch + 8.0 * per_byte * (double)(e->m * e->n * e->groups * splits) / (double)units;
+        time += dispatch + 8.0 * per_byte * (double)(e->m * e->n * e->groups * splits);
     return time;
 }
 
@@ -76,26 +76,39 @@ hk_conv_choice hk_conv_split(const hk_conv_extent *e, const hk_conv_tile *t, uin
     return (hk_conv_choice){t, (uint32_t)ceil_div(steps * t->bk, k_split), k_split};
 }
 
+/* Numbers of splits worth a look: small ones, then those that make whole rounds of workgroups. 0 ends the list. */
+static uint32_t split_candidate(const hk_lower *l, const hk_conv_extent *e, const hk_conv_tile *t, uint32_t i)
+{
+    static const uint8_t small[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32};
+    enum { ROUNDS = 16 };
+    if (i < HK_COUNT(small))
+        return small[i];
+    int64_t rounds = i - (int64_t)HK_COUNT(small) + 1, tiles_all = ceil_div(e->m, t->bm) * ceil_div(e->n, t->bn) * e->groups;
+    return rounds > ROUNDS ? 0 : (uint32_t)HK_MAX(rounds * HK_MAX(l->compute_units_hint, 1u) / HK_MAX(tiles_all, 1), 1);
+}
+
+/* A split has work, and the partial sums can be indexed. */
+static bool split_fits(const hk_conv_extent *e, const hk_conv_tile *t, uint32_t splits)
+{
+    return splits == 1 || (splits <= e->most_splits && e->k / splits >= 8 * t->bk && e->m * e->n * e->groups <= INT32_MAX / splits);
+}
+
 hk_conv_choice hk_conv_choose(const hk_lower *l, const hk_conv_extent *e)
 {
-    static const uint16_t counts[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 264, 396, 528, 1056};
-    hk_conv_choice best = {0};
+    const hk_conv_tile *best = NULL;
+    uint32_t best_splits = 1, splits;
     double least = 0;
     for (size_t i = 0; i < HK_COUNT(tiles); i++) {
-        const hk_conv_tile *t = &tiles[i];
-        if (!hk_conv_tile_fits(l, t) && i + 1 < HK_COUNT(tiles))
+        if (!hk_conv_tile_fits(l, &tiles[i]) && i + 1 < HK_COUNT(tiles))
             continue;
-        for (size_t j = 0; j < HK_COUNT(counts); j++) {
-            uint32_t splits = counts[j];
-            /* a split has work, and the partial sums can be indexed */
-            if (splits > e->most_splits || (splits > 1 && (e->k / splits < 8 * t->bk || e->m * e->n * e->groups > INT32_MAX / splits)))
-                break;
-            double c = cost(l, e, t, splits);
-            if (best.tile && c >= least)
-                continue;
-            least = c;
-            best = (hk_conv_choice){t, splits, 0};
+        for (uint32_t j = 0; (splits = split_candidate(l, e, &tiles[i], j)) != 0; j++) {
+            double c = split_fits(e, &tiles[i], splits) ? cost(l, e, &tiles[i], splits) : 0;
+            if (c > 0 && (!best || c < least)) {
+                least = c;
+                best = &tiles[i];
+                best_splits = splits;
+            }
         }
     }
-    return hk_conv_split(e, best.tile, best.splits);
+    return hk_conv_split(e, best, best_splits);
 }

@@ -220,7 +220,7 @@ static hk_status run_once(state *s)
     return st;
 }
 
-enum { WARM_NS = 150 * 1000 * 1000 };
+enum { WARM_NS = 100 * 1000 * 1000 };
 
 static uint64_t now_ns(void)
 {

@@ -115,10 +115,26 @@ def train_peer(x, y, channels_last, capture):
     return gpu_ms(graphed(step) if capture else step)
 
 
+def batch_without_tie():
+    """Random weights and data whose 65,536 ReLU inputs of fc1 are all away from 0: one that fp32 rounding turns over
+    would move fc1's gradient by 0.7 % and say nothing. (The 8 million decisions before are left to chance, for both.)"""
+    for seed in range(1, 100):
+        torch.manual_seed(seed)
+        model = SimpleCNN().train()
+        x, y = torch.randn(256, 3, 32, 32), torch.randint(0, 10, (256,))
+        exact = SimpleCNN().double().train()
+        exact.load_state_dict({k: v.double() if v.is_floating_point() else v for k, v in model.state_dict().items()})
+        exact.fc2 = torch.nn.Identity()
+        least = []
+        exact.fc1.register_forward_hook(lambda m, i, z: least.append(z.detach().abs().min().item()))
+        exact(x.double())
+        if least[0] > 5e-6:
+            return model, x, y
+    raise RuntimeError("no such seed")
+
+
 def training():
-    torch.manual_seed(1)
-    model = SimpleCNN().train()
-    x, y = torch.randn(256, 3, 32, 32), torch.randint(0, 10, (256,))
+    model, x, y = batch_without_tie()
     export(model, x, f"{work}/train.onnx", True)
     model.train()
     np.save(f"{work}/x256.npy", x.numpy())
