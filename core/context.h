@@ -31,11 +31,11 @@ void hk_log(hk_context *ctx, hk_log_level level, const char *format, ...) HK_PRI
 
 /* ---- memory: every allocation of the library goes through the context's allocator */
 
-void *hk_alloc(hk_context *ctx, size_t bytes);                       /* zeroed; NULL when out of memory */
-void *hk_alloc_array(hk_context *ctx, size_t count, size_t bytes);   /* the same, overflow checked */
-void *hk_realloc(hk_context *ctx, void *p, size_t bytes);            /* the new part is not zeroed */
+void *hk_alloc(hk_context *ctx, size_t bytes);                     /* zeroed; NULL when out of memory */
+void *hk_alloc_array(hk_context *ctx, size_t count, size_t bytes); /* the same, overflow checked */
+void *hk_realloc(hk_context *ctx, void *p, size_t bytes);          /* the new part is not zeroed */
 void hk_free(hk_context *ctx, void *p);
-hk_status hk_out_of_memory(hk_context *ctx, const char *what);       /* the status, with its sentence */
+hk_status hk_out_of_memory(hk_context *ctx, const char *what); /* the status, with its sentence */
 
 /* An arena: allocations that end together. Zeroed, 16-byte aligned. NULL when out of memory: callers end with
  * hk_out_of_memory. */

@@ -184,14 +184,15 @@ bool hk_node_add_input(hk_node *n, hk_value *v)
     return true;
 }
 
-hk_node *hk_graph_node(hk_graph *g, const char *name, const char *type, const struct hk_op *op, void *attrs, hk_value *const *in,
-                       int32_t in_count, int32_t out_count)
+hk_node *hk_graph_node(hk_graph *g, const char *name, const char *type, const struct hk_op *op, void *attrs,
+                       hk_value *const *in, int32_t in_count, int32_t out_count)
 {
     hk_node *n = hk_arena_new(g->arena, hk_node);
     if (!n)
         return no_memory(g);
     *n = (hk_node){.type = hk_arena_string(g->arena, type), .op = op, .attrs = attrs, .id = (uint32_t)g->node_count};
-    n->name = name && *name ? hk_arena_string(g->arena, name) : hk_arena_format(g->arena, "%s_%zu", type, g->node_count);
+    n->name = name && *name ? hk_arena_string(g->arena, name)
+                            : hk_arena_format(g->arena, "%s_%zu", type, g->node_count);
     n->in = hk_arena_array(g->arena, (size_t)HK_MAX(in_count, 1), sizeof *n->in);
     n->out = hk_arena_array(g->arena, (size_t)HK_MAX(out_count, 1), sizeof *n->out);
     if (!n->type || !n->name || !n->in || !n->out)
@@ -347,8 +348,9 @@ hk_status hk_graph_sort(hk_graph *g)
             }
         }
         if (done == before)
-            return hk_fail(g->ctx, HK_STATUS_INVALID, "node '%s' (%s) lies on a cycle: its inputs depend on its outputs",
-                           waiting->name, waiting->type);
+            return hk_fail(g->ctx, HK_STATUS_INVALID,
+                           "node '%s' (%s) lies on a cycle: its inputs depend on its outputs", waiting->name,
+                           waiting->type);
     }
     for (size_t i = 0; i < done; i++) {
         g->nodes[i] = sorted[i];
@@ -399,8 +401,8 @@ hk_status hk_graph_prune(hk_graph *g)
  * shared model, is not written. */
 
 typedef struct clone {
-    hk_graph *main;                  /* of the copies */
-    const hk_value **captured;       /* values around the source, in the order of the copies' extra inputs */
+    hk_graph *main;            /* of the copies */
+    const hk_value **captured; /* values around the source, in the order of the copies' extra inputs */
     size_t captured_count, capacity;
 } clone;
 
@@ -418,7 +420,8 @@ static hk_value *capture(clone *c, const hk_value *v)
     copy->data = constant ? v->data : NULL;
     if (constant)
         return copy;
-    if (!push(g->arena, &c->captured, &c->captured_count, &c->capacity, (void *)(uintptr_t)v) || !hk_graph_add_input(g, copy))
+    if (!push(g->arena, &c->captured, &c->captured_count, &c->capacity, (void *)(uintptr_t)v) ||
+        !hk_graph_add_input(g, copy))
         return no_memory(g);
     return copy;
 }

@@ -39,14 +39,14 @@ struct hk_value {
     hk_dtype dtype;   /* HK_DTYPE_NONE until inferred */
     hk_dtype storage; /* element type on the device; HK_DTYPE_NONE: as dtype */
     hk_layout layout;
-    hk_shape shape; /* logical */
+    hk_shape shape;                     /* logical */
     const char *dim_names[HK_MAX_RANK]; /* of symbolic dimensions, else NULL */
     const hk_tensor *data; /* contents known on the host: constants, and what shape arithmetic found; else NULL */
     hk_node *producer;     /* NULL unless an activation */
     hk_state *state;       /* set on every version of a state */
     const struct hk_payload *payload; /* where the bytes lie in the model file (importer's), else NULL */
-    hk_graph *graph;       /* the graph that defines it */
-    void *mark;            /* scratch of the pass that runs now */
+    hk_graph *graph;                  /* the graph that defines it */
+    void *mark;                       /* scratch of the pass that runs now */
 };
 
 struct hk_node {
@@ -77,8 +77,8 @@ struct hk_state {
 
 struct hk_graph {
     hk_context *ctx;
-    hk_arena *arena;  /* of this graph and its bodies */
-    hk_graph *outer;  /* NULL for a main graph */
+    hk_arena *arena; /* of this graph and its bodies */
+    hk_graph *outer; /* NULL for a main graph */
     const char *name;
     hk_value **inputs;
     size_t input_count, input_capacity;
@@ -106,12 +106,13 @@ hk_value *hk_graph_constant(hk_graph *g, const char *name, const hk_tensor *data
 hk_value *hk_graph_scalar(hk_graph *g, hk_dtype dtype, double x);
 hk_value *hk_graph_ints(hk_graph *g, const int64_t *x, int64_t count); /* int64 [count] */
 hk_value *hk_graph_step(hk_graph *g);
-hk_state *hk_graph_state(hk_graph *g, const char *name, hk_dtype dtype, const hk_shape *shape, const hk_tensor *initial);
+hk_state *hk_graph_state(hk_graph *g, const char *name, hk_dtype dtype, const hk_shape *shape,
+                         const hk_tensor *initial);
 bool hk_graph_add_input(hk_graph *g, hk_value *v);
 bool hk_graph_add_output(hk_graph *g, hk_value *v);
 /* Appends a node; out values with fresh names are made for every output whose bit is not in absent_outputs. */
-hk_node *hk_graph_node(hk_graph *g, const char *name, const char *type, const struct hk_op *op, void *attrs, hk_value *const *in,
-                       int32_t in_count, int32_t out_count);
+hk_node *hk_graph_node(hk_graph *g, const char *name, const char *type, const struct hk_op *op, void *attrs,
+                       hk_value *const *in, int32_t in_count, int32_t out_count);
 /* Adds outputs up to out_count (for backward rules that need what the forward can save). */
 bool hk_node_want_outputs(hk_node *n, int32_t out_count);
 bool hk_node_add_input(hk_node *n, hk_value *v);

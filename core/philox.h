@@ -1,6 +1,6 @@
 /*
- * Philox4x32-10, the counter-based generator (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3",
- * SC 2011): every random bit is a function of key and counter, equal on host and device (shaders/philox.glsl).
+ * Philox4x32-10, the counter-based generator (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2,
+ * 3", SC 2011): every random bit is a function of key and counter, equal on host and device (shaders/philox.glsl).
  */
 #ifndef HK_PHILOX_H
 #define HK_PHILOX_H

@@ -14,16 +14,18 @@ typedef struct hk_shape {
 #define HK_SHAPE_UNKNOWN ((hk_shape){.rank = -1})
 #define HK_SCALAR ((hk_shape){.rank = 0})
 
-bool hk_shape_known(const hk_shape *s);                         /* rank and every dimension */
-int64_t hk_shape_count(const hk_shape *s);                      /* elements; -1 if unknown or above INT64_MAX */
-bool hk_shape_equal(const hk_shape *a, const hk_shape *b);      /* unknown equals unknown */
+bool hk_shape_known(const hk_shape *s);                                 /* rank and every dimension */
+int64_t hk_shape_count(const hk_shape *s);                              /* elements; -1 if unknown or above INT64_MAX */
+bool hk_shape_equal(const hk_shape *a, const hk_shape *b);              /* unknown equals unknown */
 void hk_shape_strides(const hk_shape *s, int64_t strides[HK_MAX_RANK]); /* row-major, elements */
 /* Elements in dimensions [from, to); the shape is known. */
 int64_t hk_shape_span(const hk_shape *s, int32_t from, int32_t to);
 /* numpy broadcasting of two shapes, unknown dimensions included; false if they do not fit. */
 bool hk_shape_broadcast(const hk_shape *a, const hk_shape *b, hk_shape *out);
 /* "[2,3,?]" into a caller's buffer, which it returns. */
-typedef struct hk_shape_text { char text[160]; } hk_shape_text;
+typedef struct hk_shape_text {
+    char text[160];
+} hk_shape_text;
 const char *hk_shape_print(const hk_shape *s, hk_shape_text *buffer);
 /* A negative axis counts from the end; -1 if it is outside [-rank, rank). */
 int32_t hk_axis(int64_t axis, int32_t rank);

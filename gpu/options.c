@@ -63,8 +63,7 @@ static hk_status read_debug(hk_context *ctx, const char *list, const char *where
         hk_debug bit;
     } modes[] = {
         {"check-plan", HK_DEBUG_CHECK_PLAN}, {"shuffle", HK_DEBUG_SHUFFLE},   {"poison", HK_DEBUG_POISON},
-        {"isolate", HK_DEBUG_ISOLATE},       {"validate", HK_DEBUG_VALIDATE},
-        {"gpu-tuning", HK_DEBUG_GPU_TUNING},
+        {"isolate", HK_DEBUG_ISOLATE},       {"validate", HK_DEBUG_VALIDATE}, {"gpu-tuning", HK_DEBUG_GPU_TUNING},
     };
     char word[WORD_BYTES];
     while (next_word(&list, word)) {
@@ -72,8 +71,8 @@ static hk_status read_debug(hk_context *ctx, const char *list, const char *where
         while (i < HK_COUNT(modes) && strcmp(word, modes[i].name) != 0)
             i++;
         if (i == HK_COUNT(modes))
-            return hk_fail(ctx, st, "%s: '%s' is not one of check-plan, shuffle, poison, isolate, validate, gpu-tuning", where,
-                           word);
+            return hk_fail(ctx, st, "%s: '%s' is not one of check-plan, shuffle, poison, isolate, validate, gpu-tuning",
+                           where, word);
         out->debug |= (unsigned)modes[i].bit;
     }
     return HK_OK;

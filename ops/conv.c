@@ -9,7 +9,10 @@
 /* ---- attributes */
 
 #define WINDOW_ATTRS                                                                                                   \
-    {.name = "auto_pad", .kind = HK_ATTR_STRING, .offset = offsetof(hk_conv_attrs, window.auto_pad), .text = "NOTSET"}, \
+    {.name = "auto_pad",                                                                                               \
+     .kind = HK_ATTR_STRING,                                                                                           \
+     .offset = offsetof(hk_conv_attrs, window.auto_pad),                                                               \
+     .text = "NOTSET"},                                                                                                \
         {.name = "kernel_shape", .kind = HK_ATTR_INTS, .offset = offsetof(hk_conv_attrs, window.kernel_shape)},        \
         {.name = "strides", .kind = HK_ATTR_INTS, .offset = offsetof(hk_conv_attrs, window.strides)},                  \
         {.name = "dilations", .kind = HK_ATTR_INTS, .offset = offsetof(hk_conv_attrs, window.dilations)},              \
@@ -95,7 +98,8 @@ static hk_status eval_conv(hk_eval *e)
     hk_conv_reference(&p, HK_CONV_FORWARD, x, w, y);
     int64_t plane = hk_window_out_count(&p.w), count = hk_tensor_count(out);
     for (int64_t i = 0; i < count; i++) {
-        double v = y[i] + (bias ? hk_get_double(bias, i / plane % p.k) : 0.0) + (residual ? hk_get_double(residual, i) : 0.0);
+        double v = y[i] + (bias ? hk_get_double(bias, i / plane % p.k) : 0.0) +
+                   (residual ? hk_get_double(residual, i) : 0.0);
         hk_set_double(out, i, hk_activation_apply(a->activation, v, (double)a->alpha, (double)a->beta));
     }
     return HK_OK;
@@ -147,10 +151,11 @@ static hk_status spatial_extents(hk_graph *g, const hk_node *n, const hk_value *
     for (int32_t i = 2; i < v->shape.rank; i++) {
         extents[i - 2] = v->shape.dim[i];
         if (extents[i - 2] < 0)
-            return hk_fail(g->ctx, HK_STATUS_UNSUPPORTED,
-                           "node '%s' (Conv): its gradient needs the spatial extents of '%s', which are not known; give the "
-                           "model fixed image sizes",
-                           n->name, v->name);
+            return hk_fail(
+                g->ctx, HK_STATUS_UNSUPPORTED,
+                "node '%s' (Conv): its gradient needs the spatial extents of '%s', which are not known; give the "
+                "model fixed image sizes",
+                n->name, v->name);
     }
     *out = (hk_ints){extents, v->shape.rank - 2};
     return HK_OK;
@@ -178,7 +183,8 @@ static hk_status build_weight_gradient(hk_gradient *g, hk_node *n, hk_value *dy,
     HK_TRY(spatial_extents(hk_gradient_graph(g), n, n->in[IN_W], &extents));
     window_values(n->attrs, values + 1);
     values[0] = (hk_attr_value)HK_SET_INTS("kernel_shape", extents.v, extents.count);
-    HK_TRY(hk_build(hk_gradient_graph(g), "hk.ConvWeightGrad", values, (hk_value *[]){n->in[IN_X], dy}, 2, out, bias_wanted ? 2 : 1));
+    HK_TRY(hk_build(hk_gradient_graph(g), "hk.ConvWeightGrad", values, (hk_value *[]){n->in[IN_X], dy}, 2, out,
+                    bias_wanted ? 2 : 1));
     HK_TRY(hk_gradient_add(g, n->in[IN_W], out[0]));
     return bias_wanted ? hk_gradient_add(g, n->in[IN_BIAS], out[1]) : HK_OK;
 }

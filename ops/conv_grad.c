@@ -11,7 +11,10 @@
 #include "shaders/conv_channels.push.h"
 
 #define WINDOW_ATTRS                                                                                                   \
-    {.name = "auto_pad", .kind = HK_ATTR_STRING, .offset = offsetof(hk_conv_attrs, window.auto_pad), .text = "NOTSET"}, \
+    {.name = "auto_pad",                                                                                               \
+     .kind = HK_ATTR_STRING,                                                                                           \
+     .offset = offsetof(hk_conv_attrs, window.auto_pad),                                                               \
+     .text = "NOTSET"},                                                                                                \
         {.name = "strides", .kind = HK_ATTR_INTS, .offset = offsetof(hk_conv_attrs, window.strides)},                  \
         {.name = "dilations", .kind = HK_ATTR_INTS, .offset = offsetof(hk_conv_attrs, window.dilations)},              \
         {.name = "pads", .kind = HK_ATTR_INTS, .offset = offsetof(hk_conv_attrs, window.pads)},                        \
@@ -24,18 +27,23 @@ static const hk_attr data_attrs[] = {
 };
 static const hk_attr weight_attrs[] = {
     WINDOW_ATTRS,
-    {.name = "kernel_shape", .kind = HK_ATTR_INTS, .offset = offsetof(hk_conv_attrs, window.kernel_shape), .required = true},
+    {.name = "kernel_shape",
+     .kind = HK_ATTR_INTS,
+     .offset = offsetof(hk_conv_attrs, window.kernel_shape),
+     .required = true},
     {0},
 };
 
 /* ---- shapes: what the forward convolution had */
 
 /* The problem of dY and W; X's shape comes from the attribute. */
-static bool resolve_data(const hk_conv_attrs *a, const hk_shape *dy, const hk_shape *w, hk_shape *x, hk_conv *p, hk_problem_text *t)
+static bool resolve_data(const hk_conv_attrs *a, const hk_shape *dy, const hk_shape *w, hk_shape *x, hk_conv *p,
+                         hk_problem_text *t)
 {
     *x = (hk_shape){.rank = w->rank, .dim = {dy->dim[0], w->dim[1] < 0 ? -1 : w->dim[1] * a->group}};
     if (w->rank < 3 || dy->rank != w->rank || a->input_shape.count != w->rank - 2) {
-        *t = (hk_problem_text){"expected dY and W of one rank, 3 to 5, and an input_shape with an entry per spatial axis"};
+        *t = (hk_problem_text){
+            "expected dY and W of one rank, 3 to 5, and an input_shape with an entry per spatial axis"};
         return false;
     }
     for (int32_t i = 2; i < w->rank; i++)
@@ -44,11 +52,13 @@ static bool resolve_data(const hk_conv_attrs *a, const hk_shape *dy, const hk_sh
 }
 
 /* The problem of X and dY; W's shape comes from the attribute. */
-static bool resolve_weight(const hk_conv_attrs *a, const hk_shape *x, const hk_shape *dy, hk_shape *w, hk_conv *p, hk_problem_text *t)
+static bool resolve_weight(const hk_conv_attrs *a, const hk_shape *x, const hk_shape *dy, hk_shape *w, hk_conv *p,
+                           hk_problem_text *t)
 {
     const hk_ints *kernel = &a->window.kernel_shape;
     if (x->rank < 3 || dy->rank != x->rank || kernel->count != x->rank - 2) {
-        *t = (hk_problem_text){"expected X and dY of one rank, 3 to 5, and a kernel_shape with an entry per spatial axis"};
+        *t = (hk_problem_text){
+            "expected X and dY of one rank, 3 to 5, and a kernel_shape with an entry per spatial axis"};
         return false;
     }
     if (a->group < 1 || (x->dim[1] >= 0 && x->dim[1] % a->group)) {
@@ -80,8 +90,8 @@ static hk_status check_types(const hk_infer *in)
     const hk_value *a = hk_in(in->node, 0), *b = hk_in(in->node, 1);
     if (hk_dtype_is_float(a->dtype) && a->dtype == b->dtype)
         return HK_OK;
-    return hk_infer_fail(in, HK_STATUS_INVALID, "expected two inputs of one float type, found %s and %s", hk_dtype_name(a->dtype),
-                         hk_dtype_name(b->dtype));
+    return hk_infer_fail(in, HK_STATUS_INVALID, "expected two inputs of one float type, found %s and %s",
+                         hk_dtype_name(a->dtype), hk_dtype_name(b->dtype));
 }
 
 static hk_status infer_data(hk_infer *in)
@@ -122,7 +132,8 @@ static hk_status infer_channels(hk_infer *in)
     if (!hk_dtype_is_float(x->dtype))
         return hk_infer_fail(in, HK_STATUS_INVALID, "expected a float input, found %s", hk_dtype_name(x->dtype));
     if (x->shape.rank >= 0 && x->shape.rank < 2)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "expected an input of rank 2 or more (batch, channels, ...), found rank %d",
+        return hk_infer_fail(in, HK_STATUS_INVALID,
+                             "expected an input of rank 2 or more (batch, channels, ...), found rank %d",
                              (int)x->shape.rank);
     return hk_infer_output(in, 0, x->dtype, &(hk_shape){.rank = 1, .dim = {x->shape.rank < 0 ? -1 : x->shape.dim[1]}});
 }
@@ -222,8 +233,8 @@ static hk_status lower_weight(hk_lower *l)
     return hk_conv_lower_weight(l, &job);
 }
 
-/* Workgroups per channel: so many that the device's memory is kept busy, none with less than some thousand elements, and
- * so that no lane adds very many numbers in a row (rounding). */
+/* Workgroups per channel: so many that the device's memory is kept busy, none with less than some thousand elements,
+ * and so that no lane adds very many numbers in a row (rounding). */
 static uint32_t channel_splits(const hk_lower *l, int64_t channels, int64_t per_channel, uint32_t lanes)
 {
     int64_t fill = (16 * (int64_t)l->compute_units_hint + channels - 1) / channels;
@@ -234,14 +245,16 @@ static uint32_t channel_splits(const hk_lower *l, int64_t channels, int64_t per_
 static hk_status lower_channels(hk_lower *l)
 {
     hk_value *x = l->node->in[0], *y = l->node->out[0];
-    int64_t c = x->shape.dim[1], plane = hk_shape_span(&x->shape, 2, x->shape.rank), per_channel = x->shape.dim[0] * plane;
+    int64_t c = x->shape.dim[1], plane = hk_shape_span(&x->shape, 2, x->shape.rank),
+            per_channel = x->shape.dim[0] * plane;
     if (c == 0)
         return HK_OK;
     if (per_channel == 0) {
         hk_emit_fill(l, y, 0);
         return HK_OK;
     }
-    uint32_t lanes = l->cpu ? 8 : HK_MIN(128u, l->device->max_invocations), splits = channel_splits(l, c, per_channel, lanes);
+    uint32_t lanes = l->cpu ? 8 : HK_MIN(128u, l->device->max_invocations),
+             splits = channel_splits(l, c, per_channel, lanes);
     uint32_t chunk = (uint32_t)((per_channel + splits - 1) / splits);
     hk_value *out = splits > 1 ? hk_scratch(l, HK_FLOAT32, splits * c) : y;
     if (!out)
@@ -307,7 +320,7 @@ static const char *const weight_cases[] = {
 };
 
 static const char *const channel_cases[] = {
-    "f32[3,5]; ; nograd",          "f32[2,3,7,9]; ; nograd", "f32[1,1,4]; ; nograd", "f32[64,40,1,1]; ; nograd",
+    "f32[3,5]; ; nograd",         "f32[2,3,7,9]; ; nograd", "f32[1,1,4]; ; nograd",      "f32[64,40,1,1]; ; nograd",
     "f32[5,3,3,50,41]; ; nograd", "f32[0,3,4]; ; nograd",   "f32[16,2,64,64]; ; nograd", NULL,
 };
 

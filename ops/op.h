@@ -38,13 +38,34 @@ typedef struct hk_attr {
     const char *text; /* default of STRING */
 } hk_attr;
 
-#define HK_INT_ATTR(s, f, d) {.name = #f, .kind = HK_ATTR_INT, .offset = offsetof(s, f), .number = (double)(d)}
-#define HK_FLOAT_ATTR(s, f, d) {.name = #f, .kind = HK_ATTR_FLOAT, .offset = offsetof(s, f), .number = (d)}
-#define HK_STRING_ATTR(s, f, d) {.name = #f, .kind = HK_ATTR_STRING, .offset = offsetof(s, f), .text = (d)}
-#define HK_INTS_ATTR(s, f) {.name = #f, .kind = HK_ATTR_INTS, .offset = offsetof(s, f)}
-#define HK_FLOATS_ATTR(s, f) {.name = #f, .kind = HK_ATTR_FLOATS, .offset = offsetof(s, f)}
-#define HK_TENSOR_ATTR(s, f) {.name = #f, .kind = HK_ATTR_TENSOR, .offset = offsetof(s, f)}
-#define HK_GRAPH_ATTR(s, f) {.name = #f, .kind = HK_ATTR_GRAPH, .offset = offsetof(s, f), .required = true}
+#define HK_INT_ATTR(s, f, d)                                                                                           \
+    {                                                                                                                  \
+        .name = #f, .kind = HK_ATTR_INT, .offset = offsetof(s, f), .number = (double)(d)                               \
+    }
+#define HK_FLOAT_ATTR(s, f, d)                                                                                         \
+    {                                                                                                                  \
+        .name = #f, .kind = HK_ATTR_FLOAT, .offset = offsetof(s, f), .number = (d)                                     \
+    }
+#define HK_STRING_ATTR(s, f, d)                                                                                        \
+    {                                                                                                                  \
+        .name = #f, .kind = HK_ATTR_STRING, .offset = offsetof(s, f), .text = (d)                                      \
+    }
+#define HK_INTS_ATTR(s, f)                                                                                             \
+    {                                                                                                                  \
+        .name = #f, .kind = HK_ATTR_INTS, .offset = offsetof(s, f)                                                     \
+    }
+#define HK_FLOATS_ATTR(s, f)                                                                                           \
+    {                                                                                                                  \
+        .name = #f, .kind = HK_ATTR_FLOATS, .offset = offsetof(s, f)                                                   \
+    }
+#define HK_TENSOR_ATTR(s, f)                                                                                           \
+    {                                                                                                                  \
+        .name = #f, .kind = HK_ATTR_TENSOR, .offset = offsetof(s, f)                                                   \
+    }
+#define HK_GRAPH_ATTR(s, f)                                                                                            \
+    {                                                                                                                  \
+        .name = #f, .kind = HK_ATTR_GRAPH, .offset = offsetof(s, f), .required = true                                  \
+    }
 
 /* One attribute as importer, backward rules and passes write it: kind says which member holds. */
 typedef struct hk_attr_value {
@@ -58,10 +79,22 @@ typedef struct hk_attr_value {
     const hk_tensor *tensor;
     hk_graph *graph;
 } hk_attr_value;
-#define HK_SET_INT(n, x) {.name = (n), .kind = HK_ATTR_INT, .i = (x)}
-#define HK_SET_FLOAT(n, x) {.name = (n), .kind = HK_ATTR_FLOAT, .f = (x)}
-#define HK_SET_STRING(n, x) {.name = (n), .kind = HK_ATTR_STRING, .s = (x)}
-#define HK_SET_INTS(n, p, c) {.name = (n), .kind = HK_ATTR_INTS, .ints = {(p), (c)}}
+#define HK_SET_INT(n, x)                                                                                               \
+    {                                                                                                                  \
+        .name = (n), .kind = HK_ATTR_INT, .i = (x)                                                                     \
+    }
+#define HK_SET_FLOAT(n, x)                                                                                             \
+    {                                                                                                                  \
+        .name = (n), .kind = HK_ATTR_FLOAT, .f = (x)                                                                   \
+    }
+#define HK_SET_STRING(n, x)                                                                                            \
+    {                                                                                                                  \
+        .name = (n), .kind = HK_ATTR_STRING, .s = (x)                                                                  \
+    }
+#define HK_SET_INTS(n, p, c)                                                                                           \
+    {                                                                                                                  \
+        .name = (n), .kind = HK_ATTR_INTS, .ints = {(p), (c) }                                                         \
+    }
 
 /* ---- shape inference. Inputs may have unknown shapes (a model before a session binds it); then outputs may too. */
 
@@ -75,7 +108,7 @@ typedef struct hk_infer {
 hk_status hk_infer_fail(const hk_infer *in, hk_status st, const char *format, ...) HK_PRINTF(3, 4);
 /* Sets dtype and shape of output i (ignored if that output is absent). Fails if known before and different. */
 hk_status hk_infer_output(hk_infer *in, int32_t i, hk_dtype dtype, const hk_shape *shape);
-hk_value *hk_in(const hk_node *n, int32_t i);  /* NULL when absent */
+hk_value *hk_in(const hk_node *n, int32_t i); /* NULL when absent */
 hk_value *hk_out(const hk_node *n, int32_t i);
 const hk_tensor *hk_known(const hk_node *n, int32_t i); /* contents of input i when known on the host, else NULL */
 
@@ -103,13 +136,14 @@ hk_graph *hk_gradient_graph(hk_gradient *g);
 /* dL/dv, summed over v's users; NULL if no gradient reaches v. */
 hk_value *hk_gradient_of(hk_gradient *g, const hk_value *v);
 bool hk_gradient_wanted(const hk_gradient *g, const hk_value *v); /* some parameter or wanted input lies behind v */
-/* Adds dv to the gradient of v. If dv's shape is v's broadcast, the broadcast axes are summed here. NULL dv: nothing. */
+/* Adds dv to the gradient of v. If dv's shape is v's broadcast, the broadcast axes are summed here. NULL dv: nothing.
+ */
 hk_status hk_gradient_add(hk_gradient *g, hk_value *v, hk_value *dv);
 
 /* ---- building nodes by type, from backward rules and passes: finds the op, decodes attrs, infers shapes at once.
  * attrs: list ended by a NULL name, or NULL. outs: receives out_count values. */
-hk_status hk_build(hk_graph *g, const char *type, const hk_attr_value *attrs, hk_value *const *in, int32_t in_count, hk_value **outs,
-                   int32_t out_count);
+hk_status hk_build(hk_graph *g, const char *type, const hk_attr_value *attrs, hk_value *const *in, int32_t in_count,
+                   hk_value **outs, int32_t out_count);
 
 /* ---- the operator */
 
@@ -124,20 +158,20 @@ typedef enum hk_op_flags {
 } hk_op_flags;
 
 typedef struct hk_op {
-    const char *type;   /* ONNX op_type; "hk." prefix: ours, never imported */
-    const char *domain; /* NULL: ai.onnx */
-    int16_t since, until; /* semantic opset range, both included; until 0: newest */
+    const char *type;                        /* ONNX op_type; "hk." prefix: ours, never imported */
+    const char *domain;                      /* NULL: ai.onnx */
+    int16_t since, until;                    /* semantic opset range, both included; until 0: newest */
     int8_t in_min, in_max, out_min, out_max; /* max -1: any number */
-    uint32_t flags;     /* hk_op_flags */
+    uint32_t flags;                          /* hk_op_flags */
     uint32_t host_inputs; /* bit i: input i must be known on the host before shapes are (Reshape's shape) */
     uint32_t parameters;  /* bit i: input i is in a weight, bias, scale or slope role */
     size_t attrs_bytes;
     const hk_attr *attrs; /* ended by a NULL name; NULL: none */
     hk_status (*infer)(hk_infer *in);
     hk_status (*eval)(hk_eval *e);
-    hk_status (*lower)(hk_lower *l);                     /* NULL for views, host ops and control flow */
-    hk_status (*backward)(hk_gradient *g, hk_node *n);   /* NULL: not differentiable */
-    int64_t (*view_offset)(const hk_node *n);            /* elements; -1: this node cannot be a view; NULL with VIEW: 0 */
+    hk_status (*lower)(hk_lower *l);                   /* NULL for views, host ops and control flow */
+    hk_status (*backward)(hk_gradient *g, hk_node *n); /* NULL: not differentiable */
+    int64_t (*view_offset)(const hk_node *n);          /* elements; -1: this node cannot be a view; NULL with VIEW: 0 */
     int64_t (*place_offset)(const hk_node *n, int32_t i); /* elements at which input i lies; -1: not in place */
     /* Cases for the generic test, gradient check and bench; grammar in runtime/cases.h. Ended by NULL. */
     const char *const *cases;
@@ -148,7 +182,8 @@ const hk_op *hk_op_find(const char *domain, const char *type, int32_t opset, boo
 /* All entries, for tests and reports; NULL at the end. */
 const hk_op *hk_op_at(size_t i);
 /* Decodes into a new struct in arena. Unknown attributes and wrong kinds fail with a sentence without node name. */
-hk_status hk_op_decode(hk_context *ctx, hk_arena *arena, const hk_op *op, const hk_attr_value *values, size_t count, void **attrs);
+hk_status hk_op_decode(hk_context *ctx, hk_arena *arena, const hk_op *op, const hk_attr_value *values, size_t count,
+                       void **attrs);
 /* The field of an attribute in a node's struct, by name; NULL if its op has none of that name. Passes read any op's
  * attributes with it; to write, take a copy first: clones share the structs. */
 void *hk_node_attr(const hk_node *n, const char *name);

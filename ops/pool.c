@@ -25,18 +25,27 @@ typedef struct pool_attrs {
 
 #define WINDOW_ATTRS                                                                                                   \
     {.name = "auto_pad", .kind = HK_ATTR_STRING, .offset = offsetof(pool_attrs, window.auto_pad), .text = "NOTSET"},   \
-        {.name = "kernel_shape", .kind = HK_ATTR_INTS, .offset = offsetof(pool_attrs, window.kernel_shape), .required = true}, \
+        {.name = "kernel_shape",                                                                                       \
+         .kind = HK_ATTR_INTS,                                                                                         \
+         .offset = offsetof(pool_attrs, window.kernel_shape),                                                          \
+         .required = true},                                                                                            \
         {.name = "strides", .kind = HK_ATTR_INTS, .offset = offsetof(pool_attrs, window.strides)},                     \
         {.name = "dilations", .kind = HK_ATTR_INTS, .offset = offsetof(pool_attrs, window.dilations)},                 \
         {.name = "pads", .kind = HK_ATTR_INTS, .offset = offsetof(pool_attrs, window.pads)},                           \
-        {.name = "ceil_mode", .kind = HK_ATTR_INT, .offset = offsetof(pool_attrs, window.ceil_mode)}
+    {                                                                                                                  \
+        .name = "ceil_mode", .kind = HK_ATTR_INT, .offset = offsetof(pool_attrs, window.ceil_mode)                     \
+    }
 #define INPUT_SHAPE_ATTR                                                                                               \
-    {.name = "input_shape", .kind = HK_ATTR_INTS, .offset = offsetof(pool_attrs, input_shape), .required = true}
+    {                                                                                                                  \
+        .name = "input_shape", .kind = HK_ATTR_INTS, .offset = offsetof(pool_attrs, input_shape), .required = true     \
+    }
 
 static const hk_attr max_attrs[] = {WINDOW_ATTRS, HK_INT_ATTR(pool_attrs, storage_order, 0), {0}};
 static const hk_attr average_attrs[] = {WINDOW_ATTRS, HK_INT_ATTR(pool_attrs, count_include_pad, 0), {0}};
-static const hk_attr max_grad_attrs[] = {WINDOW_ATTRS, HK_INT_ATTR(pool_attrs, storage_order, 0), INPUT_SHAPE_ATTR, {0}};
-static const hk_attr average_grad_attrs[] = {WINDOW_ATTRS, HK_INT_ATTR(pool_attrs, count_include_pad, 0), INPUT_SHAPE_ATTR, {0}};
+static const hk_attr max_grad_attrs[] = {
+    WINDOW_ATTRS, HK_INT_ATTR(pool_attrs, storage_order, 0), INPUT_SHAPE_ATTR, {0}};
+static const hk_attr average_grad_attrs[] = {
+    WINDOW_ATTRS, HK_INT_ATTR(pool_attrs, count_include_pad, 0), INPUT_SHAPE_ATTR, {0}};
 static const hk_attr global_grad_attrs[] = {INPUT_SHAPE_ATTR, {0}};
 
 /* ---- shapes */
@@ -74,8 +83,8 @@ static hk_status infer_pool(hk_infer *in)
     const hk_value *x = hk_in(in->node, 0);
     bool maximum = in->node->op->out_max == 2;
     if (!hk_dtype_is_float(x->dtype) && !(maximum && (x->dtype == HK_INT8 || x->dtype == HK_UINT8)))
-        return hk_infer_fail(in, HK_STATUS_INVALID, "expected a float%s input, found %s", maximum ? ", int8 or uint8" : "",
-                             hk_dtype_name(x->dtype));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "expected a float%s input, found %s",
+                             maximum ? ", int8 or uint8" : "", hk_dtype_name(x->dtype));
     hk_shape y = HK_SHAPE_UNKNOWN;
     if (x->shape.rank >= 0) {
         hk_window w;
@@ -93,7 +102,8 @@ static hk_status infer_grad(hk_infer *in)
     const hk_value *dy = hk_in(in->node, 0), *indices = hk_in(in->node, 1);
     if (!hk_dtype_is_float(dy->dtype) || (indices && indices->dtype != HK_INT64))
         return hk_infer_fail(in, HK_STATUS_INVALID, "expected a float dY and int64 indices");
-    if (indices && hk_shape_known(&indices->shape) && hk_shape_known(&dy->shape) && !hk_shape_equal(&indices->shape, &dy->shape))
+    if (indices && hk_shape_known(&indices->shape) && hk_shape_known(&dy->shape) &&
+        !hk_shape_equal(&indices->shape, &dy->shape))
         return hk_infer_fail(in, HK_STATUS_INVALID, "expected indices of dY's shape");
     hk_shape x = HK_SHAPE_UNKNOWN;
     hk_problem_text problem;
@@ -104,8 +114,8 @@ static hk_status infer_grad(hk_infer *in)
         hk_shape y = hk_window_shape(&w, x.dim[0], x.dim[1]);
         hk_shape_text expected, found;
         if (hk_shape_known(&y) && hk_shape_known(&dy->shape) && !hk_shape_equal(&y, &dy->shape))
-            return hk_infer_fail(in, HK_STATUS_INVALID, "expected a dY of shape %s, found %s", hk_shape_print(&y, &expected),
-                                 hk_shape_print(&dy->shape, &found));
+            return hk_infer_fail(in, HK_STATUS_INVALID, "expected a dY of shape %s, found %s",
+                                 hk_shape_print(&y, &expected), hk_shape_print(&dy->shape, &found));
     }
     return hk_infer_output(in, 0, dy->dtype, &x);
 }
@@ -116,7 +126,8 @@ static hk_status infer_global(hk_infer *in)
     if (!hk_dtype_is_float(x->dtype))
         return hk_infer_fail(in, HK_STATUS_INVALID, "expected a float input, found %s", hk_dtype_name(x->dtype));
     if (x->shape.rank >= 0 && x->shape.rank < 3)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "expected an input of rank 3 or more (batch, channels, spatial axes), found rank %d",
+        return hk_infer_fail(in, HK_STATUS_INVALID,
+                             "expected an input of rank 3 or more (batch, channels, spatial axes), found rank %d",
                              (int)x->shape.rank);
     hk_shape y = x->shape;
     for (int32_t i = 2; i < y.rank; i++)
@@ -184,7 +195,8 @@ static int64_t tap_position(const pool_walk *p, int64_t o, int64_t t, int64_t at
 static int64_t onnx_index(const pool_walk *p, int64_t plane, const int64_t at[HK_AXES])
 {
     const int64_t *in = p->w.in;
-    int64_t inner = p->a->storage_order ? (at[2] * in[1] + at[1]) * in[0] + at[0] : (at[0] * in[1] + at[1]) * in[2] + at[2];
+    int64_t inner = p->a->storage_order ? (at[2] * in[1] + at[1]) * in[0] + at[0]
+                                        : (at[0] * in[1] + at[1]) * in[2] + at[2];
     return plane * p->in + inner;
 }
 
@@ -352,8 +364,10 @@ static hk_status check_device_type(const hk_lower *l, const hk_value *v)
 {
     if (v->dtype == HK_FLOAT32 || v->dtype == HK_INT8 || v->dtype == HK_UINT8)
         return HK_OK;
-    return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): pooling runs on the device in float32, found %s; export the model "
-                   "in float32", l->node->name, l->node->type, hk_dtype_name(v->dtype));
+    return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED,
+                   "node '%s' (%s): pooling runs on the device in float32, found %s; export the model "
+                   "in float32",
+                   l->node->name, l->node->type, hk_dtype_name(v->dtype));
 }
 
 /* The 2 x 2 windows that tile the plane: exactly, for the gradient, which must write every element. */
@@ -366,7 +380,8 @@ static bool is_tiling(const hk_window *w, bool exact)
 }
 
 /* What forward and backward share. split: the extents that a lane's number is taken apart with. */
-static void pool_record(hk_lower *l, hk_record *r, const hk_window *w, const pool_attrs *a, const int64_t split[HK_AXES], int64_t count)
+static void pool_record(hk_lower *l, hk_record *r, const hk_window *w, const pool_attrs *a,
+                        const int64_t split[HK_AXES], int64_t count)
 {
     struct pool_push push = {.count = (uint32_t)count};
     uint32_t *in = &push.in_d, *out = &push.out_d, *pad = &push.pad_d, *limit = &push.limit_d, *divisor = &push.magic_d;
@@ -411,7 +426,8 @@ static hk_status lower_pool(hk_lower *l)
         return HK_OK;
     if (!y) /* only the indices are asked for */
         y = hk_scratch(l, x->dtype, count);
-    bool tiles = is_tiling(&w, false) && hk_value_alignment(x) == 16 && hk_value_alignment(y) == 16 && (!indices || hk_value_alignment(indices) == 16);
+    bool tiles = is_tiling(&w, false) && hk_value_alignment(x) == 16 && hk_value_alignment(y) == 16 &&
+                 (!indices || hk_value_alignment(indices) == 16);
     hk_record *r = hk_emit(l, &hk_kernel_pool, average ? "average pool" : "max pool");
     int64_t split[HK_AXES] = {w.out[0], w.out[1], tiles ? w.out[2] / 2 : w.out[2]};
     pool_record(l, r, &w, a, split, tiles ? count / 2 : count);
@@ -439,7 +455,8 @@ static hk_status lower_grad(hk_lower *l)
     int64_t planes = dx->shape.dim[0] * dx->shape.dim[1], count = planes * hk_window_in_count(&w);
     if (count == 0)
         return HK_OK;
-    bool tiles = is_tiling(&w, true) && hk_value_alignment(dy) == 16 && hk_value_alignment(dx) == 16 && (!indices || hk_value_alignment(indices) == 16);
+    bool tiles = is_tiling(&w, true) && hk_value_alignment(dy) == 16 && hk_value_alignment(dx) == 16 &&
+                 (!indices || hk_value_alignment(indices) == 16);
     hk_record *r = hk_emit(l, &hk_kernel_pool_grad, indices ? "max pool gradient" : "average pool gradient");
     bool wide = !tiles && w.in[2] % 4 == 0 && hk_value_alignment(dx) == 16;
     const int64_t tile_split[HK_AXES] = {1, w.out[1], HK_MAX(w.out[2] / 2, 1)};
@@ -486,8 +503,13 @@ static hk_status lower_global(hk_lower *l)
     int64_t plane = hk_shape_span(&x->shape, 2, x->shape.rank), rows = x->shape.dim[0] * x->shape.dim[1];
     if (rows == 0 || (gradient && plane == 0))
         return HK_OK;
-    const hk_kernel *kernel = gradient ? &hk_kernel_pool_global_max_grad : maximum ? &hk_kernel_pool_global_max : &hk_kernel_pool_global;
-    hk_record *r = hk_emit(l, kernel, gradient ? "global max pool gradient" : maximum ? "global max pool" : "global average pool");
+    const hk_kernel *kernel = gradient  ? &hk_kernel_pool_global_max_grad
+                              : maximum ? &hk_kernel_pool_global_max
+                                        : &hk_kernel_pool_global;
+    hk_record *r = hk_emit(l, kernel,
+                           gradient  ? "global max pool gradient"
+                           : maximum ? "global max pool"
+                                     : "global average pool");
     struct pool_global_push push = {.rows = (uint32_t)rows, .plane = (uint32_t)plane};
     hk_push(r, &push, sizeof push);
     hk_use(r, x, HK_READ, offsetof(struct pool_global_push, x));
@@ -509,8 +531,10 @@ static hk_status lower_global_average_grad(hk_lower *l)
     int64_t units = wide ? count / 4 : count;
     hk_divisor d = hk_divisor_of((uint32_t)(wide ? plane / 4 : plane));
     hk_record *r = hk_emit(l, &hk_kernel_pool_spread, "global average pool gradient");
-    struct pool_spread_push push = {
-        .count = (uint32_t)units, .plane_magic = d.multiplier, .plane_shift = d.shift, .scale = (float)(1.0 / (double)plane)};
+    struct pool_spread_push push = {.count = (uint32_t)units,
+                                    .plane_magic = d.multiplier,
+                                    .plane_shift = d.shift,
+                                    .scale = (float)(1.0 / (double)plane)};
     hk_push(r, &push, sizeof push);
     hk_use(r, dy, HK_READ, offsetof(struct pool_spread_push, dy));
     hk_use(r, dx, HK_WRITE, offsetof(struct pool_spread_push, dx));
@@ -536,7 +560,8 @@ static hk_status spatial_extents(hk_graph *g, const hk_node *n, hk_attr_value *o
     for (int32_t i = 2; i < x->rank || x->rank < 3; i++)
         if (x->rank < 3 || x->dim[i] < 0)
             return hk_fail(g->ctx, HK_STATUS_UNSUPPORTED,
-                           "node '%s' (%s): its gradient needs the spatial extents of '%s', which are not known; give the model fixed "
+                           "node '%s' (%s): its gradient needs the spatial extents of '%s', which are not known; give "
+                           "the model fixed "
                            "image sizes",
                            n->name, n->type, n->in[0]->name);
     *out = (hk_attr_value)HK_SET_INTS("input_shape", extents, x->rank - 2);
@@ -579,7 +604,8 @@ static hk_status backward_max(hk_gradient *g, hk_node *n)
     }
     hk_attr_value values[POOL_VALUES + 1] = {{0}};
     HK_TRY(grad_values(graph, n, values));
-    HK_TRY(hk_build(graph, "hk.MaxPoolGrad", values, (hk_value *[]){hk_gradient_of(g, n->out[0]), n->out[1]}, 2, &dx, 1));
+    HK_TRY(
+        hk_build(graph, "hk.MaxPoolGrad", values, (hk_value *[]){hk_gradient_of(g, n->out[0]), n->out[1]}, 2, &dx, 1));
     return hk_gradient_add(g, n->in[0], dx);
 }
 
@@ -603,7 +629,8 @@ static hk_status backward_global_average(hk_gradient *g, hk_node *n)
         return HK_OK;
     hk_attr_value values[2] = {{0}};
     HK_TRY(spatial_extents(graph, n, &values[0]));
-    HK_TRY(hk_build(graph, "hk.GlobalAveragePoolGrad", values, (hk_value *[]){hk_gradient_of(g, n->out[0])}, 1, &dx, 1));
+    HK_TRY(
+        hk_build(graph, "hk.GlobalAveragePoolGrad", values, (hk_value *[]){hk_gradient_of(g, n->out[0])}, 1, &dx, 1));
     return hk_gradient_add(g, n->in[0], dx);
 }
 
@@ -664,16 +691,22 @@ static const char *const average_grad_cases[] = {
     NULL,
 };
 static const char *const global_cases[] = {
-    "f32[2,3,7,7]", "f32[1,5,8,8]", "f32[3,2,11]", "f32[1,2,3,4,5]", "f32[2,2,70,80]; ; nograd", "f32[0,3,4,4]; ; nograd", NULL,
+    "f32[2,3,7,7]",           "f32[1,5,8,8]", "f32[3,2,11]", "f32[1,2,3,4,5]", "f32[2,2,70,80]; ; nograd",
+    "f32[0,3,4,4]; ; nograd", NULL,
 };
 static const char *const global_average_grad_cases[] = {
-    "f32[2,3,1,1]; input_shape=[7,7]; nograd", "f32[2,5,1,1]; input_shape=[8,8]; nograd", "f32[2,5,1]; input_shape=[9]; nograd", NULL,
+    "f32[2,3,1,1]; input_shape=[7,7]; nograd",
+    "f32[2,5,1,1]; input_shape=[8,8]; nograd",
+    "f32[2,5,1]; input_shape=[9]; nograd",
+    NULL,
 };
 static const char *const global_max_grad_cases[] = {
-    "f32[2,3,7,7] f32[2,3,1,1] f32[2,3,1,1]; ; nograd", "f32[0,3,7,7] f32[0,3,1,1] f32[0,3,1,1]; ; nograd", NULL,
+    "f32[2,3,7,7] f32[2,3,1,1] f32[2,3,1,1]; ; nograd",
+    "f32[0,3,7,7] f32[0,3,1,1] f32[0,3,1,1]; ; nograd",
+    NULL,
 };
 
-#define POOL_OP(name, ins, outs_max, attr_table, infer_rule, eval_rule, lower_rule, backward_rule, case_list)         \
+#define POOL_OP(name, ins, outs_max, attr_table, infer_rule, eval_rule, lower_rule, backward_rule, case_list)          \
     {                                                                                                                  \
         .type = name, .since = 1, .in_min = ins, .in_max = ins, .out_min = 1, .out_max = outs_max,                     \
         .attrs_bytes = sizeof(pool_attrs), .attrs = attr_table, .infer = infer_rule, .eval = eval_rule,                \
@@ -683,10 +716,12 @@ static const char *const global_max_grad_cases[] = {
 const hk_op hk_ops_pool[] = {
     POOL_OP("MaxPool", 1, 2, max_attrs, infer_pool, eval_max, lower_pool, backward_max, max_cases),
     POOL_OP("AveragePool", 1, 1, average_attrs, infer_pool, eval_average, lower_pool, backward_average, average_cases),
-    POOL_OP("GlobalAveragePool", 1, 1, NULL, infer_global, eval_global, lower_global, backward_global_average, global_cases),
+    POOL_OP("GlobalAveragePool", 1, 1, NULL, infer_global, eval_global, lower_global, backward_global_average,
+            global_cases),
     POOL_OP("GlobalMaxPool", 1, 1, NULL, infer_global, eval_global, lower_global, backward_global_max, global_cases),
     POOL_OP("hk.MaxPoolGrad", 2, 1, max_grad_attrs, infer_grad, eval_grad, lower_grad, NULL, max_grad_cases),
-    POOL_OP("hk.AveragePoolGrad", 1, 1, average_grad_attrs, infer_grad, eval_grad, lower_grad, NULL, average_grad_cases),
+    POOL_OP("hk.AveragePoolGrad", 1, 1, average_grad_attrs, infer_grad, eval_grad, lower_grad, NULL,
+            average_grad_cases),
     POOL_OP("hk.GlobalAveragePoolGrad", 1, 1, global_grad_attrs, infer_global_average_grad, eval_global_average_grad,
             lower_global_average_grad, NULL, global_average_grad_cases),
     POOL_OP("hk.GlobalMaxPoolGrad", 3, 1, NULL, infer_global_max_grad, eval_global_max_grad, lower_global, NULL,

@@ -49,13 +49,13 @@ typedef struct hk_record {
 
 typedef struct hk_lower {
     hk_context *ctx;
-    hk_arena *arena;  /* of the plan */
-    hk_graph *graph;  /* for scratch values */
+    hk_arena *arena; /* of the plan */
+    hk_graph *graph; /* for scratch values */
     const hk_node *node;
-    const hk_device_info *device; /* caps and limits, after masking */
-    bool cpu;                     /* the device is software: pick the register-only tuning */
+    const hk_device_info *device;             /* caps and limits, after masking */
+    bool cpu;                                 /* the device is software: pick the register-only tuning */
     uint32_t coopmat_m, coopmat_n, coopmat_k; /* 0 without HK_CAP_COOPMAT */
-    uint32_t compute_units_hint;  /* workgroups that fill the device: split-K aims at it */
+    uint32_t compute_units_hint;              /* workgroups that fill the device: split-K aims at it */
     hk_precision precision;
     hk_record **records;
     size_t record_count, record_capacity;
@@ -68,14 +68,16 @@ bool hk_lower_has(const hk_lower *l, hk_cap cap);
 bool hk_lower_begin(hk_lower *l);
 /* A new dispatch record of l->node. Never NULL: on out of memory it returns a dummy and sets l->failed. */
 hk_record *hk_emit(hk_lower *l, const hk_kernel *kernel, const char *variant);
-hk_record *hk_emit_copy(hk_lower *l, hk_value *from, uint64_t from_offset, hk_value *to, uint64_t to_offset, uint64_t bytes);
+hk_record *hk_emit_copy(hk_lower *l, hk_value *from, uint64_t from_offset, hk_value *to, uint64_t to_offset,
+                        uint64_t bytes);
 hk_record *hk_emit_fill(hk_lower *l, hk_value *v, uint32_t word); /* the whole value */
-/* Declares an operand (the whole value) whose address goes to push_offset: use offsetof in the push struct. A NULL value
- * declares nothing and leaves address 0. */
+/* Declares an operand (the whole value) whose address goes to push_offset: use offsetof in the push struct. A NULL
+ * value declares nothing and leaves address 0. */
 void hk_use(hk_record *r, hk_value *v, hk_access access, size_t push_offset);
 /* The same for a byte range; the pushed address is that of the range's first byte. */
 void hk_use_range(hk_record *r, hk_value *v, uint64_t offset, uint64_t bytes, hk_access access, size_t push_offset);
-void hk_push(hk_record *r, const void *block, size_t bytes); /* copies the push struct; addresses in it are overwritten */
+void hk_push(hk_record *r, const void *block,
+             size_t bytes); /* copies the push struct; addresses in it are overwritten */
 void hk_spec(hk_record *r, uint32_t id, uint32_t value);
 void hk_spec_float(hk_record *r, uint32_t id, float value);
 void hk_workgroup(hk_record *r, uint32_t x, uint32_t y, uint32_t z);

@@ -16,7 +16,8 @@ typedef struct relayout_attrs {
     int64_t storage; /* hk_dtype of the packed side; 0: as the value's dtype */
 } relayout_attrs;
 
-static const hk_attr relayout_table[] = {HK_INT_ATTR(relayout_attrs, layout, 0), HK_INT_ATTR(relayout_attrs, storage, 0), {0}};
+static const hk_attr relayout_table[] = {
+    HK_INT_ATTR(relayout_attrs, layout, 0), HK_INT_ATTR(relayout_attrs, storage, 0), {0}};
 static const hk_attr pack_table[] = {HK_INT_ATTR(relayout_attrs, storage, 0), {0}};
 
 static bool packs_weight(const hk_node *n)
@@ -35,7 +36,8 @@ static hk_status infer_relayout(hk_infer *in)
     const relayout_attrs *a = in->node->attrs;
     const hk_value *x = hk_in(in->node, 0);
     if (x->dtype != HK_FLOAT32 && x->dtype != HK_FLOAT64)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "expected a float32 or float64 input, found %s", hk_dtype_name(x->dtype));
+        return hk_infer_fail(in, HK_STATUS_INVALID, "expected a float32 or float64 input, found %s",
+                             hk_dtype_name(x->dtype));
     if (a->layout < HK_LAYOUT_CONTIGUOUS || a->layout > HK_LAYOUT_NHWC8)
         return hk_infer_fail(in, HK_STATUS_INVALID, "layout %lld is not known", (long long)a->layout);
     if (a->storage != HK_DTYPE_NONE && a->storage != HK_FLOAT32 && a->storage != HK_FLOAT16)
@@ -44,7 +46,8 @@ static hk_status infer_relayout(hk_infer *in)
     if (layout_of(in->node) == HK_LAYOUT_CONTIGUOUS && a->storage == HK_FLOAT16)
         return hk_infer_fail(in, HK_STATUS_INVALID, "a contiguous value is stored in float32");
     if (x->shape.rank >= 0 && x->shape.rank < 2)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "expected an input of rank 2 or more (batch, channels, ...), found rank %d",
+        return hk_infer_fail(in, HK_STATUS_INVALID,
+                             "expected an input of rank 2 or more (batch, channels, ...), found rank %d",
                              (int)x->shape.rank);
     HK_TRY(hk_infer_output(in, 0, x->dtype, &x->shape));
     in->node->out[0]->layout = layout_of(in->node);
@@ -79,10 +82,11 @@ static hk_status lower_relayout(hk_lower *l)
     }
     bool pack = y->layout == HK_LAYOUT_NHWC8;
     hk_value *plain = pack ? x : y, *packed = pack ? y : x;
-    if (plain->layout != HK_LAYOUT_CONTIGUOUS || hk_value_storage(plain) != HK_FLOAT32 || packed->layout != HK_LAYOUT_NHWC8 ||
-        packed->dtype != HK_FLOAT32)
-        return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): expected contiguous float32 on one side and NHWC8 on the other",
-                       l->node->name, l->node->type);
+    if (plain->layout != HK_LAYOUT_CONTIGUOUS || hk_value_storage(plain) != HK_FLOAT32 ||
+        packed->layout != HK_LAYOUT_NHWC8 || packed->dtype != HK_FLOAT32)
+        return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED,
+                       "node '%s' (%s): expected contiguous float32 on one side and NHWC8 on the other", l->node->name,
+                       l->node->type);
     uint32_t plane = (uint32_t)hk_shape_span(&x->shape, 2, x->shape.rank), channels = (uint32_t)x->shape.dim[1];
     hk_divisor d = hk_divisor_of(plane);
     struct relayout_push push = {.pixels = (uint32_t)x->shape.dim[0] * plane,
@@ -91,8 +95,11 @@ static hk_status lower_relayout(hk_lower *l)
                                  .plane = plane,
                                  .plane_magic = d.multiplier,
                                  .plane_shift = d.shift};
-    hk_record *r = hk_emit(l, pack ? &hk_kernel_relayout_pack : &hk_kernel_relayout_unpack, pack ? "to NHWC8" : "from NHWC8");
-    uint32_t lanes = l->cpu ? 32 : HK_MIN(256u, l->device->max_invocations), octets = push.octets >= 4 ? 4 : push.octets >= 2 ? 2 : 1;
+    hk_record *r = hk_emit(l, pack ? &hk_kernel_relayout_pack : &hk_kernel_relayout_unpack,
+                           pack ? "to NHWC8" : "from NHWC8");
+    uint32_t lanes = l->cpu ? 32 : HK_MIN(256u, l->device->max_invocations), octets = push.octets >= 4   ? 4
+                                                                                      : push.octets >= 2 ? 2
+                                                                                                         : 1;
     hk_push(r, &push, sizeof push);
     hk_use(r, plain, pack ? HK_READ : HK_WRITE, offsetof(struct relayout_push, plain));
     hk_use(r, packed, pack ? HK_WRITE : HK_READ, offsetof(struct relayout_push, packed));
@@ -110,8 +117,10 @@ static hk_status backward_relayout(hk_gradient *g, hk_node *n)
     return hk_gradient_add(g, n->in[0], hk_gradient_of(g, n->out[0]));
 }
 
-/* A case's results are read as contiguous: these shapes lie the same in both layouts. tests/test_conv.c has the others. */
-static const char *const relayout_cases[] = {"f32[2,3,5,7]", "f32[3,16,1,1]; layout=1", "f32[5,8]; layout=1", "f32[0,3,5,7]; ; nograd", NULL};
+/* A case's results are read as contiguous: these shapes lie the same in both layouts. tests/test_conv.c has the others.
+ */
+static const char *const relayout_cases[] = {"f32[2,3,5,7]", "f32[3,16,1,1]; layout=1", "f32[5,8]; layout=1",
+                                             "f32[0,3,5,7]; ; nograd", NULL};
 static const char *const pack_cases[] = {"f32[4,16,1,1]; ; nograd", NULL};
 
 const hk_op hk_ops_relayout[] = {

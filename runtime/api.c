@@ -15,19 +15,20 @@ const char *hk_version(void)
 
 const char *hk_build_info(void)
 {
-    return "hillock " TEXT_OF(HK_VERSION_MAJOR) "." TEXT_OF(HK_VERSION_MINOR) "." TEXT_OF(HK_VERSION_PATCH) ", "
+    return "hillock " TEXT_OF(HK_VERSION_MAJOR) "." TEXT_OF(HK_VERSION_MINOR) "." TEXT_OF(
+        HK_VERSION_PATCH) ", "
 #if defined(__clang__)
-           "clang " __clang_version__
+                          "clang " __clang_version__
 #else
-           "gcc " __VERSION__
+                          "gcc " __VERSION__
 #endif
-           ", " HK_BUILD_TYPE ", glslang " HK_GLSLANG;
+                          ", " HK_BUILD_TYPE ", glslang " HK_GLSLANG;
 }
 
 const char *hk_status_text(hk_status st)
 {
     switch (st) {
-#define HK_X(name, exit_code, text)                                                                                                 \
+#define HK_X(name, exit_code, text)                                                                                    \
     case HK_STATUS_##name: return text;
         HK_STATUS_MAP(HK_X)
 #undef HK_X
@@ -38,7 +39,7 @@ const char *hk_status_text(hk_status st)
 int hk_status_exit_code(hk_status st)
 {
     switch (st) {
-#define HK_X(name, exit_code, text)                                                                                                 \
+#define HK_X(name, exit_code, text)                                                                                    \
     case HK_STATUS_##name: return exit_code;
         HK_STATUS_MAP(HK_X)
 #undef HK_X
@@ -51,7 +52,8 @@ hk_status hk_tensor_load(hk_context *ctx, const char *path, hk_tensor *out)
     hk_file file = {0};
     HK_TRY(hk_file_open(ctx, path, 0, &file));
     bool npy = hk_npy_is(file.data, file.bytes);
-    hk_status st = npy ? hk_npy_read(ctx, path, file.data, file.bytes, out) : hk_pb_read(ctx, path, file.data, file.bytes, out);
+    hk_status st = npy ? hk_npy_read(ctx, path, file.data, file.bytes, out)
+                       : hk_pb_read(ctx, path, file.data, file.bytes, out);
     hk_file_close(&file);
     return st;
 }

@@ -81,11 +81,14 @@ hk_status hk_plan_check(const hk_plan *p)
             const hk_storage *s = &p->storages[slot->storage];
             uint64_t start = slot->offset + o->offset;
             if (start + o->bytes > s->bytes)
-                return hk_fail(p->ctx, HK_STATUS_INTERNAL, "check-plan: node '%s' reaches %llu bytes into '%s', which has %llu",
+                return hk_fail(p->ctx, HK_STATUS_INTERNAL,
+                               "check-plan: node '%s' reaches %llu bytes into '%s', which has %llu",
                                p->records[i]->node->name, (unsigned long long)(start + o->bytes), o->value->name,
                                (unsigned long long)s->bytes);
-            ranges[count++] = (range){s->region, s->bank, s->offset + start, s->offset + start + o->bytes, slot->storage,
-                                      p->program[i], p->groups[i], o->access & HK_READ, o->access & HK_WRITE, p->records[i], o->value};
+            ranges[count++] = (range){
+                s->region,     s->bank,      s->offset + start,   s->offset + start + o->bytes, slot->storage,
+                p->program[i], p->groups[i], o->access & HK_READ, o->access & HK_WRITE,         p->records[i],
+                o->value};
         }
     for (size_t i = 0; i < count; i++)
         for (size_t k = i + 1; k < count; k++) {

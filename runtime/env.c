@@ -25,7 +25,7 @@ static void collect_tensors(hk_env *env, const hk_graph *g)
 
 static int by_address(const void *a, const void *b)
 {
-    uintptr_t x = (uintptr_t)*(const hk_tensor *const *)a, y = (uintptr_t)*(const hk_tensor *const *)b;
+    uintptr_t x = (uintptr_t) * (const hk_tensor *const *)a, y = (uintptr_t) * (const hk_tensor *const *)b;
     return (x > y) - (x < y);
 }
 
@@ -72,10 +72,12 @@ void hk_store_finish(hk_gpu *gpu, hk_store *store)
     store->buffer_count = 0;
 }
 
-static hk_status add_buffer(hk_env *env, hk_arena *arena, hk_store *store, uint64_t bytes, const char *purpose, hk_gpu_buffer **out)
+static hk_status add_buffer(hk_env *env, hk_arena *arena, hk_store *store, uint64_t bytes, const char *purpose,
+                            hk_gpu_buffer **out)
 {
     if (store->buffer_count == store->buffer_capacity &&
-        !hk_arena_grow(arena, (void **)&store->buffers, store->buffer_count, &store->buffer_capacity, sizeof *store->buffers))
+        !hk_arena_grow(arena, (void **)&store->buffers, store->buffer_count, &store->buffer_capacity,
+                       sizeof *store->buffers))
         return hk_out_of_memory(env->ctx, purpose);
     HK_TRY(hk_gpu_buffer_create(env->gpu, HK_GPU_DEVICE, bytes, purpose, out));
     store->buffers[store->buffer_count++] = *out;
@@ -91,7 +93,8 @@ static uint64_t padded(uint64_t bytes)
 }
 
 /* Fills stored[i].buffer and .offset for count entries whose .bytes are set. */
-static hk_status allocate(hk_env *env, hk_arena *arena, hk_store *store, hk_stored **stored, size_t count, const char *purpose)
+static hk_status allocate(hk_env *env, hk_arena *arena, hk_store *store, hk_stored **stored, size_t count,
+                          const char *purpose)
 {
     uint64_t limit = hk_gpu_info(env->gpu)->max_allocation_bytes;
     for (size_t i = 0; i < count;) {
@@ -224,7 +227,8 @@ static hk_status reset_state(hk_env *env, const hk_named_state *s)
     void *zeros = hk_alloc(env->ctx, (size_t)HK_MAX(s->stored.bytes, (uint64_t)1));
     if (!zeros)
         return hk_out_of_memory(env->ctx, "a state");
-    hk_status st = s->stored.bytes ? hk_gpu_upload(env->gpu, s->stored.buffer, s->stored.offset, zeros, s->stored.bytes) : HK_OK;
+    hk_status st = s->stored.bytes ? hk_gpu_upload(env->gpu, s->stored.buffer, s->stored.offset, zeros, s->stored.bytes)
+                                   : HK_OK;
     hk_free(env->ctx, zeros);
     return st;
 }
@@ -245,8 +249,9 @@ static hk_named_state *new_state(hk_env *env, const char *name, uint64_t bytes)
 static hk_status realise_state(hk_env *env, hk_named_state *s, const hk_state *declared)
 {
     if (s->stored.bytes != hk_value_bytes(declared->first))
-        return hk_fail(env->ctx, HK_STATUS_INVALID, "state '%s' was restored with %llu bytes, the model needs %llu", s->name,
-                       (unsigned long long)s->stored.bytes, (unsigned long long)hk_value_bytes(declared->first));
+        return hk_fail(env->ctx, HK_STATUS_INVALID, "state '%s' was restored with %llu bytes, the model needs %llu",
+                       s->name, (unsigned long long)s->stored.bytes,
+                       (unsigned long long)hk_value_bytes(declared->first));
     s->shape = declared->first->shape;
     s->initial = declared->initial;
     hk_stored *list[] = {&s->stored};
@@ -265,8 +270,9 @@ hk_status hk_env_add_states(hk_env *env, const hk_graph *g)
         hk_named_state *s = find_state(env, declared->name);
         hk_shape_text a, b;
         if (s && s->stored.buffer && !hk_shape_equal(&s->shape, &declared->first->shape))
-            return hk_fail(env->ctx, HK_STATUS_INVALID, "state '%s' has shape %s from earlier runs, this run needs %s: reset first",
-                           s->name, hk_shape_print(&s->shape, &a), hk_shape_print(&declared->first->shape, &b));
+            return hk_fail(env->ctx, HK_STATUS_INVALID,
+                           "state '%s' has shape %s from earlier runs, this run needs %s: reset first", s->name,
+                           hk_shape_print(&s->shape, &a), hk_shape_print(&declared->first->shape, &b));
         if (!s && !(s = new_state(env, declared->name, hk_value_bytes(declared->first))))
             return hk_out_of_memory(env->ctx, "states");
         if (!s->stored.buffer)
@@ -300,7 +306,8 @@ hk_status hk_env_reset_states(hk_env *env)
     return HK_OK;
 }
 
-static hk_status state_range(const hk_env *env, const char *name, uint64_t offset, uint64_t bytes, const hk_stored **out)
+static hk_status state_range(const hk_env *env, const char *name, uint64_t offset, uint64_t bytes,
+                             const hk_stored **out)
 {
     const hk_stored *s = hk_env_state(env, name);
     if (!s)

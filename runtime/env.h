@@ -19,7 +19,8 @@ typedef struct hk_named_state {
     hk_stored stored;     /* no buffer until then */
 } hk_named_state;
 
-/* Uploads those of the plan's constants that are not there yet: the model's to the environment, the plan's own to own. */
+/* Uploads those of the plan's constants that are not there yet: the model's to the environment, the plan's own to own.
+ */
 hk_status hk_env_add_weights(hk_env *env, const hk_plan *p, hk_store *own);
 const hk_stored *hk_store_find(const hk_store *store, const hk_tensor *t);
 void hk_store_finish(hk_gpu *gpu, hk_store *store);

@@ -15,16 +15,16 @@ struct hk_exec {
     hk_env *env;
     hk_graph *graph; /* owned: the plan and this struct lie in its arena */
     hk_plan *plan;
-    hk_store own;    /* constants that this plan folded */
+    hk_store own; /* constants that this plan folded */
     hk_gpu_buffer *pinned[HK_MAX_BANKS];
     hk_gpu_buffer **isolated; /* HILLOCK_DEBUG=isolate: one buffer a storage */
     hk_gpu_buffer *blocks;    /* parameter blocks of all records */
     uint64_t *block_offset;   /* by record */
     hk_gpu_buffer *step;
-    hk_gpu_buffer *upload, *readback; /* HK_SLOTS slots each */
+    hk_gpu_buffer *upload, *readback;       /* HK_SLOTS slots each */
     uint64_t upload_bytes, readback_bytes;  /* of one slot */
     uint64_t *input_offset, *output_offset; /* within a slot */
-    hk_gpu_pipeline **pipelines; /* by record */
+    hk_gpu_pipeline **pipelines;            /* by record */
     hk_gpu_commands *body;
     uint32_t generation; /* of the activation arena the body was recorded with */
     slot slots[HK_SLOTS];
@@ -92,7 +92,8 @@ static hk_status make_isolated(hk_exec *e)
     for (size_t i = 0; i < p->storage_count; i++) {
         const hk_storage *s = &p->storages[i];
         if (s->used && (s->region == HK_REGION_ACTIVATIONS || s->region == HK_REGION_PINNED))
-            HK_TRY(hk_gpu_buffer_create(e->env->gpu, HK_GPU_DEVICE, HK_MAX((s->used_bytes + 15) & ~(uint64_t)15, (uint64_t)16), "an isolated value",
+            HK_TRY(hk_gpu_buffer_create(e->env->gpu, HK_GPU_DEVICE,
+                                        HK_MAX((s->used_bytes + 15) & ~(uint64_t)15, (uint64_t)16), "an isolated value",
                                         &e->isolated[i]));
     }
     return HK_OK;
@@ -130,8 +131,9 @@ static hk_status make_slots(hk_exec *e)
         e->readback_bytes += aligned(hk_value_bytes(g->outputs[i]));
     }
     HK_TRY(hk_gpu_buffer_create(e->env->gpu, HK_GPU_UPLOAD, e->upload_bytes * HK_SLOTS, "input slots", &e->upload));
-    return hk_gpu_buffer_create(e->env->gpu, HK_GPU_READBACK, HK_MAX(e->readback_bytes, (uint64_t)HK_ALIGNMENT) * HK_SLOTS,
-                                "output slots", &e->readback);
+    return hk_gpu_buffer_create(e->env->gpu, HK_GPU_READBACK,
+                                HK_MAX(e->readback_bytes, (uint64_t)HK_ALIGNMENT) * HK_SLOTS, "output slots",
+                                &e->readback);
 }
 
 static hk_status make_blocks(hk_exec *e)
@@ -238,7 +240,8 @@ static hk_status record_order(hk_exec *e, size_t **out)
         order[i] = i;
     if (p->debug & HK_DEBUG_SHUFFLE)
         for (size_t from = 0, to; from < p->record_count; from = to) {
-            for (to = from; to < p->record_count && p->groups[to] == p->groups[from]; to++) {}
+            for (to = from; to < p->record_count && p->groups[to] == p->groups[from]; to++) {
+            }
             for (size_t n = to - from; n > 1; n--) {
                 size_t k = from + (size_t)(next_random(e) % n), swap = order[from + n - 1];
                 order[from + n - 1] = order[k];
@@ -285,7 +288,8 @@ static hk_status record_body(hk_exec *e)
 static void poison(hk_exec *e, hk_gpu_commands *c)
 {
     for (uint32_t b = 0; b < e->plan->activation_banks && e->env->activations[b]; b++)
-        hk_gpu_fill(c, e->env->activations[b], 0, hk_gpu_buffer_bytes(e->env->activations[b]) & ~(uint64_t)3, UINT32_MAX);
+        hk_gpu_fill(c, e->env->activations[b], 0, hk_gpu_buffer_bytes(e->env->activations[b]) & ~(uint64_t)3,
+                    UINT32_MAX);
     hk_gpu_barrier(c);
 }
 
@@ -333,8 +337,8 @@ static hk_status record_epilogue(hk_exec *e, size_t index)
         const hk_storage *s = &e->plan->storages[i];
         if (s->region != HK_REGION_ACTIVATIONS || !s->used)
             continue;
-        hk_gpu_copy(c, e->env->activations[s->bank], s->offset + s->bytes - HK_CANARY_BYTES, e->canaries, n++ * HK_CANARY_BYTES,
-                    HK_CANARY_BYTES);
+        hk_gpu_copy(c, e->env->activations[s->bank], s->offset + s->bytes - HK_CANARY_BYTES, e->canaries,
+                    n++ * HK_CANARY_BYTES, HK_CANARY_BYTES);
     }
     hk_gpu_barrier_host(c);
     return hk_gpu_end(c);
@@ -348,7 +352,8 @@ static hk_status make_canaries(hk_exec *e)
         e->canary_count += e->plan->storages[i].region == HK_REGION_ACTIVATIONS && e->plan->storages[i].used;
     if (!e->canary_count)
         return HK_OK;
-    return hk_gpu_buffer_create(e->env->gpu, HK_GPU_READBACK, e->canary_count * HK_CANARY_BYTES, "canaries", &e->canaries);
+    return hk_gpu_buffer_create(e->env->gpu, HK_GPU_READBACK, e->canary_count * HK_CANARY_BYTES, "canaries",
+                                &e->canaries);
 }
 
 static hk_status check_canaries(const hk_exec *e)
@@ -361,8 +366,9 @@ static hk_status check_canaries(const hk_exec *e)
             continue;
         for (size_t k = 0; k < HK_CANARY_BYTES / 4; k++)
             if (words[n * HK_CANARY_BYTES / 4 + k] != UINT32_MAX)
-                return hk_fail(context(e), HK_STATUS_INTERNAL, "poison: a kernel wrote %zu bytes behind value '%s' (%llu bytes)",
-                               k * 4, s->root->name, (unsigned long long)s->used_bytes);
+                return hk_fail(context(e), HK_STATUS_INTERNAL,
+                               "poison: a kernel wrote %zu bytes behind value '%s' (%llu bytes)", k * 4, s->root->name,
+                               (unsigned long long)s->used_bytes);
         n++;
     }
     return HK_OK;
@@ -410,8 +416,11 @@ hk_status hk_exec_create(hk_env *env, hk_graph *g, hk_exec **out)
     if (!hk_gpu_coopmat_shape(env->gpu, &shape))
         shape = (hk_coopmat_shape){0};
     const hk_device_info *device = hk_gpu_info(env->gpu);
-    hk_plan_options options = {.device = device, .coopmat = {shape.m, shape.n, shape.k}, .precision = env->precision,
-                               .debug = hk_gpu_debug(env->gpu), .bank_bytes = device->max_allocation_bytes / HK_ALIGNMENT * HK_ALIGNMENT,
+    hk_plan_options options = {.device = device,
+                               .coopmat = {shape.m, shape.n, shape.k},
+                               .precision = env->precision,
+                               .debug = hk_gpu_debug(env->gpu),
+                               .bank_bytes = device->max_allocation_bytes / HK_ALIGNMENT * HK_ALIGNMENT,
                                .fault = env->fault};
     hk_exec *e = hk_arena_new(g->arena, hk_exec);
     if (!e) {
@@ -464,7 +473,8 @@ static void write_slot(hk_exec *e, size_t index, const hk_feed *feeds, const hk_
     memcpy(mapped, step, sizeof *step);
     for (size_t i = 0; i < e->graph->input_count; i++)
         if (feeds[i].host && feeds[i].host->data)
-            hk_widen(feeds[i].host->dtype, feeds[i].host->data, mapped + e->input_offset[i], hk_tensor_count(feeds[i].host));
+            hk_widen(feeds[i].host->dtype, feeds[i].host->data, mapped + e->input_offset[i],
+                     hk_tensor_count(feeds[i].host));
 }
 
 static bool all_host(const hk_exec *e, const hk_feed *feeds)
@@ -475,7 +485,8 @@ static bool all_host(const hk_exec *e, const hk_feed *feeds)
     return true;
 }
 
-/* The body writes the activation arena the recording names. After a larger plan has made the arena grow, record again. */
+/* The body writes the activation arena the recording names. After a larger plan has made the arena grow, record again.
+ */
 static hk_status refresh(hk_exec *e)
 {
     if (e->generation == e->env->generation)
@@ -525,7 +536,8 @@ hk_status hk_exec_read(hk_exec *e, uint64_t ticket, size_t i, void *data)
         hk_narrow(v->dtype, mapped + e->output_offset[i], data, hk_shape_count(&v->shape));
         return HK_OK;
     }
-    return hk_fail(context(e), HK_STATUS_USAGE, "the outputs of run %llu are gone: read them before the second next run",
+    return hk_fail(context(e), HK_STATUS_USAGE,
+                   "the outputs of run %llu are gone: read them before the second next run",
                    (unsigned long long)ticket);
 }
 

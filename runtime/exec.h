@@ -42,7 +42,8 @@ typedef struct hk_env {
     hk_plan_fault fault; /* planted by tests */
     hk_gpu_buffer *activations[HK_MAX_BANKS];
     uint32_t generation; /* of the activation arena: recordings of an older one are stale */
-    const hk_tensor **base; /* the model's own tensors, sorted by address: these are shared, what a plan folds is its own */
+    const hk_tensor *
+        *base; /* the model's own tensors, sorted by address: these are shared, what a plan folds is its own */
     size_t base_count;
     hk_store weights;
     struct hk_named_state *states;
@@ -63,7 +64,8 @@ hk_status hk_env_write_state(hk_env *env, const char *name, uint64_t offset_byte
  * made before must be gone. Waits. */
 hk_status hk_env_reset_states(hk_env *env);
 const char *hk_env_state_name(const hk_env *env, size_t i); /* i < env->state_count */
-/* Writes a state, also one that no plan has made yet: then it begins with these contents instead of its initial ones. */
+/* Writes a state, also one that no plan has made yet: then it begins with these contents instead of its initial ones.
+ */
 hk_status hk_env_restore_state(hk_env *env, const char *name, const void *data, uint64_t bytes);
 
 /* ---- one plan, recorded */

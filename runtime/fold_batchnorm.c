@@ -1,4 +1,5 @@
-/* Conv followed by BatchNormalization with constant statistics: W' = W g / sqrt(var + eps), b' = (b - mean) g / sqrt(var
+/* Conv followed by BatchNormalization with constant statistics: W' = W g / sqrt(var + eps), b' = (b - mean) g /
+ * sqrt(var
  * + eps) + beta, per output channel. Needs no shapes, so it runs once on a session's template. */
 #include <math.h>
 #include <string.h>
@@ -15,8 +16,8 @@ static bool matches(const hk_node *conv, const hk_node *bn)
 {
     const hk_tensor *w = constant(conv, 1);
     const int64_t *training = hk_node_attr(bn, "training_mode");
-    if (strcmp(bn->type, "BatchNormalization") != 0 || (training && *training) || bn->out_count != 1 || !w || w->rank < 3 ||
-        (hk_in(conv, 2) && !constant(conv, 2)))
+    if (strcmp(bn->type, "BatchNormalization") != 0 || (training && *training) || bn->out_count != 1 || !w ||
+        w->rank < 3 || (hk_in(conv, 2) && !constant(conv, 2)))
         return false;
     for (int32_t i = 1; i < 5; i++)
         if (!constant(bn, i) || hk_tensor_count(constant(bn, i)) != w->shape[0])

@@ -8,8 +8,8 @@
 typedef struct epilogue {
     hk_graph *g;
     hk_uses uses;
-    hk_node *base;     /* the Conv or Gemm */
-    hk_value *result;  /* what the fused node computes so far */
+    hk_node *base;    /* the Conv or Gemm */
+    hk_value *result; /* what the fused node computes so far */
     hk_value *bias, *residual;
     hk_activation activation;
     float a, b;
@@ -68,7 +68,8 @@ static bool take_activation(epilogue *e, const hk_node *n)
     else if (is_type(n, "HardSwish"))
         e->activation = HK_ACT_HARDSWISH;
     else if (is_type(n, "Gelu"))
-        e->activation = approximate && *approximate && !strcmp(*approximate, "tanh") ? HK_ACT_GELU_TANH : HK_ACT_GELU_ERF;
+        e->activation = approximate && *approximate && !strcmp(*approximate, "tanh") ? HK_ACT_GELU_TANH
+                                                                                     : HK_ACT_GELU_ERF;
     else if (is_type(n, "LeakyRelu")) {
         e->activation = HK_ACT_LEAKY_RELU;
         e->a = float_attr(n, "alpha", 0.01f);
@@ -86,7 +87,8 @@ static bool is_row_bias(const hk_value *v, const hk_value *result)
 {
     int32_t rank = result->shape.rank;
     return v->shape.rank >= 1 && v->shape.rank <= rank && rank >= 1 &&
-           v->shape.dim[v->shape.rank - 1] == result->shape.dim[rank - 1] && hk_shape_count(&v->shape) == result->shape.dim[rank - 1];
+           v->shape.dim[v->shape.rank - 1] == result->shape.dim[rank - 1] &&
+           hk_shape_count(&v->shape) == result->shape.dim[rank - 1];
 }
 
 /* Does v depend on the result? Then it cannot be an operand of the node that computes it. Nodes are sorted, so anything
@@ -102,7 +104,8 @@ static bool take_add(epilogue *e, const hk_node *n)
     if (!is_type(n, "Add") || n->in[0] == n->in[1])
         return false;
     hk_value *other = n->in[0] == e->result ? n->in[1] : n->in[0];
-    if (!computed_before(e, other) || other->dtype != e->result->dtype || !hk_shape_equal(&n->out[0]->shape, &e->result->shape))
+    if (!computed_before(e, other) || other->dtype != e->result->dtype ||
+        !hk_shape_equal(&n->out[0]->shape, &e->result->shape))
         return false;
     if (product && !e->bias && !e->residual && is_row_bias(other, e->result)) {
         e->bias = other;

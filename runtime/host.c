@@ -30,7 +30,8 @@ static hk_status set(frame *f, hk_value *v, const hk_tensor *t)
 
 static hk_status run_nodes(frame *f);
 
-static hk_status run_body(frame *outer, hk_graph *body, const hk_tensor *const *inputs, size_t count, const hk_tensor **outputs)
+static hk_status run_body(frame *outer, hk_graph *body, const hk_tensor *const *inputs, size_t count,
+                          const hk_tensor **outputs)
 {
     frame f = *outer;
     f.graph = body;
@@ -105,8 +106,8 @@ static hk_status set_step(frame *f)
     return HK_OK;
 }
 
-hk_status hk_host_trace(hk_graph *g, hk_arena *arena, const hk_tensor *const *inputs, hk_tensor **outputs, const hk_step *step,
-                        hk_host_visit *visit, void *user)
+hk_status hk_host_trace(hk_graph *g, hk_arena *arena, const hk_tensor *const *inputs, hk_tensor **outputs,
+                        const hk_step *step, hk_host_visit *visit, void *user)
 {
     static const hk_step no_step;
     frame f = {.graph = g, .arena = arena, .step = step ? step : &no_step, .visit = visit, .user = user};
@@ -129,7 +130,8 @@ hk_status hk_host_trace(hk_graph *g, hk_arena *arena, const hk_tensor *const *in
     return HK_OK;
 }
 
-hk_status hk_host_run(hk_graph *g, hk_arena *arena, const hk_tensor *const *inputs, hk_tensor **outputs, const hk_step *step)
+hk_status hk_host_run(hk_graph *g, hk_arena *arena, const hk_tensor *const *inputs, hk_tensor **outputs,
+                      const hk_step *step)
 {
     return hk_host_trace(g, arena, inputs, outputs, step, NULL, NULL);
 }

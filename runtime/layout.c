@@ -2,9 +2,9 @@
  * Precision `fast` (inference): 16-bit storage and operands, fp32 sums.
  *
  * Convolutions move into islands of HK_LAYOUT_NHWC8 in fp16, where their kernels read 16 bytes along the channels;
- * relayouts that undo each other between neighbours vanish, so they stay at the islands' shores. Matrix products get fp16
- * operands where a conversion pays: constants once when the plan is made, activations when each element is read by many
- * tiles.
+ * relayouts that undo each other between neighbours vanish, so they stay at the islands' shores. Matrix products get
+ * fp16 operands where a conversion pays: constants once when the plan is made, activations when each element is read by
+ * many tiles.
  */
 #include <string.h>
 
@@ -25,7 +25,8 @@ static hk_status relayout(hk_graph *g, hk_value *v, hk_layout layout, hk_value *
         return HK_OK;
     }
     const hk_attr_value attrs[] = {HK_SET_INT("layout", layout),
-                                   HK_SET_INT("storage", layout == HK_LAYOUT_NHWC8 ? HK_FLOAT16 : HK_DTYPE_NONE), {0}};
+                                   HK_SET_INT("storage", layout == HK_LAYOUT_NHWC8 ? HK_FLOAT16 : HK_DTYPE_NONE),
+                                   {0}};
     return hk_build(g, "hk.Relayout", attrs, &v, 1, out, 1);
 }
 
@@ -70,7 +71,8 @@ static hk_status halve_operands(hk_graph *g, hk_node *n)
         const hk_value *v = n->in[i];
         bool constant = v->kind == HK_VALUE_CONSTANT || v->kind == HK_VALUE_PARAMETER;
         int64_t readers = y->rank >= 2 ? y->dim[y->rank - (i ? 2 : 1)] : 0;
-        if (v->dtype == HK_FLOAT32 && v->storage == HK_DTYPE_NONE && v->shape.rank >= 2 && (constant || readers >= REUSE))
+        if (v->dtype == HK_FLOAT32 && v->storage == HK_DTYPE_NONE && v->shape.rank >= 2 &&
+            (constant || readers >= REUSE))
             HK_TRY(halve(g, n, i));
     }
     return HK_OK;
@@ -78,7 +80,8 @@ static hk_status halve_operands(hk_graph *g, hk_node *n)
 
 hk_status hk_choose_layouts(hk_graph *g, const hk_pass_options *options)
 {
-    if (options->precision != HK_PRECISION_FAST || !options->inference || !(options->device->caps >> HK_CAP_STORAGE16 & 1u))
+    if (options->precision != HK_PRECISION_FAST || !options->inference ||
+        !(options->device->caps >> HK_CAP_STORAGE16 & 1u))
         return HK_OK;
     bool matrices = options->device->caps >> HK_CAP_COOPMAT & 1u;
     HK_TRY(hk_graph_sort(g));
@@ -87,7 +90,8 @@ hk_status hk_choose_layouts(hk_graph *g, const hk_pass_options *options)
         hk_node *n = g->nodes[i];
         bool convolution = is_type(n, "Conv") || is_type(n, "hk.Conv");
         bool product = is_type(n, "MatMul") || is_type(n, "Gemm") || is_type(n, "hk.Gemm");
-        if (convolution && hk_shape_count(&n->out[0]->shape) > 0 && n->in[0]->shape.dim[1] >= 8 && hk_conv_accepts_nhwc8(n))
+        if (convolution && hk_shape_count(&n->out[0]->shape) > 0 && n->in[0]->shape.dim[1] >= 8 &&
+            hk_conv_accepts_nhwc8(n))
             HK_TRY(move_convolution(g, n));
         else if (product && matrices)
             HK_TRY(halve_operands(g, n));

@@ -18,8 +18,8 @@ static bool live_together(const hk_storage *a, const hk_storage *b)
 }
 
 /* placed is kept sorted by (bank, offset), so one walk finds the lowest gap. */
-static size_t find_gap(hk_storage *const *placed, size_t count, const hk_storage *s, uint64_t bank_bytes, bool reuse, uint32_t *bank,
-                       uint64_t *offset)
+static size_t find_gap(hk_storage *const *placed, size_t count, const hk_storage *s, uint64_t bank_bytes, bool reuse,
+                       uint32_t *bank, uint64_t *offset)
 {
     uint32_t b = 0;
     uint64_t end = 0;
@@ -52,7 +52,8 @@ static size_t find_gap(hk_storage *const *placed, size_t count, const hk_storage
     return at;
 }
 
-static hk_status place_region(hk_plan *p, hk_region region, uint64_t bank_bytes, bool reuse, uint64_t *bytes, uint32_t *banks)
+static hk_status place_region(hk_plan *p, hk_region region, uint64_t bank_bytes, bool reuse, uint64_t *bytes,
+                              uint32_t *banks)
 {
     hk_storage **list = hk_arena_array(p->arena, p->storage_count + 1, sizeof *list);
     hk_storage **placed = hk_arena_array(p->arena, p->storage_count + 1, sizeof *placed);
@@ -67,11 +68,12 @@ static hk_status place_region(hk_plan *p, hk_region region, uint64_t bank_bytes,
         hk_storage *s = list[i];
         if (s->bytes > bank_bytes)
             return hk_fail(p->ctx, HK_STATUS_OUT_OF_MEMORY,
-                           "value '%s' needs %llu bytes, more than the device's largest allocation of %llu", s->root->name,
-                           (unsigned long long)s->bytes, (unsigned long long)bank_bytes);
+                           "value '%s' needs %llu bytes, more than the device's largest allocation of %llu",
+                           s->root->name, (unsigned long long)s->bytes, (unsigned long long)bank_bytes);
         size_t at = find_gap(placed, i, s, bank_bytes, reuse, &s->bank, &s->offset);
         if (s->bank >= HK_MAX_BANKS)
-            return hk_fail(p->ctx, HK_STATUS_OUT_OF_MEMORY, "more than %d arenas are needed; use a smaller batch", HK_MAX_BANKS);
+            return hk_fail(p->ctx, HK_STATUS_OUT_OF_MEMORY, "more than %d arenas are needed; use a smaller batch",
+                           HK_MAX_BANKS);
         for (size_t k = i; k > at; k--)
             placed[k] = placed[k - 1];
         placed[at] = s;
@@ -95,6 +97,7 @@ hk_status hk_plan_memory(hk_plan *p, const hk_plan_options *options)
     }
     for (uint32_t g = 0; g <= p->group_count; g++)
         p->live_bytes = HK_MAX(p->live_bytes, alive[g]);
-    HK_TRY(place_region(p, HK_REGION_ACTIVATIONS, options->bank_bytes, reuse, p->activation_bytes, &p->activation_banks));
+    HK_TRY(
+        place_region(p, HK_REGION_ACTIVATIONS, options->bank_bytes, reuse, p->activation_bytes, &p->activation_banks));
     return place_region(p, HK_REGION_PINNED, options->bank_bytes, false, p->pinned_bytes, &p->pinned_banks);
 }

@@ -50,7 +50,8 @@ static bool describe_parameters(hk_model *m)
     return m->parameters != NULL;
 }
 
-static hk_status load(hk_context *ctx, const char *path, const void *data, size_t bytes, const hk_model_params *params, hk_model **out)
+static hk_status load(hk_context *ctx, const char *path, const void *data, size_t bytes, const hk_model_params *params,
+                      hk_model **out)
 {
     hk_model *m = hk_alloc(ctx, sizeof *m);
     if (!m)
@@ -79,7 +80,8 @@ hk_status hk_model_load(hk_context *ctx, const char *path, const hk_model_params
     return load(ctx, path, NULL, 0, params, out);
 }
 
-hk_status hk_model_load_memory(hk_context *ctx, const void *data, size_t bytes, const hk_model_params *params, hk_model **out)
+hk_status hk_model_load_memory(hk_context *ctx, const void *data, size_t bytes, const hk_model_params *params,
+                               hk_model **out)
 {
     return load(ctx, NULL, data, bytes, params, out);
 }
@@ -103,8 +105,12 @@ void hk_model_destroy(hk_model **model)
 void hk_model_get_info(const hk_model *m, hk_model_info *out)
 {
     const hk_import_result *r = m->import;
-    *out = (hk_model_info){.producer = r->producer ? r->producer : "", .graph_name = r->graph->name, .ir_version = r->ir_version,
-                           .opset = r->opset, .nodes = r->graph->node_count, .parameters = m->parameter_count};
+    *out = (hk_model_info){.producer = r->producer ? r->producer : "",
+                           .graph_name = r->graph->name,
+                           .ir_version = r->ir_version,
+                           .opset = r->opset,
+                           .nodes = r->graph->node_count,
+                           .parameters = m->parameter_count};
     for (size_t i = 0; i < m->parameter_count; i++) {
         hk_shape shape = {.rank = m->parameters[i].rank};
         memcpy(shape.dim, m->parameters[i].shape, sizeof shape.dim);
@@ -151,7 +157,8 @@ hk_status hk_model_check_runs(const hk_model *m)
     size_t used = 0;
     for (size_t i = 0; i < r->problem_count && used < sizeof text - 1; i++) {
         const hk_problem *p = &r->problems[i];
-        int n = snprintf(text + used, sizeof text - used, "%snode '%s' (%s): %s", i ? "; " : "", p->node, p->op, p->reason);
+        int n = snprintf(text + used, sizeof text - used, "%snode '%s' (%s): %s", i ? "; " : "", p->node, p->op,
+                         p->reason);
         used = HK_MIN(used + (size_t)HK_MAX(n, 0), sizeof text - 1);
     }
     return hk_fail(m->ctx, HK_STATUS_UNSUPPORTED, "the model cannot run, %zu problem%s: %s", r->problem_count,

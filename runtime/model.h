@@ -14,6 +14,7 @@ hk_status hk_model_check_runs(const hk_model *m);
 
 /* Shared by session and trainer: does the tensor fit the input; room for an output. */
 hk_status hk_check_input(hk_context *ctx, const hk_value *v, const hk_tensor *t);
-hk_status hk_fill_output(hk_context *ctx, const char *name, hk_dtype dtype, const hk_shape *shape, hk_tensor *out, bool *made);
+hk_status hk_fill_output(hk_context *ctx, const char *name, hk_dtype dtype, const hk_shape *shape, hk_tensor *out,
+                         bool *made);
 
 #endif

@@ -4,7 +4,8 @@
 #include "ops/infer.h"
 #include "runtime/exec.h"
 
-static hk_status run(hk_exec *e, const hk_graph *g, const hk_tensor *const *inputs, const hk_step *step, hk_tensor **outputs, hk_arena *arena)
+static hk_status run(hk_exec *e, const hk_graph *g, const hk_tensor *const *inputs, const hk_step *step,
+                     hk_tensor **outputs, hk_arena *arena)
 {
     hk_feed *feeds = hk_arena_array(arena, g->input_count + 1, sizeof *feeds);
     if (!feeds)
@@ -24,8 +25,8 @@ static hk_status run(hk_exec *e, const hk_graph *g, const hk_tensor *const *inpu
     return HK_OK;
 }
 
-hk_status hk_run_once(hk_gpu *gpu, const hk_graph *g, const hk_tensor *const *inputs, const hk_step *step, hk_tensor **outputs,
-                      hk_arena *arena)
+hk_status hk_run_once(hk_gpu *gpu, const hk_graph *g, const hk_tensor *const *inputs, const hk_step *step,
+                      hk_tensor **outputs, hk_arena *arena)
 {
     hk_env *env = NULL;
     hk_exec *e = NULL;

@@ -9,7 +9,7 @@
 #include "ops/step.h"
 
 /* Clones g, infers, plans, runs, and reads g's outputs into tensors of the arena. inputs in g->inputs order. */
-hk_status hk_run_once(hk_gpu *gpu, const hk_graph *g, const hk_tensor *const *inputs, const hk_step *step, hk_tensor **outputs,
-                      hk_arena *arena);
+hk_status hk_run_once(hk_gpu *gpu, const hk_graph *g, const hk_tensor *const *inputs, const hk_step *step,
+                      hk_tensor **outputs, hk_arena *arena);
 
 #endif

@@ -1,4 +1,5 @@
-/* From nodes to records in barrier groups. The steps, in order: storages, state updates, lowering, groups, lifetimes. */
+/* From nodes to records in barrier groups. The steps, in order: storages, state updates, lowering, groups, lifetimes.
+ */
 #include "runtime/plan.h"
 
 #include <string.h>
@@ -11,8 +12,8 @@ typedef struct planner {
     const hk_plan_options *options;
     hk_arena *arena;
     size_t once_values; /* of the graph before lowering added scratch */
-    bool *once;      /* by value id: depends on constants alone */
-    hk_node **order; /* with the edges of state updates */
+    bool *once;         /* by value id: depends on constants alone */
+    hk_node **order;    /* with the edges of state updates */
     size_t slot_capacity, record_capacity, storage_capacity;
     size_t once_count, run_count;
     hk_record **once_records, **run_records; /* program order */
@@ -91,8 +92,8 @@ static hk_status place_inputs(planner *c, const hk_node *n)
     for (int32_t i = 0; i < n->in_count; i++) {
         hk_value *v = n->in[i];
         int64_t offset = v && n->op->place_offset ? n->op->place_offset(n, i) : -1;
-        if (offset < 0 || (uint64_t)offset * element % 16 != 0 || !v->producer || v->kind != HK_VALUE_ACTIVATION || v->state || has_slot(c, v) || c->once[v->id] ||
-            hk_node_view_offset(v->producer) >= 0)
+        if (offset < 0 || (uint64_t)offset * element % 16 != 0 || !v->producer || v->kind != HK_VALUE_ACTIVATION ||
+            v->state || has_slot(c, v) || c->once[v->id] || hk_node_view_offset(v->producer) >= 0)
             continue;
         p->slots[v->id] = (hk_slot){.storage = whole.storage, .offset = whole.offset + (uint64_t)offset * element};
     }
@@ -207,7 +208,8 @@ static hk_status place_states(planner *c)
             if (n == update || hk_node_view_offset(n) >= 0 || !reads(n, old))
                 continue;
             in_place = !n->mark;
-            if (in_place && count == capacity && !hk_arena_grow(c->arena, (void **)&edges, count, &capacity, sizeof *edges))
+            if (in_place && count == capacity &&
+                !hk_arena_grow(c->arena, (void **)&edges, count, &capacity, sizeof *edges))
                 return no_memory(c);
             if (in_place)
                 edges[count++] = (edge){n, update};
@@ -252,18 +254,19 @@ static hk_status check_record(const planner *c, const hk_record *r)
     if (r->kind != HK_RECORD_DISPATCH)
         return HK_OK;
     if (!r->kernel || !r->kernel->spirv)
-        return hk_fail(c->p->ctx, HK_STATUS_INTERNAL, "node '%s' (%s): kernel '%s' has no code in this build", r->node->name,
-                       r->node->type, r->kernel ? r->kernel->name : "?");
+        return hk_fail(c->p->ctx, HK_STATUS_INTERNAL, "node '%s' (%s): kernel '%s' has no code in this build",
+                       r->node->name, r->node->type, r->kernel ? r->kernel->name : "?");
     if (r->kernel->needs & ~d->caps)
         return hk_fail(c->p->ctx, HK_STATUS_INTERNAL, "node '%s' (%s): kernel '%s' needs a capability the device lacks",
                        r->node->name, r->node->type, r->kernel->name);
     uint64_t invocations = (uint64_t)r->spec[0] * r->spec[1] * r->spec[2];
     uint32_t most = HK_MAX(r->grid[0], HK_MAX(r->grid[1], r->grid[2]));
     if (invocations > d->max_invocations || most > d->max_grid)
-        return hk_fail(c->p->ctx, HK_STATUS_INTERNAL,
-                       "node '%s' (%s): kernel '%s' asks for %llu invocations and a grid of %u, the device allows %u and %u",
-                       r->node->name, r->node->type, r->kernel->name, (unsigned long long)invocations, most, d->max_invocations,
-                       d->max_grid);
+        return hk_fail(
+            c->p->ctx, HK_STATUS_INTERNAL,
+            "node '%s' (%s): kernel '%s' asks for %llu invocations and a grid of %u, the device allows %u and %u",
+            r->node->name, r->node->type, r->kernel->name, (unsigned long long)invocations, most, d->max_invocations,
+            d->max_grid);
     return HK_OK;
 }
 
@@ -291,9 +294,16 @@ static hk_lower lowering(const planner *c)
 {
     const hk_plan_options *o = c->options;
     bool cpu = o->device->type == HK_DEVICE_SOFTWARE && !(o->debug & HK_DEBUG_GPU_TUNING);
-    return (hk_lower){.ctx = c->p->ctx, .arena = c->arena, .graph = c->g, .device = o->device, .cpu = cpu,
-                      .coopmat_m = o->coopmat[0], .coopmat_n = o->coopmat[1], .coopmat_k = o->coopmat[2],
-                      .compute_units_hint = cpu ? 4 : 132, .precision = o->precision};
+    return (hk_lower){.ctx = c->p->ctx,
+                      .arena = c->arena,
+                      .graph = c->g,
+                      .device = o->device,
+                      .cpu = cpu,
+                      .coopmat_m = o->coopmat[0],
+                      .coopmat_n = o->coopmat[1],
+                      .coopmat_k = o->coopmat[2],
+                      .compute_units_hint = cpu ? 4 : 132,
+                      .precision = o->precision};
 }
 
 static hk_status lower_node(planner *c, hk_node *n)
@@ -358,7 +368,8 @@ static uint32_t earliest_group(const planner *c, access *const *lists, const hk_
     return group;
 }
 
-/* Old accesses that a later write covers whole can be forgotten: whoever conflicts with them conflicts with the write. */
+/* Old accesses that a later write covers whole can be forgotten: whoever conflicts with them conflicts with the write.
+ */
 static hk_status note_accesses(const planner *c, access **lists, const hk_record *r, uint32_t group)
 {
     for (uint32_t k = 0; k < r->operand_count; k++) {
@@ -380,7 +391,8 @@ static hk_status note_accesses(const planner *c, access **lists, const hk_record
     return HK_OK;
 }
 
-static hk_status group_records(planner *c, hk_record *const *records, size_t count, uint32_t base, uint32_t *groups, uint32_t *most)
+static hk_status group_records(planner *c, hk_record *const *records, size_t count, uint32_t base, uint32_t *groups,
+                               uint32_t *most)
 {
     access **lists = hk_arena_array(c->arena, c->p->storage_count + 1, sizeof(access *));
     if (!lists)

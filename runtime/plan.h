@@ -1,6 +1,6 @@
 /*
- * Planning: a graph with known shapes → records in barrier groups, and a place for every value. A plan holds regions and
- * offsets, never addresses; runtime/exec.h makes a recording of it.
+ * Planning: a graph with known shapes → records in barrier groups, and a place for every value. A plan holds regions
+ * and offsets, never addresses; runtime/exec.h makes a recording of it.
  *
  * Order     Records of equal group number run side by side; one barrier separates groups. A record's group is one more
  *           than the highest group of an earlier record that touches the same bytes with a write on either side.
@@ -31,8 +31,8 @@ typedef struct hk_storage {
     uint64_t bytes;  /* rounded up to the alignment, canary included */
     uint64_t used_bytes;
     uint32_t first, last; /* groups */
-    bool used;   /* by a record */
-    bool pinned; /* read after the run: holds a graph output */
+    bool used;            /* by a record */
+    bool pinned;          /* read after the run: holds a graph output */
 } hk_storage;
 
 typedef struct hk_slot { /* of a value, by its id */
@@ -68,7 +68,7 @@ typedef struct hk_plan {
     uint32_t *groups;    /* of each record */
     uint32_t *program;   /* place of each record in program order, for the checker */
     size_t record_count;
-    size_t once_count;   /* of those, the first ones, which run once when the plan is made */
+    size_t once_count; /* of those, the first ones, which run once when the plan is made */
     uint32_t group_count;
     uint64_t activation_bytes[HK_MAX_BANKS]; /* by bank */
     uint64_t pinned_bytes[HK_MAX_BANKS];

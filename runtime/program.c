@@ -17,8 +17,8 @@ struct hk_stage {
     hk_exec *exec;
     hk_node **host_nodes; /* to run on the host when the recording has ended */
     size_t host_count;
-    bool *deferred; /* by node id: left to the next stage */
-    bool *read;     /* by value id: the host wants the contents */
+    bool *deferred;  /* by node id: left to the next stage */
+    bool *read;      /* by value id: the host wants the contents */
     int32_t *output; /* by value id: which output of exec it is, -1: none */
     struct hk_stage *children, *last_child;
     hk_program **bodies; /* by host node: the program of a control node's body */
@@ -27,7 +27,7 @@ struct hk_stage {
 struct hk_program {
     hk_env *env;
     const hk_graph *graph;
-    hk_graph *owned; /* a control body's template */
+    hk_graph *owned;           /* a control body's template */
     const hk_value **captured; /* by a body's extra inputs */
     size_t captured_count;
     uint32_t max_plans;
@@ -60,7 +60,8 @@ void hk_program_clear(hk_program *p)
     p->stages = p->last = NULL;
 }
 
-hk_status hk_program_create(hk_env *env, const hk_graph *graph, uint32_t max_plans, hk_program_pass *pass, void *user, hk_program **out)
+hk_status hk_program_create(hk_env *env, const hk_graph *graph, uint32_t max_plans, hk_program_pass *pass, void *user,
+                            hk_program **out)
 {
     hk_program *p = hk_alloc(env->ctx, sizeof *p);
     if (!p)
@@ -243,8 +244,9 @@ static hk_status classify(hk_stage *s, bool *whole)
     }
     for (size_t i = 0; i < g->node_count && !*whole && !progress; i++)
         if (s->deferred[i])
-            return hk_fail(g->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): the shape of its output cannot be determined",
-                           g->nodes[i]->name, g->nodes[i]->type);
+            return hk_fail(g->ctx, HK_STATUS_UNSUPPORTED,
+                           "node '%s' (%s): the shape of its output cannot be determined", g->nodes[i]->name,
+                           g->nodes[i]->type);
     return HK_OK;
 }
 
@@ -561,7 +563,8 @@ static hk_status next_stage(between *b, hk_stage **out)
         if (b->of[i]) {
             key_add(&k, &i, sizeof i);
             key_add_tensor(&k, b->of[i],
-                           wanted_on_host(s->graph, s->graph->values[i], s->deferred) && hk_tensor_count(b->of[i]) <= BOUND_MAX_COUNT);
+                           wanted_on_host(s->graph, s->graph->values[i], s->deferred) &&
+                               hk_tensor_count(b->of[i]) <= BOUND_MAX_COUNT);
         }
     hk_status st = k.failed ? hk_out_of_memory(k.ctx, "a plan's key") : HK_OK;
     hk_stage *next = st == HK_OK ? find_stage(&s->children, &k) : NULL;

@@ -16,7 +16,7 @@ typedef struct hk_program hk_program;
 
 /* One run: outputs are read from it after the wait. */
 typedef struct hk_run {
-    hk_exec *exec;   /* of the last stage */
+    hk_exec *exec; /* of the last stage */
     uint64_t ticket;
     uint32_t segments; /* device recordings and host steps */
     struct hk_stage *first;
@@ -26,7 +26,8 @@ typedef struct hk_run {
 typedef hk_status hk_program_pass(hk_graph *g, void *user);
 
 /* The template is borrowed and must outlive the program. max_plans 0: 8. */
-hk_status hk_program_create(hk_env *env, const hk_graph *graph, uint32_t max_plans, hk_program_pass *pass, void *user, hk_program **out);
+hk_status hk_program_create(hk_env *env, const hk_graph *graph, uint32_t max_plans, hk_program_pass *pass, void *user,
+                            hk_program **out);
 void hk_program_destroy(hk_program **p);
 /* inputs: contiguous host tensors in graph input order, shapes checked against the template's. A program of one stage
  * returns at once; the others run all stages but the last to the end. */

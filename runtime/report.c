@@ -21,8 +21,10 @@ static hk_status add_views(hk_context *ctx, rows *r, const hk_graph *g)
         const hk_node *n = g->nodes[i];
         hk_plan_row *row = hk_node_view_offset(n) < 0 ? NULL : add(r);
         if (row)
-            *row = (hk_plan_row){.node = hk_arena_string(r->arena, n->name), .op = hk_arena_string(r->arena, n->type),
-                                 .where = "view", .kernel = ""};
+            *row = (hk_plan_row){.node = hk_arena_string(r->arena, n->name),
+                                 .op = hk_arena_string(r->arena, n->type),
+                                 .where = "view",
+                                 .kernel = ""};
         if (row ? !row->node || !row->op : hk_node_view_offset(n) >= 0)
             return hk_out_of_memory(ctx, "a report");
     }
@@ -42,9 +44,13 @@ static hk_status add_exec(hk_context *ctx, hk_report *report, rows *r, hk_exec *
         hk_plan_row *row = add(r);
         if (!row)
             return hk_out_of_memory(ctx, "a report");
-        *row = (hk_plan_row){.node = hk_arena_string(r->arena, record->node->name), .op = hk_arena_string(r->arena, record->node->type),
-                             .where = "device", .kernel = hk_arena_string(r->arena, record->variant ? record->variant : ""),
-                             .group = r->group + p->groups[i], .ns = ns[i], .flops = record->flops};
+        *row = (hk_plan_row){.node = hk_arena_string(r->arena, record->node->name),
+                             .op = hk_arena_string(r->arena, record->node->type),
+                             .where = "device",
+                             .kernel = hk_arena_string(r->arena, record->variant ? record->variant : ""),
+                             .group = r->group + p->groups[i],
+                             .ns = ns[i],
+                             .flops = record->flops};
         if (!row->node || !row->op || !row->kernel)
             return hk_out_of_memory(ctx, "a report");
         for (uint32_t k = 0; k < record->operand_count; k++)
@@ -78,7 +84,8 @@ static void end(hk_report *report, const hk_env *env, const rows *r, uint32_t se
     report->info.weight_bytes = env->weights.bytes + env->state_store.bytes;
 }
 
-hk_status hk_report_make(hk_context *ctx, hk_report *report, const hk_env *env, const hk_stage *first, uint32_t segments)
+hk_status hk_report_make(hk_context *ctx, hk_report *report, const hk_env *env, const hk_stage *first,
+                         uint32_t segments)
 {
     rows r;
     HK_TRY(begin(ctx, report, &r));
@@ -90,8 +97,11 @@ hk_status hk_report_make(hk_context *ctx, hk_report *report, const hk_env *env, 
             hk_plan_row *row = add(&r);
             if (!row)
                 return hk_out_of_memory(ctx, "a report");
-            *row = (hk_plan_row){.node = hk_arena_string(r.arena, nodes[i]->name), .op = hk_arena_string(r.arena, nodes[i]->type),
-                                 .where = "host", .kernel = "", .group = r.group++};
+            *row = (hk_plan_row){.node = hk_arena_string(r.arena, nodes[i]->name),
+                                 .op = hk_arena_string(r.arena, nodes[i]->type),
+                                 .where = "host",
+                                 .kernel = "",
+                                 .group = r.group++};
             if (!row->node || !row->op)
                 return hk_out_of_memory(ctx, "a report");
         }

@@ -7,7 +7,8 @@
 #include "runtime/objects.h"
 #include "runtime/once.h"
 
-static const hk_step step = {.seed = {7, 9}, .step = 3, .lr = 1e-3f, .grad_scale = 1, .beta1_power = 0.9f, .beta2_power = 0.999f};
+static const hk_step step = {
+    .seed = {7, 9}, .step = 3, .lr = 1e-3f, .grad_scale = 1, .beta1_power = 0.9f, .beta2_power = 0.999f};
 
 /* Relative norm error; infinite where types, shapes, integers or NaNs differ. */
 static double error_of(const hk_tensor *got, const hk_tensor *want)
@@ -50,7 +51,8 @@ static hk_status run_both(hk_device *dev, hk_arena *arena, const op_case *c, hk_
     return st;
 }
 
-static hk_status run_case(hk_device *dev, const hk_op *op, const char *text, const hk_selftest_params *p, hk_selftest_result *result)
+static hk_status run_case(hk_device *dev, const hk_op *op, const char *text, const hk_selftest_params *p,
+                          hk_selftest_result *result)
 {
     hk_arena *arena = hk_arena_create(dev->ctx);
     op_case *c = arena ? hk_arena_new(arena, op_case) : NULL;
@@ -93,6 +95,7 @@ hk_status hk_selftest(hk_device *dev, const hk_selftest_params *params, hk_selft
     if (p.op && !result->ops)
         return hk_fail(dev->ctx, HK_STATUS_USAGE, "there is no operator '%s'", p.op);
     if (result->failed)
-        return hk_fail(dev->ctx, HK_STATUS_MISMATCH, "%zu cases of %zu failed", result->failed, result->failed + result->passed);
+        return hk_fail(dev->ctx, HK_STATUS_MISMATCH, "%zu cases of %zu failed", result->failed,
+                       result->failed + result->passed);
     return HK_OK;
 }

@@ -17,7 +17,7 @@ struct hk_session {
     hk_pass_options passes;
     hk_tensor *inputs; /* packed copies, owned; data NULL until written */
     size_t input_count;
-    hk_run run;  /* the last submitted */
+    hk_run run; /* the last submitted */
     bool waited;
     hk_step step;
     hk_report report;
@@ -26,9 +26,11 @@ struct hk_session {
 static hk_status check_params(hk_context *ctx, const hk_session_params *params)
 {
     if (params->size && params->size < offsetof(hk_session_params, precision))
-        return hk_fail(ctx, HK_STATUS_USAGE, "hk_session_params.size is %zu: set it to sizeof(hk_session_params)", params->size);
+        return hk_fail(ctx, HK_STATUS_USAGE, "hk_session_params.size is %zu: set it to sizeof(hk_session_params)",
+                       params->size);
     if (params->precision > HK_PRECISION_FAST)
-        return hk_fail(ctx, HK_STATUS_USAGE, "hk_session_params.precision is %d, which is no precision", (int)params->precision);
+        return hk_fail(ctx, HK_STATUS_USAGE, "hk_session_params.precision is %d, which is no precision",
+                       (int)params->precision);
     return HK_OK;
 }
 
@@ -45,7 +47,8 @@ hk_status hk_session_create(hk_device *dev, const hk_model *m, const hk_session_
         return hk_out_of_memory(dev->ctx, "a session");
     *s = (hk_session){.ctx = dev->ctx, .dev = dev, .model = m, .input_count = g->input_count};
     s->step = (hk_step){.seed = {(uint32_t)p.seed, (uint32_t)(p.seed >> 32)}};
-    s->passes = (hk_pass_options){.device = hk_gpu_info(dev->gpu), .precision = p.precision, .fuse = !p.no_fusion, .inference = true};
+    s->passes = (hk_pass_options){
+        .device = hk_gpu_info(dev->gpu), .precision = p.precision, .fuse = !p.no_fusion, .inference = true};
     s->inputs = hk_alloc_array(s->ctx, g->input_count + 1, sizeof *s->inputs);
     hk_status st = s->inputs ? hk_graph_clone(g, &s->graph) : hk_out_of_memory(s->ctx, "a session");
     if (st == HK_OK && s->passes.fuse)
@@ -103,8 +106,8 @@ hk_status hk_check_input(hk_context *ctx, const hk_value *v, const hk_tensor *t)
     for (int32_t d = 0; fits && d < v->shape.rank; d++)
         fits = v->shape.dim[d] < 0 || v->shape.dim[d] == shape.dim[d];
     return fits ? HK_OK
-                : hk_fail(ctx, HK_STATUS_USAGE, "input '%s' has shape %s, the model expects %s", v->name, hk_shape_print(&shape, &a),
-                          hk_shape_print(&v->shape, &b));
+                : hk_fail(ctx, HK_STATUS_USAGE, "input '%s' has shape %s, the model expects %s", v->name,
+                          hk_shape_print(&shape, &a), hk_shape_print(&v->shape, &b));
 }
 
 hk_status hk_session_write(hk_session *s, const char *input, const hk_tensor *t)
@@ -154,7 +157,8 @@ hk_status hk_session_submit(hk_session *s, uint64_t *ticket)
 
 hk_status hk_session_wait(hk_session *s, uint64_t ticket)
 {
-    HK_TRY(s->run.exec && s->run.ticket == ticket ? hk_program_wait(s->program, &s->run) : hk_gpu_wait(s->dev->gpu, ticket));
+    HK_TRY(s->run.exec && s->run.ticket == ticket ? hk_program_wait(s->program, &s->run)
+                                                  : hk_gpu_wait(s->dev->gpu, ticket));
     s->waited |= ticket == s->run.ticket;
     return HK_OK;
 }
@@ -176,7 +180,8 @@ hk_status hk_session_reset(hk_session *s)
 
 /* ---- outputs */
 
-hk_status hk_fill_output(hk_context *ctx, const char *name, hk_dtype dtype, const hk_shape *shape, hk_tensor *out, bool *made)
+hk_status hk_fill_output(hk_context *ctx, const char *name, hk_dtype dtype, const hk_shape *shape, hk_tensor *out,
+                         bool *made)
 {
     *made = !out->data;
     if (*made)
@@ -197,7 +202,8 @@ hk_status hk_session_read(hk_session *s, const char *output, hk_tensor *out)
         return hk_fail(s->ctx, HK_STATUS_USAGE, "the model has no output '%s'; its first is '%s'", output,
                        g->output_count ? g->outputs[0]->name : "none");
     if (!s->waited)
-        return hk_fail(s->ctx, HK_STATUS_USAGE, "no run has been waited for: call hk_session_run before reading '%s'", output);
+        return hk_fail(s->ctx, HK_STATUS_USAGE, "no run has been waited for: call hk_session_run before reading '%s'",
+                       output);
     const hk_value *v = hk_exec_plan(s->run.exec)->graph->outputs[i];
     bool made = false;
     HK_TRY(hk_fill_output(s->ctx, output, v->dtype, &v->shape, out, &made));

@@ -53,8 +53,9 @@ static hk_status take_params(hk_context *ctx, const hk_trainer_params *given, hk
     p->weight_decay = p->weight_decay < 0 ? 0 : p->weight_decay != 0 ? p->weight_decay : 0.01f;
     p->accumulate = p->accumulate ? p->accumulate : 1;
     if (!(p->lr > 0) || !(p->beta1 > 0 && p->beta1 < 1) || !(p->beta2 > 0 && p->beta2 < 1) || !(p->eps > 0))
-        return hk_fail(ctx, HK_STATUS_USAGE, "AdamW needs lr > 0, 0 < beta1, beta2 < 1 and eps > 0; found %g, %g, %g, %g",
-                       (double)p->lr, (double)p->beta1, (double)p->beta2, (double)p->eps);
+        return hk_fail(ctx, HK_STATUS_USAGE,
+                       "AdamW needs lr > 0, 0 < beta1, beta2 < 1 and eps > 0; found %g, %g, %g, %g", (double)p->lr,
+                       (double)p->beta1, (double)p->beta2, (double)p->eps);
     return HK_OK;
 }
 
@@ -70,7 +71,8 @@ static hk_status start(hk_trainer *t)
     t->env->profile = t->params.profile;
     t->passes = (hk_pass_options){.device = hk_gpu_info(t->dev->gpu), .precision = t->params.precision, .fuse = true};
     t->step = (hk_step){.seed = {(uint32_t)t->params.seed, (uint32_t)(t->params.seed >> 32)},
-                        .lr = t->params.lr, .grad_scale = 1.0f / (float)t->params.accumulate};
+                        .lr = t->params.lr,
+                        .grad_scale = 1.0f / (float)t->params.accumulate};
     return HK_OK;
 }
 
@@ -118,15 +120,22 @@ void hk_trainer_destroy(hk_trainer **trainer)
 
 /* ---- plans */
 
-static hk_status build_graph(hk_trainer *t, const hk_tensor *inputs, const hk_tensor *labels, bool update, hk_graph **out)
+static hk_status build_graph(hk_trainer *t, const hk_tensor *inputs, const hk_tensor *labels, bool update,
+                             hk_graph **out)
 {
     hk_graph *g = NULL;
     HK_TRY(hk_graph_clone(hk_model_graph(t->model), &g));
     for (size_t i = 0; i < g->input_count; i++)
         g->inputs[i]->shape = hk_tensor_shape(&inputs[i]);
-    hk_training training = {.parameters = &t->parameters, .output = t->params.output, .beta1 = t->params.beta1,
-                            .beta2 = t->params.beta2, .eps = t->params.eps, .weight_decay = t->params.weight_decay,
-                            .freeze_bn = t->params.freeze_bn, .accumulate = t->params.accumulate > 1, .update = update};
+    hk_training training = {.parameters = &t->parameters,
+                            .output = t->params.output,
+                            .beta1 = t->params.beta1,
+                            .beta2 = t->params.beta2,
+                            .eps = t->params.eps,
+                            .weight_decay = t->params.weight_decay,
+                            .freeze_bn = t->params.freeze_bn,
+                            .accumulate = t->params.accumulate > 1,
+                            .update = update};
     hk_status st = hk_make_training(g, &training, labels);
     if (st == HK_OK)
         st = hk_run_passes(g, &t->passes);
@@ -149,7 +158,8 @@ static bool fits(const trainer_plan *plan, const hk_tensor *inputs, size_t count
     return true;
 }
 
-static hk_status find_plan(hk_trainer *t, const hk_tensor *inputs, size_t count, const hk_tensor *labels, trainer_plan **out)
+static hk_status find_plan(hk_trainer *t, const hk_tensor *inputs, size_t count, const hk_tensor *labels,
+                           trainer_plan **out)
 {
     trainer_plan *oldest = &t->plans[0];
     for (size_t i = 0; i < MAX_PLANS; i++) {
@@ -171,7 +181,8 @@ static hk_status find_plan(hk_trainer *t, const hk_tensor *inputs, size_t count,
     return HK_OK;
 }
 
-static hk_status find_exec(hk_trainer *t, const hk_tensor *inputs, size_t count, const hk_tensor *labels, bool update, hk_exec **out)
+static hk_status find_exec(hk_trainer *t, const hk_tensor *inputs, size_t count, const hk_tensor *labels, bool update,
+                           hk_exec **out)
 {
     trainer_plan *plan = NULL;
     HK_TRY(find_plan(t, inputs, count, labels, &plan));
@@ -212,7 +223,8 @@ static void set_step(hk_trainer *t, bool update)
     t->step.beta2_power = (float)pow((double)t->params.beta2, n);
 }
 
-hk_status hk_trainer_submit(hk_trainer *t, const hk_tensor *inputs, size_t input_count, const hk_tensor *labels, uint64_t *ticket)
+hk_status hk_trainer_submit(hk_trainer *t, const hk_tensor *inputs, size_t input_count, const hk_tensor *labels,
+                            uint64_t *ticket)
 {
     HK_TRY(check_batch(t, inputs, input_count, labels));
     bool update = (t->micro + 1) % t->params.accumulate == 0;
@@ -263,7 +275,8 @@ hk_status hk_trainer_wait(hk_trainer *t, uint64_t ticket, float *loss)
                    (unsigned long long)ticket);
 }
 
-hk_status hk_trainer_step(hk_trainer *t, const hk_tensor *inputs, size_t input_count, const hk_tensor *labels, float *loss)
+hk_status hk_trainer_step(hk_trainer *t, const hk_tensor *inputs, size_t input_count, const hk_tensor *labels,
+                          float *loss)
 {
     uint64_t ticket = 0;
     HK_TRY(hk_trainer_submit(t, inputs, input_count, labels, &ticket));
@@ -290,13 +303,13 @@ static const hk_parameter *find_parameter(const hk_trainer *t, const char *name)
 
 static hk_status no_such(const hk_trainer *t, const char *name)
 {
-    return hk_fail(t->ctx, HK_STATUS_USAGE, "there is no trained tensor '%s'; the first of %zu is '%s'", name, t->parameters.count,
-                   t->parameters.list[0].source->name);
+    return hk_fail(t->ctx, HK_STATUS_USAGE, "there is no trained tensor '%s'; the first of %zu is '%s'", name,
+                   t->parameters.count, t->parameters.list[0].source->name);
 }
 
 /* Before the first step nothing lies on the device: then the model's contents are the answer. */
-static hk_status read_state(hk_trainer *t, const char *name, const char *state, const hk_value *v, int64_t offset, const float *before,
-                            hk_tensor *out)
+static hk_status read_state(hk_trainer *t, const char *name, const char *state, const hk_value *v, int64_t offset,
+                            const float *before, hk_tensor *out)
 {
     bool made = false;
     HK_TRY(hk_fill_output(t->ctx, name, HK_FLOAT32, &v->shape, out, &made));
@@ -412,8 +425,9 @@ hk_status hk_trainer_save(hk_trainer *t, const char *path)
     snprintf(lr, sizeof lr, "%a", (double)t->step.lr);
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)t->params.seed);
     snprintf(every, sizeof every, "%u", t->params.accumulate);
-    const hk_metadata metadata[] = {{"format", CHECKPOINT_FORMAT}, {"model", hash}, {"micro", micro}, {"updates", updates},
-                                    {"lr", lr}, {"seed", seed}, {"accumulate", every}};
+    const hk_metadata metadata[] = {{"format", CHECKPOINT_FORMAT}, {"model", hash}, {"micro", micro},
+                                    {"updates", updates},          {"lr", lr},      {"seed", seed},
+                                    {"accumulate", every}};
     hk_arena *arena = hk_arena_create(t->ctx);
     hk_safetensor *list = NULL;
     size_t count = 0;
@@ -432,11 +446,15 @@ static hk_status check_checkpoint(const hk_trainer *t, const hk_safetensors *s, 
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)model_hash(t));
     snprintf(every, sizeof every, "%u", t->params.accumulate);
     if (!format || strcmp(format, CHECKPOINT_FORMAT) != 0 || !hk_safetensors_metadata(s, "micro") ||
-        !hk_safetensors_metadata(s, "updates") || !hk_safetensors_metadata(s, "lr") || !hk_safetensors_metadata(s, "seed"))
-        return hk_fail(t->ctx, HK_STATUS_INVALID, "'%s' is no checkpoint of a trainer (format %s)", path, format ? format : "absent");
+        !hk_safetensors_metadata(s, "updates") || !hk_safetensors_metadata(s, "lr") ||
+        !hk_safetensors_metadata(s, "seed"))
+        return hk_fail(t->ctx, HK_STATUS_INVALID, "'%s' is no checkpoint of a trainer (format %s)", path,
+                       format ? format : "absent");
     if (!model || strcmp(model, hash) != 0)
-        return hk_fail(t->ctx, HK_STATUS_INVALID, "'%s' is a checkpoint of another model: its parameters' names and shapes hash to %s, "
-                       "this model's to %s", path, model ? model : "nothing", hash);
+        return hk_fail(t->ctx, HK_STATUS_INVALID,
+                       "'%s' is a checkpoint of another model: its parameters' names and shapes hash to %s, "
+                       "this model's to %s",
+                       path, model ? model : "nothing", hash);
     if (!accumulate || strcmp(accumulate, every) != 0)
         return hk_fail(t->ctx, HK_STATUS_INVALID, "'%s' was written with accumulate %s, this trainer has %s", path,
                        accumulate ? accumulate : "unknown", every);
@@ -450,7 +468,8 @@ static hk_status put_states(hk_trainer *t, const hk_safetensors *s, const char *
         const hk_tensor *data = &s->tensors[i].tensor;
         const hk_stored *there = hk_env_state(t->env, s->tensors[i].name);
         if (data->dtype != HK_FLOAT32 || (there && there->bytes != (uint64_t)hk_tensor_bytes(data)))
-            return hk_fail(t->ctx, HK_STATUS_INVALID, "'%s': state '%s' has another size than this trainer's", path, s->tensors[i].name);
+            return hk_fail(t->ctx, HK_STATUS_INVALID, "'%s': state '%s' has another size than this trainer's", path,
+                           s->tensors[i].name);
         HK_TRY(hk_env_restore_state(t->env, s->tensors[i].name, data->data, (uint64_t)hk_tensor_bytes(data)));
     }
     return HK_OK;
@@ -500,11 +519,13 @@ hk_status hk_trainer_export(hk_trainer *t, const char *path)
     for (size_t i = 0; i < g->value_count && st == HK_OK; i++) {
         const hk_value *v = g->values[i];
         char state[256];
-        bool trained = v->kind == HK_VALUE_PARAMETER || (find_running(t, v->name, state) == v && hk_env_state(t->env, state));
+        bool trained = v->kind == HK_VALUE_PARAMETER ||
+                       (find_running(t, v->name, state) == v && hk_env_state(t->env, state));
         if (trained && v->payload)
             st = add_patch(t, arena, v, &patches[count++]);
         else if (trained)
-            st = hk_fail(t->ctx, HK_STATUS_UNSUPPORTED, "parameter '%s' has no place of its own in the model file", v->name);
+            st = hk_fail(t->ctx, HK_STATUS_UNSUPPORTED, "parameter '%s' has no place of its own in the model file",
+                         v->name);
     }
     if (st == HK_OK)
         st = hk_export_patched(hk_model_import(t->model), patches, count, path);

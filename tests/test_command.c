@@ -34,7 +34,8 @@ static void expect(const char *environment, const char *arguments, int code, con
 {
     int got = hillock(environment, arguments);
     if (got != code || (text && !strstr(output, text)))
-        fail_msg("%s hillock %s: exit %d, expected %d with '%s'; printed:\n%s", environment, arguments, got, code, text ? text : "", output);
+        fail_msg("%s hillock %s: exit %d, expected %d with '%s'; printed:\n%s", environment, arguments, got, code,
+                 text ? text : "", output);
 }
 
 static void usage(void **state)
@@ -85,15 +86,22 @@ static void runs(void **state)
     (void)state;
     expect("", "verify " DATA "/digits " DATA "/digits_script", 0, "2 passed, 0 failed");
     expect("", "verify --rel 1e-12 --rtol 0 --atol 0 " DATA "/digits", 1, "FAIL");
-    expect("", "run " DATA "/digits/model.onnx --input image=" DATA "/digits/test_data_set_0/input_0.pb --output-dir out", 0,
-           "out/logits.npy");
-    expect("", "run --json " DATA "/digits/model.onnx --input image=" DATA "/digits/test_data_set_0/input_0.pb --output-dir out", 0,
-           "\"where\":\"device\"");
+    expect("",
+           "run " DATA "/digits/model.onnx --input image=" DATA "/digits/test_data_set_0/input_0.pb --output-dir out",
+           0, "out/logits.npy");
+    expect("",
+           "run --json " DATA "/digits/model.onnx --input image=" DATA
+           "/digits/test_data_set_0/input_0.pb --output-dir out",
+           0, "\"where\":\"device\"");
     expect("", "run " DATA "/digits/model.onnx --output-dir out", 64, "not written");
-    expect("", "run " DATA "/digits/model.onnx --input pixels=" DATA "/digits/test_data_set_0/input_0.pb --output-dir out", 64, "pixels");
+    expect("",
+           "run " DATA "/digits/model.onnx --input pixels=" DATA "/digits/test_data_set_0/input_0.pb --output-dir out",
+           64, "pixels");
     expect("", "run " DATA "/digits/model.onnx --input image=absent.npy --output-dir out", 66, "absent.npy");
-    expect("", "run " DATA "/digits/model.onnx --input image=" DATA "/digits/test_data_set_0/input_0.pb --output-dir out/logits.npy/x", 73,
-           "cannot be created");
+    expect("",
+           "run " DATA "/digits/model.onnx --input image=" DATA
+           "/digits/test_data_set_0/input_0.pb --output-dir out/logits.npy/x",
+           73, "cannot be created");
     expect("", "demo --data " DATA "/digits", 0, "accuracy 98.89 %");
     expect("", "bench --seconds 0.05 --warm-up 0 --json " DATA "/digits/model.onnx", 0, "\"p50_ms\":");
     expect("", "profile --runs 2 " DATA "/digits/model.onnx --shape image=4x1x8x8", 0, "barrier groups");

@@ -36,7 +36,8 @@ static opened open_model(const char *folder, bool no_fusion)
     char path[512];
     snprintf(path, sizeof path, "%s/model.onnx", folder);
     OK(hk_model_load(ctx, path, NULL, &o.model));
-    OK(hk_session_create(dev, o.model, &(hk_session_params){.size = sizeof(hk_session_params), .no_fusion = no_fusion, .seed = 11},
+    OK(hk_session_create(dev, o.model,
+                         &(hk_session_params){.size = sizeof(hk_session_params), .no_fusion = no_fusion, .seed = 11},
                          &o.session));
     return o;
 }
@@ -57,7 +58,8 @@ static void check_folder(const char *folder, double bound)
             int set = 0;
             for (; data_run_set(ctx, o.session, o.model, folder, set, &error); set++)
                 if (!(error <= bound))
-                    fail_msg("%s set %d%s: relative error %.3g, allowed %.3g", folder, set, no_fusion ? " unfused" : "", error, bound);
+                    fail_msg("%s set %d%s: relative error %.3g, allowed %.3g", folder, set, no_fusion ? " unfused" : "",
+                             error, bound);
             assert_true(set > 0);
         }
         close_model(&o);
@@ -152,7 +154,8 @@ static void shapes_a_b_a(void **state)
         float *x = malloc((size_t)batches[r] * 64 * sizeof *x);
         for (int64_t i = 0; i < batches[r] * 64; i++)
             x[i] = (float)(i * 7919 % 17) / 16.0f;
-        OK(hk_session_write(o.session, input, &(hk_tensor){.data = x, .dtype = HK_FLOAT32, .rank = 4, .shape = {batches[r], 1, 8, 8}}));
+        OK(hk_session_write(o.session, input,
+                            &(hk_tensor){.data = x, .dtype = HK_FLOAT32, .rank = 4, .shape = {batches[r], 1, 8, 8}}));
         OK(hk_session_run(o.session));
         OK(hk_session_read(o.session, output, &y[r]));
         hk_device_get_stats(dev, &after[r]);
@@ -267,7 +270,9 @@ static void fast_precision(void **state)
     (void)state;
     opened o = {0};
     OK(hk_model_load(ctx, DATA "/digits/model.onnx", NULL, &o.model));
-    OK(hk_session_create(dev, o.model, &(hk_session_params){.size = sizeof(hk_session_params), .precision = HK_PRECISION_FAST}, &o.session));
+    OK(hk_session_create(dev, o.model,
+                         &(hk_session_params){.size = sizeof(hk_session_params), .precision = HK_PRECISION_FAST},
+                         &o.session));
     double error = 0;
     assert_true(data_run_set(ctx, o.session, o.model, DATA "/digits", 0, &error));
     print_message("fast: relative error %.2e\n", error);
@@ -308,15 +313,9 @@ int main(int argc, char **argv)
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(digits),
-        cmocka_unit_test(small_models),
-        cmocka_unit_test(nonzero_cuts_the_run),
-        cmocka_unit_test(loops),
-        cmocka_unit_test(dropout_statistics),
-        cmocka_unit_test(shapes_a_b_a),
-        cmocka_unit_test(planted_faults),
-        cmocka_unit_test(fast_precision),
-        cmocka_unit_test(bad_input),
+        cmocka_unit_test(digits),         cmocka_unit_test(small_models),       cmocka_unit_test(nonzero_cuts_the_run),
+        cmocka_unit_test(loops),          cmocka_unit_test(dropout_statistics), cmocka_unit_test(shapes_a_b_a),
+        cmocka_unit_test(planted_faults), cmocka_unit_test(fast_precision),     cmocka_unit_test(bad_input),
         cmocka_unit_test(out_of_memory),
     };
     return cmocka_run_group_tests_name("session", tests, open_device, close_device);

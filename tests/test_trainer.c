@@ -27,7 +27,8 @@ static simplecnn fixture;
 static hk_trainer *trainer(hk_model *m, uint32_t accumulate)
 {
     hk_trainer *t = NULL;
-    OK(hk_trainer_create(dev, m, &(hk_trainer_params){.size = sizeof(hk_trainer_params), .accumulate = accumulate, .seed = 5}, &t));
+    OK(hk_trainer_create(
+        dev, m, &(hk_trainer_params){.size = sizeof(hk_trainer_params), .accumulate = accumulate, .seed = 5}, &t));
     return t;
 }
 
@@ -55,7 +56,8 @@ static void ten_losses(void **state)
     double *want = simplecnn_load(&fixture, "losses.npy", NULL);
     for (uint32_t b = 1; b <= 10; b++) {
         double loss = (double)step(t, b);
-        print_message("step %2u loss %.7f PyTorch %.7f difference %.2e\n", b, loss, want[b - 1], fabs(loss - want[b - 1]));
+        print_message("step %2u loss %.7f PyTorch %.7f difference %.2e\n", b, loss, want[b - 1],
+                      fabs(loss - want[b - 1]));
         assert_true(fabs(loss - want[b - 1]) <= 1e-4);
     }
     free(want);
@@ -69,7 +71,8 @@ static void ten_losses(void **state)
         OK(hk_trainer_read_parameter(t, stats[i], &got));
         assert_int_equal(hk_tensor_count(&got), count / 2);
         for (int64_t k = 0; k < count / 2; k++)
-            assert_true(fabs((double)((float *)got.data)[k] - all[k]) <= 1e-4 * fabs(all[k])); /* one ReLU turned over: 2e-5 */
+            assert_true(fabs((double)((float *)got.data)[k] - all[k]) <=
+                        1e-4 * fabs(all[k])); /* one ReLU turned over: 2e-5 */
         hk_tensor_release(&got);
         free(all);
     }

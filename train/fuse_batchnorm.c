@@ -44,9 +44,13 @@ static hk_status fuse(hk_graph *g, hk_node *bn, const hk_node *relu, const hk_no
 {
     const float *epsilon = hk_node_attr(bn, "epsilon"), *momentum = hk_node_attr(bn, "momentum");
     const int64_t *unbiased = hk_node_attr(bn, "hk.unbiased");
-    const hk_attr_value attrs[] = {HK_SET_FLOAT("epsilon", *epsilon), HK_SET_FLOAT("momentum", *momentum),
-                                   HK_SET_INT("training_mode", 1), HK_SET_INT("hk.unbiased", *unbiased),
-                                   HK_SET_INT("relu", 1), HK_SET_INT("pool", pool != NULL), {0}};
+    const hk_attr_value attrs[] = {HK_SET_FLOAT("epsilon", *epsilon),
+                                   HK_SET_FLOAT("momentum", *momentum),
+                                   HK_SET_INT("training_mode", 1),
+                                   HK_SET_INT("hk.unbiased", *unbiased),
+                                   HK_SET_INT("relu", 1),
+                                   HK_SET_INT("pool", pool != NULL),
+                                   {0}};
     hk_value *out[3];
     HK_TRY(hk_build(g, "hk.BatchNormAct", attrs, bn->in, 5, out, 3));
     for (int i = 1; i < 3; i++)

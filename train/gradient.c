@@ -3,9 +3,9 @@
 
 struct hk_gradient {
     hk_graph *graph;
-    hk_value **of;  /* by value id: the gradient so far */
-    bool *wanted;   /* by value id: a wrt value lies behind it */
-    size_t count;   /* values before differentiation: later ones have no gradient */
+    hk_value **of; /* by value id: the gradient so far */
+    bool *wanted;  /* by value id: a wrt value lies behind it */
+    size_t count;  /* values before differentiation: later ones have no gradient */
 };
 
 hk_graph *hk_gradient_graph(hk_gradient *g)
@@ -67,7 +67,8 @@ static hk_status walk_back(hk_gradient *g)
             continue;
         if (!n->op || !n->op->backward)
             return hk_fail(g->graph->ctx, HK_STATUS_UNSUPPORTED,
-                           "node '%s' (%s) has no backward rule, and a trainable parameter lies behind it", n->name, n->type);
+                           "node '%s' (%s) has no backward rule, and a trainable parameter lies behind it", n->name,
+                           n->type);
         HK_TRY(n->op->backward(g, n));
     }
     return HK_OK;

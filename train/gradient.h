@@ -6,8 +6,8 @@
 
 #include "ops/op.h"
 
-/* Adds to g the nodes that compute dloss/dwrt[i] into grads[i] (NULL where no gradient reaches). loss is a float scalar.
- * HK_STATUS_UNSUPPORTED names the first node on a path from wrt to loss that has no backward rule. */
+/* Adds to g the nodes that compute dloss/dwrt[i] into grads[i] (NULL where no gradient reaches). loss is a float
+ * scalar. HK_STATUS_UNSUPPORTED names the first node on a path from wrt to loss that has no backward rule. */
 hk_status hk_differentiate(hk_graph *g, hk_value *loss, hk_value *const *wrt, size_t count, hk_value **grads);
 
 #endif

@@ -121,8 +121,8 @@ typedef struct parser {
 
 static hk_status bad(const parser *p, const char *what)
 {
-    return hk_fail(p->ctx, HK_STATUS_INVALID, "'%s' is no valid safetensors file: %s (near byte %td of its header)", p->path, what,
-                   p->at - (const char *)p->out->file.data - 8);
+    return hk_fail(p->ctx, HK_STATUS_INVALID, "'%s' is no valid safetensors file: %s (near byte %td of its header)",
+                   p->path, what, p->at - (const char *)p->out->file.data - 8);
 }
 
 static void skip_space(parser *p)
@@ -197,7 +197,8 @@ static hk_status metadata(parser *p)
         return HK_OK;
     do {
         if (out->metadata_count == p->metadata_capacity &&
-            !hk_arena_grow(out->arena, (void **)&out->metadata, out->metadata_count, &p->metadata_capacity, sizeof *out->metadata))
+            !hk_arena_grow(out->arena, (void **)&out->metadata, out->metadata_count, &p->metadata_capacity,
+                           sizeof *out->metadata))
             return hk_out_of_memory(p->ctx, "a checkpoint");
         hk_metadata *m = &out->metadata[out->metadata_count++];
         HK_TRY(string(p, &m->key));

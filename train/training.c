@@ -18,19 +18,22 @@ hk_status hk_parameters_create(const hk_graph *model, hk_arena *arena, hk_parame
         if (v->kind != HK_VALUE_PARAMETER)
             continue;
         if (v->dtype != HK_FLOAT32)
-            return hk_fail(model->ctx, HK_STATUS_UNSUPPORTED, "parameter '%s' is %s: only float32 parameters can be trained", v->name,
+            return hk_fail(model->ctx, HK_STATUS_UNSUPPORTED,
+                           "parameter '%s' is %s: only float32 parameters can be trained", v->name,
                            hk_dtype_name(v->dtype));
         int64_t count = hk_shape_count(&v->shape);
         p.list[p.count++] = (hk_parameter){.source = v, .offset = p.total, .count = count};
         p.total += (count + HK_FLAT_ALIGNMENT - 1) / HK_FLAT_ALIGNMENT * HK_FLAT_ALIGNMENT;
     }
     if (!p.count)
-        return hk_fail(model->ctx, HK_STATUS_UNSUPPORTED, "the model has nothing to train: no float initializer is used as a weight");
+        return hk_fail(model->ctx, HK_STATUS_UNSUPPORTED,
+                       "the model has nothing to train: no float initializer is used as a weight");
     hk_tensor *flat = hk_tensor_new(arena, HK_FLOAT32, &(hk_shape){.rank = 1, .dim = {p.total}});
     if (!flat)
         return hk_out_of_memory(model->ctx, "parameters");
     for (size_t i = 0; i < p.count; i++)
-        memcpy((float *)flat->data + p.list[i].offset, p.list[i].source->data->data, (size_t)p.list[i].count * sizeof(float));
+        memcpy((float *)flat->data + p.list[i].offset, p.list[i].source->data->data,
+               (size_t)p.list[i].count * sizeof(float));
     p.initial = flat;
     *out = p;
     return HK_OK;
@@ -61,7 +64,8 @@ static hk_status make_views(builder *b)
     b->parameters->flat = true;
     for (size_t i = 0; i < p->count; i++) {
         hk_value *v = b->g->values[p->list[i].source->id]; /* a clone keeps ids */
-        const hk_attr_value attrs[] = {HK_SET_INT("offset", p->list[i].offset), HK_SET_INTS("shape", v->shape.dim, v->shape.rank), {0}};
+        const hk_attr_value attrs[] = {
+            HK_SET_INT("offset", p->list[i].offset), HK_SET_INTS("shape", v->shape.dim, v->shape.rank), {0}};
         HK_TRY(hk_build(b->g, "hk.View", attrs, &b->parameters->first, 1, &b->views[i], 1));
         hk_graph_replace(b->g, v, b->views[i]);
     }
@@ -87,8 +91,9 @@ static hk_status train_batchnorm(builder *b, hk_node *n)
     for (int32_t i = 0; i < 2; i++) {
         hk_value *v = n->in[3 + i];
         if (!v->data)
-            return hk_fail(g->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (BatchNormalization): its running statistics '%s' are computed",
-                           n->name, v->name);
+            return hk_fail(g->ctx, HK_STATUS_UNSUPPORTED,
+                           "node '%s' (BatchNormalization): its running statistics '%s' are computed", n->name,
+                           v->name);
         const char *name = hk_arena_format(g->arena, "%s.running", v->name);
         states[i] = name ? hk_graph_state(g, name, v->dtype, &v->shape, v->data) : NULL;
         if (!states[i])
@@ -97,7 +102,9 @@ static hk_status train_batchnorm(builder *b, hk_node *n)
     }
     const hk_attr_value attrs[] = {HK_SET_FLOAT("epsilon", float_attr(n, "epsilon", 1e-5f)),
                                    HK_SET_FLOAT("momentum", float_attr(n, "momentum", 0.9f)),
-                                   HK_SET_INT("training_mode", 1), HK_SET_INT("hk.unbiased", 1), {0}};
+                                   HK_SET_INT("training_mode", 1),
+                                   HK_SET_INT("hk.unbiased", 1),
+                                   {0}};
     hk_value *out[3];
     HK_TRY(hk_build(g, "BatchNormalization", attrs, in, 5, out, 3));
     for (int32_t i = 0; i < 2; i++) {
@@ -169,7 +176,8 @@ static hk_status pack_gradients(builder *b, hk_value **grads, hk_value **out)
         if (!grads[i])
             return no_memory(b);
     }
-    const hk_attr_value attrs[] = {HK_SET_INTS("offsets", offsets, (int32_t)p->count), HK_SET_INT("total", p->total), {0}};
+    const hk_attr_value attrs[] = {
+        HK_SET_INTS("offsets", offsets, (int32_t)p->count), HK_SET_INT("total", p->total), {0}};
     HK_TRY(hk_build(g, "hk.Pack", attrs, grads, (int32_t)p->count, out, 1));
     hk_state *s = hk_graph_state(g, HK_STATE_GRADIENTS, HK_FLOAT32, &b->flat, NULL);
     if (!s)
@@ -201,8 +209,11 @@ static hk_status update(builder *b, hk_value *gradient)
     hk_value *step = hk_graph_step(b->g);
     if (!m || !v || !step)
         return no_memory(b);
-    const hk_attr_value attrs[] = {HK_SET_FLOAT("beta1", t->beta1), HK_SET_FLOAT("beta2", t->beta2), HK_SET_FLOAT("eps", t->eps),
-                                   HK_SET_FLOAT("weight_decay", t->weight_decay), {0}};
+    const hk_attr_value attrs[] = {HK_SET_FLOAT("beta1", t->beta1),
+                                   HK_SET_FLOAT("beta2", t->beta2),
+                                   HK_SET_FLOAT("eps", t->eps),
+                                   HK_SET_FLOAT("weight_decay", t->weight_decay),
+                                   {0}};
     hk_value *in[] = {b->parameters->first, gradient, m->first, v->first, step}, *out[3];
     HK_TRY(hk_build(b->g, "hk.AdamW", attrs, in, 5, out, 3));
     hk_state *states[] = {b->parameters, m, v};

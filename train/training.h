@@ -27,7 +27,7 @@ hk_status hk_parameters_create(const hk_graph *model, hk_arena *arena, hk_parame
 
 typedef struct hk_training {
     const hk_parameters *parameters;
-    const char *output;      /* name of the logits; NULL: the first output */
+    const char *output; /* name of the logits; NULL: the first output */
     float beta1, beta2, eps, weight_decay;
     bool freeze_bn;
     bool accumulate; /* gradients are added to a state of their own */

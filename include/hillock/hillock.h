@@ -162,16 +162,16 @@ typedef struct hk_device hk_device;
 /* name, label: what a device can do beyond the baseline. Each can be switched off with
  * HILLOCK_CAPS=-name,-name; HILLOCK_CAPS=min switches all off and reports the specification's minimal limits. */
 #define HK_CAP_MAP(X)                                                                                                  \
-    X(FP16, "fp16")                       /* 16-bit float arithmetic in shaders */                                     \
-    X(STORAGE16, "storage16")             /* 16-bit values in buffers */                                               \
-    X(BF16, "bf16")                       /* bfloat16 matrices */                                                      \
-    X(INT64, "int64")                     /* 64-bit integers in shaders */                                             \
-    X(INT8_DOT, "int8dot")                /* integer dot product */                                                    \
-    X(SUBGROUP, "subgroup")               /* subgroup arithmetic, shuffle and ballot in compute */                     \
-    X(SUBGROUP_SIZE, "subgroup-size")     /* subgroup size can be required */                                          \
-    X(COOPMAT, "coopmat")                 /* VK_KHR_cooperative_matrix, fp16 operands and fp32 sums */                 \
-    X(COOPMAT2, "coopmat2")               /* VK_NV_cooperative_matrix2, workgroup scope */                             \
-    X(TIMESTAMPS, "timestamps")           /* timestamps on the compute queue */
+    X(FP16, "fp16")                   /* 16-bit float arithmetic in shaders */                                         \
+    X(STORAGE16, "storage16")         /* 16-bit values in buffers */                                                   \
+    X(BF16, "bf16")                   /* bfloat16 matrices */                                                          \
+    X(INT64, "int64")                 /* 64-bit integers in shaders */                                                 \
+    X(INT8_DOT, "int8dot")            /* integer dot product */                                                        \
+    X(SUBGROUP, "subgroup")           /* subgroup arithmetic, shuffle and ballot in compute */                         \
+    X(SUBGROUP_SIZE, "subgroup-size") /* subgroup size can be required */                                              \
+    X(COOPMAT, "coopmat")             /* VK_KHR_cooperative_matrix, fp16 operands and fp32 sums */                     \
+    X(COOPMAT2, "coopmat2")           /* VK_NV_cooperative_matrix2, workgroup scope */                                 \
+    X(TIMESTAMPS, "timestamps")       /* timestamps on the compute queue */
 
 typedef enum hk_cap {
 #define HK_X(name, text) HK_CAP_##name,
@@ -180,16 +180,22 @@ typedef enum hk_cap {
         HK_CAP_COUNT
 } hk_cap;
 
-typedef enum hk_device_type { HK_DEVICE_OTHER, HK_DEVICE_INTEGRATED, HK_DEVICE_DISCRETE, HK_DEVICE_VIRTUAL, HK_DEVICE_SOFTWARE } hk_device_type;
+typedef enum hk_device_type {
+    HK_DEVICE_OTHER,
+    HK_DEVICE_INTEGRATED,
+    HK_DEVICE_DISCRETE,
+    HK_DEVICE_VIRTUAL,
+    HK_DEVICE_SOFTWARE
+} hk_device_type;
 
 typedef struct hk_device_info {
     char name[256];
     char driver[256]; /* driver name and its own version text */
     char uuid[33];    /* lower-case hex */
     hk_device_type type;
-    bool usable;      /* false: why says what lacks */
+    bool usable; /* false: why says what lacks */
     char why[160];
-    uint32_t caps;    /* bit (1 << HK_CAP_x) */
+    uint32_t caps; /* bit (1 << HK_CAP_x) */
     uint32_t subgroup_size;
     uint32_t max_invocations; /* per workgroup */
     uint32_t max_shared_bytes;
@@ -204,9 +210,10 @@ typedef struct hk_device_params {
                               integrated, virtual, software device in that order */
     const char *cache_dir; /* pipeline cache; default: HILLOCK_CACHE_DIR, else the XDG cache folder; "" for none */
     const char *caps;      /* as HILLOCK_CAPS, which it overrides */
-    const char *debug;     /* as HILLOCK_DEBUG, which it overrides: a list of check-plan, shuffle, poison, isolate, gpu-tuning
-                              (software devices run the kernels that GPUs run),
-                              validate (the Khronos layer; any message fails the call during which it came) */
+    const char
+        *debug; /* as HILLOCK_DEBUG, which it overrides: a list of check-plan, shuffle, poison, isolate, gpu-tuning
+                   (software devices run the kernels that GPUs run),
+                   validate (the Khronos layer; any message fails the call during which it came) */
     uint64_t max_memory_bytes; /* device memory this device may use; default: what the driver reports as budget */
 } hk_device_params;
 
@@ -273,7 +280,7 @@ typedef struct hk_model_info {
     int64_t ir_version;
     int64_t opset; /* of the default domain */
     size_t nodes;
-    size_t parameters;      /* float initializers that are weights, by operand role */
+    size_t parameters;       /* float initializers that are weights, by operand role */
     int64_t parameter_count; /* elements in them */
 } hk_model_info;
 
@@ -286,10 +293,11 @@ typedef struct hk_model_params {
 
 /* Loads an ONNX file. The file stays mapped as long as the model lives. A model with unsupported operators loads:
  * hk_model_problems lists them all, and sessions refuse it. */
-HK_API HK_MUST_USE hk_status hk_model_load(hk_context *ctx, const char *path, const hk_model_params *params, hk_model **out);
+HK_API HK_MUST_USE hk_status hk_model_load(hk_context *ctx, const char *path, const hk_model_params *params,
+                                           hk_model **out);
 /* The same from memory, which is copied; external data is refused. */
-HK_API HK_MUST_USE hk_status hk_model_load_memory(hk_context *ctx, const void *data, size_t bytes, const hk_model_params *params,
-                                                  hk_model **out);
+HK_API HK_MUST_USE hk_status hk_model_load_memory(hk_context *ctx, const void *data, size_t bytes,
+                                                  const hk_model_params *params, hk_model **out);
 HK_API HK_MUST_USE hk_status hk_model_save(hk_model *m, const char *path);
 HK_API void hk_model_destroy(hk_model **m);
 HK_API void hk_model_get_info(const hk_model *m, hk_model_info *out);
@@ -320,14 +328,15 @@ typedef enum hk_precision {
 typedef struct hk_session_params {
     size_t size;
     hk_precision precision;
-    bool profile;        /* timestamps around every dispatch; runs are slower and never pipelined */
-    uint64_t seed;       /* of Dropout and random operators */
-    uint32_t max_plans;  /* plans kept, one per set of input shapes; default: 8 */
-    bool no_fusion;      /* switch the fusion passes off: results agree within rounding */
+    bool profile;       /* timestamps around every dispatch; runs are slower and never pipelined */
+    uint64_t seed;      /* of Dropout and random operators */
+    uint32_t max_plans; /* plans kept, one per set of input shapes; default: 8 */
+    bool no_fusion;     /* switch the fusion passes off: results agree within rounding */
 } hk_session_params;
 
 /* The model must outlive the session and is not changed by it. */
-HK_API HK_MUST_USE hk_status hk_session_create(hk_device *dev, const hk_model *m, const hk_session_params *params, hk_session **out);
+HK_API HK_MUST_USE hk_status hk_session_create(hk_device *dev, const hk_model *m, const hk_session_params *params,
+                                               hk_session **out);
 /* Frees device memory after the last submitted run has ended. */
 HK_API void hk_session_destroy(hk_session **s);
 /* Copies an input's elements in; shape and dtype must fit the model's. May be called while a run is under way. */
@@ -344,13 +353,13 @@ HK_API HK_MUST_USE hk_status hk_session_read(hk_session *s, const char *output, 
 HK_API HK_MUST_USE hk_status hk_session_reset(hk_session *s);
 
 typedef struct hk_plan_row {
-    const char *node;    /* node name; fused nodes joined by '+' */
-    const char *op;      /* operator type */
-    const char *where;   /* "device", "host", or "view" (no work at all) */
-    const char *kernel;  /* kernel variant, "" on the host */
-    uint32_t group;      /* barrier group: equal numbers run side by side */
-    uint64_t ns;         /* device time of the last profiled run, 0 when not profiled */
-    uint64_t bytes;      /* operand bytes read + written */
+    const char *node;   /* node name; fused nodes joined by '+' */
+    const char *op;     /* operator type */
+    const char *where;  /* "device", "host", or "view" (no work at all) */
+    const char *kernel; /* kernel variant, "" on the host */
+    uint32_t group;     /* barrier group: equal numbers run side by side */
+    uint64_t ns;        /* device time of the last profiled run, 0 when not profiled */
+    uint64_t bytes;     /* operand bytes read + written */
     double flops;
 } hk_plan_row;
 
@@ -358,8 +367,8 @@ typedef struct hk_plan_info {
     const hk_plan_row *rows;
     size_t row_count;
     size_t dispatches;
-    size_t groups;   /* barrier groups */
-    size_t segments; /* device recordings and host steps of one run */
+    size_t groups;             /* barrier groups */
+    size_t segments;           /* device recordings and host steps of one run */
     uint64_t activation_bytes; /* arena size */
     uint64_t live_bytes;       /* largest sum of simultaneously live bytes: the arena's lower bound */
     uint64_t weight_bytes;
@@ -377,36 +386,38 @@ typedef enum hk_loss { HK_LOSS_DEFAULT, HK_LOSS_CROSS_ENTROPY } hk_loss;
 
 typedef struct hk_trainer_params {
     size_t size;
-    hk_loss loss;          /* default: cross entropy of the first output (logits (N,C)) with int64 labels (N) */
-    const char *output;    /* the logits; default: the first output */
-    float lr;              /* AdamW, as torch.optim.AdamW; default: 1e-3 */
-    float beta1, beta2;    /* default: 0.9, 0.999 */
-    float eps;             /* default: 1e-8 */
-    float weight_decay;    /* default: 0.01; negative: 0 */
-    uint32_t accumulate;   /* micro-batches per update, losses averaged; default: 1 */
-    uint64_t seed;         /* of Dropout */
-    bool freeze_bn;        /* BatchNormalization uses its running statistics instead of the batch's */
+    hk_loss loss;        /* default: cross entropy of the first output (logits (N,C)) with int64 labels (N) */
+    const char *output;  /* the logits; default: the first output */
+    float lr;            /* AdamW, as torch.optim.AdamW; default: 1e-3 */
+    float beta1, beta2;  /* default: 0.9, 0.999 */
+    float eps;           /* default: 1e-8 */
+    float weight_decay;  /* default: 0.01; negative: 0 */
+    uint32_t accumulate; /* micro-batches per update, losses averaged; default: 1 */
+    uint64_t seed;       /* of Dropout */
+    bool freeze_bn;      /* BatchNormalization uses its running statistics instead of the batch's */
     hk_precision precision;
     bool profile;
 } hk_trainer_params;
 
 /* Plans forward + loss + backward + AdamW as one recording. Parameters start as the model's. */
-HK_API HK_MUST_USE hk_status hk_trainer_create(hk_device *dev, const hk_model *m, const hk_trainer_params *params, hk_trainer **out);
+HK_API HK_MUST_USE hk_status hk_trainer_create(hk_device *dev, const hk_model *m, const hk_trainer_params *params,
+                                               hk_trainer **out);
 HK_API void hk_trainer_destroy(hk_trainer **t);
-/* One micro-batch; the accumulate-th one updates the weights. inputs are in the model's order; labels int64 or int32 (N).
- * loss, when not NULL, receives this micro-batch's mean loss and makes the call wait. */
-HK_API HK_MUST_USE hk_status hk_trainer_step(hk_trainer *t, const hk_tensor *inputs, size_t input_count, const hk_tensor *labels,
-                                             float *loss);
+/* One micro-batch; the accumulate-th one updates the weights. inputs are in the model's order; labels int64 or int32
+ * (N). loss, when not NULL, receives this micro-batch's mean loss and makes the call wait. */
+HK_API HK_MUST_USE hk_status hk_trainer_step(hk_trainer *t, const hk_tensor *inputs, size_t input_count,
+                                             const hk_tensor *labels, float *loss);
 /* The same without waiting, 2 in flight; wait gives the loss of that ticket if it is the latest or the one before. */
-HK_API HK_MUST_USE hk_status hk_trainer_submit(hk_trainer *t, const hk_tensor *inputs, size_t input_count, const hk_tensor *labels,
-                                               uint64_t *ticket);
+HK_API HK_MUST_USE hk_status hk_trainer_submit(hk_trainer *t, const hk_tensor *inputs, size_t input_count,
+                                               const hk_tensor *labels, uint64_t *ticket);
 HK_API HK_MUST_USE hk_status hk_trainer_wait(hk_trainer *t, uint64_t ticket, float *loss);
 HK_API HK_MUST_USE hk_status hk_trainer_set_lr(hk_trainer *t, float lr);
 /* Waits, then copies a parameter (or state such as running statistics) by its ONNX name, or its last gradient. */
 HK_API HK_MUST_USE hk_status hk_trainer_read_parameter(hk_trainer *t, const char *name, hk_tensor *out);
 HK_API HK_MUST_USE hk_status hk_trainer_read_gradient(hk_trainer *t, const char *name, hk_tensor *out);
 HK_API HK_MUST_USE hk_status hk_trainer_write_parameter(hk_trainer *t, const char *name, const hk_tensor *value);
-/* One safetensors file with weights, moments, statistics, step and seed; atomic. load needs the same model and options. */
+/* One safetensors file with weights, moments, statistics, step and seed; atomic. load needs the same model and options.
+ */
 HK_API HK_MUST_USE hk_status hk_trainer_save(hk_trainer *t, const char *path);
 HK_API HK_MUST_USE hk_status hk_trainer_load(hk_trainer *t, const char *path);
 /* Writes the ONNX file the model was loaded from with the trained weights in place of the old. */

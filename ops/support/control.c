@@ -38,7 +38,8 @@ bool hk_control_begin(hk_control_run *c)
         return hk_scan_begin(c);
     c->trips = 1;
     c->condition = true;
-    c->body = c->node->bodies[hk_get_int(c->in[0], 0) ? 0 : 1]; /* attributes in table order: then_branch, else_branch */
+    c->body =
+        c->node->bodies[hk_get_int(c->in[0], 0) ? 0 : 1]; /* attributes in table order: then_branch, else_branch */
     return true;
 }
 
@@ -98,7 +99,8 @@ hk_status hk_control_step(hk_control_run *c, const hk_tensor *const *outputs)
     return HK_OK;
 }
 
-/* Scan outputs are stacked along a new first axis. With no iteration the row's shape is the body's, unknown dimensions 0. */
+/* Scan outputs are stacked along a new first axis. With no iteration the row's shape is the body's, unknown dimensions
+ * 0. */
 static hk_status stack(hk_control_run *c, int32_t i)
 {
     const hk_value *declared = c->body->outputs[1 + c->carried + i];
@@ -106,8 +108,9 @@ static hk_status stack(hk_control_run *c, int32_t i)
     hk_dtype dtype = c->trip ? c->rows[i][0]->dtype : declared->dtype;
     hk_shape shape = {.rank = HK_MAX(row.rank, 0) + 1, .dim = {c->trip}};
     if (shape.rank > HK_MAX_RANK)
-        return hk_fail(c->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (Loop): scan output %d has rank %d, at most %d is supported",
-                       c->node->name, (int)i, shape.rank, HK_MAX_RANK);
+        return hk_fail(c->ctx, HK_STATUS_UNSUPPORTED,
+                       "node '%s' (Loop): scan output %d has rank %d, at most %d is supported", c->node->name, (int)i,
+                       shape.rank, HK_MAX_RANK);
     for (int32_t d = 1; d < shape.rank; d++)
         shape.dim[d] = HK_MAX(row.dim[d - 1], 0);
     hk_tensor *t = hk_tensor_new(c->arena, dtype, &shape);
@@ -117,8 +120,9 @@ static hk_status stack(hk_control_run *c, int32_t i)
         hk_shape this_row = hk_tensor_shape(c->rows[i][k]);
         int64_t bytes = hk_tensor_bytes(c->rows[i][k]);
         if (!hk_shape_equal(&this_row, &row) || c->rows[i][k]->dtype != dtype)
-            return hk_fail(c->ctx, HK_STATUS_INVALID, "node '%s' (Loop): scan output %d changes its shape in iteration %lld",
-                           c->node->name, (int)i, (long long)k);
+            return hk_fail(c->ctx, HK_STATUS_INVALID,
+                           "node '%s' (Loop): scan output %d changes its shape in iteration %lld", c->node->name,
+                           (int)i, (long long)k);
         memcpy((char *)t->data + k * bytes, c->rows[i][k]->data, (size_t)bytes);
     }
     c->out[c->carried + i] = t;

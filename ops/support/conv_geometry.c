@@ -6,7 +6,8 @@
 
 static bool fail(hk_problem_text *problem, const char *what, int64_t expected, int64_t found)
 {
-    snprintf(problem->text, sizeof problem->text, "%s: expected %lld, found %lld", what, (long long)expected, (long long)found);
+    snprintf(problem->text, sizeof problem->text, "%s: expected %lld, found %lld", what, (long long)expected,
+             (long long)found);
     return false;
 }
 
@@ -20,7 +21,8 @@ static bool complain(hk_problem_text *problem, const char *sentence)
 #define WINDOW_MOST ((int64_t)1 << 31)
 
 /* An attribute list with one entry per axis (or two, for pads) spread into the trailing axes. */
-static bool spread(const hk_ints *list, int32_t spatial, const char *name, int64_t least, int64_t *out, hk_problem_text *problem)
+static bool spread(const hk_ints *list, int32_t spatial, const char *name, int64_t least, int64_t *out,
+                   hk_problem_text *problem)
 {
     if (!list->v)
         return true;
@@ -89,7 +91,8 @@ static bool resolve_axis(hk_window *w, int32_t axis, pad_mode mode, bool ceil_mo
     return true;
 }
 
-bool hk_window_resolve(const hk_window_attrs *a, const hk_shape *x, const int64_t *kernel, hk_window *w, hk_problem_text *problem)
+bool hk_window_resolve(const hk_window_attrs *a, const hk_shape *x, const int64_t *kernel, hk_window *w,
+                       hk_problem_text *problem)
 {
     int32_t spatial = x->rank - 2;
     if (spatial < 1 || spatial > HK_AXES)
@@ -160,7 +163,8 @@ bool hk_conv_resolve(const hk_conv_attrs *a, const hk_shape *x, const hk_shape *
         return fail(problem, "number of entries in kernel_shape", w->rank - 2, stated->count);
     *p = (hk_conv){.n = x->dim[0], .c = x->dim[1], .k = w->dim[0], .groups = a->group};
     if (p->c >= 0 && w->dim[1] >= 0 && p->c != w->dim[1] * a->group)
-        return fail(problem, "input channels, which must be the weight's second dimension times group", w->dim[1] * a->group, p->c);
+        return fail(problem, "input channels, which must be the weight's second dimension times group",
+                    w->dim[1] * a->group, p->c);
     if (p->c < 0 && w->dim[1] >= 0)
         p->c = w->dim[1] * a->group;
     if (p->c == 0 || p->k == 0)
@@ -184,7 +188,8 @@ static bool tap_position(const hk_window *w, const int64_t o[HK_AXES], const int
 }
 
 /* One output position against all channels: the loop that all three passes share. */
-static void reference_position(const hk_conv *p, hk_conv_pass pass, double *x, double *w, double *y, const int64_t o[HK_AXES])
+static void reference_position(const hk_conv *p, hk_conv_pass pass, double *x, double *w, double *y,
+                               const int64_t o[HK_AXES])
 {
     int64_t in = hk_window_in_count(&p->w), out = hk_window_out_count(&p->w), taps = hk_window_taps(&p->w);
     int64_t cg = p->c / p->groups, kg = p->k / p->groups;
@@ -196,7 +201,8 @@ static void reference_position(const hk_conv *p, hk_conv_pass pass, double *x, d
             continue;
         for (int64_t k = 0; k < p->k; k++) {
             for (int64_t c = 0; c < cg; c++) {
-                double *xp = &x[(k / kg * cg + c) * in + index], *wp = &w[(k * cg + c) * taps + t], *yp = &y[k * out + at];
+                double *xp = &x[(k / kg * cg + c) * in + index], *wp = &w[(k * cg + c) * taps + t],
+                       *yp = &y[k * out + at];
                 if (pass == HK_CONV_FORWARD)
                     *yp += *xp * *wp;
                 else if (pass == HK_CONV_DATA)

@@ -18,7 +18,7 @@ typedef struct hk_problem_text {
 enum { HK_AXIS_D, HK_AXIS_H, HK_AXIS_W, HK_AXES };
 
 typedef struct hk_window {
-    int32_t spatial; /* axes the operator has: 1 to 3, the last ones of the arrays */
+    int32_t spatial;                   /* axes the operator has: 1 to 3, the last ones of the arrays */
     int64_t in[HK_AXES], out[HK_AXES]; /* extents; -1: unknown */
     int64_t kernel[HK_AXES], stride[HK_AXES], dilation[HK_AXES];
     int64_t begin[HK_AXES], end[HK_AXES]; /* padding; as auto_pad works out, 0 while the input's extent is unknown */
@@ -33,7 +33,8 @@ typedef struct hk_window_attrs {
 /* x: the input, rank 3 to 5 (batch, channels, spatial axes). kernel: extents of the window per spatial axis, -1 unknown
  * ones. Output extents follow ONNX: floor, or ceil with ceil_mode, where a window that would start behind the input and
  * its leading padding is dropped (as PyTorch does). False with a sentence in problem when attributes do not fit. */
-bool hk_window_resolve(const hk_window_attrs *a, const hk_shape *x, const int64_t *kernel, hk_window *w, hk_problem_text *problem);
+bool hk_window_resolve(const hk_window_attrs *a, const hk_shape *x, const int64_t *kernel, hk_window *w,
+                       hk_problem_text *problem);
 int64_t hk_window_taps(const hk_window *w);
 int64_t hk_window_in_count(const hk_window *w);  /* elements of one input plane */
 int64_t hk_window_out_count(const hk_window *w); /* elements of one output plane */
@@ -55,7 +56,8 @@ typedef struct hk_conv_attrs {
 } hk_conv_attrs;
 
 /* The problem of shapes X and W; unknown dimensions stay -1. */
-bool hk_conv_resolve(const hk_conv_attrs *a, const hk_shape *x, const hk_shape *w, hk_conv *p, hk_problem_text *problem);
+bool hk_conv_resolve(const hk_conv_attrs *a, const hk_shape *x, const hk_shape *w, hk_conv *p,
+                     hk_problem_text *problem);
 
 typedef enum hk_conv_pass { HK_CONV_FORWARD, HK_CONV_DATA, HK_CONV_WEIGHT } hk_conv_pass;
 

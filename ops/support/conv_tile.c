@@ -11,10 +11,10 @@
 
 /* Rates were measured on an H200 at 1.98 GHz. The last tile fits the specification's minimum. */
 static const hk_conv_tile tiles[] = {
-    TILE("128x128x8", 128, 128, 8, 8, 8, 1, 0.42, 0.48),  TILE("128x64x8", 128, 64, 8, 8, 8, 1, 0.54, 0.45),
-    TILE("64x128x8", 64, 128, 8, 8, 8, 1, 0.49, 0.42),    TILE("64x64x8", 64, 64, 8, 8, 4, 1, 0.47, 0.37),
-    TILE("32x128x8", 32, 128, 8, 8, 4, 1, 0.42, 0.30),    TILE("64x64x32/4", 64, 64, 32, 8, 8, 4, 0.30, 0.26),
-    TILE("32x32x32/4", 32, 32, 32, 4, 4, 4, 0.24, 0.22),  TILE("32x32x8", 32, 32, 8, 4, 4, 1, 0.31, 0.28),
+    TILE("128x128x8", 128, 128, 8, 8, 8, 1, 0.42, 0.48), TILE("128x64x8", 128, 64, 8, 8, 8, 1, 0.54, 0.45),
+    TILE("64x128x8", 64, 128, 8, 8, 8, 1, 0.49, 0.42),   TILE("64x64x8", 64, 64, 8, 8, 4, 1, 0.47, 0.37),
+    TILE("32x128x8", 32, 128, 8, 8, 4, 1, 0.42, 0.30),   TILE("64x64x32/4", 64, 64, 32, 8, 8, 4, 0.30, 0.26),
+    TILE("32x32x32/4", 32, 32, 32, 4, 4, 4, 0.24, 0.22), TILE("32x32x8", 32, 32, 8, 4, 4, 1, 0.31, 0.28),
 };
 
 uint32_t hk_conv_tile_threads(const hk_conv_tile *t)
@@ -40,18 +40,18 @@ static int64_t ceil_div(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
-/* Workgroups that a unit holds at once, by registers: 65,536 of them, and a thread needs its sums, their operands and the
- * addresses. */
+/* Workgroups that a unit holds at once, by registers: 65,536 of them, and a thread needs its sums, their operands and
+ * the addresses. */
 static double resident(const hk_conv_tile *t)
 {
     uint32_t registers = 48 + 7 * t->tm * t->tn / 4;
     return HK_MAX(65536 / (hk_conv_tile_threads(t) * registers), 1u);
 }
 
-/* Time of one compute unit in multiply-adds at its full rate (about 250,000 make a microsecond on an H200). Workgroups run
- * in rounds of as many as fit. A round takes what its multiplications take, but fewer than some 320 threads cannot keep a
- * unit busy, and each K step costs the latency of its loads. Every round pays for filling and emptying; splits pay for
- * the partial sums and for one more dispatch behind a barrier. */
+/* Time of one compute unit in multiply-adds at its full rate (about 250,000 make a microsecond on an H200). Workgroups
+ * run in rounds of as many as fit. A round takes what its multiplications take, but fewer than some 320 threads cannot
+ * keep a unit busy, and each K step costs the latency of its loads. Every round pays for filling and emptying; splits
+ * pay for the partial sums and for one more dispatch behind a barrier. */
 static double cost(const hk_lower *l, const hk_conv_extent *e, const hk_conv_tile *t, int64_t splits)
 {
     const double full_threads = 320, step_latency = 110e3, fill = 600e3, dispatch = 600e3, per_byte = 250e3 / 3e6;
@@ -83,14 +83,16 @@ static uint32_t split_candidate(const hk_lower *l, const hk_conv_extent *e, cons
     enum { ROUNDS = 16 };
     if (i < HK_COUNT(small))
         return small[i];
-    int64_t rounds = i - (int64_t)HK_COUNT(small) + 1, tiles_all = ceil_div(e->m, t->bm) * ceil_div(e->n, t->bn) * e->groups;
+    int64_t rounds = i - (int64_t)HK_COUNT(small) + 1,
+            tiles_all = ceil_div(e->m, t->bm) * ceil_div(e->n, t->bn) * e->groups;
     return rounds > ROUNDS ? 0 : (uint32_t)HK_MAX(rounds * HK_MAX(l->compute_units_hint, 1u) / HK_MAX(tiles_all, 1), 1);
 }
 
 /* A split has work, and the partial sums can be indexed. */
 static bool split_fits(const hk_conv_extent *e, const hk_conv_tile *t, uint32_t splits)
 {
-    return splits == 1 || (splits <= e->most_splits && e->k / splits >= 8 * t->bk && e->m * e->n * e->groups <= INT32_MAX / splits);
+    return splits == 1 ||
+           (splits <= e->most_splits && e->k / splits >= 8 * t->bk && e->m * e->n * e->groups <= INT32_MAX / splits);
 }
 
 hk_conv_choice hk_conv_choose(const hk_lower *l, const hk_conv_extent *e)

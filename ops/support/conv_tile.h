@@ -7,9 +7,9 @@
 #include "ops/op.h"
 
 typedef struct hk_conv_tile {
-    uint32_t bm, bn, bk, tm, tn; /* workgroup tile, K step, thread tile */
-    uint32_t slices;             /* groups of threads that share the tile and part each K step */
-    double rate, weight_rate;    /* of a full unit, as shares of its fma rate: gather passes, weight gradient */
+    uint32_t bm, bn, bk, tm, tn;         /* workgroup tile, K step, thread tile */
+    uint32_t slices;                     /* groups of threads that share the tile and part each K step */
+    double rate, weight_rate;            /* of a full unit, as shares of its fma rate: gather passes, weight gradient */
     const char *forward, *data, *weight; /* names in reports */
 } hk_conv_tile;
 

@@ -16,7 +16,8 @@ typedef struct weight_result {
 
 static bool result_begin(hk_lower *l, const hk_conv_job *job, uint32_t splits, weight_result *out)
 {
-    *out = (weight_result){.weights = hk_shape_count(&job->w->shape), .biases = job->bias ? job->p.k : 0, .splits = splits};
+    *out = (weight_result){
+        .weights = hk_shape_count(&job->w->shape), .biases = job->bias ? job->p.k : 0, .splits = splits};
     if (splits > 1)
         out->partial = hk_scratch(l, HK_FLOAT32, (out->weights + out->biases) * splits);
     return splits == 1 || out->partial;
@@ -39,13 +40,18 @@ static void result_use(hk_record *r, const hk_conv_job *job, const weight_result
 static void result_end(hk_lower *l, const hk_conv_job *job, const weight_result *w)
 {
     if (w->partial)
-        hk_conv_emit_sum(l, &(hk_conv_sum){.partial = w->partial, .splits = w->splits, .count = w->weights,
-                                           .bias_count = w->biases, .out = job->w, .bias_out = job->bias});
+        hk_conv_emit_sum(l, &(hk_conv_sum){.partial = w->partial,
+                                           .splits = w->splits,
+                                           .count = w->weights,
+                                           .bias_count = w->biases,
+                                           .out = job->w,
+                                           .bias_out = job->bias});
 }
 
 static double flops_of(const hk_conv *p)
 {
-    return 2.0 * (double)(p->n * p->k) * (double)(p->c / p->groups) * (double)(hk_window_out_count(&p->w) * hk_window_taps(&p->w));
+    return 2.0 * (double)(p->n * p->k) * (double)(p->c / p->groups) *
+           (double)(hk_window_out_count(&p->w) * hk_window_taps(&p->w));
 }
 
 /* ---- the matrix kernel */
@@ -56,7 +62,8 @@ static bool matrix_fits(const hk_conv *p)
     const hk_window *w = &p->w;
     bool narrow = p->groups > 1 && (p->k / p->groups < 16 || p->c / p->groups * hk_window_taps(w) < 16);
     return !narrow && w->in[0] == 1 && w->out[0] == 1 && w->kernel[0] == 1 && w->begin[0] == 0 && w->kernel[H] <= 31 &&
-           w->kernel[W] <= 31 && (hk_window_taps(w) < 32 || (w->kernel[H] <= 16 && w->kernel[W] <= 16)) && w->begin[H] < 65536 && w->begin[W] < 65536;
+           w->kernel[W] <= 31 && (hk_window_taps(w) < 32 || (w->kernel[H] <= 16 && w->kernel[W] <= 16)) &&
+           w->begin[H] < 65536 && w->begin[W] < 65536;
 }
 
 static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job)
@@ -93,9 +100,19 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job)
     hk_use(r, job->y, HK_READ, offsetof(struct conv_weight_push, dy));
     result_use(r, job, &result, offsetof(struct conv_weight_push, dw), offsetof(struct conv_weight_push, db));
     hk_workgroup(r, hk_conv_tile_threads(t), 1, 1);
-    const uint32_t specs[] = {t->bm, t->bn, t->bk, t->tm, t->tn, (uint32_t)w->kernel[H], (uint32_t)w->kernel[W],
-                              (uint32_t)w->stride[H], (uint32_t)w->stride[W], (uint32_t)w->dilation[H], (uint32_t)w->dilation[W],
-                              job->bias != NULL, t->slices};
+    const uint32_t specs[] = {t->bm,
+                              t->bn,
+                              t->bk,
+                              t->tm,
+                              t->tn,
+                              (uint32_t)w->kernel[H],
+                              (uint32_t)w->kernel[W],
+                              (uint32_t)w->stride[H],
+                              (uint32_t)w->stride[W],
+                              (uint32_t)w->dilation[H],
+                              (uint32_t)w->dilation[W],
+                              job->bias != NULL,
+                              t->slices};
     for (uint32_t i = 0; i < HK_COUNT(specs); i++)
         hk_spec(r, 3 + i, specs[i]);
     r->flops = flops_of(p);
@@ -121,11 +138,13 @@ void hk_conv_lower_weight_rows(hk_lower *l, const hk_conv_job *job)
 {
     const hk_conv *p = &job->p;
     const hk_window *w = &p->w;
-    uint32_t m = (uint32_t)(p->k / p->groups), channels = (uint32_t)(p->c / p->groups), taps = (uint32_t)hk_window_taps(w);
+    uint32_t m = (uint32_t)(p->k / p->groups), channels = (uint32_t)(p->c / p->groups),
+             taps = (uint32_t)hk_window_taps(w);
     uint32_t oc = HK_MIN(m, l->cpu ? 8u : 4u), chunks = (taps + ROWS_TAPS - 1) / ROWS_TAPS;
     uint32_t lanes = l->cpu ? 8 : HK_MIN(128u, l->device->max_invocations), blocks = (m + oc - 1) / oc;
     int64_t pixels = p->n * hk_window_out_count(w), workgroups = (int64_t)chunks * channels * blocks * p->groups;
-    uint32_t k_split = (uint32_t)((pixels + rows_splits(l, workgroups, pixels, lanes) - 1) / rows_splits(l, workgroups, pixels, lanes));
+    uint32_t k_split = (uint32_t)((pixels + rows_splits(l, workgroups, pixels, lanes) - 1) /
+                                  rows_splits(l, workgroups, pixels, lanes));
     uint32_t splits = (uint32_t)((pixels + k_split - 1) / k_split);
     weight_result result;
     if (!result_begin(l, job, splits, &result)) {
@@ -173,8 +192,10 @@ void hk_conv_lower_weight_rows(hk_lower *l, const hk_conv_job *job)
 hk_status hk_conv_lower_weight(hk_lower *l, const hk_conv_job *job)
 {
     if (job->x->dtype != HK_FLOAT32)
-        return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): convolutions run on the device in float32, found %s; export "
-                       "the model in float32", l->node->name, l->node->type, hk_dtype_name(job->x->dtype));
+        return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED,
+                       "node '%s' (%s): convolutions run on the device in float32, found %s; export "
+                       "the model in float32",
+                       l->node->name, l->node->type, hk_dtype_name(job->x->dtype));
     if (hk_shape_count(&job->y->shape) == 0) { /* sums over no pixel */
         hk_emit_fill(l, job->w, 0);
         if (job->bias)

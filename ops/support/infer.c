@@ -52,11 +52,13 @@ static hk_status fold(hk_graph *g, hk_node *n)
 
 static bool foldable(const hk_node *n)
 {
-    return n->op->eval && !(n->op->flags & (HK_OP_RANDOM | HK_OP_CONTROL | HK_OP_KEEP)) && n->in_count > 0 && all_known(n) && small(n);
+    return n->op->eval && !(n->op->flags & (HK_OP_RANDOM | HK_OP_CONTROL | HK_OP_KEEP)) && n->in_count > 0 &&
+           all_known(n) && small(n);
 }
 
 /* Appends the branch's nodes to g with its values; what the branch captured from g is used directly. */
-static hk_status inline_branch(hk_graph *g, hk_node *n, hk_graph *body, hk_node ***queue, size_t *count, size_t *capacity)
+static hk_status inline_branch(hk_graph *g, hk_node *n, hk_graph *body, hk_node ***queue, size_t *count,
+                               size_t *capacity)
 {
     for (size_t i = 0; i < body->value_count; i++) {
         hk_value *v = body->values[i];
@@ -113,7 +115,8 @@ static hk_status infer_node(hk_graph *g, hk_node *n)
 }
 
 /* Replaces the If nodes with a known condition, and infers the branches' nodes in their place. */
-static hk_status infer_list(hk_graph *g, hk_node **nodes, size_t count, hk_node ***kept, size_t *kept_count, size_t *capacity)
+static hk_status infer_list(hk_graph *g, hk_node **nodes, size_t count, hk_node ***kept, size_t *kept_count,
+                            size_t *capacity)
 {
     for (size_t i = 0; i < count; i++) {
         hk_node *n = nodes[i];
@@ -121,7 +124,8 @@ static hk_status infer_list(hk_graph *g, hk_node **nodes, size_t count, hk_node 
         if (condition) {
             hk_node **inner = NULL;
             size_t inner_count = 0, inner_capacity = 0;
-            HK_TRY(inline_branch(g, n, n->bodies[hk_get_int(condition, 0) ? 0 : 1], &inner, &inner_count, &inner_capacity));
+            HK_TRY(inline_branch(g, n, n->bodies[hk_get_int(condition, 0) ? 0 : 1], &inner, &inner_count,
+                                 &inner_capacity));
             HK_TRY(infer_list(g, inner, inner_count, kept, kept_count, capacity));
             continue;
         }

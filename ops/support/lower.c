@@ -21,7 +21,8 @@ static hk_record *new_record(hk_lower *l, hk_record_kind kind, const char *varia
         l->records[0]->operand_count = 0; /* see hk_lower_begin: there is always a first record to scribble on */
         return l->records[0];
     }
-    *r = (hk_record){.kind = kind, .node = l->node, .variant = variant, .grid = {1, 1, 1}, .spec = {1, 1, 1}, .spec_count = 3};
+    *r = (hk_record){
+        .kind = kind, .node = l->node, .variant = variant, .grid = {1, 1, 1}, .spec = {1, 1, 1}, .spec_count = 3};
     l->records[l->record_count++] = r;
     return r;
 }
@@ -42,7 +43,8 @@ hk_record *hk_emit(hk_lower *l, const hk_kernel *kernel, const char *variant)
     return r;
 }
 
-hk_record *hk_emit_copy(hk_lower *l, hk_value *from, uint64_t from_offset, hk_value *to, uint64_t to_offset, uint64_t bytes)
+hk_record *hk_emit_copy(hk_lower *l, hk_value *from, uint64_t from_offset, hk_value *to, uint64_t to_offset,
+                        uint64_t bytes)
 {
     hk_record *r = new_record(l, HK_RECORD_COPY, "copy");
     hk_use_range(r, from, from_offset, bytes, HK_READ, 0);
@@ -62,8 +64,8 @@ void hk_use_range(hk_record *r, hk_value *v, uint64_t offset, uint64_t bytes, hk
 {
     if (!v || r->operand_count == HK_OPERAND_MAX)
         return;
-    r->operand[r->operand_count++] =
-        (hk_operand){.value = v, .offset = offset, .bytes = bytes, .access = access, .push_offset = (uint16_t)push_offset};
+    r->operand[r->operand_count++] = (hk_operand){
+        .value = v, .offset = offset, .bytes = bytes, .access = access, .push_offset = (uint16_t)push_offset};
 }
 
 void hk_use(hk_record *r, hk_value *v, hk_access access, size_t push_offset)
@@ -117,7 +119,8 @@ void hk_grid_1d(hk_lower *l, hk_record *r, uint64_t groups)
 
 hk_value *hk_scratch(hk_lower *l, hk_dtype dtype, int64_t count)
 {
-    hk_value *v = hk_graph_value(l->graph, "scratch", HK_VALUE_ACTIVATION, dtype, &(hk_shape){.rank = 1, .dim = {count}});
+    hk_value *v = hk_graph_value(l->graph, "scratch", HK_VALUE_ACTIVATION, dtype,
+                                 &(hk_shape){.rank = 1, .dim = {count}});
     if (!v)
         l->failed = true;
     return v;

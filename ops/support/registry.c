@@ -74,10 +74,12 @@ static bool set_attr(hk_arena *arena, const hk_attr_value *value, void *field)
     case HK_ATTR_STRING: return (*(const char **)field = hk_arena_string(arena, value->s)) != NULL;
     case HK_ATTR_INTS:
         ((hk_ints *)field)->count = value->ints.count;
-        return set_list(arena, value->ints.v, value->ints.count, sizeof(int64_t), (const void **)&((hk_ints *)field)->v);
+        return set_list(arena, value->ints.v, value->ints.count, sizeof(int64_t),
+                        (const void **)&((hk_ints *)field)->v);
     case HK_ATTR_FLOATS:
         ((hk_floats *)field)->count = value->floats.count;
-        return set_list(arena, value->floats.v, value->floats.count, sizeof(float), (const void **)&((hk_floats *)field)->v);
+        return set_list(arena, value->floats.v, value->floats.count, sizeof(float),
+                        (const void **)&((hk_floats *)field)->v);
     case HK_ATTR_TENSOR: *(const hk_tensor **)field = value->tensor; return true;
     case HK_ATTR_GRAPH: *(hk_graph **)field = value->graph; return true;
     }
@@ -98,7 +100,8 @@ static const hk_attr *find_attr(const hk_op *op, const char *name)
     return NULL;
 }
 
-hk_status hk_op_decode(hk_context *ctx, hk_arena *arena, const hk_op *op, const hk_attr_value *values, size_t count, void **attrs)
+hk_status hk_op_decode(hk_context *ctx, hk_arena *arena, const hk_op *op, const hk_attr_value *values, size_t count,
+                       void **attrs)
 {
     char *s = hk_arena_alloc(arena, HK_MAX(op->attrs_bytes, 1u));
     if (!s)
@@ -215,8 +218,9 @@ hk_status hk_infer_output(hk_infer *in, int32_t i, hk_dtype dtype, const hk_shap
     int64_t count = hk_shape_known(&merged) ? hk_shape_count(&merged) : 0;
     if (count < 0 || count > INT32_MAX) {
         hk_shape_text a;
-        return hk_infer_fail(in, HK_STATUS_UNSUPPORTED, "output '%s' has shape %s: a tensor is limited to 2^31 - 1 elements",
-                             v->name, hk_shape_print(&merged, &a));
+        return hk_infer_fail(in, HK_STATUS_UNSUPPORTED,
+                             "output '%s' has shape %s: a tensor is limited to 2^31 - 1 elements", v->name,
+                             hk_shape_print(&merged, &a));
     }
     v->dtype = dtype;
     v->shape = merged;
@@ -233,8 +237,8 @@ hk_status hk_node_infer(hk_graph *g, hk_node *n)
         return hk_infer_fail(&in, HK_STATUS_INVALID, "has %d inputs, expected %d to %d", (int)n->in_count, op->in_min,
                              op->in_max < 0 ? 9999 : op->in_max);
     if (n->out_count < op->out_min || (op->out_max >= 0 && n->out_count > op->out_max))
-        return hk_infer_fail(&in, HK_STATUS_INVALID, "has %d outputs, expected %d to %d", (int)n->out_count, op->out_min,
-                             op->out_max < 0 ? 9999 : op->out_max);
+        return hk_infer_fail(&in, HK_STATUS_INVALID, "has %d outputs, expected %d to %d", (int)n->out_count,
+                             op->out_min, op->out_max < 0 ? 9999 : op->out_max);
     for (int32_t i = 0; i < op->in_min; i++)
         if (!n->in[i])
             return hk_infer_fail(&in, HK_STATUS_INVALID, "required input %d is absent", (int)i);
@@ -244,8 +248,8 @@ hk_status hk_node_infer(hk_graph *g, hk_node *n)
     HK_TRY(op->infer(&in));
     for (int32_t i = 0; i < n->out_count; i++)
         if (n->out[i] && n->out[i]->dtype == HK_DTYPE_NONE)
-            return hk_infer_fail(&in, HK_STATUS_UNSUPPORTED, "output %d ('%s') was asked for and is not computed", (int)i,
-                                 n->out[i]->name);
+            return hk_infer_fail(&in, HK_STATUS_UNSUPPORTED, "output %d ('%s') was asked for and is not computed",
+                                 (int)i, n->out[i]->name);
     return HK_OK;
 }
 
@@ -283,8 +287,8 @@ int64_t hk_node_view_offset(const hk_node *n)
 
 /* ---- building */
 
-hk_status hk_build(hk_graph *g, const char *type, const hk_attr_value *attrs, hk_value *const *in, int32_t in_count, hk_value **outs,
-                   int32_t out_count)
+hk_status hk_build(hk_graph *g, const char *type, const hk_attr_value *attrs, hk_value *const *in, int32_t in_count,
+                   hk_value **outs, int32_t out_count)
 {
     const hk_op *op = hk_op_find(NULL, type, INT16_MAX, NULL);
     if (!op)

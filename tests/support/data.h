@@ -7,10 +7,12 @@
 #include "hillock/hillock.h"
 
 /* Runs one test set of a folder in a session made before: writes the inputs, runs, and returns the worst relative norm
- * error over the float outputs; integers and bools must be equal. Fails the test on errors. False: there is no such set. */
+ * error over the float outputs; integers and bools must be equal. Fails the test on errors. False: there is no such
+ * set. */
 bool data_run_set(hk_context *ctx, hk_session *s, const hk_model *m, const char *folder, int set, double *error);
 
-/* ‖a − b‖ / ‖b‖ of two tensors of equal dtype and shape; 1e300 if those differ or a NaN stands alone. Integers: 0 or 1e300. */
+/* ‖a − b‖ / ‖b‖ of two tensors of equal dtype and shape; 1e300 if those differ or a NaN stands alone. Integers: 0 or
+ * 1e300. */
 double data_error(const hk_tensor *a, const hk_tensor *b);
 
 #endif

@@ -7,6 +7,7 @@
 #include "core/graph.h"
 
 /* Clones g, infers, plans, runs once, reads g's outputs (arena-allocated). inputs in g->inputs order. */
-hk_status hk_test_run_graph(hk_device *dev, hk_graph *g, const hk_tensor *const *inputs, hk_tensor **outputs, hk_arena *arena);
+hk_status hk_test_run_graph(hk_device *dev, hk_graph *g, const hk_tensor *const *inputs, hk_tensor **outputs,
+                            hk_arena *arena);
 
 #endif

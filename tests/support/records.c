@@ -86,9 +86,17 @@ static hk_status lower_all(state *s)
     bool cpu = s->info.type == HK_DEVICE_SOFTWARE && !s->run->gpu_tuning;
     size_t node_count = s->g->node_count;
     for (size_t i = 0; i < node_count; i++) {
-        hk_lower l = {.ctx = s->ctx, .arena = s->g->arena, .graph = s->g, .node = s->g->nodes[i], .device = &s->info, .cpu = cpu,
-                      .coopmat_m = shape.m, .coopmat_n = shape.n, .coopmat_k = shape.k,
-                      .compute_units_hint = s->run->units ? s->run->units : 132, .precision = HK_PRECISION_STRICT};
+        hk_lower l = {.ctx = s->ctx,
+                      .arena = s->g->arena,
+                      .graph = s->g,
+                      .node = s->g->nodes[i],
+                      .device = &s->info,
+                      .cpu = cpu,
+                      .coopmat_m = shape.m,
+                      .coopmat_n = shape.n,
+                      .coopmat_k = shape.k,
+                      .compute_units_hint = s->run->units ? s->run->units : 132,
+                      .precision = HK_PRECISION_STRICT};
         if (!hk_lower_begin(&l))
             return hk_out_of_memory(s->ctx, "a test");
         HK_TRY(s->run->lower ? s->run->lower(&l, s->run->user) : l.node->op->lower(&l));
@@ -166,7 +174,8 @@ static hk_status make_pipelines(state *s)
         if (r->kind != HK_RECORD_DISPATCH)
             continue;
         hk_gpu_pipeline_key *key = &keys[keyed];
-        *key = (hk_gpu_pipeline_key){.kernel = r->kernel, .spec_count = r->spec_count, .subgroup_size = r->subgroup_size};
+        *key = (hk_gpu_pipeline_key){
+            .kernel = r->kernel, .spec_count = r->spec_count, .subgroup_size = r->subgroup_size};
         memcpy(key->spec, r->spec, r->spec_count * sizeof *r->spec);
         of[keyed++] = i;
         if (r->block_bytes) {

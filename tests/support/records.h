@@ -15,8 +15,8 @@ typedef struct hk_records_run {
     uint32_t units;           /* compute_units_hint; 0: 132 */
     uint32_t max_invocations; /* 0: the device's */
     uint32_t max_shared_bytes;
-    uint32_t repeats;         /* > 0: time so many runs of all records */
-    bool no_host;             /* do not evaluate on the host: too large */
+    uint32_t repeats;                            /* > 0: time so many runs of all records */
+    bool no_host;                                /* do not evaluate on the host: too large */
     hk_status (*lower)(hk_lower *l, void *user); /* instead of each operator's own; NULL: none */
     void *user;
     const hk_tensor *const *feeds; /* contents of g->inputs, in order; NULL: random */

@@ -46,8 +46,9 @@ static void read_list(simplecnn *f)
         simplecnn_tensor *t = &f->tensors[i];
         char torch_name[64], dims[64];
         long long numel = 0, offset = 0, small = 0;
-        assert_int_equal(fscanf(in, "%63s %63s %u %f %f %lld %63s %lld %lld", t->name, torch_name, &t->stream, &t->k, &t->fill, &numel,
-                                dims, &offset, &small), 9);
+        assert_int_equal(fscanf(in, "%63s %63s %u %f %f %lld %63s %lld %lld", t->name, torch_name, &t->stream, &t->k,
+                                &t->fill, &numel, dims, &offset, &small),
+                         9);
         t->count = numel;
         t->first = first;
         t->small_offset = small;

@@ -52,11 +52,12 @@ static void print_profile(bench *b)
         return;
     for (size_t i = 0; i < p.row_count; i++)
         if (!strcmp(p.rows[i].where, "device"))
-            printf("%3u %9.2f us %8.1f GB/s %8.1f GFLOP/s  %-20s %-28s %s\n", p.rows[i].group, (double)p.rows[i].ns * 1e-3,
-                   p.rows[i].ns ? (double)p.rows[i].bytes / (double)p.rows[i].ns : 0, p.rows[i].ns ? p.rows[i].flops / (double)p.rows[i].ns : 0,
-                   p.rows[i].op, p.rows[i].kernel, p.rows[i].node);
-    printf("device %.2f us, %zu dispatches, %zu groups, activations %.1f MiB\n", (double)p.device_ns * 1e-3, p.dispatches, p.groups,
-           (double)p.activation_bytes / 0x1p20);
+            printf("%3u %9.2f us %8.1f GB/s %8.1f GFLOP/s  %-20s %-28s %s\n", p.rows[i].group,
+                   (double)p.rows[i].ns * 1e-3, p.rows[i].ns ? (double)p.rows[i].bytes / (double)p.rows[i].ns : 0,
+                   p.rows[i].ns ? p.rows[i].flops / (double)p.rows[i].ns : 0, p.rows[i].op, p.rows[i].kernel,
+                   p.rows[i].node);
+    printf("device %.2f us, %zu dispatches, %zu groups, activations %.1f MiB\n", (double)p.device_ns * 1e-3,
+           p.dispatches, p.groups, (double)p.activation_bytes / 0x1p20);
 }
 
 static hk_status time_steps(bench *b, double seconds)

@@ -5,14 +5,17 @@
 #include "tools/command/command.h"
 
 static const char bench_usage[] =
-    "usage: hillock bench MODEL [--shape NAME=1x3x224x224 ...] [--seconds 3] [--warm-up 0.5] [--precision P] [--device D] [--json]\n\n"
-    "Times whole runs: inputs written, submitted, waited for, outputs read. Inputs are random, unknown dimensions 1 unless\n"
+    "usage: hillock bench MODEL [--shape NAME=1x3x224x224 ...] [--seconds 3] [--warm-up 0.5] [--precision P] [--device "
+    "D] [--json]\n\n"
+    "Times whole runs: inputs written, submitted, waited for, outputs read. Inputs are random, unknown dimensions 1 "
+    "unless\n"
     "--shape gives them. Prints percentiles of the wall time, and of pipelined runs the mean.\n\n"
     "example: hillock bench resnet50.onnx --shape input=8x3x224x224\n";
 
 static const char profile_usage[] =
     "usage: hillock profile MODEL [--shape NAME=1x3x224x224 ...] [--runs 20] [--precision P] [--device D] [--json]\n\n"
-    "Times every dispatch with device timestamps, one after the other, and prints the median of the runs by node, with\n"
+    "Times every dispatch with device timestamps, one after the other, and prints the median of the runs by node, "
+    "with\n"
     "bytes, floating-point operations and rates.\n\n"
     "example: hillock profile resnet50.onnx --device H200\n";
 
@@ -111,7 +114,9 @@ static void print_bench(const options *o, const opened *p, double *times, size_t
         for (size_t i = 0; i < 3; i++) {
             char key[16];
             snprintf(key, sizeof key, "p%d_ms", percents[i]);
-            json_number(stdout, key, times[count * (size_t)percents[i] / 100 < count ? count * (size_t)percents[i] / 100 : count - 1] * 1e3);
+            json_number(
+                stdout, key,
+                times[count * (size_t)percents[i] / 100 < count ? count * (size_t)percents[i] / 100 : count - 1] * 1e3);
         }
         json_number(stdout, "pipelined_ms", pipelined * 1e3);
         json_integer(stdout, "peak_memory_bytes", (long long)stats.peak_memory_bytes);
@@ -123,13 +128,17 @@ static void print_bench(const options *o, const opened *p, double *times, size_t
         size_t at = count * (size_t)percents[i] / 100;
         printf("  p%d %.4f", percents[i], times[at < count ? at : count - 1] * 1e3);
     }
-    printf("  max %.4f\npipelined  %.4f ms a run\nmemory     %.1f MiB at most\n", times[count - 1] * 1e3, pipelined * 1e3,
-           (double)stats.peak_memory_bytes / 0x1p20);
+    printf("  max %.4f\npipelined  %.4f ms a run\nmemory     %.1f MiB at most\n", times[count - 1] * 1e3,
+           pipelined * 1e3, (double)stats.peak_memory_bytes / 0x1p20);
 }
 
 static int run_bench(int argc, char **argv)
 {
-    static const option_spec specs[] = {{"--shape", true, true}, {"--seconds", true, false}, {"--warm-up", true, false}, {"--precision", true, false}, {0}};
+    static const option_spec specs[] = {{"--shape", true, true},
+                                        {"--seconds", true, false},
+                                        {"--warm-up", true, false},
+                                        {"--precision", true, false},
+                                        {0}};
     options o;
     double seconds, warm, pipelined = 0, *times = NULL;
     size_t count = 0;
@@ -207,9 +216,10 @@ static void print_profile(const options *o, const opened *p, const profile *f)
         json_array_end(stdout);
         json_end(stdout);
     } else {
-        printf("total %.2f us in %zu dispatches, %zu barrier groups, %zu segments; activations %.1f MiB (live %.1f MiB)\n", total * 1e-3,
-               f->plan.dispatches, f->plan.groups, f->plan.segments, (double)f->plan.activation_bytes / 0x1p20,
-               (double)f->plan.live_bytes / 0x1p20);
+        printf(
+            "total %.2f us in %zu dispatches, %zu barrier groups, %zu segments; activations %.1f MiB (live %.1f MiB)\n",
+            total * 1e-3, f->plan.dispatches, f->plan.groups, f->plan.segments,
+            (double)f->plan.activation_bytes / 0x1p20, (double)f->plan.live_bytes / 0x1p20);
     }
 }
 
@@ -238,14 +248,16 @@ static hk_status profile_runs(const opened *p, profile *f)
 
 static int run_profile(int argc, char **argv)
 {
-    static const option_spec specs[] = {{"--shape", true, true}, {"--runs", true, false}, {"--precision", true, false}, {0}};
+    static const option_spec specs[] = {
+        {"--shape", true, true}, {"--runs", true, false}, {"--precision", true, false}, {0}};
     options o;
     double runs;
     hk_precision precision;
     int code = options_parse(&o, &verb_profile, specs, argc, argv);
     if (code >= 0)
         return code;
-    if (o.argument_count != 1 || !option_number(&o, "--runs", 1, 10000, 20, &runs) || !option_precision(&o, &precision)) {
+    if (o.argument_count != 1 || !option_number(&o, "--runs", 1, 10000, 20, &runs) ||
+        !option_precision(&o, &precision)) {
         fprintf(stderr, "hillock profile: one model file is needed; see hillock profile --help\n");
         return finish_code(&o, EXIT_USAGE);
     }

@@ -11,8 +11,8 @@
 
 typedef struct verb {
     const char *name;
-    const char *summary; /* one line */
-    const char *usage;   /* what --help prints, options and an example included */
+    const char *summary;               /* one line */
+    const char *usage;                 /* what --help prints, options and an example included */
     int (*run)(int argc, char **argv); /* argv[0] is the verb; returns the exit code */
 } verb;
 
@@ -21,7 +21,7 @@ extern const verb verb_devices, verb_inspect, verb_run, verb_verify, verb_bench,
 /* ---- options: every verb has --help, --json, --quiet and --device besides its own */
 
 typedef struct option_spec {
-    const char *name;   /* "--rtol"; NULL ends the list */
+    const char *name; /* "--rtol"; NULL ends the list */
     bool takes_value;
     bool repeats;
 } option_spec;

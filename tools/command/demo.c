@@ -4,12 +4,13 @@
 
 #include "tools/command/command.h"
 
-static const char usage[] =
-    "usage: hillock demo [--data FOLDER] [--device D] [--json]\n\n"
-    "Loads a small convolutional classifier that PyTorch trained on 1,437 handwritten digits and exported, compares its\n"
-    "outputs with PyTorch's, classifies the 360 test images, and times batches. FOLDER holds model.onnx, the IDX files\n"
-    "and test_data_set_0; default: tests/data/digits.\n\n"
-    "example: hillock demo\n";
+static const char usage[] = "usage: hillock demo [--data FOLDER] [--device D] [--json]\n\n"
+                            "Loads a small convolutional classifier that PyTorch trained on 1,437 handwritten digits "
+                            "and exported, compares its\n"
+                            "outputs with PyTorch's, classifies the 360 test images, and times batches. FOLDER holds "
+                            "model.onnx, the IDX files\n"
+                            "and test_data_set_0; default: tests/data/digits.\n\n"
+                            "example: hillock demo\n";
 
 #define TEST_FIRST 1437 /* the images before it trained the model */
 
@@ -162,11 +163,14 @@ static void print_result(const demo *d)
         json_end(stdout);
         return;
     }
-    printf("device   %s%s\n", info->name, info->type == HK_DEVICE_SOFTWARE ? "  [software: no GPU found; see 'hillock devices']" : "");
-    printf("import   %s/model.onnx  %s, opset %lld, %zu nodes, %s parameters, all operators supported  %.2f s\n", d->folder,
-           m.producer, (long long)m.opset, m.nodes, format_count((double)m.parameter_count, a, sizeof a), d->load_seconds);
+    printf("device   %s%s\n", info->name,
+           info->type == HK_DEVICE_SOFTWARE ? "  [software: no GPU found; see 'hillock devices']" : "");
+    printf("import   %s/model.onnx  %s, opset %lld, %zu nodes, %s parameters, all operators supported  %.2f s\n",
+           d->folder, m.producer, (long long)m.opset, m.nodes, format_count((double)m.parameter_count, a, sizeof a),
+           d->load_seconds);
     printf("verify   %zu images against PyTorch's outputs: relative error %.2g, largest %.2g  %s  %.2f s (first run)\n",
-           d->count - TEST_FIRST, d->outputs.norm, d->outputs.largest, d->outputs.close ? "OK" : "DIFFERENT", d->first_seconds);
+           d->count - TEST_FIRST, d->outputs.norm, d->outputs.largest, d->outputs.close ? "OK" : "DIFFERENT",
+           d->first_seconds);
     printf("classify %zu test images: accuracy %.2f %%\n", d->count - TEST_FIRST, 100 * d->accuracy);
     printf("speed    %s images per second\n", format_count(d->images_per_second, b, sizeof b));
     printf("next     hillock inspect MODEL.onnx, then hillock run MODEL.onnx --input NAME=x.npy --output-dir out\n");

@@ -18,8 +18,8 @@ static void print_device(size_t i, const hk_device_info *d)
         HK_CAP_MAP(X)
 #undef X
     };
-    printf("%zu  %s, %s\n   %s, %s, %.1f GiB, largest allocation %.2f GiB\n", i, d->name, types[d->type], d->driver, d->uuid,
-           (double)d->memory_bytes / 0x1p30, (double)d->max_allocation_bytes / 0x1p30);
+    printf("%zu  %s, %s\n   %s, %s, %.1f GiB, largest allocation %.2f GiB\n", i, d->name, types[d->type], d->driver,
+           d->uuid, (double)d->memory_bytes / 0x1p30, (double)d->max_allocation_bytes / 0x1p30);
     if (!d->usable) {
         printf("   not usable: %s\n", d->why);
         return;
@@ -80,7 +80,8 @@ static int run(int argc, char **argv)
         for (size_t i = 0; st == HK_OK && i < count; i++)
             print_device(i, &infos[i]);
     if (st == HK_OK && !count) {
-        fprintf(stderr, "hillock: no Vulkan device: install a driver, or mesa-vulkan-drivers for the software device\n");
+        fprintf(stderr,
+                "hillock: no Vulkan device: install a driver, or mesa-vulkan-drivers for the software device\n");
         return finish_code(&o, 69);
     }
     return finish(&o, st);

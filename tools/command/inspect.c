@@ -20,8 +20,8 @@ static void print_model(const hk_model *m, bool quiet)
     char number[48];
     size_t count = 0;
     hk_model_get_info(m, &info);
-    printf("%-10s %s, %s, opset %lld, IR %lld, %zu nodes\n", "model", info.graph_name, info.producer, (long long)info.opset,
-           (long long)info.ir_version, info.nodes);
+    printf("%-10s %s, %s, opset %lld, IR %lld, %zu nodes\n", "model", info.graph_name, info.producer,
+           (long long)info.opset, (long long)info.ir_version, info.nodes);
     const hk_value_info *list = hk_model_inputs(m, &count);
     print_values("inputs", list, count);
     list = hk_model_outputs(m, &count);
@@ -109,7 +109,8 @@ static int run(int argc, char **argv)
     else
         print_model(m, o.quiet);
     for (size_t i = 0; i < count; i++)
-        fprintf(stderr, "hillock: cannot run: node '%s' (%s): %s\n", problems[i].node, problems[i].op, problems[i].reason);
+        fprintf(stderr, "hillock: cannot run: node '%s' (%s): %s\n", problems[i].node, problems[i].op,
+                problems[i].reason);
     hk_model_destroy(&m);
     return finish_code(&o, count ? 65 : 0);
 }

@@ -12,10 +12,12 @@ static void print_help(FILE *f)
     fprintf(f, "hillock: run, fine-tune and spike ONNX models on any Vulkan device\n\nusage: hillock VERB ...\n\n");
     for (size_t i = 0; i < VERBS; i++)
         fprintf(f, "  %-10s %s\n", verbs[i]->name, verbs[i]->summary);
-    fprintf(f, "\n  --version  version, build, shader compiler and drivers\n\n"
-               "hillock VERB --help tells more. Exit codes: 0 ok, 1 a comparison failed, 64 usage, 65 bad or unsupported\n"
-               "model or data, 66 no input, 69 no device, 70 internal, 71 memory, 73 cannot create, 74 I/O, 75 device lost,\n"
-               "78 configuration.\n");
+    fprintf(
+        f,
+        "\n  --version  version, build, shader compiler and drivers\n\n"
+        "hillock VERB --help tells more. Exit codes: 0 ok, 1 a comparison failed, 64 usage, 65 bad or unsupported\n"
+        "model or data, 66 no input, 69 no device, 70 internal, 71 memory, 73 cannot create, 74 I/O, 75 device lost,\n"
+        "78 configuration.\n");
 }
 
 static int print_version(void)

@@ -11,7 +11,8 @@ static void print_log(void *user, hk_log_level level, const char *line)
     fprintf(stderr, "hillock: %s\n", line);
 }
 
-static const option_spec common[] = {{"--help", false, false}, {"--json", false, false}, {"--quiet", false, false}, {"--device", true, false}, {0}};
+static const option_spec common[] = {
+    {"--help", false, false}, {"--json", false, false}, {"--quiet", false, false}, {"--device", true, false}, {0}};
 
 static size_t distance(const char *a, const char *b) /* Levenshtein, for suggestions; names are short */
 {

@@ -6,8 +6,10 @@
 #include "tools/command/command.h"
 
 static const char usage[] =
-    "usage: hillock run MODEL --input NAME=FILE ... --output-dir DIR [--precision strict|high|fast] [--device D] [--json]\n\n"
-    "Runs a model once. Inputs are .npy or ONNX TensorProto .pb files, outputs become DIR/NAME.npy ('/' in a name becomes\n"
+    "usage: hillock run MODEL --input NAME=FILE ... --output-dir DIR [--precision strict|high|fast] [--device D] "
+    "[--json]\n\n"
+    "Runs a model once. Inputs are .npy or ONNX TensorProto .pb files, outputs become DIR/NAME.npy ('/' in a name "
+    "becomes\n"
     "'_'). With --json, prints for every node where it ran (device, host, view) and with which kernel.\n\n"
     "example: hillock run digits.onnx --input image=x.npy --output-dir out\n";
 
@@ -124,7 +126,8 @@ static hk_status run_model(options *o, const char *folder, hk_precision precisio
 
 static int run(int argc, char **argv)
 {
-    static const option_spec specs[] = {{"--input", true, true}, {"--output-dir", true, false}, {"--precision", true, false}, {0}};
+    static const option_spec specs[] = {
+        {"--input", true, true}, {"--output-dir", true, false}, {"--precision", true, false}, {0}};
     options o;
     hk_precision precision;
     int code = options_parse(&o, &verb_run, specs, argc, argv);

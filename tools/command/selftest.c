@@ -3,7 +3,8 @@
 
 static const char usage[] =
     "usage: hillock selftest [OP...] [--verbose] [--device D] [--json]\n\n"
-    "Runs every operator's kernels on the device, over shapes and attributes chosen to reach every variant, and compares\n"
+    "Runs every operator's kernels on the device, over shapes and attributes chosen to reach every variant, and "
+    "compares\n"
     "with the host evaluator. Exits 1 if a case fails. HILLOCK_CAPS switches capabilities off.\n\n"
     "example: hillock selftest Conv hk.Gemm\n";
 
@@ -24,8 +25,11 @@ static void report(void *user, const hk_selftest_case *c)
         json_number(stdout, "error", c->error);
         json_object_end(stdout);
     } else if (!l->o->json && (failed || l->verbose)) {
-        printf("%-4s %s %s: error %.2g%s%s\n", failed ? "FAIL" : c->skipped ? "skip" : "ok", c->op, c->text, c->error,
-               c->failure ? "; " : "", c->failure ? c->failure : "");
+        printf("%-4s %s %s: error %.2g%s%s\n",
+               failed       ? "FAIL"
+               : c->skipped ? "skip"
+                            : "ok",
+               c->op, c->text, c->error, c->failure ? "; " : "", c->failure ? c->failure : "");
     }
 }
 
@@ -66,8 +70,8 @@ static int run(int argc, char **argv)
         json_integer(stdout, "skipped", (long long)all.skipped);
         json_end(stdout);
     } else if (dev) {
-        printf("%s: %zu operators, %zu cases passed, %zu failed, %zu skipped\n", hk_device_get_info(dev)->name, all.ops, all.passed,
-               all.failed, all.skipped);
+        printf("%s: %zu operators, %zu cases passed, %zu failed, %zu skipped\n", hk_device_get_info(dev)->name, all.ops,
+               all.passed, all.failed, all.skipped);
     }
     hk_device_close(&dev);
     return finish(&o, worst);

@@ -6,9 +6,11 @@
 
 static const char usage[] =
     "usage: hillock verify DIR... [--rtol 1e-3] [--atol 1e-7] [--rel 5e-6] [--precision P] [--device D] [--json]\n\n"
-    "Each DIR holds model.onnx and test_data_set_N/{input,output}_M.pb, the layout of the ONNX backend tests. Runs every\n"
+    "Each DIR holds model.onnx and test_data_set_N/{input,output}_M.pb, the layout of the ONNX backend tests. Runs "
+    "every\n"
     "set and compares every output: a float output passes if every element is within rtol and atol, or if the norm of\n"
-    "the error is at most rel times the norm of the reference; integers and bools must be equal, NaN equals NaN, shapes\n"
+    "the error is at most rel times the norm of the reference; integers and bools must be equal, NaN equals NaN, "
+    "shapes\n"
     "and types must be equal. Prints the largest absolute and the relative norm error. Exits 1 if anything differs.\n\n"
     "example: hillock verify zoo/resnet50.dynamo\n";
 
@@ -42,7 +44,8 @@ static void report(verification *v, const char *folder, int set, const char *out
     }
 }
 
-static hk_status load(verification *v, const char *folder, int set, const char *kind, size_t i, hk_tensor *t, bool *there)
+static hk_status load(verification *v, const char *folder, int set, const char *kind, size_t i, hk_tensor *t,
+                      bool *there)
 {
     char path[1024];
     snprintf(path, sizeof path, "%s/test_data_set_%d/%s_%zu.pb", folder, set, kind, i);
@@ -138,7 +141,8 @@ static hk_status run_all(verification *v)
 
 static int run(int argc, char **argv)
 {
-    static const option_spec specs[] = {{"--rtol", true, false}, {"--atol", true, false}, {"--rel", true, false}, {"--precision", true, false}, {0}};
+    static const option_spec specs[] = {
+        {"--rtol", true, false}, {"--atol", true, false}, {"--rel", true, false}, {"--precision", true, false}, {0}};
     options o;
     verification v = {.o = &o};
     int code = options_parse(&o, &verb_verify, specs, argc, argv);
