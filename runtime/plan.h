@@ -41,7 +41,12 @@ typedef struct hk_slot { /* of a value, by its id */
 } hk_slot;
 
 /* Faults that tests plant to see them caught. */
-typedef enum hk_plan_fault { HK_FAULT_NONE, HK_FAULT_MISSING_BARRIER, HK_FAULT_SHORT_LIFETIME } hk_plan_fault;
+typedef enum hk_plan_fault {
+    HK_FAULT_NONE,
+    HK_FAULT_MISSING_BARRIER,
+    HK_FAULT_SHORT_LIFETIME,
+    HK_FAULT_STORE_BEHIND
+} hk_plan_fault;
 
 typedef struct hk_plan_options {
     const hk_device_info *device;

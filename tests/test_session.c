@@ -174,10 +174,10 @@ static void shapes_a_b_a(void **state)
 /* What each planted fault must be caught by. */
 void hk_session_plant_fault(hk_session *s, int fault);
 
-static hk_status run_with_fault(hk_plan_fault fault)
+static hk_status run_with_fault(hk_plan_fault fault, const char *debug)
 {
     hk_device *checked = NULL;
-    OK(hk_device_open(ctx, &(hk_device_params){.size = sizeof(hk_device_params), .debug = "check-plan"}, &checked));
+    OK(hk_device_open(ctx, &(hk_device_params){.size = sizeof(hk_device_params), .debug = debug}, &checked));
     opened o = {0};
     OK(hk_model_load(ctx, DATA "/digits/model.onnx", NULL, &o.model));
     OK(hk_session_create(checked, o.model, NULL, &o.session));
@@ -195,11 +195,13 @@ static hk_status run_with_fault(hk_plan_fault fault)
 static void planted_faults(void **state)
 {
     (void)state;
-    assert_int_equal(run_with_fault(HK_FAULT_NONE), HK_OK);
-    assert_int_equal(run_with_fault(HK_FAULT_MISSING_BARRIER), HK_STATUS_INTERNAL);
+    assert_int_equal(run_with_fault(HK_FAULT_NONE, "check-plan,poison"), HK_OK);
+    assert_int_equal(run_with_fault(HK_FAULT_MISSING_BARRIER, "check-plan"), HK_STATUS_INTERNAL);
     assert_non_null(strstr(hk_context_error(ctx), "no barrier"));
-    assert_int_equal(run_with_fault(HK_FAULT_SHORT_LIFETIME), HK_STATUS_INTERNAL);
+    assert_int_equal(run_with_fault(HK_FAULT_SHORT_LIFETIME, "check-plan"), HK_STATUS_INTERNAL);
     assert_non_null(strstr(hk_context_error(ctx), "alive at once"));
+    assert_int_equal(run_with_fault(HK_FAULT_STORE_BEHIND, "poison"), HK_STATUS_INTERNAL);
+    assert_non_null(strstr(hk_context_error(ctx), "behind value"));
 }
 
 static void bad_input(void **state)
