@@ -1,4 +1,5 @@
-/* Forward convolution and data gradient in contiguous float32: the matrix kernel, the direct kernel, the end of splits. */
+/* Forward convolution and data gradient in contiguous float32: the matrix kernel, the direct kernel, the end of splits.
+ */
 #include "ops/support/conv_lower.h"
 
 #include <string.h>
@@ -30,7 +31,8 @@ static gather_view gather_of(const hk_conv_job *job)
 {
     const hk_conv *p = &job->p;
     int64_t cg = p->c / p->groups, kg = p->k / p->groups, taps = hk_window_taps(&p->w);
-    gather_view v = {.p = p, .forward = job->pass == HK_CONV_FORWARD, .taps = taps, .w_group = (uint32_t)(kg * cg * taps)};
+    gather_view v = {
+        .p = p, .forward = job->pass == HK_CONV_FORWARD, .taps = taps, .w_group = (uint32_t)(kg * cg * taps)};
     v.source = v.forward ? job->x : job->y;
     v.result = v.forward ? job->y : job->x;
     v.m = v.forward ? kg : cg;
@@ -49,7 +51,8 @@ static gather_view gather_of(const hk_conv_job *job)
 
 static double flops_of(const hk_conv *p)
 {
-    return 2.0 * (double)(p->n * p->k) * (double)(p->c / p->groups) * (double)(hk_window_out_count(&p->w) * hk_window_taps(&p->w));
+    return 2.0 * (double)(p->n * p->k) * (double)(p->c / p->groups) *
+           (double)(hk_window_out_count(&p->w) * hk_window_taps(&p->w));
 }
 
 static uint32_t epilogue_of(const hk_conv_job *job)
@@ -63,7 +66,8 @@ void hk_conv_emit_sum(hk_lower *l, const hk_conv_sum *s)
 {
     hk_record *r = hk_emit(l, &hk_kernel_conv_sum, "conv sum of splits");
     const hk_conv_job *job = s->epilogue;
-    struct conv_sum_push push = {.splits = s->splits, .count = (uint32_t)s->count, .bias_count = (uint32_t)s->bias_count};
+    struct conv_sum_push push = {
+        .splits = s->splits, .count = (uint32_t)s->count, .bias_count = (uint32_t)s->bias_count};
     push.channels = 1;
     if (job) {
         hk_divisor d = hk_divisor_of((uint32_t)hk_window_out_count(&job->p.w));
@@ -84,11 +88,13 @@ void hk_conv_emit_sum(hk_lower *l, const hk_conv_sum *s)
     int64_t total = s->count + s->bias_count;
     bool wide = s->count % 4 == 0 && s->bias_count % 4 == 0 && hk_value_alignment(s->out) == 16 &&
                 (!s->bias_out || hk_value_alignment(s->bias_out) == 16) &&
-                (!job || (hk_window_out_count(&job->p.w) % 4 == 0 && (!job->residual || hk_value_alignment(job->residual) == 16)));
+                (!job || (hk_window_out_count(&job->p.w) % 4 == 0 &&
+                          (!job->residual || hk_value_alignment(job->residual) == 16)));
     int64_t units = wide ? total / 4 : total;
     /* Few results with many parts are summed by several lanes each, or they would wait on memory one by one. */
     bool lanes = !l->cpu && s->splits >= 16 && units < 64 * 1024;
-    uint32_t x = lanes ? 16 : HK_MIN(128u, l->device->max_invocations), y = lanes ? HK_MIN(16u, l->device->max_invocations / 16) : 1;
+    uint32_t x = lanes ? 16 : HK_MIN(128u, l->device->max_invocations),
+             y = lanes ? HK_MIN(16u, l->device->max_invocations / 16) : 1;
     hk_workgroup(r, x, y, 1);
     hk_spec(r, 3, job ? epilogue_of(job) : 0);
     hk_spec(r, 4, job ? job->activation : 0);
@@ -196,10 +202,11 @@ static bool table_fill(hk_lower *l, const gather_view *v, const hk_conv_tile *ti
         int64_t at[2], grid[2] = {0, 0};
         class_place(v, i, at);
         int64_t columns = t->classes > 1 ? class_columns(v, at, grid) : v->p->n * v->out_plane;
-        uint32_t k = (uint32_t)table_entries(v, at, t->words + from), tiles = (uint32_t)((columns + tile->bn - 1) / tile->bn);
+        uint32_t k = (uint32_t)table_entries(v, at, t->words + from),
+                 tiles = (uint32_t)((columns + tile->bn - 1) / tile->bn);
         if (t->classes > 1) {
-            const uint32_t record[CLASS_WORDS] = {from / 2, k, (uint32_t)grid[0], (uint32_t)grid[1], (uint32_t)at[0],
-                                                  (uint32_t)at[1]};
+            const uint32_t record[CLASS_WORDS] = {
+                from / 2, k, (uint32_t)grid[0], (uint32_t)grid[1], (uint32_t)at[0], (uint32_t)at[1]};
             memcpy(t->words + (size_t)CLASS_WORDS * i, record, sizeof record);
         }
         from += 2 * pad_entries(t->words + from, k, tile->bk, v->taps < TAP_BITS);
@@ -216,11 +223,13 @@ static bool matrix_fits(const gather_view *v)
 {
     const hk_window *w = &v->p->w;
     return v->m > 8 && w->in[0] == 1 && w->out[0] == 1 && w->kernel[0] == 1 && w->begin[0] == 0 && w->kernel[H] <= 31 &&
-           w->kernel[W] <= 31 && (v->taps < TAP_BITS || (w->kernel[H] <= 16 && w->kernel[W] <= 16)) && w->begin[H] < 65536 && w->begin[W] < 65536 && v->channels < 1 << 22 &&
-           w->stride[H] * w->stride[W] <= 64 && v->channels * v->taps < 1 << 20;
+           w->kernel[W] <= 31 && (v->taps < TAP_BITS || (w->kernel[H] <= 16 && w->kernel[W] <= 16)) &&
+           w->begin[H] < 65536 && w->begin[W] < 65536 && v->channels < 1 << 22 && w->stride[H] * w->stride[W] <= 64 &&
+           v->channels * v->taps < 1 << 20;
 }
 
-static void matrix_specs(hk_record *r, const gather_view *v, const hk_conv_job *job, const hk_conv_tile *t, bool classes)
+static void matrix_specs(hk_record *r, const gather_view *v, const hk_conv_job *job, const hk_conv_tile *t,
+                         bool classes)
 {
     const hk_window *w = &v->p->w;
     bool dense = v->taps == 1 && w->stride[H] == 1 && w->stride[W] == 1 && w->begin[H] == 0 && w->begin[W] == 0 &&
@@ -299,7 +308,10 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const gather_
     r->flops = flops_of(v->p);
     hk_grid_1d(l, r, (uint64_t)push.tiles_m * push.tiles_n * push.groups * push.splits);
     if (choice.splits > 1)
-        hk_conv_emit_sum(l, &(hk_conv_sum){.partial = result, .splits = choice.splits, .count = count, .out = v->result,
+        hk_conv_emit_sum(l, &(hk_conv_sum){.partial = result,
+                                           .splits = choice.splits,
+                                           .count = count,
+                                           .out = v->result,
                                            .epilogue = v->forward ? job : NULL});
     return HK_OK;
 }
@@ -308,14 +320,15 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const gather_
 
 enum { THIN_OC = 32, THIN_PIXELS = 2, THIN_MOST_K = 32 };
 
-/* Sums so short that a GEMM would only fill and empty its tiles, and pixels enough to fill the device without splits. */
+/* Sums so short that a GEMM would only fill and empty its tiles, and pixels enough to fill the device without splits.
+ */
 static bool thin_fits(const hk_lower *l, const hk_conv_job *job, const gather_view *v)
 {
     const hk_window *w = &v->p->w;
     uint32_t lanes = HK_MIN(128u, l->device->max_invocations);
     int64_t workgroups = v->p->n * v->out_plane / (lanes * THIN_PIXELS) * ((v->m + THIN_OC - 1) / THIN_OC);
-    return v->forward && !job->tile && v->p->groups == 1 && w->spatial < 3 && v->channels * v->taps <= THIN_MOST_K && v->m > 16 &&
-           w->begin[H] < 65536 && w->begin[W] < 65536 && workgroups >= 2 * l->compute_units_hint;
+    return v->forward && !job->tile && v->p->groups == 1 && w->spatial < 3 && v->channels * v->taps <= THIN_MOST_K &&
+           v->m > 16 && w->begin[H] < 65536 && w->begin[W] < 65536 && workgroups >= 2 * l->compute_units_hint;
 }
 
 static void lower_thin(hk_lower *l, const hk_conv_job *job, const gather_view *v)
@@ -340,9 +353,17 @@ static void lower_thin(hk_lower *l, const hk_conv_job *job, const gather_view *v
     hk_use(r, job->bias, HK_READ, offsetof(struct conv_thin_push, bias));
     hk_use(r, job->residual, HK_READ, offsetof(struct conv_thin_push, residual));
     hk_workgroup(r, lanes, 1, 1);
-    const uint32_t specs[] = {THIN_OC, THIN_PIXELS, (uint32_t)v->channels, (uint32_t)w->kernel[H], (uint32_t)w->kernel[W],
-                              (uint32_t)w->stride[H], (uint32_t)w->stride[W], (uint32_t)w->dilation[H], (uint32_t)w->dilation[W],
-                              epilogue_of(job), job->activation};
+    const uint32_t specs[] = {THIN_OC,
+                              THIN_PIXELS,
+                              (uint32_t)v->channels,
+                              (uint32_t)w->kernel[H],
+                              (uint32_t)w->kernel[W],
+                              (uint32_t)w->stride[H],
+                              (uint32_t)w->stride[W],
+                              (uint32_t)w->dilation[H],
+                              (uint32_t)w->dilation[W],
+                              epilogue_of(job),
+                              job->activation};
     for (uint32_t i = 0; i < HK_COUNT(specs); i++)
         hk_spec(r, 3 + i, specs[i]);
     r->flops = flops_of(v->p);
@@ -422,8 +443,10 @@ hk_status hk_conv_lower_gather(hk_lower *l, const hk_conv_job *job)
 {
     gather_view v = gather_of(job);
     if (v.source->dtype != HK_FLOAT32)
-        return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): convolutions run on the device in float32, found %s; export "
-                       "the model in float32", l->node->name, l->node->type, hk_dtype_name(v.source->dtype));
+        return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED,
+                       "node '%s' (%s): convolutions run on the device in float32, found %s; export "
+                       "the model in float32",
+                       l->node->name, l->node->type, hk_dtype_name(v.source->dtype));
     if (!l->cpu && thin_fits(l, job, &v)) {
         lower_thin(l, job, &v);
         return HK_OK;

@@ -34,7 +34,8 @@ static hk_status check(const hk_lower *l, const hk_conv_job *job)
     bool storages = x->dtype == HK_FLOAT32 && is_half(x) == is_half(y) && (!r || is_half(r) == is_half(x));
     if (layouts && storages && geometry_fits(&job->p))
         return HK_OK;
-    return hk_fail(l->ctx, HK_STATUS_INTERNAL, "node '%s' (%s): expected input, packed weight, residual and output all in NHWC8, in "
+    return hk_fail(l->ctx, HK_STATUS_INTERNAL,
+                   "node '%s' (%s): expected input, packed weight, residual and output all in NHWC8, in "
                    "one storage, with one group and at most two spatial axes; hk_conv_accepts_nhwc8 tells a pass so",
                    l->node->name, l->node->type);
 }
@@ -170,8 +171,8 @@ static uint32_t *make_table(hk_lower *l, const hk_conv_job *job, uint32_t octets
 
 static bool matrix_fits(const hk_lower *l, const hk_conv_job *job)
 {
-    return hk_kernel_conv_nhwc_matrix.spirv && (hk_kernel_conv_nhwc_matrix.needs & ~l->device->caps) == 0 && l->coopmat_m &&
-           l->coopmat_n % 8 == 0 && l->coopmat_k % 8 == 0 && is_half(job->x) && is_half(job->w);
+    return hk_kernel_conv_nhwc_matrix.spirv && (hk_kernel_conv_nhwc_matrix.needs & ~l->device->caps) == 0 &&
+           l->coopmat_m && l->coopmat_n % 8 == 0 && l->coopmat_k % 8 == 0 && is_half(job->x) && is_half(job->w);
 }
 
 static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const matrix_tile *t, uint32_t subgroup)
@@ -186,7 +187,8 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const matrix_
     use_operands(r, job);
     hk_workgroup(r, t->warps_m * t->warps_n * subgroup, 1, 1);
     r->subgroup_size = hk_lower_has(l, HK_CAP_SUBGROUP_SIZE) ? subgroup : 0;
-    const uint32_t specs[] = {t->bm, t->bn, t->bk, t->warps_m, t->warps_n, subgroup, l->coopmat_m, l->coopmat_n, l->coopmat_k};
+    const uint32_t specs[] = {t->bm,    t->bn,        t->bk,        t->warps_m,  t->warps_n,
+                              subgroup, l->coopmat_m, l->coopmat_n, l->coopmat_k};
     for (uint32_t i = 0; i < HK_COUNT(specs); i++)
         hk_spec(r, 3 + i, specs[i]);
     window_specs(r, job, 12);
