@@ -137,6 +137,7 @@ hk_status hk_pointwise_eval(hk_eval *e);
 hk_status hk_pointwise_lower(hk_lower *l);
 
 /* Rules that the rows of ops/pointwise.c name; they are in ops/pointwise_grad.c. */
+/* clang-format off */
 #define HK_POINTWISE_BACKWARDS(X)                                                                                      \
     X(relu)                                                                                                            \
     X(leaky_relu)                                                                                                      \
@@ -146,6 +147,7 @@ hk_status hk_pointwise_lower(hk_lower *l);
     X(log) X(sqrt) X(reciprocal) X(neg) X(abs) X(zero) X(erf) X(sin) X(cos) X(softplus) X(hard_sigmoid) X(hard_swish)  \
         X(gelu) X(elu) X(selu) X(celu) X(mish) X(swish) X(add) X(sub) X(mul) X(div) X(pow) X(mod) X(extremum) X(where) \
             X(clip) X(cast) X(prelu) X(mean)
+/* clang-format on */
 #define HK_X(name) hk_status hk_##name##_backward(hk_gradient *g, hk_node *n);
 HK_POINTWISE_BACKWARDS(HK_X)
 #undef HK_X
