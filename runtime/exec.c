@@ -255,35 +255,44 @@ static hk_status record_order(hk_exec *e, size_t **out)
     return HK_OK;
 }
 
-static hk_status record_range(hk_exec *e, hk_gpu_commands *c, size_t from, size_t to, bool timestamps)
+static hk_status record_range(hk_exec *e, hk_gpu_commands *c, size_t from, size_t to, hk_profile profile)
 {
+    bool each = profile == HK_PROFILE_DISPATCHES;
     size_t *order = NULL;
     HK_TRY(record_order(e, &order));
     HK_TRY(hk_gpu_begin(c));
     hk_gpu_barrier(c);
     for (size_t i = from; i < to; i++) {
-        if (i > from && (timestamps || e->plan->groups[i] != e->plan->groups[i - 1]))
+        if (i > from && (each || e->plan->groups[i] != e->plan->groups[i - 1]))
             hk_gpu_barrier(c);
-        if (timestamps)
+        if (each || (profile && i == from))
             hk_gpu_timestamp(c, (uint32_t)(i - from));
         HK_TRY(record_one(e, c, order[i]));
     }
-    if (timestamps) {
+    if (profile && to > from) {
         hk_gpu_barrier(c);
-        hk_gpu_timestamp(c, (uint32_t)(to - from));
+        hk_gpu_timestamp(c, each ? (uint32_t)(to - from) : 1);
     }
     return hk_gpu_end(c);
+}
+
+/* Timestamps that the body takes: one before each record and one at the end, or only the first and the last. */
+static uint32_t timestamp_count(const hk_exec *e)
+{
+    size_t records = e->plan->record_count - e->plan->once_count;
+    if (!e->env->profile || !records || !hk_gpu_has(e->env->gpu, HK_CAP_TIMESTAMPS))
+        return 0;
+    return e->env->profile == HK_PROFILE_DISPATCHES ? (uint32_t)records + 1 : 2;
 }
 
 static hk_status record_body(hk_exec *e)
 {
     const hk_plan *p = e->plan;
-    bool timestamps = e->env->profile && hk_gpu_has(e->env->gpu, HK_CAP_TIMESTAMPS);
-    uint32_t count = timestamps ? (uint32_t)(p->record_count - p->once_count) + 1 : 0;
+    uint32_t count = timestamp_count(e);
     if (!e->body)
         HK_TRY(hk_gpu_commands_create(e->env->gpu, count, &e->body));
     e->generation = e->env->generation;
-    return record_range(e, e->body, p->once_count, p->record_count, timestamps);
+    return record_range(e, e->body, p->once_count, p->record_count, count ? e->env->profile : HK_PROFILE_OFF);
 }
 
 /* ---- prologue and epilogue */
@@ -386,7 +395,7 @@ static hk_status run_once(hk_exec *e)
     hk_gpu_commands *c = NULL;
     uint64_t ticket = 0;
     HK_TRY(hk_gpu_commands_create(e->env->gpu, 0, &c));
-    hk_status st = record_range(e, c, 0, e->plan->once_count, false);
+    hk_status st = record_range(e, c, 0, e->plan->once_count, HK_PROFILE_OFF);
     if (st == HK_OK)
         st = hk_gpu_submit(e->env->gpu, &c, 1, &ticket);
     if (st == HK_OK)
@@ -553,17 +562,20 @@ hk_feed hk_exec_output(const hk_exec *e, size_t i)
     return (hk_feed){.buffer = buffer, .offset = offset};
 }
 
-hk_status hk_exec_profile(hk_exec *e, uint64_t *ns)
+hk_status hk_exec_profile(hk_exec *e, uint64_t *body_ns, uint64_t *ns)
 {
-    size_t count = e->plan->record_count - e->plan->once_count;
+    uint32_t count = timestamp_count(e);
+    *body_ns = 0;
     memset(ns, 0, e->plan->record_count * sizeof *ns);
-    if (!e->env->profile || !hk_gpu_has(e->env->gpu, HK_CAP_TIMESTAMPS) || !e->runs)
+    if (!count || !e->runs)
         return HK_OK;
-    uint64_t *times = hk_alloc_array(context(e), count + 1, sizeof *times);
+    uint64_t *times = hk_alloc_array(context(e), count, sizeof *times);
     if (!times)
         return hk_out_of_memory(context(e), "timestamps");
-    hk_status st = hk_gpu_timestamps(e->body, (uint32_t)count + 1, times);
-    for (size_t i = 0; i < count && st == HK_OK; i++)
+    hk_status st = hk_gpu_timestamps(e->body, count, times);
+    if (st == HK_OK)
+        *body_ns = times[count - 1] - times[0];
+    for (size_t i = 0; i + 1 < count && st == HK_OK && e->env->profile == HK_PROFILE_DISPATCHES; i++)
         ns[e->plan->once_count + i] = times[i + 1] - times[i];
     hk_free(context(e), times);
     return st;

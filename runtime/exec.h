@@ -38,7 +38,7 @@ typedef struct hk_env {
     hk_gpu *gpu;
     hk_arena *arena;
     hk_precision precision;
-    bool profile;
+    hk_profile profile;
     hk_plan_fault fault; /* planted by tests */
     hk_gpu_buffer *activations[HK_MAX_BANKS];
     uint32_t generation; /* of the activation arena: recordings of an older one are stale */
@@ -91,7 +91,8 @@ hk_status hk_exec_wait(hk_exec *e, uint64_t ticket);
 hk_status hk_exec_read(hk_exec *e, uint64_t ticket, size_t i, void *data);
 /* Where output i lies on the device until the next submit. */
 hk_feed hk_exec_output(const hk_exec *e, size_t i);
-/* Nanoseconds per record of the last profiled run, in plan order. */
-hk_status hk_exec_profile(hk_exec *e, uint64_t *ns);
+/* Nanoseconds of the last run: of the whole body, and per record in plan order (zeros without HK_PROFILE_DISPATCHES).
+ */
+hk_status hk_exec_profile(hk_exec *e, uint64_t *body_ns, uint64_t *ns);
 
 #endif

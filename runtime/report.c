@@ -38,7 +38,9 @@ static hk_status add_exec(hk_context *ctx, hk_report *report, rows *r, hk_exec *
     uint64_t *ns = hk_arena_array(r->arena, p->record_count + 1, sizeof *ns);
     if (!ns)
         return hk_out_of_memory(ctx, "a report");
-    HK_TRY(hk_exec_profile(e, ns));
+    uint64_t body_ns = 0;
+    HK_TRY(hk_exec_profile(e, &body_ns, ns));
+    info->device_ns += body_ns;
     for (size_t i = p->once_count; i < p->record_count; i++) {
         const hk_record *record = p->records[i];
         hk_plan_row *row = add(r);
@@ -55,7 +57,6 @@ static hk_status add_exec(hk_context *ctx, hk_report *report, rows *r, hk_exec *
             return hk_out_of_memory(ctx, "a report");
         for (uint32_t k = 0; k < record->operand_count; k++)
             row->bytes += record->operand[k].bytes * (record->operand[k].access == HK_READ_WRITE ? 2u : 1u);
-        info->device_ns += ns[i];
         info->dispatches += record->kind == HK_RECORD_DISPATCH;
     }
     r->group += p->group_count;

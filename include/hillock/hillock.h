@@ -325,10 +325,16 @@ typedef enum hk_precision {
     HK_PRECISION_FAST,    /* 16-bit storage and operands, fp32 sums, on matrix units where the device has them */
 } hk_precision;
 
+typedef enum hk_profile {
+    HK_PROFILE_OFF,
+    HK_PROFILE_RUNS,       /* two timestamps around each device recording: hk_plan_info.device_ns */
+    HK_PROFILE_DISPATCHES, /* a barrier and a timestamp around every dispatch, so runs are slower: hk_plan_row.ns too */
+} hk_profile;
+
 typedef struct hk_session_params {
     size_t size;
     hk_precision precision;
-    bool profile;       /* timestamps around every dispatch; runs are slower and never pipelined */
+    hk_profile profile;
     uint64_t seed;      /* of Dropout and random operators */
     uint32_t max_plans; /* plans kept, one per set of input shapes; default: 8 */
     bool no_fusion;     /* switch the fusion passes off: results agree within rounding */
@@ -358,7 +364,7 @@ typedef struct hk_plan_row {
     const char *where;  /* "device", "host", or "view" (no work at all) */
     const char *kernel; /* kernel variant, "" on the host */
     uint32_t group;     /* barrier group: equal numbers run side by side */
-    uint64_t ns;        /* device time of the last profiled run, 0 when not profiled */
+    uint64_t ns;        /* device time in the last run, 0 without HK_PROFILE_DISPATCHES */
     uint64_t bytes;     /* operand bytes read + written */
     double flops;
 } hk_plan_row;
@@ -372,7 +378,7 @@ typedef struct hk_plan_info {
     uint64_t activation_bytes; /* arena size */
     uint64_t live_bytes;       /* largest sum of simultaneously live bytes: the arena's lower bound */
     uint64_t weight_bytes;
-    uint64_t device_ns; /* of the last profiled run */
+    uint64_t device_ns; /* of the last run's recordings, transfers of inputs and outputs excluded; 0 without profile */
 } hk_plan_info;
 
 /* The plan of the last run (of the last submitted shapes). */
@@ -396,7 +402,7 @@ typedef struct hk_trainer_params {
     uint64_t seed;       /* of Dropout */
     bool freeze_bn;      /* BatchNormalization uses its running statistics instead of the batch's */
     hk_precision precision;
-    bool profile;
+    hk_profile profile;
 } hk_trainer_params;
 
 /* Plans forward + loss + backward + AdamW as one recording. Parameters start as the model's. */

@@ -85,7 +85,8 @@ static hk_status run(bench *b, int argc, char **argv)
                              : argc > 6 && !strcmp(argv[6], "high") ? HK_PRECISION_HIGH
                                                                     : HK_PRECISION_STRICT;
     bool profile = argc > 7 && !strcmp(argv[7], "profile");
-    hk_trainer_params params = {.size = sizeof params, .precision = precision, .profile = profile};
+    hk_trainer_params params = {
+        .size = sizeof params, .precision = precision, .profile = profile ? HK_PROFILE_DISPATCHES : HK_PROFILE_OFF};
     float loss = 0;
     hk_status st = hk_device_open(b->ctx, NULL, &b->dev);
     if (st == HK_OK)

@@ -9,7 +9,9 @@ static const char bench_usage[] =
     "D] [--json]\n\n"
     "Times whole runs: inputs written, submitted, waited for, outputs read. Inputs are random, unknown dimensions 1 "
     "unless\n"
-    "--shape gives them. Prints percentiles of the wall time, and of pipelined runs the mean.\n\n"
+    "--shape gives them. Prints percentiles of the wall time, the median time on the device (transfers excluded), and "
+    "of\n"
+    "pipelined runs the mean.\n\n"
     "example: hillock bench resnet50.onnx --shape input=8x3x224x224\n";
 
 static const char profile_usage[] =
@@ -25,7 +27,7 @@ typedef struct opened {
     hk_session *session;
 } opened;
 
-static hk_status open_all(const options *o, bool profile, hk_precision precision, opened *p)
+static hk_status open_all(const options *o, hk_profile profile, hk_precision precision, opened *p)
 {
     hk_session_params params = {.size = sizeof params, .precision = precision, .profile = profile};
     hk_status st = hk_model_load(o->ctx, o->arguments[0], NULL, &p->model);
@@ -62,24 +64,45 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static hk_status measure(const options *o, const opened *p, double warm, double seconds, double **times, size_t *count)
+/* Wall and device time of each run, in seconds; device time is 0 on a device without timestamps. */
+typedef struct samples {
+    double *wall, *device;
+    size_t count, capacity;
+    double pipelined; /* mean of pipelined runs */
+} samples;
+
+static bool add_sample(samples *s, double wall, double device)
 {
-    size_t capacity = 0;
+    if (s->count == s->capacity) {
+        size_t capacity = s->capacity * 2 + 256;
+        double *grown = realloc(s->wall, capacity * sizeof *grown);
+        if (grown)
+            s->wall = grown;
+        double *grown_device = grown ? realloc(s->device, capacity * sizeof *grown) : NULL;
+        if (!grown_device)
+            return false;
+        s->device = grown_device;
+        s->capacity = capacity;
+    }
+    s->wall[s->count] = wall;
+    s->device[s->count++] = device;
+    return true;
+}
+
+static hk_status measure(const options *o, const opened *p, double warm, double seconds, samples *s)
+{
     hk_status st = HK_OK;
-    *times = NULL;
-    *count = 0;
     for (double start = now_seconds(); st == HK_OK && now_seconds() - start < warm;)
         st = write_random_inputs(o, p->session, p->model) == HK_OK ? one_run(p) : HK_STATUS_INTERNAL;
-    for (double start = now_seconds(); st == HK_OK && (now_seconds() - start < seconds || *count < 3);) {
-        if (*count == capacity) {
-            double *grown = realloc(*times, (capacity = capacity * 2 + 256) * sizeof **times);
-            if (!grown)
-                return HK_STATUS_OUT_OF_MEMORY;
-            *times = grown;
-        }
+    for (double start = now_seconds(); st == HK_OK && (now_seconds() - start < seconds || s->count < 3);) {
+        hk_plan_info plan = {0};
         double before = now_seconds();
         st = one_run(p);
-        (*times)[(*count)++] = now_seconds() - before;
+        double wall = now_seconds() - before;
+        if (st == HK_OK)
+            st = hk_session_get_plan(p->session, &plan);
+        if (st == HK_OK && !add_sample(s, wall, (double)plan.device_ns * 1e-9))
+            return HK_STATUS_OUT_OF_MEMORY;
     }
     return st;
 }
@@ -98,38 +121,47 @@ static hk_status measure_pipelined(const opened *p, double seconds, double *mean
     return st;
 }
 
-static void print_bench(const options *o, const opened *p, double *times, size_t count, double pipelined)
+static double percentile(const double *sorted, size_t count, size_t percent)
 {
-    static const int percents[] = {50, 90, 99};
+    size_t at = count * percent / 100;
+    return sorted[at < count ? at : count - 1];
+}
+
+static void print_bench(const options *o, const opened *p, const samples *s)
+{
+    static const size_t percents[] = {50, 90, 99};
     const hk_device_info *d = hk_device_get_info(p->dev);
     hk_device_stats stats;
     hk_device_get_stats(p->dev, &stats);
-    qsort(times, count, sizeof *times, by_value);
+    qsort(s->wall, s->count, sizeof *s->wall, by_value);
+    qsort(s->device, s->count, sizeof *s->device, by_value);
+    double device = percentile(s->device, s->count, 50);
     if (o->json) {
         json_begin(stdout);
         json_string(stdout, "schema", "hillock-bench-1");
         json_string(stdout, "device", d->name);
-        json_integer(stdout, "runs", (long long)count);
-        json_number(stdout, "min_ms", times[0] * 1e3);
+        json_integer(stdout, "runs", (long long)s->count);
+        json_number(stdout, "min_ms", s->wall[0] * 1e3);
         for (size_t i = 0; i < 3; i++) {
-            char key[16];
-            snprintf(key, sizeof key, "p%d_ms", percents[i]);
-            json_number(
-                stdout, key,
-                times[count * (size_t)percents[i] / 100 < count ? count * (size_t)percents[i] / 100 : count - 1] * 1e3);
+            char key[24];
+            snprintf(key, sizeof key, "p%zu_ms", percents[i]);
+            json_number(stdout, key, percentile(s->wall, s->count, percents[i]) * 1e3);
         }
-        json_number(stdout, "pipelined_ms", pipelined * 1e3);
+        json_number(stdout, "device_ms", device * 1e3);
+        json_number(stdout, "pipelined_ms", s->pipelined * 1e3);
+        json_integer(stdout, "pipelines", (long long)stats.pipelines_created);
         json_integer(stdout, "peak_memory_bytes", (long long)stats.peak_memory_bytes);
         json_end(stdout);
         return;
     }
-    printf("device     %s\nruns       %zu\nlatency ms min %.4f", d->name, count, times[0] * 1e3);
-    for (size_t i = 0; i < 3; i++) {
-        size_t at = count * (size_t)percents[i] / 100;
-        printf("  p%d %.4f", percents[i], times[at < count ? at : count - 1] * 1e3);
-    }
-    printf("  max %.4f\npipelined  %.4f ms a run\nmemory     %.1f MiB at most\n", times[count - 1] * 1e3,
-           pipelined * 1e3, (double)stats.peak_memory_bytes / 0x1p20);
+    printf("device     %s\nruns       %zu\nlatency ms min %.4f", d->name, s->count, s->wall[0] * 1e3);
+    for (size_t i = 0; i < 3; i++)
+        printf("  p%zu %.4f", percents[i], percentile(s->wall, s->count, percents[i]) * 1e3);
+    printf("  max %.4f\n", s->wall[s->count - 1] * 1e3);
+    if (device > 0)
+        printf("on device  %.4f ms (median, transfers excluded)\n", device * 1e3);
+    printf("pipelined  %.4f ms a run\npipelines  %llu\nmemory     %.1f MiB at most\n", s->pipelined * 1e3,
+           (unsigned long long)stats.pipelines_created, (double)stats.peak_memory_bytes / 0x1p20);
 }
 
 static int run_bench(int argc, char **argv)
@@ -140,8 +172,8 @@ static int run_bench(int argc, char **argv)
                                         {"--precision", true, false},
                                         {0}};
     options o;
-    double seconds, warm, pipelined = 0, *times = NULL;
-    size_t count = 0;
+    double seconds, warm;
+    samples s = {0};
     hk_precision precision;
     int code = options_parse(&o, &verb_bench, specs, argc, argv);
     if (code >= 0)
@@ -152,14 +184,15 @@ static int run_bench(int argc, char **argv)
         return finish_code(&o, EXIT_USAGE);
     }
     opened p = {0};
-    hk_status st = open_all(&o, false, precision, &p);
+    hk_status st = open_all(&o, HK_PROFILE_RUNS, precision, &p);
     if (st == HK_OK)
-        st = measure(&o, &p, warm, seconds, &times, &count);
+        st = measure(&o, &p, warm, seconds, &s);
     if (st == HK_OK)
-        st = measure_pipelined(&p, seconds, &pipelined);
+        st = measure_pipelined(&p, seconds, &s.pipelined);
     if (st == HK_OK)
-        print_bench(&o, &p, times, count, pipelined);
-    free(times);
+        print_bench(&o, &p, &s);
+    free(s.wall);
+    free(s.device);
     close_all(&p);
     return finish(&o, st);
 }
@@ -263,7 +296,7 @@ static int run_profile(int argc, char **argv)
     }
     opened p = {0};
     profile f = {.runs = (size_t)runs};
-    hk_status st = open_all(&o, true, precision, &p);
+    hk_status st = open_all(&o, HK_PROFILE_DISPATCHES, precision, &p);
     if (st == HK_OK)
         st = profile_runs(&p, &f);
     if (st == HK_OK)
