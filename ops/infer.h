@@ -7,7 +7,8 @@
 #include "ops/op.h"
 
 /* Infers every node in order. Nodes whose inputs are all known on the host and whose result is small are evaluated and
- * become constants; an If whose condition is known is replaced by its branch. Shapes that depend on data, or on
+ * become constants; an If whose condition is known is replaced by its branch, an operator that is others by those
+ * (hk_op.expand), as soon as it knows what it needs to. Shapes that depend on data, or on
  * operands that are only known at run time, stay unknown, and so does everything behind them. Shapes that the file
  * declared for activations are forgotten first: inference knows better. */
 hk_status hk_infer_graph(hk_graph *g);

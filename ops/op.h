@@ -169,8 +169,12 @@ typedef struct hk_op {
     const hk_attr *attrs; /* ended by a NULL name; NULL: none */
     hk_status (*infer)(hk_infer *in);
     hk_status (*eval)(hk_eval *e);
-    hk_status (*lower)(hk_lower *l);                   /* NULL for views, host ops and control flow */
+    hk_status (*lower)(hk_lower *l);                   /* NULL for views, host ops, control flow and expanded ops */
     hk_status (*backward)(hk_gradient *g, hk_node *n); /* NULL: not differentiable */
+    /* The node as other nodes, which take its place before differentiation and passes: then it needs no lower() and no
+     * backward(). Called when the shapes of all inputs and the contents of host_inputs are known; adds nodes to g with
+     * hk_build and names the values that stand for the node's outputs (out[i], for each output that is present). */
+    hk_status (*expand)(hk_graph *g, const hk_node *n, hk_value **out);
     int64_t (*view_offset)(const hk_node *n);          /* elements; -1: this node cannot be a view; NULL with VIEW: 0 */
     int64_t (*place_offset)(const hk_node *n, int32_t i); /* elements at which input i lies; -1: not in place */
     /* Cases for the generic test, gradient check and bench; grammar in runtime/cases.h. Ended by NULL. */

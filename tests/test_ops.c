@@ -17,6 +17,7 @@
 
 #include <cmocka.h>
 
+#include "ops/infer.h"
 #include "ops/step.h"
 #include "runtime/cases.h"
 #include "runtime/host.h"
@@ -399,6 +400,8 @@ static hk_status run_backward(const run *r, loss_graph *l, const hk_tensor **gra
             which[count] = i;
             wrt[count++] = l->g.inputs[i];
         }
+    if (r->c.op->expand)
+        HK_TRY(hk_infer_graph(graph));
     HK_TRY(hk_differentiate(graph, l->loss, wrt, count, found));
     for (size_t k = 0; k < count; k++)
         if (found[k] && !hk_graph_add_output(graph, found[k]))
@@ -430,7 +433,7 @@ static bool check_gradients(run *r, loss_graph *forward, loss_graph *backward)
         any |= is_checked(&forward->g, i);
     if (!any || forward->loss->producer->in_count == 0)
         return true; /* nothing to differentiate */
-    if (!r->c.op->backward)
+    if (!r->c.op->backward && !r->c.op->expand)
         return report(r, "no backward rule: write one, or mark the case nograd");
     st = run_backward(r, backward, gradients);
     if (st != HK_OK)

@@ -114,7 +114,68 @@ static hk_status infer_node(hk_graph *g, hk_node *n)
     return HK_OK;
 }
 
-/* Replaces the If nodes with a known condition, and infers the branches' nodes in their place. */
+/* ---- operators that are others */
+
+static bool expandable(const hk_node *n)
+{
+    if (!n->op || !n->op->expand)
+        return false;
+    for (int32_t i = 0; i < n->in_count; i++)
+        if (n->in[i] && (!hk_shape_known(&n->in[i]->shape) || (n->op->host_inputs >> i & 1u && !n->in[i]->data)))
+            return false;
+    for (int32_t i = 0; i < n->out_count; i++)
+        if (n->out[i] && n->out[i]->producer == n)
+            return true;
+    return false; /* folded */
+}
+
+/* Makes the new nodes define n's own output `to` where they define `from`. */
+static hk_status take_output(hk_graph *g, size_t first, hk_value *from, hk_value *to)
+{
+    for (size_t i = first; i < g->node_count; i++) {
+        hk_node *n = g->nodes[i];
+        for (int32_t k = 0; k < n->out_count; k++) {
+            if (n->out[k] != from)
+                continue;
+            n->out[k] = to;
+            to->producer = n;
+            for (size_t j = first; j < g->node_count; j++)
+                for (int32_t i_in = 0; i_in < g->nodes[j]->in_count; i_in++)
+                    if (g->nodes[j]->in[i_in] == from)
+                        g->nodes[j]->in[i_in] = to;
+            return HK_OK;
+        }
+    }
+    hk_value *copy;
+    HK_TRY(hk_build(g, "Identity", NULL, &from, 1, &copy, 1));
+    return take_output(g, first, copy, to);
+}
+
+/* The nodes that take n's place, in order; they are taken off g's list again. */
+static hk_status expand(hk_graph *g, const hk_node *n, hk_node ***nodes, size_t *count)
+{
+    size_t first = g->node_count;
+    hk_value **out = hk_arena_array(g->arena, (size_t)n->out_count + 1, sizeof *out);
+    if (!out)
+        return hk_out_of_memory(g->ctx, "an operator's expansion");
+    HK_TRY(n->op->expand(g, n, out));
+    for (int32_t i = 0; i < n->out_count; i++)
+        if (n->out[i])
+            HK_TRY(take_output(g, first, out[i], n->out[i]));
+    *count = g->node_count - first;
+    *nodes = hk_arena_array(g->arena, *count + 1, sizeof **nodes);
+    if (!*nodes)
+        return hk_out_of_memory(g->ctx, "an operator's expansion");
+    for (size_t i = 0; i < *count; i++) {
+        (*nodes)[i] = g->nodes[first + i];
+        (*nodes)[i]->name = n->name; /* what reports and errors call them */
+    }
+    g->node_count = first;
+    return HK_OK;
+}
+
+/* Replaces the If nodes with a known condition and the operators that are others, and infers what comes in their place.
+ */
 static hk_status infer_list(hk_graph *g, hk_node **nodes, size_t count, hk_node ***kept, size_t *kept_count,
                             size_t *capacity)
 {
@@ -129,10 +190,17 @@ static hk_status infer_list(hk_graph *g, hk_node **nodes, size_t count, hk_node 
             HK_TRY(infer_list(g, inner, inner_count, kept, kept_count, capacity));
             continue;
         }
+        HK_TRY(infer_node(g, n));
+        if (expandable(n)) {
+            hk_node **inner = NULL;
+            size_t inner_count = 0;
+            HK_TRY(expand(g, n, &inner, &inner_count));
+            HK_TRY(infer_list(g, inner, inner_count, kept, kept_count, capacity));
+            continue;
+        }
         if (*kept_count == *capacity && !hk_arena_grow(g->arena, (void **)kept, *kept_count, capacity, sizeof **kept))
             return hk_out_of_memory(g->ctx, "a graph");
         (*kept)[(*kept_count)++] = n;
-        HK_TRY(infer_node(g, n));
     }
     return HK_OK;
 }
