@@ -62,6 +62,11 @@ static uint32_t epilogue_of(const hk_conv_job *job)
 
 /* ---- splits */
 
+static int64_t result_plane(const hk_conv_job *job)
+{
+    return job->pass == HK_CONV_FORWARD ? hk_window_out_count(&job->p.w) : hk_window_in_count(&job->p.w);
+}
+
 void hk_conv_emit_sum(hk_lower *l, const hk_conv_sum *s)
 {
     hk_record *r = hk_emit(l, &hk_kernel_conv_sum, "conv sum of splits");
@@ -70,8 +75,8 @@ void hk_conv_emit_sum(hk_lower *l, const hk_conv_sum *s)
         .splits = s->splits, .count = (uint32_t)s->count, .bias_count = (uint32_t)s->bias_count};
     push.channels = 1;
     if (job) {
-        hk_divisor d = hk_divisor_of((uint32_t)hk_window_out_count(&job->p.w));
-        push.channels = (uint32_t)job->p.k;
+        hk_divisor d = hk_divisor_of(result_plane(job));
+        push.channels = (uint32_t)(job->pass == HK_CONV_FORWARD ? job->p.k : job->p.c);
         push.plane_magic = d.multiplier;
         push.plane_shift = d.shift;
         push.alpha = job->alpha;
@@ -88,8 +93,7 @@ void hk_conv_emit_sum(hk_lower *l, const hk_conv_sum *s)
     int64_t total = s->count + s->bias_count;
     bool wide = s->count % 4 == 0 && s->bias_count % 4 == 0 && hk_value_alignment(s->out) == 16 &&
                 (!s->bias_out || hk_value_alignment(s->bias_out) == 16) &&
-                (!job || (hk_window_out_count(&job->p.w) % 4 == 0 &&
-                          (!job->residual || hk_value_alignment(job->residual) == 16)));
+                (!job || (result_plane(job) % 4 == 0 && (!job->residual || hk_value_alignment(job->residual) == 16)));
     int64_t units = wide ? total / 4 : total;
     /* Few results with many parts are summed by several lanes each, or they would wait on memory one by one. */
     bool lanes = !l->cpu && s->splits >= 16 && units < 64 * 1024;
@@ -308,11 +312,9 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const gather_
     r->flops = flops_of(v->p);
     hk_grid_1d(l, r, (uint64_t)push.tiles_m * push.tiles_n * push.groups * push.splits);
     if (choice.splits > 1)
-        hk_conv_emit_sum(l, &(hk_conv_sum){.partial = result,
-                                           .splits = choice.splits,
-                                           .count = count,
-                                           .out = v->result,
-                                           .epilogue = v->forward ? job : NULL});
+        hk_conv_emit_sum(
+            l, &(hk_conv_sum){
+                   .partial = result, .splits = choice.splits, .count = count, .out = v->result, .epilogue = job});
     return HK_OK;
 }
 

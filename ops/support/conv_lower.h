@@ -6,8 +6,10 @@
 
 #include "ops/support/conv_geometry.h"
 
-/* The operands of one pass. bias, residual, activation belong to the forward pass; bias is also where the weight
- * gradient's kernels put the sum over dY when it is asked for. */
+/* The operands of one pass. bias, residual, activation belong to the result of the forward pass and of the data
+ * gradient (ConvTranspose's); bias is also where the weight gradient's kernels put the sum over dY when it is asked
+ * for.
+ */
 typedef struct hk_conv_job {
     hk_conv p;
     hk_conv_pass pass;
@@ -32,7 +34,7 @@ void hk_conv_lower_direct(hk_lower *l, const hk_conv_job *job);
 void hk_conv_lower_weight_rows(hk_lower *l, const hk_conv_job *job);
 
 /* Sums partial results in a fixed order: out[i] (and bias_out[j]) = sum over splits of partial[s][i], then the epilogue
- * of the forward pass. partial holds splits x (count + bias_count) floats. */
+ * of the job. partial holds splits x (count + bias_count) floats. */
 typedef struct hk_conv_sum {
     hk_value *partial;
     uint32_t splits;
