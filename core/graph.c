@@ -307,56 +307,133 @@ void hk_graph_replace(hk_graph *g, hk_value *from, hk_value *to)
         }
 }
 
-typedef struct sort {
-    const hk_graph *g;
-    bool ready;
-} sort;
-
-/* mark of a producer: 0 not placed yet, 1 placed. */
-static bool is_placed(void *user, hk_value *v, hk_node *n)
+void hk_graph_take_over(hk_value *from, hk_value *to)
 {
+    hk_node *n = from->producer, *old = to->producer;
+    for (int32_t i = 0; old && i < old->out_count; i++)
+        if (old->out[i] == to)
+            old->out[i] = NULL;
+    for (int32_t i = 0; i < n->out_count; i++)
+        if (n->out[i] == from)
+            n->out[i] = to;
+    to->producer = n;
+    from->producer = NULL;
+}
+
+/* The node of g that makes v, NULL if there is none or it has been taken out of the list. */
+static hk_node *maker(const hk_graph *g, const hk_value *v)
+{
+    hk_node *n = v->producer;
+    return n && n->id < g->node_count && g->nodes[n->id] == n ? n : NULL;
+}
+
+static bool is_made_before(void *user, hk_value *v, hk_node *n)
+{
+    const hk_node *from = maker(user, v);
+    return !from || from->id < n->id;
+}
+
+/* For every node the nodes that make what it uses: entries first[id] to first[id + 1] of list. */
+typedef struct makers {
+    const hk_graph *g;
+    uint32_t *first, *list; /* no list while they are counted */
+    size_t count;
+} makers;
+
+static bool note_maker(void *user, hk_value *v, hk_node *n)
+{
+    makers *m = user;
+    const hk_node *from = maker(m->g, v);
     (void)n;
-    if (v->producer && !v->producer->mark)
-        ((sort *)user)->ready = false;
+    if (from && m->list)
+        m->list[m->count] = from->id;
+    m->count += from != NULL;
     return true;
 }
 
-/* A worklist of waiting counts would be linear; graphs come nearly sorted, so repeated stable sweeps are too, and the
- * sweep count is bounded by falling back to the cycle error when a sweep places nothing. */
-hk_status hk_graph_sort(hk_graph *g)
+static hk_status list_makers(makers *m, hk_arena *arena)
 {
+    const hk_graph *g = m->g;
     for (size_t i = 0; i < g->node_count; i++)
-        g->nodes[i]->mark = 0;
-    hk_node **sorted = hk_arena_array(g->arena, g->node_count + 1, sizeof *sorted);
-    if (!sorted)
-        return hk_out_of_memory(g->ctx, "a graph");
-    size_t done = 0;
-    while (done < g->node_count) {
-        size_t before = done;
-        hk_node *waiting = NULL;
-        for (size_t i = 0; i < g->node_count; i++) {
-            hk_node *n = g->nodes[i];
-            sort s = {g, true};
-            if (n->mark)
-                continue;
-            each_use(g, n, n, is_placed, &s);
-            if (s.ready) {
-                n->mark = 1;
-                sorted[done++] = n;
-            } else if (!waiting) {
-                waiting = n;
+        each_use(g, g->nodes[i], g->nodes[i], note_maker, m);
+    if (m->count > UINT32_MAX)
+        return hk_fail(g->ctx, HK_STATUS_UNSUPPORTED, "graph '%s' has more than 2^32 uses of values", g->name);
+    m->first = hk_arena_array(arena, g->node_count + 1, sizeof *m->first);
+    m->list = hk_arena_array(arena, m->count + 1, sizeof *m->list);
+    if (!m->first || !m->list)
+        return hk_out_of_memory(g->ctx, "a graph's order");
+    m->count = 0;
+    for (size_t i = 0; i < g->node_count; i++) {
+        m->first[i] = (uint32_t)m->count;
+        each_use(g, g->nodes[i], g->nodes[i], note_maker, m);
+    }
+    m->first[g->node_count] = (uint32_t)m->count;
+    return HK_OK;
+}
+
+/* A depth-first walk with its own stack: each node comes right after the last of what it needs, linear in nodes and
+ * uses whatever order they have. */
+static hk_status walk(hk_graph *g, hk_arena *arena)
+{
+    enum { WAITING, OPEN, PLACED };
+    struct {
+        uint32_t node, next;
+    } *stack = hk_arena_array(arena, g->node_count + 1, sizeof *stack);
+    hk_node **sorted = hk_arena_array(arena, g->node_count + 1, sizeof *sorted);
+    makers m = {.g = g};
+    if (!stack || !sorted)
+        return hk_out_of_memory(g->ctx, "a graph's order");
+    HK_TRY(list_makers(&m, arena));
+    for (size_t i = 0; i < g->node_count; i++)
+        g->nodes[i]->mark = WAITING;
+    size_t done = 0, depth = 0;
+    for (uint32_t i = 0; i < g->node_count; i++) {
+        uint32_t open = i;
+        bool push = g->nodes[i]->mark == WAITING;
+        while (push || depth > 0) {
+            if (push) {
+                g->nodes[open]->mark = OPEN;
+                stack[depth].node = open;
+                stack[depth++].next = m.first[open];
             }
+            uint32_t top = stack[depth - 1].node;
+            push = false;
+            if (stack[depth - 1].next == m.first[top + 1]) {
+                g->nodes[top]->mark = PLACED;
+                sorted[done++] = g->nodes[top];
+                depth--;
+                continue;
+            }
+            open = m.list[stack[depth - 1].next++];
+            push = g->nodes[open]->mark == WAITING;
+            if (g->nodes[open]->mark == OPEN)
+                return hk_fail(g->ctx, HK_STATUS_INVALID,
+                               "node '%s' (%s) lies on a cycle: its inputs depend on its outputs", g->nodes[open]->name,
+                               g->nodes[open]->type);
         }
-        if (done == before)
-            return hk_fail(g->ctx, HK_STATUS_INVALID,
-                           "node '%s' (%s) lies on a cycle: its inputs depend on its outputs", waiting->name,
-                           waiting->type);
     }
     for (size_t i = 0; i < done; i++) {
         g->nodes[i] = sorted[i];
         g->nodes[i]->id = (uint32_t)i;
     }
     return HK_OK;
+}
+
+hk_status hk_graph_sort(hk_graph *g)
+{
+    bool sorted = true;
+    for (size_t i = 0; i < g->node_count; i++)
+        g->nodes[i]->id = (uint32_t)i;
+    for (size_t i = 0; i < g->node_count && sorted; i++)
+        sorted = each_use(g, g->nodes[i], g->nodes[i], is_made_before, g);
+    if (sorted)
+        return HK_OK;
+    hk_arena *arena = hk_arena_create(g->ctx);
+    if (!arena)
+        return hk_out_of_memory(g->ctx, "a graph's order");
+    hk_status st = walk(g, arena);
+    hk_arena_destroy(&arena);
+    return st;
 }
 
 static bool need_producer(void *user, hk_value *v, hk_node *n)
@@ -515,6 +592,7 @@ static hk_status clone_into(clone *c, const hk_graph *from, hk_graph *to)
             return HK_STATUS_OUT_OF_MEMORY;
     }
     to->step = from->step ? to->values[from->step->id] : NULL;
+    to->fold_limit = from->fold_limit;
     return clone_states(from, to);
 }
 

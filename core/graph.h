@@ -92,6 +92,9 @@ struct hk_graph {
     size_t state_count, state_capacity;
     hk_value *step; /* the step block, made on demand */
     hk_map names;   /* value name → value */
+    /* What inference may take, of a main graph: a file can ask for any amount. */
+    uint64_t fold_limit; /* bytes of folded constants; 0: the default */
+    uint64_t fold_bytes, fold_steps, inferred_nodes;
 };
 
 /* ---- building. All return NULL when out of memory (hk_out_of_memory is then set). */
@@ -128,7 +131,11 @@ typedef struct hk_uses {
 } hk_uses;
 hk_status hk_graph_uses(const hk_graph *g, hk_arena *arena, hk_uses *out);
 void hk_graph_replace(hk_graph *g, hk_value *from, hk_value *to); /* in every node input, output list, state and body */
-/* Puts nodes into a topological order, stable; HK_STATUS_INVALID names a node on a cycle. Renumbers ids. */
+/* The node that makes `from`, which nothing uses, makes `to` instead, and the node that made `to` no longer does. For
+ * passes that replace many nodes: unlike hk_graph_replace it does not look for the users. */
+void hk_graph_take_over(hk_value *from, hk_value *to);
+/* Puts nodes into a topological order; one that is there already stays. HK_STATUS_INVALID names a node on a cycle.
+ * Renumbers ids. */
 hk_status hk_graph_sort(hk_graph *g);
 /* Drops nodes none of whose outputs is needed, and renumbers. */
 hk_status hk_graph_prune(hk_graph *g);

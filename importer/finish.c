@@ -1,102 +1,10 @@
 /*
- * From a complete graph to a model's: nodes in order, shapes inferred, trainable roles, operators counted.
+ * From a complete graph to a model's: shapes inferred, trainable roles, operators counted.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "importer/internal.h"
-
-/* ---- order. A depth-first walk with its own stack, linear in nodes and uses whatever order the file has; a file that
- * is in order stays as it is. */
-
-typedef struct sorter {
-    const hk_graph *g;
-    uint32_t *first; /* of node i's producers: entries first[i] .. first[i + 1] of producers */
-    uint32_t *producers;
-    size_t count;
-} sorter;
-
-/* Adds the producers, in g, of what n uses, its bodies included; only counts while there is no list yet. */
-static void add_producers(sorter *s, const hk_node *n)
-{
-    for (int32_t i = 0; i < n->in_count; i++) {
-        const hk_value *v = n->in[i];
-        if (v == NULL || v->graph != s->g || v->producer == NULL)
-            continue;
-        if (s->producers != NULL)
-            s->producers[s->count] = v->producer->id;
-        s->count++;
-    }
-    for (int32_t b = 0; b < n->body_count; b++)
-        for (size_t i = 0; i < n->bodies[b]->node_count; i++)
-            add_producers(s, n->bodies[b]->nodes[i]);
-}
-
-static hk_status list_producers(hk_importer *imp, sorter *s)
-{
-    size_t n = s->g->node_count;
-    for (size_t i = 0; i < n; i++)
-        add_producers(s, s->g->nodes[i]);
-    if (s->count > UINT32_MAX)
-        return hk_fail(imp->ctx, HK_STATUS_UNSUPPORTED, "graph '%s' has more than 2^32 uses of values", s->g->name);
-    s->first = hk_arena_array(imp->temporary, n + 1, sizeof *s->first);
-    s->producers = hk_arena_array(imp->temporary, s->count + 1, sizeof *s->producers);
-    if (s->first == NULL || s->producers == NULL)
-        return hk_out_of_memory(imp->ctx, "a graph's order");
-    s->count = 0;
-    for (size_t i = 0; i < n; i++) {
-        s->first[i] = (uint32_t)s->count;
-        add_producers(s, s->g->nodes[i]);
-    }
-    s->first[n] = (uint32_t)s->count;
-    return HK_OK;
-}
-
-hk_status hk_import_sort(hk_importer *imp, hk_graph *g)
-{
-    sorter s = {.g = g};
-    HK_TRY(list_producers(imp, &s));
-    enum { WAITING, OPEN, PLACED };
-    struct {
-        uint32_t node, next;
-    } *stack = hk_arena_array(imp->temporary, g->node_count + 1, sizeof *stack);
-    hk_node **sorted = hk_arena_array(imp->arena, g->node_count + 1, sizeof *sorted);
-    if (stack == NULL || sorted == NULL)
-        return hk_out_of_memory(imp->ctx, "a graph's order");
-    size_t done = 0, depth = 0;
-    for (size_t i = 0; i < g->node_count; i++)
-        g->nodes[i]->mark = WAITING;
-    for (uint32_t i = 0; i < g->node_count; i++) {
-        uint32_t open = i;
-        bool push = g->nodes[i]->mark == WAITING;
-        while (push || depth > 0) {
-            if (push) {
-                g->nodes[open]->mark = OPEN;
-                stack[depth].node = open;
-                stack[depth++].next = s.first[open];
-                push = false;
-            }
-            uint32_t top = stack[depth - 1].node;
-            if (stack[depth - 1].next == s.first[top + 1]) {
-                g->nodes[top]->mark = PLACED;
-                sorted[done++] = g->nodes[top];
-                depth--;
-                continue;
-            }
-            open = s.producers[stack[depth - 1].next++];
-            push = g->nodes[open]->mark == WAITING;
-            if (g->nodes[open]->mark == OPEN)
-                return hk_fail(imp->ctx, HK_STATUS_INVALID,
-                               "node '%s' (%s) lies on a cycle: its inputs depend on its outputs", g->nodes[open]->name,
-                               g->nodes[open]->type);
-        }
-    }
-    for (size_t i = 0; i < done; i++)
-        sorted[i]->id = (uint32_t)i;
-    g->nodes = sorted;
-    g->node_capacity = g->node_count + 1;
-    return HK_OK;
-}
 
 /* ---- inference */
 

@@ -168,6 +168,7 @@ hk_status hk_import(hk_context *ctx, const char *path, const void *data, size_t 
                                          : hk_graph_create(ctx, "", &imp.result->graph);
     if (st == HK_OK) {
         imp.arena = imp.result->graph->arena;
+        imp.result->graph->fold_limit = imp.params.max_folded_bytes;
         st = open_model(&imp, path, data, bytes);
     }
     if (st == HK_OK && (st = read_model(&imp)) != HK_OK)

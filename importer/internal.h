@@ -166,8 +166,7 @@ hk_status hk_import_identity(hk_importer *imp, hk_graph *g, hk_value *from, hk_v
 /* Finds a value; *out NULL: an absent one ("" or a function's input that the call leaves out). */
 hk_status hk_import_use(hk_importer *imp, const hk_scope *s, const char *name, const char *node, hk_value **out);
 
-/* finish.c: order, inference, roles, counts; from a complete graph. */
-hk_status hk_import_sort(hk_importer *imp, hk_graph *g);
+/* finish.c: inference, roles, counts; from a complete graph. */
 hk_status hk_import_infer(hk_importer *imp);
 hk_status hk_import_roles(hk_importer *imp);
 hk_status hk_import_count(hk_importer *imp);

@@ -493,7 +493,7 @@ hk_status hk_import_graph(hk_importer *imp, hk_scope *s, const Onnx__GraphProto 
     HK_TRY(hk_import_nodes(imp, s, g->node, g->n_node));
     HK_TRY(read_outputs(imp, s, g));
     HK_TRY(read_value_info(imp, s, g));
-    return hk_import_sort(imp, s->graph);
+    return hk_graph_sort(s->graph);
 }
 
 hk_status hk_import_body(hk_importer *imp, const hk_scope *s, hk_graph *around, const Onnx__GraphProto *proto,

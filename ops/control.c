@@ -18,10 +18,9 @@ typedef struct saved_values {
     size_t count;
 } saved_values;
 
-static hk_status save_values(hk_infer *in, hk_graph *body, saved_values *s)
+static hk_status save_values(hk_infer *in, hk_graph *body, hk_arena *arena, saved_values *s)
 {
     size_t n = body->value_count + 1;
-    hk_arena *arena = in->graph->arena;
     *s = (saved_values){.body = body, .count = body->value_count};
     s->dtype = hk_arena_array(arena, n, sizeof *s->dtype);
     s->shape = hk_arena_array(arena, n, sizeof *s->shape);
@@ -160,39 +159,63 @@ static hk_status if_infer(hk_infer *in)
 /* ---- values carried from iteration to iteration: their shape at the body's entry must hold in every iteration */
 
 /* Body inputs from first_in on are carried values that begin as node inputs from first_value on and come back as body
- * outputs from first_out on. Widens what an iteration changes until nothing changes: each round loses a dimension's
- * number or a rank, so there are few. */
-static hk_status infer_carried(hk_infer *in, hk_graph *body, int32_t first_value, size_t first_in, size_t first_out,
-                               size_t count)
+ * outputs from first_out on. */
+typedef struct carried_list {
+    int32_t first_value;
+    size_t first_in, first_out, count;
+} carried_list;
+
+/* Infers the body with these shapes at its entry, and widens those that an iteration changes. */
+static hk_status infer_iteration(hk_infer *in, hk_graph *body, const carried_list *c, hk_shape *entry, bool *changed)
+{
+    const hk_node *n = in->node;
+    *changed = false;
+    for (size_t i = 0; i < c->count; i++)
+        HK_TRY(set_input(in, body, c->first_in + i, n->in[c->first_value + (int32_t)i]->dtype, &entry[i]));
+    HK_TRY(infer_body(in, body));
+    for (size_t i = 0; i < c->count; i++) {
+        hk_dtype dtype = n->in[c->first_value + (int32_t)i]->dtype;
+        const hk_value *out = body->outputs[c->first_out + i];
+        hk_shape next = common_shape(&entry[i], &out->shape);
+        if (out->dtype != dtype)
+            return hk_infer_fail(in, HK_STATUS_INVALID, "carried value %zu enters the body as %s and leaves it as %s",
+                                 i, hk_dtype_name(dtype), hk_dtype_name(out->dtype));
+        *changed |= !hk_shape_equal(&next, &entry[i]);
+        entry[i] = next;
+    }
+    return HK_OK;
+}
+
+/* Until nothing changes: each round loses a dimension's number or a rank, so there are few. */
+static hk_status settle_carried(hk_infer *in, hk_graph *body, const carried_list *c, hk_arena *arena)
 {
     const hk_node *n = in->node;
     saved_values saved;
-    hk_shape *entry = hk_arena_array(in->graph->arena, count + 1, sizeof *entry);
+    hk_shape *entry = hk_arena_array(arena, c->count + 1, sizeof *entry);
     if (!entry)
         return hk_out_of_memory(in->ctx, "carried values");
-    for (size_t i = 0; i < count; i++)
-        entry[i] = n->in[first_value + (int32_t)i]->shape;
-    HK_TRY(save_values(in, body, &saved));
+    for (size_t i = 0; i < c->count; i++)
+        entry[i] = n->in[c->first_value + (int32_t)i]->shape;
+    HK_TRY(save_values(in, body, arena, &saved));
     for (bool changed = true; changed;) {
-        changed = false;
         restore_values(&saved);
-        for (size_t i = 0; i < count; i++)
-            HK_TRY(set_input(in, body, first_in + i, n->in[first_value + (int32_t)i]->dtype, &entry[i]));
-        HK_TRY(infer_body(in, body));
-        for (size_t i = 0; i < count; i++) {
-            const hk_value *out = body->outputs[first_out + i];
-            hk_shape next = common_shape(&entry[i], &out->shape);
-            if (out->dtype != n->in[first_value + (int32_t)i]->dtype)
-                return hk_infer_fail(in, HK_STATUS_INVALID,
-                                     "carried value %zu enters the body as %s and leaves it as %s", i,
-                                     hk_dtype_name(n->in[first_value + (int32_t)i]->dtype), hk_dtype_name(out->dtype));
-            changed |= !hk_shape_equal(&next, &entry[i]);
-            entry[i] = next;
-        }
+        HK_TRY(infer_iteration(in, body, c, entry, &changed));
     }
-    for (size_t i = 0; i < count; i++)
-        HK_TRY(hk_infer_output(in, (int32_t)i, n->in[first_value + (int32_t)i]->dtype, &entry[i]));
+    for (size_t i = 0; i < c->count; i++)
+        HK_TRY(hk_infer_output(in, (int32_t)i, n->in[c->first_value + (int32_t)i]->dtype, &entry[i]));
     return HK_OK;
+}
+
+static hk_status infer_carried(hk_infer *in, hk_graph *body, int32_t first_value, size_t first_in, size_t first_out,
+                               size_t count)
+{
+    carried_list c = {first_value, first_in, first_out, count};
+    hk_arena *arena = hk_arena_create(in->ctx); /* loops inside each other come here often */
+    if (!arena)
+        return hk_out_of_memory(in->ctx, "carried values");
+    hk_status st = settle_carried(in, body, &c, arena);
+    hk_arena_destroy(&arena);
+    return st;
 }
 
 /* ---- Loop: inputs trip count, condition, carried values; body inputs iteration, condition, carried values; body

@@ -152,18 +152,38 @@ const hk_stored *hk_store_find(const hk_store *store, const hk_tensor *t)
     return at < store->count && store->weights[at].tensor == t ? &store->weights[at].stored : NULL;
 }
 
-static hk_status add_weight(hk_env *env, hk_arena *arena, hk_store *store, const hk_tensor *t, uint64_t bytes)
+/* Appends; hk_env_add_weights sorts when all are there. sorted: how many entries were there before. */
+static hk_status add_weight(hk_env *env, hk_arena *arena, hk_store *store, size_t sorted, const hk_tensor *t,
+                            uint64_t bytes)
 {
-    size_t at = weight_place(store, t);
-    if (at < store->count && store->weights[at].tensor == t)
+    hk_store before = *store;
+    before.count = sorted;
+    if (hk_store_find(&before, t))
         return HK_OK;
     if (store->count == store->capacity &&
         !hk_arena_grow(arena, (void **)&store->weights, store->count, &store->capacity, sizeof *store->weights))
         return hk_out_of_memory(env->ctx, "weights");
-    memmove(&store->weights[at + 1], &store->weights[at], (store->count - at) * sizeof *store->weights);
-    store->weights[at] = (hk_weight){.tensor = t, .stored = {.bytes = bytes}};
-    store->count++;
+    store->weights[store->count++] = (hk_weight){.tensor = t, .stored = {.bytes = bytes}};
     return HK_OK;
+}
+
+static int by_tensor(const void *a, const void *b)
+{
+    uintptr_t x = (uintptr_t)((const hk_weight *)a)->tensor, y = (uintptr_t)((const hk_weight *)b)->tensor;
+    return (x > y) - (x < y);
+}
+
+/* Several values may be one tensor: among equals, which are new, the first stays. */
+static void sort_weights(hk_store *store)
+{
+    size_t kept = 0;
+    if (store->count == 0)
+        return;
+    qsort(store->weights, store->count, sizeof *store->weights, by_tensor);
+    for (size_t i = 0; i < store->count; i++)
+        if (kept == 0 || store->weights[kept - 1].tensor != store->weights[i].tensor)
+            store->weights[kept++] = store->weights[i];
+    store->count = kept;
 }
 
 static hk_status upload_new(hk_env *env, hk_arena *arena, hk_store *store)
@@ -185,16 +205,31 @@ static hk_status upload_new(hk_env *env, hk_arena *arena, hk_store *store)
     return st;
 }
 
-hk_status hk_env_add_weights(hk_env *env, const hk_plan *p, hk_store *own)
+static hk_status collect_weights(hk_env *env, const hk_plan *p, hk_store *own)
 {
+    size_t shared_before = env->weights.count, own_before = own->count;
     for (size_t i = 0; i < p->storage_count; i++) {
         const hk_storage *s = &p->storages[i];
         const hk_tensor *t = s->root->data;
         if (s->region != HK_REGION_WEIGHTS || !t || !(s->used || s->pinned))
             continue;
         bool shared = env->base_count && bsearch(&t, env->base, env->base_count, sizeof *env->base, by_address);
-        HK_TRY(add_weight(env, shared ? env->arena : p->arena, shared ? &env->weights : own, t, s->used_bytes));
+        hk_status st = shared ? add_weight(env, env->arena, &env->weights, shared_before, t, s->used_bytes)
+                              : add_weight(env, p->arena, own, own_before, t, s->used_bytes);
+        if (st != HK_OK) { /* what is not sorted cannot be found */
+            env->weights.count = shared_before;
+            own->count = own_before;
+            return st;
+        }
     }
+    sort_weights(&env->weights);
+    sort_weights(own);
+    return HK_OK;
+}
+
+hk_status hk_env_add_weights(hk_env *env, const hk_plan *p, hk_store *own)
+{
+    HK_TRY(collect_weights(env, p, own));
     HK_TRY(upload_new(env, env->arena, &env->weights));
     return upload_new(env, p->arena, own);
 }

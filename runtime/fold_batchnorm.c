@@ -50,7 +50,7 @@ static hk_status fold(hk_graph *g, hk_node *conv, hk_node *bn)
         conv->in[2] = values[1];
     else if (!hk_node_add_input(conv, values[1]))
         return HK_STATUS_OUT_OF_MEMORY;
-    hk_graph_replace(g, bn->out[0], conv->out[0]);
+    hk_graph_take_over(conv->out[0], bn->out[0]);
     return HK_OK;
 }
 

@@ -14,7 +14,9 @@
 
 enum {
     MEMBERS = 2 * CHAIN_STEPS, /* a conversion between types of equal representation takes no step */
-    SMALL = 65536, /* elements up to which computing a costly function for every element is cheaper than a pass */
+    USERS = 64,     /* of a value: beyond, its node stays by itself, so that nobody looks at each of them for each */
+    REACHED = 4096, /* nodes that a search for a cycle looks at before it takes one for granted */
+    SMALL = 65536,  /* elements up to which computing a costly function for every element is cheaper than a pass */
 };
 
 typedef struct group {
@@ -204,8 +206,10 @@ static bool makes_cycle(fusion *f, const group *p)
         return false;
     f->stamp++;
     push_users(f, p, p->second, &depth);
-    while (depth > 0) {
+    for (size_t looked_at = 0; depth > 0; looked_at++) {
         hk_node *n = f->stack[--depth];
+        if (looked_at == REACHED)
+            return true;
         const group *other = info_of(f, n)->group < 0 ? NULL : f->groups[info_of(f, n)->group];
         for (int32_t i = 0; !other && i < n->out_count; i++)
             if (n->out[i])
@@ -266,7 +270,8 @@ static bool take(fusion *f, group *p, hk_node *n)
     const node_info *info = info_of(f, n);
     const hk_value *v = n->out[0];
     int64_t count = hk_shape_count(&result_of(p)->shape);
-    if (!info->fusable || info->group >= 0 || p->count == MEMBERS || place_of(p, n) >= 0)
+    if (!info->fusable || info->group >= 0 || p->count == MEMBERS || place_of(p, n) >= 0 ||
+        f->uses.count[v->id] > USERS)
         return false;
     if (info->costly && hk_shape_count(&v->shape) < count && count > SMALL)
         return false;

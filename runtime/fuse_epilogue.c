@@ -139,7 +139,7 @@ static hk_status rebuild(epilogue *e)
     hk_value *in[4] = {e->base->in[0], e->base->in[1], e->bias, e->residual}, *out = NULL;
     HK_TRY(hk_build(e->g, conv ? "hk.Conv" : "hk.Gemm", attrs, in, e->residual ? 4 : e->bias ? 3 : 2, &out, 1));
     out->producer->name = e->result->producer->name;
-    hk_graph_replace(e->g, e->result, out);
+    hk_graph_take_over(out, e->result);
     return HK_OK;
 }
 

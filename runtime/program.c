@@ -17,7 +17,9 @@ struct hk_stage {
     hk_exec *exec;
     hk_node **host_nodes; /* to run on the host when the recording has ended */
     size_t host_count;
+    bool *on_host;   /* by node id: one of these */
     bool *deferred;  /* by node id: left to the next stage */
+    bool *wanted;    /* by value id: a deferred node needs the contents before its shapes are known */
     bool *read;      /* by value id: the host wants the contents */
     int32_t *output; /* by value id: which output of exec it is, -1: none */
     struct hk_stage *children, *last_child;
@@ -27,6 +29,7 @@ struct hk_stage {
 struct hk_program {
     hk_env *env;
     const hk_graph *graph;
+    bool *wanted;              /* by value id of graph: some node needs the contents before its shapes are known */
     hk_graph *owned;           /* a control body's template */
     const hk_value **captured; /* by a body's extra inputs */
     size_t captured_count;
@@ -77,6 +80,7 @@ void hk_program_destroy(hk_program **p)
         return;
     hk_program_clear(*p);
     hk_graph_destroy(&(*p)->owned);
+    hk_free((*p)->env->ctx, (*p)->wanted);
     hk_free((*p)->env->ctx, *p);
     *p = NULL;
 }
@@ -157,16 +161,15 @@ static void evict(hk_context *ctx, hk_stage *list, uint32_t keep)
 
 /* ---- cutting */
 
-/* A value some node needs to know before its output shapes are. */
-static bool wanted_on_host(const hk_graph *g, const hk_value *v, const bool *only)
+/* Marks, by id, the values that some node needs to know before its output shapes are. */
+static void mark_wanted(const hk_graph *g, const bool *only, bool *wanted)
 {
     for (size_t i = 0; i < g->node_count; i++) {
         const hk_node *n = g->nodes[i];
         for (int32_t k = 0; k < n->in_count && k < 32; k++)
-            if (n->in[k] == v && n->op && n->op->host_inputs >> k & 1u && (!only || only[i]))
-                return true;
+            if (n->in[k] && n->in[k]->graph == g && n->op && n->op->host_inputs >> k & 1u && (!only || only[i]))
+                wanted[n->in[k]->id] = true;
     }
-    return false;
 }
 
 static bool uses_available(const hk_graph *g, const hk_node *n, const bool *available)
@@ -215,8 +218,10 @@ static hk_status classify(hk_stage *s, bool *whole)
     bool *available = hk_arena_array(g->arena, g->value_count + 1, sizeof *available);
     s->deferred = hk_arena_array(g->arena, g->node_count + 1, sizeof *s->deferred);
     s->read = hk_arena_array(g->arena, g->value_count + 1, sizeof *s->read);
+    s->wanted = hk_arena_array(g->arena, g->value_count + 1, sizeof *s->wanted);
+    s->on_host = hk_arena_array(g->arena, g->node_count + 1, sizeof *s->on_host);
     s->host_nodes = hk_arena_array(g->arena, g->node_count + 1, sizeof *s->host_nodes);
-    if (!available || !s->deferred || !s->read || !s->host_nodes)
+    if (!available || !s->deferred || !s->read || !s->wanted || !s->on_host || !s->host_nodes)
         return hk_out_of_memory(g->ctx, "a stage");
     for (size_t i = 0; i < g->value_count; i++)
         available[i] = !g->values[i]->producer;
@@ -235,6 +240,7 @@ static hk_status classify(hk_stage *s, bool *whole)
         s->deferred[i] = true;
         if (ready && host) {
             s->host_nodes[s->host_count++] = n;
+            s->on_host[i] = true;
             read_uses(g, n, s->read);
             progress = true;
         }
@@ -242,20 +248,13 @@ static hk_status classify(hk_stage *s, bool *whole)
             if (n->in[k] && !n->in[k]->data && n->op->host_inputs >> k & 1u)
                 s->read[n->in[k]->id] = progress = true;
     }
+    mark_wanted(g, s->deferred, s->wanted);
     for (size_t i = 0; i < g->node_count && !*whole && !progress; i++)
         if (s->deferred[i])
             return hk_fail(g->ctx, HK_STATUS_UNSUPPORTED,
                            "node '%s' (%s): the shape of its output cannot be determined", g->nodes[i]->name,
                            g->nodes[i]->type);
     return HK_OK;
-}
-
-static bool is_host_node(const hk_stage *s, const hk_node *n)
-{
-    for (size_t i = 0; i < s->host_count; i++)
-        if (s->host_nodes[i] == n)
-            return true;
-    return false;
 }
 
 /* The device part as a graph of its own; its outputs are what the host reads or later nodes use. */
@@ -342,7 +341,7 @@ static hk_status bind_inputs(hk_program *p, const hk_tensor *const *inputs, hk_g
         hk_value *v = g->inputs[i];
         v->dtype = inputs[i]->dtype;
         v->shape = hk_tensor_shape(inputs[i]);
-        if (!wanted_on_host(g, v, NULL) || hk_tensor_count(inputs[i]) > BOUND_MAX_COUNT)
+        if (!p->wanted[v->id] || hk_tensor_count(inputs[i]) > BOUND_MAX_COUNT)
             continue;
         hk_tensor *t = hk_tensor_new(g->arena, inputs[i]->dtype, &v->shape);
         if (!t) {
@@ -359,8 +358,14 @@ static hk_status bind_inputs(hk_program *p, const hk_tensor *const *inputs, hk_g
 static hk_status first_stage(hk_program *p, const hk_tensor *const *inputs, hk_stage **out)
 {
     key k = {.ctx = p->env->ctx};
+    if (!p->wanted) {
+        p->wanted = hk_alloc_array(k.ctx, p->graph->value_count + 1, sizeof *p->wanted);
+        if (!p->wanted)
+            return hk_out_of_memory(k.ctx, "a program");
+        mark_wanted(p->graph, NULL, p->wanted);
+    }
     for (size_t i = 0; i < p->graph->input_count; i++)
-        key_add_tensor(&k, inputs[i], wanted_on_host(p->graph, p->graph->inputs[i], NULL));
+        key_add_tensor(&k, inputs[i], p->wanted[p->graph->inputs[i]->id]);
     hk_status st = k.failed ? hk_out_of_memory(k.ctx, "a plan's key") : HK_OK;
     hk_stage *s = st == HK_OK ? find_stage(&p->stages, &k) : NULL;
     if (st == HK_OK && !s) {
@@ -511,7 +516,7 @@ static hk_status rest_graph(between *b, hk_graph **out)
     HK_TRY(hk_graph_clone(g, &rest));
     size_t kept = 0;
     for (size_t i = 0; i < g->node_count; i++) {
-        bool left = s->deferred[i] && !is_host_node(s, g->nodes[i]);
+        bool left = s->deferred[i] && !s->on_host[i];
         if (left)
             rest->nodes[kept++] = rest->nodes[i];
         for (int32_t k = 0; !left && k < rest->nodes[i]->out_count; k++)
@@ -520,7 +525,10 @@ static hk_status rest_graph(between *b, hk_graph **out)
     }
     rest->node_count = kept;
     hk_uses uses;
-    hk_status st = hk_graph_uses(rest, rest->arena, &uses);
+    bool *wanted = hk_arena_array(rest->arena, rest->value_count + 1, sizeof *wanted);
+    hk_status st = wanted ? hk_graph_uses(rest, rest->arena, &uses) : hk_out_of_memory(rest->ctx, "a stage");
+    if (st == HK_OK)
+        mark_wanted(rest, NULL, wanted);
     rest->input_count = 0;
     for (size_t i = 0; i < g->value_count && st == HK_OK; i++) {
         hk_value *v = rest->values[i];
@@ -532,7 +540,7 @@ static hk_status rest_graph(between *b, hk_graph **out)
         if (t) {
             v->dtype = t->dtype;
             v->shape = hk_tensor_shape(t);
-            if (wanted_on_host(rest, v, NULL) && hk_tensor_count(t) <= BOUND_MAX_COUNT) {
+            if (wanted[v->id] && hk_tensor_count(t) <= BOUND_MAX_COUNT) {
                 hk_tensor *copy = hk_tensor_new(rest->arena, t->dtype, &v->shape);
                 if (copy)
                     memcpy(copy->data, t->data, (size_t)hk_tensor_bytes(t));
@@ -562,9 +570,7 @@ static hk_status next_stage(between *b, hk_stage **out)
     for (size_t i = 0; i < s->graph->value_count; i++)
         if (b->of[i]) {
             key_add(&k, &i, sizeof i);
-            key_add_tensor(&k, b->of[i],
-                           wanted_on_host(s->graph, s->graph->values[i], s->deferred) &&
-                               hk_tensor_count(b->of[i]) <= BOUND_MAX_COUNT);
+            key_add_tensor(&k, b->of[i], s->wanted[i] && hk_tensor_count(b->of[i]) <= BOUND_MAX_COUNT);
         }
     hk_status st = k.failed ? hk_out_of_memory(k.ctx, "a plan's key") : HK_OK;
     hk_stage *next = st == HK_OK ? find_stage(&s->children, &k) : NULL;

@@ -19,14 +19,58 @@ static bool all_known(const hk_node *n)
     return true;
 }
 
-static bool small(const hk_node *n)
+/* ---- what folding may take. A file can ask for any amount of it: what is above the bounds is computed on the device.
+ */
+
+enum {
+    FOLD_STEPS = 1 << 26,      /* of all folds of a graph: some tenths of a second */
+    FOLD_STEPS_EACH = 1 << 20, /* of one whose work is not proportional to its operands */
+    FOLD_STEPS_NODE = 64,      /* besides its elements */
+};
+#define FOLD_BYTES_DEFAULT ((uint64_t)64 << 20)
+
+/* Operators that look at each element a bounded number of times. Of the others the worst is assumed: each result
+ * depends on every operand. */
+static bool is_linear(const hk_node *n)
 {
-    for (int32_t i = 0; i < n->out_count; i++)
-        if (n->out[i] && hk_shape_known(&n->out[i]->shape) && hk_shape_count(&n->out[i]->shape) > HK_FOLD_MAX_COUNT)
+    static const char *const types[] = {"Cast",  "ConstantOfShape", "Expand",    "Gather", "Pad",
+                                        "Range", "Slice",           "ScatterND", "Shape",  "Transpose",
+                                        "Tile",  "Where",           "Split",     "Trilu"};
+    if (n->op->flags & (HK_OP_POINTWISE | HK_OP_VIEW | HK_OP_PLACE))
+        return true;
+    for (size_t i = 0; i < HK_COUNT(types); i++)
+        if (!strcmp(n->type, types[i]))
+            return true;
+    return false;
+}
+
+/* Whether n's work and results fit what is left; then they are taken. */
+static bool afford(hk_graph *g, const hk_node *n)
+{
+    uint64_t in = 0, out = 0, bytes = 0;
+    for (int32_t i = 0; i < n->in_count; i++) {
+        int64_t count = n->in[i] ? hk_shape_count(&n->in[i]->shape) : 0;
+        if (count > HK_FOLD_MAX_COUNT)
             return false;
-    for (int32_t i = 0; i < n->in_count; i++)
-        if (n->in[i] && hk_shape_count(&n->in[i]->shape) > HK_FOLD_MAX_COUNT)
+        in += (uint64_t)HK_MAX(count, (int64_t)0);
+    }
+    for (int32_t i = 0; i < n->out_count; i++) {
+        /* An output whose size depends on contents has no more elements than the operands, for each dimension. */
+        int64_t count = !n->out[i] ? 0 : (int64_t)in * HK_MAX_RANK;
+        if (n->out[i] && hk_shape_known(&n->out[i]->shape))
+            count = hk_shape_count(&n->out[i]->shape);
+        if (count > HK_FOLD_MAX_COUNT)
             return false;
+        out += (uint64_t)HK_MAX(count, (int64_t)0);
+        bytes += n->out[i] ? (uint64_t)count * hk_dtype_bytes(n->out[i]->dtype) : 0;
+    }
+    uint64_t steps = in + out + FOLD_STEPS_NODE, limit = g->fold_limit ? g->fold_limit : FOLD_BYTES_DEFAULT;
+    if (!is_linear(n) && (steps = in * out + FOLD_STEPS_NODE) > FOLD_STEPS_EACH)
+        return false;
+    if (g->fold_steps + steps > FOLD_STEPS || g->fold_bytes + bytes > limit)
+        return false;
+    g->fold_steps += steps;
+    g->fold_bytes += bytes;
     return true;
 }
 
@@ -50,15 +94,69 @@ static hk_status fold(hk_graph *g, hk_node *n)
     return HK_OK;
 }
 
-static bool foldable(const hk_node *n)
+static bool foldable(hk_graph *g, const hk_node *n)
 {
     return n->op->eval && !(n->op->flags & (HK_OP_RANDOM | HK_OP_CONTROL | HK_OP_KEEP)) && n->in_count > 0 &&
-           all_known(n) && small(n);
+           all_known(n) && afford(g, n);
 }
 
-/* Appends the branch's nodes to g with its values; what the branch captured from g is used directly. */
-static hk_status inline_branch(hk_graph *g, hk_node *n, hk_graph *body, hk_node ***queue, size_t *count,
-                               size_t *capacity)
+/* ---- an If whose condition is known */
+
+/* In nodes of bodies inside the branch: its values are now those of the graph around. */
+static void use_copies(const hk_graph *branch, hk_graph *inner)
+{
+    for (size_t i = 0; i < inner->node_count; i++) {
+        hk_node *n = inner->nodes[i];
+        for (int32_t k = 0; k < n->in_count; k++)
+            if (n->in[k] && n->in[k]->graph == branch)
+                n->in[k] = n->in[k]->mark;
+        for (int32_t b = 0; b < n->body_count; b++)
+            use_copies(branch, n->bodies[b]);
+    }
+    for (size_t i = 0; i < inner->output_count; i++)
+        if (inner->outputs[i]->graph == branch)
+            inner->outputs[i] = inner->outputs[i]->mark;
+}
+
+typedef struct node_list {
+    hk_node **nodes;
+    size_t count, capacity;
+} node_list;
+
+static bool push(hk_arena *arena, node_list *list, hk_node *n)
+{
+    if (list->count == list->capacity &&
+        !hk_arena_grow(arena, (void **)&list->nodes, list->count, &list->capacity, sizeof *list->nodes))
+        return false;
+    list->nodes[list->count++] = n;
+    return true;
+}
+
+/* The If's own outputs stay, so that nobody who uses them has to be found. */
+static hk_status copy_output(hk_graph *g, hk_value *from, hk_value *to, node_list *list)
+{
+    const hk_op *op = hk_op_find(NULL, "Identity", INT16_MAX, NULL);
+    hk_node *n = hk_arena_new(g->arena, hk_node);
+    hk_value **ends = hk_arena_array(g->arena, 2, sizeof *ends);
+    if (!n || !ends)
+        return hk_out_of_memory(g->ctx, "an inlined branch");
+    *n = (hk_node){.name = to->name,
+                   .type = "Identity",
+                   .op = op,
+                   .opset = INT16_MAX,
+                   .in = ends,
+                   .in_count = 1,
+                   .out = ends + 1,
+                   .out_count = 1};
+    ends[0] = from;
+    ends[1] = to;
+    to->producer = n;
+    HK_TRY(hk_op_decode(g->ctx, g->arena, op, NULL, 0, &n->attrs));
+    return push(g->arena, list, n) ? HK_OK : hk_out_of_memory(g->ctx, "an inlined branch");
+}
+
+/* Appends the branch's nodes to the list with its values in g; what the branch captured from g is used directly. */
+static hk_status inline_branch(hk_graph *g, hk_node *n, hk_graph *body, node_list *list)
 {
     for (size_t i = 0; i < body->value_count; i++) {
         hk_value *v = body->values[i];
@@ -68,7 +166,7 @@ static hk_status inline_branch(hk_graph *g, hk_node *n, hk_graph *body, hk_node 
                               : NULL;
         if (!copy)
             return hk_out_of_memory(g->ctx, "an inlined branch");
-        copy->data = v->data;
+        copy->data = v->producer ? NULL : v->data;
         v->mark = copy;
     }
     for (size_t i = 0; i < body->node_count; i++) {
@@ -83,27 +181,22 @@ static hk_status inline_branch(hk_graph *g, hk_node *n, hk_graph *body, hk_node 
             }
         for (int32_t b = 0; b < inner->body_count; b++) {
             inner->bodies[b]->outer = g;
-            for (size_t v = 0; v < body->value_count; v++)
-                hk_graph_replace(inner->bodies[b], body->values[v], body->values[v]->mark);
+            use_copies(body, inner->bodies[b]);
         }
-        if (*count == *capacity && !hk_arena_grow(g->arena, (void **)queue, *count, capacity, sizeof **queue))
+        if (!push(g->arena, list, inner))
             return hk_out_of_memory(g->ctx, "an inlined branch");
-        (*queue)[(*count)++] = inner;
     }
-    for (int32_t i = 0; i < n->out_count && (size_t)i < body->output_count; i++) {
-        hk_value *to = body->outputs[i]->graph == body ? body->outputs[i]->mark : body->outputs[i];
-        if (n->out[i]) {
-            n->out[i]->producer = NULL;
-            hk_graph_replace(g, n->out[i], to);
-        }
-    }
+    for (int32_t i = 0; i < n->out_count && (size_t)i < body->output_count; i++)
+        if (n->out[i])
+            HK_TRY(copy_output(g, body->outputs[i]->graph == body ? body->outputs[i]->mark : body->outputs[i],
+                               n->out[i], list));
     return HK_OK;
 }
 
 static hk_status infer_node(hk_graph *g, hk_node *n)
 {
     HK_TRY(hk_node_infer(g, n));
-    if (foldable(n))
+    if (foldable(g, n))
         return fold(g, n);
     bool known = n->out_count > 0; /* Shape's result, found by inference itself */
     for (int32_t i = 0; i < n->out_count; i++)
@@ -152,7 +245,7 @@ static hk_status take_output(hk_graph *g, size_t first, hk_value *from, hk_value
 }
 
 /* The nodes that take n's place, in order; they are taken off g's list again. */
-static hk_status expand(hk_graph *g, const hk_node *n, hk_node ***nodes, size_t *count)
+static hk_status expand(hk_graph *g, const hk_node *n, node_list *list)
 {
     size_t first = g->node_count;
     hk_value **out = hk_arena_array(g->arena, (size_t)n->out_count + 1, sizeof *out);
@@ -162,13 +255,10 @@ static hk_status expand(hk_graph *g, const hk_node *n, hk_node ***nodes, size_t 
     for (int32_t i = 0; i < n->out_count; i++)
         if (n->out[i])
             HK_TRY(take_output(g, first, out[i], n->out[i]));
-    *count = g->node_count - first;
-    *nodes = hk_arena_array(g->arena, *count + 1, sizeof **nodes);
-    if (!*nodes)
-        return hk_out_of_memory(g->ctx, "an operator's expansion");
-    for (size_t i = 0; i < *count; i++) {
-        (*nodes)[i] = g->nodes[first + i];
-        (*nodes)[i]->name = n->name; /* what reports and errors call them */
+    for (size_t i = first; i < g->node_count; i++) {
+        g->nodes[i]->name = n->name; /* what reports and errors call them */
+        if (!push(g->arena, list, g->nodes[i]))
+            return hk_out_of_memory(g->ctx, "an operator's expansion");
     }
     g->node_count = first;
     return HK_OK;
@@ -176,31 +266,26 @@ static hk_status expand(hk_graph *g, const hk_node *n, hk_node ***nodes, size_t 
 
 /* Replaces the If nodes with a known condition and the operators that are others, and infers what comes in their place.
  */
-static hk_status infer_list(hk_graph *g, hk_node **nodes, size_t count, hk_node ***kept, size_t *kept_count,
-                            size_t *capacity)
+static hk_status infer_list(hk_graph *g, hk_node **nodes, size_t count, node_list *kept)
 {
     for (size_t i = 0; i < count; i++) {
         hk_node *n = nodes[i];
         const hk_tensor *condition = n->op && !strcmp(n->type, "If") ? hk_known(n, 0) : NULL;
-        if (condition) {
-            hk_node **inner = NULL;
-            size_t inner_count = 0, inner_capacity = 0;
-            HK_TRY(inline_branch(g, n, n->bodies[hk_get_int(condition, 0) ? 0 : 1], &inner, &inner_count,
-                                 &inner_capacity));
-            HK_TRY(infer_list(g, inner, inner_count, kept, kept_count, capacity));
+        if (condition && hk_tensor_count(condition) == 1 && n->body_count == 2) {
+            node_list inner = {0};
+            HK_TRY(inline_branch(g, n, n->bodies[hk_get_int(condition, 0) ? 0 : 1], &inner));
+            HK_TRY(infer_list(g, inner.nodes, inner.count, kept));
             continue;
         }
         HK_TRY(infer_node(g, n));
         if (expandable(n)) {
-            hk_node **inner = NULL;
-            size_t inner_count = 0;
-            HK_TRY(expand(g, n, &inner, &inner_count));
-            HK_TRY(infer_list(g, inner, inner_count, kept, kept_count, capacity));
+            node_list inner = {0};
+            HK_TRY(expand(g, n, &inner));
+            HK_TRY(infer_list(g, inner.nodes, inner.count, kept));
             continue;
         }
-        if (*kept_count == *capacity && !hk_arena_grow(g->arena, (void **)kept, *kept_count, capacity, sizeof **kept))
+        if (!push(g->arena, kept, n))
             return hk_out_of_memory(g->ctx, "a graph");
-        (*kept)[(*kept_count)++] = n;
     }
     return HK_OK;
 }
@@ -214,11 +299,10 @@ hk_status hk_infer_graph(hk_graph *g)
             g->values[i]->shape = HK_SHAPE_UNKNOWN;
             g->values[i]->data = NULL;
         }
-    hk_node **kept = NULL;
-    size_t count = 0, capacity = 0;
-    HK_TRY(infer_list(g, g->nodes, g->node_count, &kept, &count, &capacity));
-    g->nodes = kept;
-    g->node_count = count;
-    g->node_capacity = capacity;
+    node_list kept = {0};
+    HK_TRY(infer_list(g, g->nodes, g->node_count, &kept));
+    g->nodes = kept.nodes;
+    g->node_count = kept.count;
+    g->node_capacity = kept.capacity;
     return hk_graph_prune(g);
 }

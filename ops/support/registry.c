@@ -227,10 +227,23 @@ hk_status hk_infer_output(hk_infer *in, int32_t i, hk_dtype dtype, const hk_shap
     return HK_OK;
 }
 
+/* Loops are inferred until their shapes settle, so loops inside each other could be inferred any number of times. */
+static bool may_infer(hk_graph *g)
+{
+    enum { ALWAYS = 1 << 20, PER_VALUE = 64 };
+    while (g->outer)
+        g = g->outer;
+    return ++g->inferred_nodes < ALWAYS + (uint64_t)PER_VALUE * g->value_count;
+}
+
 hk_status hk_node_infer(hk_graph *g, hk_node *n)
 {
     hk_infer in = {.ctx = g->ctx, .graph = g, .node = n};
     const hk_op *op = n->op;
+    if (!may_infer(g))
+        return hk_infer_fail(
+            &in, HK_STATUS_UNSUPPORTED,
+            "finding shapes takes too long: loops inside each other change the shapes of what they carry");
     if (!op)
         return hk_infer_fail(&in, HK_STATUS_UNSUPPORTED, "operator is not supported");
     if (n->in_count < op->in_min || (op->in_max >= 0 && n->in_count > op->in_max))
