@@ -4,6 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "runtime/passes.h"
+#include "runtime/program.h"
+
 struct hk_model {
     hk_context *ctx;
     hk_import_result *import;
@@ -146,6 +149,50 @@ const hk_op_count *hk_model_ops(const hk_model *m, size_t *count)
 {
     *count = m->import->op_count;
     return m->import->ops;
+}
+
+/* ---- what a run would fail with */
+
+/* Takes "node 'a' (Conv): why" apart; any other sentence is about the whole model. */
+static hk_status add_problem(hk_model *m, const char *sentence)
+{
+    hk_import_result *r = m->import;
+    hk_arena *arena = r->graph->arena;
+    const char *node = strncmp(sentence, "node '", 6) == 0 ? sentence + 6 : NULL;
+    const char *op = node ? strstr(node, "' (") : NULL, *why = op ? strstr(op, "): ") : NULL;
+    hk_problem p = {.node = why ? hk_arena_format(arena, "%.*s", (int)(op - node), node) : "the model",
+                    .op = why ? hk_arena_format(arena, "%.*s", (int)(why - op - 3), op + 3) : "ai.onnx",
+                    .reason = hk_arena_string(arena, why ? why + 3 : sentence)};
+    if (!p.node || !p.op || !p.reason ||
+        !hk_arena_grow(arena, (void **)&r->problems, r->problem_count, &r->problem_capacity, sizeof *r->problems))
+        return hk_out_of_memory(m->ctx, "the list of problems");
+    r->problems[r->problem_count++] = p;
+    return HK_OK;
+}
+
+/* The least that Vulkan 1.2 promises, except for memory, of which nothing is known here. */
+static const hk_device_info least_device = {
+    .name = "a device of minimal limits",
+    .type = HK_DEVICE_OTHER,
+    .usable = true,
+    .max_invocations = 128,
+    .max_shared_bytes = 16384,
+    .max_grid = 65535,
+    .max_allocation_bytes = (uint64_t)1 << 62,
+};
+
+hk_status hk_model_check(hk_model *m)
+{
+    hk_pass_options passes = {
+        .device = &least_device, .precision = HK_PRECISION_STRICT, .fuse = true, .inference = true};
+    hk_plan_options options = {
+        .device = &least_device, .precision = HK_PRECISION_STRICT, .bank_bytes = least_device.max_allocation_bytes};
+    if (m->import->problem_count)
+        return HK_OK; /* nothing is known behind the first */
+    hk_status st = hk_program_check(m->import->graph, hk_run_passes, &passes, &options);
+    if (st == HK_OK || st == HK_STATUS_OUT_OF_MEMORY)
+        return st;
+    return add_problem(m, hk_context_error(m->ctx));
 }
 
 hk_status hk_model_check_runs(const hk_model *m)

@@ -331,6 +331,74 @@ static hk_status stage_create(hk_program *p, hk_graph *g, hk_stage **out)
     return st;
 }
 
+/* ---- what can be said without a device */
+
+static bool can_run(const hk_node *n)
+{
+    return n->op && (n->op->lower || n->op->flags & (HK_OP_HOST | HK_OP_CONTROL | HK_OP_VIEW));
+}
+
+/* Bodies are planned when they run. */
+static hk_status check_bodies(const hk_graph *g)
+{
+    for (size_t i = 0; i < g->node_count; i++)
+        for (int32_t b = 0; b < g->nodes[i]->body_count; b++) {
+            const hk_graph *body = g->nodes[i]->bodies[b];
+            for (size_t k = 0; k < body->node_count; k++)
+                if (!can_run(body->nodes[k]))
+                    return hk_fail(g->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): it cannot run in the body of '%s'",
+                                   body->nodes[k]->name, body->nodes[k]->type, g->nodes[i]->name);
+            HK_TRY(check_bodies(body));
+        }
+    return HK_OK;
+}
+
+/* Whether planning has what it needs of the inputs: their shapes, and no contents. */
+static hk_status inputs_suffice(const hk_graph *g, bool *out)
+{
+    bool *wanted = hk_arena_array(g->arena, g->value_count + 1, sizeof *wanted);
+    if (!wanted)
+        return hk_out_of_memory(g->ctx, "a check");
+    mark_wanted(g, NULL, wanted);
+    *out = true;
+    for (size_t i = 0; i < g->input_count; i++)
+        *out &= hk_shape_known(&g->inputs[i]->shape) && !wanted[g->inputs[i]->id];
+    return HK_OK;
+}
+
+static hk_status check_first_stage(hk_graph *g, hk_program_pass *pass, void *user, const hk_plan_options *options)
+{
+    hk_stage s = {.graph = g};
+    hk_graph *part = g;
+    hk_plan *plan = NULL;
+    bool whole = false;
+    HK_TRY(classify(&s, &whole));
+    if (!whole)
+        HK_TRY(device_part(&s, &part));
+    hk_status st = pass(part, user);
+    if (st == HK_OK)
+        st = hk_plan_create(part, options, &plan);
+    if (part != g)
+        hk_graph_destroy(&part);
+    return st;
+}
+
+hk_status hk_program_check(const hk_graph *graph, hk_program_pass *pass, void *user, const hk_plan_options *options)
+{
+    hk_graph *g = NULL;
+    bool plannable = false;
+    HK_TRY(hk_graph_clone(graph, &g));
+    hk_status st = hk_infer_graph(g);
+    if (st == HK_OK)
+        st = check_bodies(g);
+    if (st == HK_OK)
+        st = inputs_suffice(g, &plannable);
+    if (st == HK_OK && plannable)
+        st = check_first_stage(g, pass, user, options);
+    hk_graph_destroy(&g);
+    return st;
+}
+
 /* ---- the first stage, by input shapes */
 
 static hk_status bind_inputs(hk_program *p, const hk_tensor *const *inputs, hk_graph **out)

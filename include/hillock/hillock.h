@@ -307,6 +307,10 @@ HK_API const hk_value_info *hk_model_outputs(const hk_model *m, size_t *count);
 HK_API const hk_value_info *hk_model_parameters(const hk_model *m, size_t *count);
 /* Everything that keeps the model from running; *count 0: it runs. */
 HK_API const hk_problem *hk_model_problems(const hk_model *m, size_t *count);
+/* Infers shapes, folds constants and, where the file gives the shape of every input, plans as for a device of the
+ * specification's minimal limits; adds what would fail to hk_model_problems. Needs no device. Fails only for want of
+ * memory. Loading does not do it: the first run will find the same. */
+HK_API HK_MUST_USE hk_status hk_model_check(hk_model *m);
 /* Operators with their number of nodes, sorted by name. */
 typedef struct hk_op_count {
     const char *op;

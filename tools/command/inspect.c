@@ -100,8 +100,12 @@ static int run(int argc, char **argv)
     hk_model *m = NULL;
     hk_model_params params = {.size = sizeof params, .no_external_data = option_given(&o, "--no-external-data")};
     hk_status st = hk_model_load(o.ctx, o.arguments[0], &params, &m);
-    if (st != HK_OK)
+    if (st == HK_OK)
+        st = hk_model_check(m);
+    if (st != HK_OK) {
+        hk_model_destroy(&m);
         return finish(&o, st);
+    }
     size_t count = 0;
     const hk_problem *problems = hk_model_problems(m, &count);
     if (o.json)
