@@ -335,7 +335,7 @@ static hk_status stage_create(hk_program *p, hk_graph *g, hk_stage **out)
 
 static bool can_run(const hk_node *n)
 {
-    return n->op && (n->op->lower || n->op->flags & (HK_OP_HOST | HK_OP_CONTROL | HK_OP_VIEW));
+    return n->op && (n->op->lower || n->op->expand || n->op->flags & (HK_OP_HOST | HK_OP_CONTROL | HK_OP_VIEW));
 }
 
 /* Bodies are planned when they run. */
