@@ -101,6 +101,11 @@ hk_node *const *hk_stage_host_nodes(const hk_stage *s, size_t *count)
     return s->host_nodes;
 }
 
+const hk_stage *hk_stage_body(const hk_stage *s, size_t i)
+{
+    return s->bodies && s->bodies[i] ? s->bodies[i]->last : NULL;
+}
+
 /* ---- keys: what a plan depends on */
 
 typedef struct key {

@@ -15,6 +15,11 @@ static hk_plan_row *add(rows *r)
     return &r->list[r->count++];
 }
 
+static hk_dtype output_dtype(const hk_node *n)
+{
+    return n->out_count && n->out[0] ? n->out[0]->dtype : HK_DTYPE_NONE;
+}
+
 static hk_status add_views(hk_context *ctx, rows *r, const hk_graph *g)
 {
     for (size_t i = 0; i < g->node_count; i++) {
@@ -24,7 +29,8 @@ static hk_status add_views(hk_context *ctx, rows *r, const hk_graph *g)
             *row = (hk_plan_row){.node = hk_arena_string(r->arena, n->name),
                                  .op = hk_arena_string(r->arena, n->type),
                                  .where = "view",
-                                 .kernel = ""};
+                                 .kernel = "",
+                                 .dtype = output_dtype(n)};
         if (row ? !row->node || !row->op : hk_node_view_offset(n) >= 0)
             return hk_out_of_memory(ctx, "a report");
     }
@@ -50,6 +56,7 @@ static hk_status add_exec(hk_context *ctx, hk_report *report, rows *r, hk_exec *
                              .op = hk_arena_string(r->arena, record->node->type),
                              .where = "device",
                              .kernel = hk_arena_string(r->arena, record->variant ? record->variant : ""),
+                             .dtype = output_dtype(record->node),
                              .group = r->group + p->groups[i],
                              .ns = ns[i],
                              .flops = record->flops};
@@ -85,28 +92,41 @@ static void end(hk_report *report, const hk_env *env, const rows *r, uint32_t se
     report->info.weight_bytes = env->weights.bytes + env->state_store.bytes;
 }
 
+static hk_status add_host(hk_context *ctx, rows *r, const hk_node *n)
+{
+    hk_plan_row *row = add(r);
+    if (!row)
+        return hk_out_of_memory(ctx, "a report");
+    *row = (hk_plan_row){.node = hk_arena_string(r->arena, n->name),
+                         .op = hk_arena_string(r->arena, n->type),
+                         .where = n->op->flags & HK_OP_CONTROL ? "control" : "host",
+                         .kernel = "",
+                         .dtype = output_dtype(n),
+                         .group = r->group++};
+    return row->node && row->op ? HK_OK : hk_out_of_memory(ctx, "a report");
+}
+
+/* A body's program follows the node that owns it, as it ran last. */
+static hk_status add_stages(hk_context *ctx, hk_report *report, rows *r, const hk_stage *first)
+{
+    for (const hk_stage *s = first; s; s = hk_stage_next(s)) {
+        HK_TRY(add_exec(ctx, report, r, hk_stage_exec(s)));
+        size_t count = 0;
+        hk_node *const *nodes = hk_stage_host_nodes(s, &count);
+        for (size_t i = 0; i < count; i++) {
+            HK_TRY(add_host(ctx, r, nodes[i]));
+            HK_TRY(add_stages(ctx, report, r, hk_stage_body(s, i)));
+        }
+    }
+    return HK_OK;
+}
+
 hk_status hk_report_make(hk_context *ctx, hk_report *report, const hk_env *env, const hk_stage *first,
                          uint32_t segments)
 {
     rows r;
     HK_TRY(begin(ctx, report, &r));
-    for (const hk_stage *s = first; s; s = hk_stage_next(s)) {
-        HK_TRY(add_exec(ctx, report, &r, hk_stage_exec(s)));
-        size_t count = 0;
-        hk_node *const *nodes = hk_stage_host_nodes(s, &count);
-        for (size_t i = 0; i < count; i++) {
-            hk_plan_row *row = add(&r);
-            if (!row)
-                return hk_out_of_memory(ctx, "a report");
-            *row = (hk_plan_row){.node = hk_arena_string(r.arena, nodes[i]->name),
-                                 .op = hk_arena_string(r.arena, nodes[i]->type),
-                                 .where = "host",
-                                 .kernel = "",
-                                 .group = r.group++};
-            if (!row->node || !row->op)
-                return hk_out_of_memory(ctx, "a report");
-        }
-    }
+    HK_TRY(add_stages(ctx, report, &r, first));
     end(report, env, &r, segments);
     return HK_OK;
 }

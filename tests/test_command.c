@@ -38,6 +38,16 @@ static void expect(const char *environment, const char *arguments, int code, con
                  text ? text : "", output);
 }
 
+static void write_file(const char *name, const char *text)
+{
+    char path[300];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+}
+
 static void usage(void **state)
 {
     (void)state;
@@ -86,6 +96,7 @@ static void runs(void **state)
     (void)state;
     expect("", "verify " DATA "/digits " DATA "/digits_script", 0, "2 passed, 0 failed");
     expect("", "verify --rel 1e-12 --rtol 0 --atol 0 " DATA "/digits", 1, "FAIL");
+    expect("", "verify --twice --device-floats " DATA "/digits", 0, "1 passed, 0 failed");
     expect("",
            "run " DATA "/digits/model.onnx --input image=" DATA "/digits/test_data_set_0/input_0.pb --output-dir out",
            0, "out/logits.npy");
@@ -109,6 +120,30 @@ static void runs(void **state)
     expect("", "selftest NoSuchOperator", 64, "NoSuchOperator");
 }
 
+/* One bad folder does not stop the others; lists, bounds and expected failures. */
+static void verifies_lists(void **state)
+{
+    (void)state;
+    expect("", "verify absent " DATA "/digits " DATA "/models/unknown_op", 1, "1 passed, 2 failed");
+    expect("", "verify absent", 66, "FAIL absent");
+    expect("", "verify absent " DATA "/models/unknown_op", 65, "0 passed, 2 failed");
+    write_file("list", "# two exporters\ndigits\t1e-5\ndigits_script\n");
+    expect("", "verify --list list --root " DATA, 0, "2 passed, 0 failed");
+    write_file("strict", "digits\t1e-12\r\n\ndigits_script\n");
+    expect("", "verify --list strict --root " DATA, 1, "1 passed, 1 failed");
+    write_file("broken", "digits\tmany\n");
+    expect("", "verify --list broken --root " DATA, 65, "line 1: expected a bound");
+    expect("", "verify --list absent", 66, "'absent' cannot be opened");
+    write_file("may-fail", "models/unknown_op\tno such operator\n");
+    expect("", "verify --expect may-fail " DATA "/digits " DATA "/models/unknown_op", 0, "1 failed as expected");
+    write_file("passes", "digits\tonce it did\n");
+    expect("", "verify --expect passes " DATA "/digits " DATA "/digits_script", 1, "remove it from the list");
+    write_file("no-reason", "digits\n");
+    expect("", "verify --expect no-reason " DATA "/digits", 65, "expected a reason behind 'digits'");
+    expect("", "verify --write-expect found absent " DATA "/digits", 1, "1 passed, 1 failed");
+    expect("", "verify --expect found absent " DATA "/digits", 0, "1 passed, 0 failed, 1 failed as expected");
+}
+
 static int make_folder(void **state)
 {
     (void)state;
@@ -130,10 +165,8 @@ int main(int argc, char **argv)
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(usage),
-        cmocka_unit_test(files),
-        cmocka_unit_test(devices),
-        cmocka_unit_test(runs),
+        cmocka_unit_test(usage), cmocka_unit_test(files),          cmocka_unit_test(devices),
+        cmocka_unit_test(runs),  cmocka_unit_test(verifies_lists),
     };
     return cmocka_run_group_tests_name("command", tests, make_folder, remove_folder);
 }

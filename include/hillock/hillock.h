@@ -365,8 +365,10 @@ HK_API HK_MUST_USE hk_status hk_session_reset(hk_session *s);
 typedef struct hk_plan_row {
     const char *node;   /* node name; fused nodes joined by '+' */
     const char *op;     /* operator type */
-    const char *where;  /* "device", "host", or "view" (no work at all) */
+    const char *where;  /* "device", "host", "view" (no work at all), or "control" (the host decides, bodies have rows
+                           of their own: those of their last run) */
     const char *kernel; /* kernel variant, "" on the host */
+    hk_dtype dtype;     /* of its first output */
     uint32_t group;     /* barrier group: equal numbers run side by side */
     uint64_t ns;        /* device time in the last run, 0 without HK_PROFILE_DISPATCHES */
     uint64_t bytes;     /* operand bytes read + written */

@@ -35,7 +35,7 @@ typedef struct options {
         const char *value;
     } given[256];
     size_t given_count;
-    const char *arguments[256]; /* what is no option */
+    char **arguments; /* what is no option */
     size_t argument_count;
 } options;
 

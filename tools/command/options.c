@@ -91,6 +91,7 @@ static int parse_one(options *o, const verb *v, const option_spec *specs, int ar
 int options_parse(options *o, const verb *v, const option_spec *specs, int argc, char **argv)
 {
     memset(o, 0, sizeof *o);
+    o->arguments = argv;
     bool only_arguments = false;
     for (int i = 1; i < argc; i++) {
         if (!only_arguments && !strcmp(argv[i], "--")) {
@@ -99,11 +100,8 @@ int options_parse(options *o, const verb *v, const option_spec *specs, int argc,
             int code = parse_one(o, v, specs, argc, argv, &i);
             if (code >= 0)
                 return code;
-        } else if (o->argument_count == sizeof o->arguments / sizeof *o->arguments) {
-            fprintf(stderr, "hillock %s: too many arguments\n", v->name);
-            return EXIT_USAGE;
         } else {
-            o->arguments[o->argument_count++] = argv[i];
+            argv[o->argument_count++] = argv[i]; /* never ahead of i: they are gathered at the front */
         }
     }
     if (option_given(o, "--help")) {

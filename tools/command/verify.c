@@ -1,161 +1,184 @@
 /* hillock verify */
+#include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "tools/command/command.h"
+#include "tools/command/verify.h"
 
 static const char usage[] =
-    "usage: hillock verify DIR... [--rtol 1e-3] [--atol 1e-7] [--rel 5e-6] [--precision P] [--device D] [--json]\n\n"
+    "usage: hillock verify DIR... [--list FILE [--root DIR]] [--twice] [--device-floats] [--expect FILE]\n"
+    "                      [--write-expect FILE] [--rtol 1e-3] [--atol 1e-7] [--rel 5e-6] [--precision P]\n"
+    "                      [--device D] [--json] [--quiet]\n\n"
     "Each DIR holds model.onnx and test_data_set_N/{input,output}_M.pb, the layout of the ONNX backend tests. Runs "
     "every\n"
     "set and compares every output: a float output passes if every element is within rtol and atol, or if the norm of\n"
     "the error is at most rel times the norm of the reference; integers and bools must be equal, NaN equals NaN, "
     "shapes\n"
-    "and types must be equal. Prints the largest absolute and the relative norm error. Exits 1 if anything differs.\n\n"
-    "example: hillock verify zoo/resnet50.dynamo\n";
+    "and types must be equal. Prints the largest absolute and the relative norm error. A folder that cannot be loaded\n"
+    "or run counts as failed, and the others go on.\n\n"
+    "  --list FILE          more folders, one a line under --root; a number behind a tab is that folder's own bound "
+    "of\n"
+    "                       the relative norm, and nothing else then passes a float output\n"
+    "  --twice              runs every set again in the same session, after a run with other inputs: the outputs must\n"
+    "                       be the first run's bit for bit\n"
+    "  --device-floats      fails a folder in which the host computed a node with 16- or 32-bit float outputs\n"
+    "  --expect FILE        folders that may fail, each with its reason behind a tab; one that passes is an error\n"
+    "  --write-expect FILE  writes such a list of what fails\n\n"
+    "Exits 0 if all passed or failed as expected, 1 if anything else, 65 if nothing could run; a single folder that\n"
+    "cannot run gives the code of its reason.\n\n"
+    "example: hillock verify --twice zoo/resnet50.dynamo\n";
 
-typedef struct verification {
-    options *o;
-    hk_device *dev;
-    hk_precision precision;
-    double rtol, atol, rel;
-    size_t passed, failed;
-} verification;
+typedef struct tally {
+    size_t passed, failed, expected, ran;
+    hk_status first; /* why a folder could not run */
+    bool mixed;      /* others had other reasons */
+    FILE *candidates;
+} tally;
 
-static void report(verification *v, const char *folder, int set, const char *output, const comparison *c)
+static void print_case(const verify_options *v, const verify_case *c, const char *label, const char *sentence)
 {
-    bool ok = c->same_type && c->close;
-    *(ok ? &v->passed : &v->failed) += 1;
     if (v->o->json) {
         json_object(stdout, NULL);
-        json_string(stdout, "folder", folder);
-        json_integer(stdout, "set", set);
-        json_string(stdout, "output", output);
-        json_bool(stdout, "ok", ok);
-        json_number(stdout, "largest", c->largest);
-        json_number(stdout, "norm", c->norm);
+        json_string(stdout, "folder", c->folder);
+        json_bool(stdout, "ok", false);
+        json_bool(stdout, "expected", !strcmp(label, "none"));
+        json_string(stdout, "failure", sentence);
         json_object_end(stdout);
-    } else if (!v->o->quiet || !ok) {
-        printf("%-4s %s set %d '%s': ", ok ? "ok" : "FAIL", folder, set, output);
-        if (c->same_type)
-            printf("largest %.3g, relative norm %.3g\n", c->largest, c->norm);
-        else
-            printf("its type or shape differs from the reference's\n");
+    } else if (!v->o->quiet || strcmp(label, "none") != 0) {
+        printf("%-4s %s: %s\n", label, c->folder, sentence);
     }
 }
 
-static hk_status load(verification *v, const char *folder, int set, const char *kind, size_t i, hk_tensor *t,
-                      bool *there)
+/* One line a case, whatever the sentence contains. */
+static void write_candidate(FILE *f, const verify_case *c, const char *sentence)
 {
-    char path[1024];
-    snprintf(path, sizeof path, "%s/test_data_set_%d/%s_%zu.pb", folder, set, kind, i);
-    *there = access(path, R_OK) == 0;
-    return *there ? hk_tensor_load(v->o->ctx, path, t) : HK_OK;
+    fprintf(f, "%s\t", c->name);
+    for (; *sentence; sentence++)
+        fputc(*sentence == '\n' || *sentence == '\t' ? ' ' : *sentence, f);
+    fputc('\n', f);
 }
 
-static hk_status run_set(verification *v, hk_session *s, const hk_model *m, const char *folder, int set)
+static hk_status run_case(const verify_options *v, const verify_case *c, tally *t)
 {
-    size_t count = 0;
-    hk_status st = HK_OK;
-    const hk_value_info *infos = hk_model_inputs(m, &count);
-    bool there = false;
-    for (size_t i = 0; i < count && st == HK_OK; i++) {
-        hk_tensor t = {0};
-        st = load(v, folder, set, "input", i, &t, &there);
-        if (st == HK_OK && there)
-            st = hk_session_write(s, infos[i].name, &t);
-        hk_tensor_release(&t);
+    verify_result result;
+    hk_status st = verify_run(v, c, &result);
+    t->ran += st == HK_OK;
+    if (st != HK_OK) {
+        t->mixed |= t->first != HK_OK && t->first != st;
+        t->first = t->first == HK_OK ? st : t->first;
     }
-    if (st == HK_OK)
-        st = hk_session_run(s);
-    infos = hk_model_outputs(m, &count);
-    for (size_t i = 0; i < count && st == HK_OK; i++) {
-        hk_tensor want = {0}, got = {0};
-        st = load(v, folder, set, "output", i, &want, &there);
-        if (st == HK_OK && there)
-            st = hk_session_read(s, infos[i].name, &got);
-        if (st == HK_OK && there) {
-            comparison c = compare(&got, &want, v->rtol, v->atol, v->rel);
-            report(v, folder, set, infos[i].name, &c);
-        }
-        hk_tensor_release(&want);
-        hk_tensor_release(&got);
+    if (*result.failure && t->candidates)
+        write_candidate(t->candidates, c, result.failure);
+    if (*result.failure && c->reason) {
+        t->expected++;
+        print_case(v, c, "none", result.failure);
+    } else if (*result.failure || c->reason) {
+        t->failed++;
+        print_case(v, c, "FAIL", *result.failure ? result.failure : "it passes: remove it from the list of --expect");
+    } else {
+        t->passed++;
     }
-    return st;
+    return st == HK_STATUS_DEVICE_LOST ? st : HK_OK;
 }
 
-static hk_status run_folder(verification *v, const char *folder)
+static void print_summary(const verify_options *v, const tally *t, double seconds)
 {
-    char path[1024];
-    hk_model *m = NULL;
-    hk_session *s = NULL;
-    hk_session_params params = {.size = sizeof params, .precision = v->precision};
-    snprintf(path, sizeof path, "%s/model.onnx", folder);
-    hk_status st = hk_model_load(v->o->ctx, path, NULL, &m);
-    if (st == HK_OK)
-        st = hk_session_create(v->dev, m, &params, &s);
-    for (int set = 0; st == HK_OK; set++) {
-        snprintf(path, sizeof path, "%s/test_data_set_%d", folder, set);
-        if (access(path, R_OK) != 0)
-            break;
-        st = run_set(v, s, m, folder, set);
+    if (v->o->json) {
+        json_array_end(stdout);
+        json_integer(stdout, "passed", (long long)t->passed);
+        json_integer(stdout, "failed", (long long)t->failed);
+        json_integer(stdout, "expected_failures", (long long)t->expected);
+        json_number(stdout, "seconds", seconds);
+        json_end(stdout);
+    } else {
+        printf("%zu passed, %zu failed", t->passed, t->failed);
+        if (t->expected)
+            printf(", %zu failed as expected", t->expected);
+        printf(" in %.1f s\n", seconds);
     }
-    hk_session_destroy(&s);
-    hk_model_destroy(&m);
-    return st;
 }
 
-static hk_status run_all(verification *v)
+static int run_all(verify_options *v, const verify_list *l, tally *t)
 {
+    double begin = now_seconds();
     hk_status st = open_device(v->o, &v->dev);
-    if (st == HK_OK && v->o->json) {
+    if (st != HK_OK)
+        return finish(v->o, st);
+    if (v->o->json) {
         json_begin(stdout);
-        json_string(stdout, "schema", "hillock-verify-1");
+        json_string(stdout, "schema", "hillock-verify-2");
         json_string(stdout, "device", hk_device_get_info(v->dev)->name);
         json_array(stdout, "outputs");
     }
-    for (size_t i = 0; i < v->o->argument_count && st == HK_OK; i++) {
-        char folder[1000];
-        snprintf(folder, sizeof folder, "%s", v->o->arguments[i]);
-        for (size_t n = strlen(folder); n > 1 && folder[n - 1] == '/'; n--)
-            folder[n - 1] = '\0';
-        st = run_folder(v, folder);
-        if (st != HK_OK)
-            fprintf(stderr, "hillock verify: %s:\n", folder);
-    }
-    if (v->dev && v->o->json) {
-        json_array_end(stdout);
-        json_integer(stdout, "passed", (long long)v->passed);
-        json_integer(stdout, "failed", (long long)v->failed);
-        json_end(stdout);
-    } else if (v->dev) {
-        printf("%zu passed, %zu failed\n", v->passed, v->failed);
-    }
+    for (size_t i = 0; i < l->count && st == HK_OK; i++)
+        st = run_case(v, &l->cases[i], t);
+    print_summary(v, t, now_seconds() - begin);
     hk_device_close(&v->dev);
-    if (st == HK_OK && v->passed + v->failed == 0) {
-        fprintf(stderr, "hillock verify: no test_data_set_N with outputs was found\n");
-        return HK_STATUS_MISMATCH;
+    if (st != HK_OK)
+        return finish(v->o, st);
+    bool nothing = !t->ran && t->failed;
+    return finish_code(v->o, hk_status_exit_code(nothing     ? (t->mixed ? HK_STATUS_INVALID : t->first)
+                                                 : t->failed ? HK_STATUS_MISMATCH
+                                                             : HK_OK));
+}
+
+static int read_lists(const options *o, verify_list *l)
+{
+    const char *list = option_value(o, "--list"), *expect = option_value(o, "--expect");
+    int code = 0;
+    for (size_t i = 0; i < o->argument_count && !code; i++)
+        if (!verify_list_add(l, NULL, o->arguments[i], -1)) {
+            fprintf(stderr, "hillock verify: out of memory\n");
+            code = hk_status_exit_code(HK_STATUS_OUT_OF_MEMORY);
+        }
+    if (!code && list)
+        code = verify_list_read(l, option_value(o, "--root"), list);
+    if (!code && expect)
+        code = verify_list_expect(l, expect);
+    if (!code && !l->count) {
+        fprintf(stderr, "hillock verify: at least one folder is needed; see hillock verify --help\n");
+        code = EXIT_USAGE;
     }
-    return st == HK_OK && v->failed ? HK_STATUS_MISMATCH : st;
+    return code;
 }
 
 static int run(int argc, char **argv)
 {
-    static const option_spec specs[] = {
-        {"--rtol", true, false}, {"--atol", true, false}, {"--rel", true, false}, {"--precision", true, false}, {0}};
+    static const option_spec specs[] = {{"--rtol", true, false},
+                                        {"--atol", true, false},
+                                        {"--rel", true, false},
+                                        {"--precision", true, false},
+                                        {"--list", true, false},
+                                        {"--root", true, false},
+                                        {"--expect", true, false},
+                                        {"--write-expect", true, false},
+                                        {"--twice", false, false},
+                                        {"--device-floats", false, false},
+                                        {0}};
     options o;
-    verification v = {.o = &o};
+    verify_options v = {.o = &o};
+    verify_list list = {0};
+    tally t = {0};
     int code = options_parse(&o, &verb_verify, specs, argc, argv);
     if (code >= 0)
         return code;
-    if (!o.argument_count) {
-        fprintf(stderr, "hillock verify: at least one folder is needed; see hillock verify --help\n");
-        return finish_code(&o, EXIT_USAGE);
-    }
     if (!option_number(&o, "--rtol", 0, 1e9, 1e-3, &v.rtol) || !option_number(&o, "--atol", 0, 1e9, 1e-7, &v.atol) ||
         !option_number(&o, "--rel", 0, 1e9, 5e-6, &v.rel) || !option_precision(&o, &v.precision))
         return finish_code(&o, EXIT_USAGE);
-    return finish(&o, run_all(&v));
+    v.twice = option_given(&o, "--twice");
+    v.device_floats = option_given(&o, "--device-floats");
+    const char *path = option_value(&o, "--write-expect");
+    code = read_lists(&o, &list);
+    if (!code && path && !(t.candidates = fopen(path, "w"))) {
+        fprintf(stderr, "hillock verify: '%s' cannot be created: %s\n", path, strerror(errno));
+        code = hk_status_exit_code(HK_STATUS_CANNOT_CREATE);
+    }
+    code = code ? finish_code(&o, code) : run_all(&v, &list, &t);
+    if (t.candidates && fclose(t.candidates) != 0) {
+        fprintf(stderr, "hillock verify: writing '%s' failed: %s\n", path, strerror(errno));
+        code = hk_status_exit_code(HK_STATUS_IO);
+    }
+    verify_list_free(&list);
+    return code;
 }
 
 const verb verb_verify = {"verify", "compare a model's outputs with stored references", usage, run};
