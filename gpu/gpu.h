@@ -26,6 +26,9 @@ typedef enum hk_debug {
     HK_DEBUG_VALIDATE = 16,
     HK_DEBUG_GPU_TUNING = 32, /* software devices run the kernels that GPUs run */
 } hk_debug;
+/* Passes switched off (no-PASS) are the bits above those. */
+#define HK_DEBUG_PASS_SHIFT 16
+#define HK_DEBUG_NO_PASS(pass) (1u << (HK_DEBUG_PASS_SHIFT + (pass)))
 
 typedef struct hk_coopmat_shape { /* one fp16 x fp16 -> fp32 subgroup-scope shape the driver advertises */
     uint32_t m, n, k;

@@ -60,10 +60,16 @@ static hk_status read_debug(hk_context *ctx, const char *list, const char *where
 {
     static const struct {
         const char *name;
-        hk_debug bit;
-    } modes[] = {
-        {"check-plan", HK_DEBUG_CHECK_PLAN}, {"shuffle", HK_DEBUG_SHUFFLE},   {"poison", HK_DEBUG_POISON},
-        {"isolate", HK_DEBUG_ISOLATE},       {"validate", HK_DEBUG_VALIDATE}, {"gpu-tuning", HK_DEBUG_GPU_TUNING},
+        unsigned bit;
+    } modes[] = {{"check-plan", HK_DEBUG_CHECK_PLAN},
+                 {"shuffle", HK_DEBUG_SHUFFLE},
+                 {"poison", HK_DEBUG_POISON},
+                 {"isolate", HK_DEBUG_ISOLATE},
+                 {"validate", HK_DEBUG_VALIDATE},
+                 {"gpu-tuning", HK_DEBUG_GPU_TUNING},
+#define HK_X(name, text) {"no-" text, HK_DEBUG_NO_PASS(HK_PASS_##name)},
+                 HK_PASS_MAP(HK_X)
+#undef HK_X
     };
     char word[WORD_BYTES];
     while (next_word(&list, word)) {
@@ -71,9 +77,13 @@ static hk_status read_debug(hk_context *ctx, const char *list, const char *where
         while (i < HK_COUNT(modes) && strcmp(word, modes[i].name) != 0)
             i++;
         if (i == HK_COUNT(modes))
-            return hk_fail(ctx, st, "%s: '%s' is not one of check-plan, shuffle, poison, isolate, validate, gpu-tuning",
-                           where, word);
-        out->debug |= (unsigned)modes[i].bit;
+#define HK_X(name, text) ", no-" text
+            return hk_fail(
+                ctx, st,
+                "%s: '%s' is not one of check-plan, shuffle, poison, isolate, validate, gpu-tuning" HK_PASS_MAP(HK_X),
+                where, word);
+#undef HK_X
+        out->debug |= modes[i].bit;
     }
     return HK_OK;
 }

@@ -183,8 +183,7 @@ static const hk_device_info least_device = {
 
 hk_status hk_model_check(hk_model *m)
 {
-    hk_pass_options passes = {
-        .device = &least_device, .precision = HK_PRECISION_STRICT, .fuse = true, .inference = true};
+    hk_pass_options passes = {.device = &least_device, .precision = HK_PRECISION_STRICT, .inference = true};
     hk_plan_options options = {
         .device = &least_device, .precision = HK_PRECISION_STRICT, .bank_bytes = least_device.max_allocation_bytes};
     if (m->import->problem_count)

@@ -3,13 +3,37 @@
 
 #include "runtime/fuse_chain.h"
 
+typedef struct pass {
+    hk_pass pass;
+    bool training; /* also on the joint graph of a training step */
+    hk_status (*run)(hk_graph *g);
+} pass;
+
+static hk_status run(hk_graph *g, const hk_pass_options *options, const pass *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (!(options->off >> list[i].pass & 1u) && (options->inference || list[i].training))
+            HK_TRY(list[i].run(g));
+    return HK_OK;
+}
+
+hk_status hk_run_template_passes(hk_graph *g, const hk_pass_options *options)
+{
+    static const pass list[] = {{HK_PASS_BATCHNORM, false, hk_fold_batchnorm}};
+    return run(g, options, list, HK_COUNT(list));
+}
+
 hk_status hk_run_passes(hk_graph *g, void *user)
 {
+    static const pass before_layout[] = {{HK_PASS_VIEWS, false, hk_drop_views},
+                                         {HK_PASS_COMMON, false, hk_merge_common},
+                                         {HK_PASS_PADS, false, hk_fold_pads},
+                                         {HK_PASS_EPILOGUES, true, hk_fuse_epilogues}};
+    static const pass after_layout[] = {{HK_PASS_CHAINS, true, hk_fuse_chains}};
     const hk_pass_options *options = user;
-    if (options->fuse)
-        HK_TRY(hk_fuse_epilogues(g));
+    HK_TRY(run(g, options, before_layout, HK_COUNT(before_layout)));
     HK_TRY(hk_choose_layouts(g, options));
-    return options->fuse ? hk_fuse_chains(g) : HK_OK;
+    return run(g, options, after_layout, HK_COUNT(after_layout));
 }
 
 size_t hk_copy_attrs(const hk_node *n, hk_attr_value *list, size_t capacity)

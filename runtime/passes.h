@@ -10,11 +10,13 @@
 typedef struct hk_pass_options {
     const hk_device_info *device;
     hk_precision precision;
-    bool fuse;      /* HK_FUSION passes */
-    bool inference; /* parameters never change: BatchNormalization may be folded into weights */
+    uint32_t off;   /* bit (1 << HK_PASS_x): without it */
+    bool inference; /* parameters never change and nothing is differentiated: all passes; else fusion alone */
 } hk_pass_options;
 
-/* All of them, in order. user is a hk_pass_options. */
+/* Those that need no shapes, once for a session's template. */
+hk_status hk_run_template_passes(hk_graph *g, const hk_pass_options *options);
+/* The others, in order, on a graph whose shapes are known. user is a hk_pass_options. */
 hk_status hk_run_passes(hk_graph *g, void *user);
 
 /* A node's attributes as a list for hk_build, ended by a NULL name; returns how many. */
@@ -22,6 +24,12 @@ size_t hk_copy_attrs(const hk_node *n, hk_attr_value *list, size_t capacity);
 
 /* Constant BatchNormalization after Conv into the convolution's weights and bias (inference only). */
 hk_status hk_fold_batchnorm(hk_graph *g);
+/* Nodes that change nothing go; of nodes that only give a new shape, or only permute, the last of a chain is left. */
+hk_status hk_drop_views(hk_graph *g);
+/* Nodes of one operator with equal attributes and operands become one; so do small constants of equal contents. */
+hk_status hk_merge_common(hk_graph *g);
+/* Pad with what the Conv, MaxPool or AveragePool behind it pads with becomes part of its pads. */
+hk_status hk_fold_pads(hk_graph *g);
 /* Bias, activation and residual sum into the store phase of Conv and Gemm. */
 hk_status hk_fuse_epilogues(hk_graph *g);
 /* Precision `fast`: convolutions in NHWC8 islands of fp16, fp16 operands of matrix products (layout.c). */

@@ -31,6 +31,9 @@ static hk_status check_params(hk_context *ctx, const hk_session_params *params)
     if (params->precision > HK_PRECISION_FAST)
         return hk_fail(ctx, HK_STATUS_USAGE, "hk_session_params.precision is %d, which is no precision",
                        (int)params->precision);
+    if (params->passes_off >> HK_PASS_COUNT)
+        return hk_fail(ctx, HK_STATUS_USAGE, "hk_session_params.passes_off is 0x%x: there are %d passes",
+                       params->passes_off, HK_PASS_COUNT);
     return HK_OK;
 }
 
@@ -47,12 +50,15 @@ hk_status hk_session_create(hk_device *dev, const hk_model *m, const hk_session_
         return hk_out_of_memory(dev->ctx, "a session");
     *s = (hk_session){.ctx = dev->ctx, .dev = dev, .model = m, .input_count = g->input_count};
     s->step = (hk_step){.seed = {(uint32_t)p.seed, (uint32_t)(p.seed >> 32)}};
-    s->passes = (hk_pass_options){
-        .device = hk_gpu_info(dev->gpu), .precision = p.precision, .fuse = !p.no_fusion, .inference = true};
+    s->passes = (hk_pass_options){.device = hk_gpu_info(dev->gpu),
+                                  .precision = p.precision,
+                                  .off = p.no_fusion ? UINT32_MAX
+                                                     : p.passes_off | hk_gpu_debug(dev->gpu) >> HK_DEBUG_PASS_SHIFT,
+                                  .inference = true};
     s->inputs = hk_alloc_array(s->ctx, g->input_count + 1, sizeof *s->inputs);
     hk_status st = s->inputs ? hk_graph_clone(g, &s->graph) : hk_out_of_memory(s->ctx, "a session");
-    if (st == HK_OK && s->passes.fuse)
-        st = hk_fold_batchnorm(s->graph);
+    if (st == HK_OK)
+        st = hk_run_template_passes(s->graph, &s->passes);
     if (st == HK_OK)
         st = hk_env_create(dev->gpu, s->graph, &s->env);
     if (st == HK_OK) {

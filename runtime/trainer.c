@@ -69,7 +69,9 @@ static hk_status start(hk_trainer *t)
     HK_TRY(hk_env_create(t->dev->gpu, g, &t->env));
     t->env->precision = t->params.precision == HK_PRECISION_DEFAULT ? HK_PRECISION_STRICT : t->params.precision;
     t->env->profile = t->params.profile;
-    t->passes = (hk_pass_options){.device = hk_gpu_info(t->dev->gpu), .precision = t->params.precision, .fuse = true};
+    t->passes = (hk_pass_options){.device = hk_gpu_info(t->dev->gpu),
+                                  .precision = t->params.precision,
+                                  .off = hk_gpu_debug(t->dev->gpu) >> HK_DEBUG_PASS_SHIFT};
     t->step = (hk_step){.seed = {(uint32_t)t->params.seed, (uint32_t)(t->params.seed >> 32)},
                         .lr = t->params.lr,
                         .grad_scale = 1.0f / (float)t->params.accumulate};

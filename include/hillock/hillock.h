@@ -212,7 +212,7 @@ typedef struct hk_device_params {
     const char *caps;      /* as HILLOCK_CAPS, which it overrides */
     const char
         *debug; /* as HILLOCK_DEBUG, which it overrides: a list of check-plan, shuffle, poison, isolate, gpu-tuning
-                   (software devices run the kernels that GPUs run),
+                   (software devices run the kernels that GPUs run), no-PASS (HK_PASS_MAP),
                    validate (the Khronos layer; any message fails the call during which it came) */
     uint64_t max_memory_bytes; /* device memory this device may use; default: what the driver reports as budget */
 } hk_device_params;
@@ -335,13 +335,31 @@ typedef enum hk_profile {
     HK_PROFILE_DISPATCHES, /* a barrier and a timestamp around every dispatch, so runs are slower: hk_plan_row.ns too */
 } hk_profile;
 
+/* name, text: what a session does to its graph before it plans, in this order. Each can be switched off, here or with
+ * HILLOCK_DEBUG=no-text; results then agree within rounding. */
+#define HK_PASS_MAP(X)                                                                                                 \
+    X(BATCHNORM, "batchnorm") /* constant BatchNormalization into the weights before it */                             \
+    X(VIEWS, "views")         /* nodes that change nothing, chains of reshapes and of transposes */                    \
+    X(COMMON, "common")       /* subexpressions computed twice */                                                      \
+    X(PADS, "pads")           /* Pad into the padding of the convolution or pooling behind it */                       \
+    X(EPILOGUES, "epilogues") /* bias, activation and residual sum into Conv and matrix products */                    \
+    X(CHAINS, "chains")       /* elementwise operators that follow one another into one pass over memory */
+
+typedef enum hk_pass {
+#define HK_X(name, text) HK_PASS_##name,
+    HK_PASS_MAP(HK_X)
+#undef HK_X
+        HK_PASS_COUNT
+} hk_pass;
+
 typedef struct hk_session_params {
     size_t size;
     hk_precision precision;
     hk_profile profile;
-    uint64_t seed;      /* of Dropout and random operators */
-    uint32_t max_plans; /* plans kept, one per set of input shapes; default: 8 */
-    bool no_fusion;     /* switch the fusion passes off: results agree within rounding */
+    uint64_t seed;       /* of Dropout and random operators */
+    uint32_t max_plans;  /* plans kept, one per set of input shapes; default: 8 */
+    bool no_fusion;      /* all passes off */
+    uint32_t passes_off; /* bit (1 << HK_PASS_x): without that pass */
 } hk_session_params;
 
 /* The model must outlive the session and is not changed by it. */
