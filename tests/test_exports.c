@@ -1,0 +1,248 @@
+/*
+ * What PyTorch's exporters write (tests/data/exports), and that every pass can be left out: all folders, all their test
+ * sets, with each pass switched off and with all of them. `test_exports NAME` runs one folder.
+ */
+#include <dirent.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/support/data.h"
+
+#define DATA HK_TEST_DATA
+
+static hk_context *ctx;
+static hk_device *dev;
+static const char *only; /* one folder */
+
+#define OK(call)                                                                                                       \
+    do {                                                                                                               \
+        hk_status st_ = (call);                                                                                        \
+        if (st_ != HK_OK)                                                                                              \
+            fail_msg("%s: %s: %s", #call, hk_status_text(st_), hk_context_error(ctx));                                 \
+    } while (0)
+
+/* Exports whose values are 16-bit: each operator's result is rounded to 2^-11 or 2^-8 of itself, and the references are
+ * rounded from fp64. A few such roundings add up along the longest path. */
+static const struct {
+    const char *folder;
+    double bound;
+} bounds[] = {{"dynamo_fp16", 2e-3}, {"script_fp16", 2e-3}, {"dynamo_bf16", 1.5e-2}};
+
+/* What does not run yet: removing a line here is how an operator's arrival is noted; one that runs is an error. */
+static const char *const waiting[] = {
+    "dynamo_attention", /* Attention */
+    "dynamo_gru",       /* GRU */
+    "script_gru",       /* GRU */
+    "dynamo_fp16",      /* 16-bit floats on the device */
+    "script_fp16",      /* 16-bit floats on the device */
+    "dynamo_bf16",      /* 16-bit floats on the device */
+};
+
+static double bound_of(const char *folder)
+{
+    for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++)
+        if (!strcmp(bounds[i].folder, folder))
+            return bounds[i].bound;
+    return 5e-6;
+}
+
+static bool is_waiting(const char *folder)
+{
+    for (size_t i = 0; i < sizeof waiting / sizeof *waiting; i++)
+        if (!strcmp(waiting[i], folder))
+            return true;
+    return false;
+}
+
+/* Every test set once in one session; the number of sets. */
+static int run_sets(const char *path, const hk_session_params *params, double bound, const char *what)
+{
+    char file[512];
+    hk_model *m = NULL;
+    hk_session *s = NULL;
+    double error = 0;
+    int set = 0;
+    snprintf(file, sizeof file, "%s/model.onnx", path);
+    OK(hk_model_load(ctx, file, NULL, &m));
+    OK(hk_session_create(dev, m, params, &s));
+    for (; data_run_set(ctx, s, m, path, set, &error); set++)
+        if (!(error <= bound))
+            fail_msg("%s set %d %s: relative error %.3g, allowed %.3g", path, set, what, error, bound);
+    hk_session_destroy(&s);
+    hk_model_destroy(&m);
+    return set;
+}
+
+/* A model that waits for an operator is refused with a sentence, and stops waiting when it is not. */
+static void check_waiting(const char *path)
+{
+    char file[512];
+    hk_model *m = NULL;
+    hk_session *s = NULL;
+    snprintf(file, sizeof file, "%s/model.onnx", path);
+    hk_status st = hk_model_load(ctx, file, NULL, &m);
+    if (st == HK_OK)
+        st = hk_session_create(dev, m, NULL, &s);
+    if (st == HK_OK) {
+        size_t count = 0;
+        hk_tensor t = {0};
+        const hk_value_info *inputs = hk_model_inputs(m, &count);
+        for (size_t i = 0; i < count && st == HK_OK; i++) {
+            snprintf(file, sizeof file, "%s/test_data_set_0/input_%zu.pb", path, i);
+            OK(hk_tensor_load(ctx, file, &t));
+            st = hk_session_write(s, inputs[i].name, &t);
+            hk_tensor_release(&t);
+        }
+        st = st == HK_OK ? hk_session_run(s) : st;
+    }
+    if (st == HK_OK)
+        fail_msg("%s runs now: take it off the list of what waits", path);
+    assert_true(*hk_context_error(ctx) != '\0');
+    hk_session_destroy(&s);
+    hk_model_destroy(&m);
+}
+
+static void with_every_pass_off(const char *path, double bound)
+{
+    static const char *const names[] = {
+#define HK_X(name, text) "without " text,
+        HK_PASS_MAP(HK_X)
+#undef HK_X
+    };
+    hk_session_params params = {.size = sizeof params};
+    assert_true(run_sets(path, &params, bound, "") > 0);
+    for (int i = 0; i < HK_PASS_COUNT; i++) {
+        params.passes_off = 1u << i;
+        run_sets(path, &params, bound, names[i]);
+    }
+    params.passes_off = (1u << HK_PASS_COUNT) - 1;
+    run_sets(path, &params, bound, "without all passes");
+}
+
+static void exports(void **state)
+{
+    (void)state;
+    DIR *d = opendir(DATA "/exports");
+    assert_non_null(d);
+    size_t count = 0;
+    for (const struct dirent *e = readdir(d); e; e = readdir(d)) {
+        char path[400];
+        if (e->d_name[0] == '.' || (only && strcmp(only, e->d_name) != 0))
+            continue;
+        snprintf(path, sizeof path, DATA "/exports/%.200s", e->d_name);
+        count++;
+        if (is_waiting(e->d_name))
+            check_waiting(path);
+        else
+            with_every_pass_off(path, bound_of(e->d_name));
+    }
+    closedir(d);
+    assert_true(only ? count == 1 : count >= 15);
+}
+
+static void other_models(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"digits",          "digits_script",    "models/mlp",
+                                        "models/resblock", "models/nonzero",   "models/transformer",
+                                        "models/loop",     "models/loop_cond", "models/dropout_eval"};
+    for (size_t i = 0; i < sizeof names / sizeof *names && !only; i++) {
+        char path[400];
+        snprintf(path, sizeof path, DATA "/%s", names[i]);
+        with_every_pass_off(path, 5e-6);
+    }
+}
+
+/* TrainingMode.PRESERVE: Dropout drops. What it lets through is its input divided by 1 - p, and the share that it drops
+ * is p within five standard deviations; another run drops others, the same run the same. */
+static void dropout_drops(void **state)
+{
+    (void)state;
+    enum { RUNS = 12 };
+    hk_model *m = NULL;
+    hk_session *s = NULL;
+    int64_t dropped = 0, count = 0;
+    size_t differing = 0;
+    char pattern[RUNS][512] = {{0}};
+    OK(hk_model_load(ctx, DATA "/exports/script_preserve/model.onnx", NULL, &m));
+    OK(hk_session_create(dev, m, NULL, &s));
+    hk_tensor x = {0};
+    OK(hk_tensor_load(ctx, DATA "/exports/script_preserve/test_data_set_0/input_0.pb", &x));
+    OK(hk_session_write(s, "image", &x));
+    for (int r = 0; r < RUNS; r++) {
+        hk_tensor before = {0}, after = {0};
+        if (r == RUNS / 2)
+            OK(hk_session_reset(s));
+        OK(hk_session_run(s));
+        OK(hk_session_read(s, "features", &before));
+        OK(hk_session_read(s, "dropped", &after));
+        int64_t n = hk_tensor_count(&after);
+        assert_true(n == hk_tensor_count(&before) && n < (int64_t)sizeof pattern[0]);
+        for (int64_t i = 0; i < n; i++) {
+            float a = ((const float *)before.data)[i], b = ((const float *)after.data)[i];
+            pattern[r][i] = b == 0 ? '0' : '1';
+            if (b != 0)
+                assert_true(fabsf(b - a / 0.75f) <= 1e-6f * fabsf(b));
+            dropped += b == 0;
+        }
+        count += n;
+        differing += r > 0 && memcmp(pattern[r], pattern[r - 1], (size_t)n) != 0;
+        hk_tensor_release(&before);
+        hk_tensor_release(&after);
+    }
+    double deviation = sqrt((double)count * 0.25 * 0.75);
+    assert_true(fabs((double)dropped - 0.25 * (double)count) <= 5 * deviation);
+    assert_int_equal(differing, RUNS - 1);
+    hk_tensor_release(&x);
+    hk_session_destroy(&s);
+    hk_model_destroy(&m);
+}
+
+static void unknown_pass(void **state)
+{
+    (void)state;
+    hk_model *m = NULL;
+    hk_session *s = NULL;
+    hk_session_params params = {.size = sizeof params, .passes_off = 1u << HK_PASS_COUNT};
+    OK(hk_model_load(ctx, DATA "/digits/model.onnx", NULL, &m));
+    assert_int_equal(hk_session_create(dev, m, &params, &s), HK_STATUS_USAGE);
+    assert_non_null(strstr(hk_context_error(ctx), "passes_off"));
+    hk_model_destroy(&m);
+}
+
+static int open_device(void **state)
+{
+    (void)state;
+    if (hk_context_create(NULL, &ctx) != HK_OK)
+        return -1;
+    if (hk_device_open(ctx, NULL, &dev) == HK_OK)
+        return 0;
+    fprintf(stderr, "%s\n", hk_context_error(ctx));
+    return -1;
+}
+
+static int close_device(void **state)
+{
+    (void)state;
+    hk_device_close(&dev);
+    hk_context_destroy(&ctx);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    only = argc > 1 ? argv[1] : NULL;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(exports),
+        cmocka_unit_test(other_models),
+        cmocka_unit_test(dropout_drops),
+        cmocka_unit_test(unknown_pass),
+    };
+    return cmocka_run_group_tests_name("exports", tests, open_device, close_device);
+}
