@@ -274,9 +274,13 @@ static hk_status take_attr(parser *p, hk_attr_value *a)
         HK_TRY(take_attr_list(p, a));
     } else if (take_dtype(p, &dtype)) {
         a->kind = HK_ATTR_TENSOR;
+        hk_shape shape;
+        bool shaped = take(p, "[");
+        if (shaped)
+            HK_TRY(take_shape(p, &shape));
         if (!take(p, "="))
             return complain(p, "'='");
-        HK_TRY(take_contents(p, dtype, NULL, &a->tensor));
+        HK_TRY(take_contents(p, dtype, shaped ? &shape : NULL, &a->tensor));
     } else {
         double x;
         bool is_float;
