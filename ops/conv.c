@@ -1,5 +1,6 @@
 /*
- * Conv, and hk.Conv, which is Conv with an epilogue: y = activation(conv(x, w) + bias + residual).
+ * Conv, and hk.Conv, which is Conv with an epilogue: y = activation(conv(x scale, w) + bias + residual). The scale, a
+ * factor for each channel of each image, is for windows of one tap without padding.
  *
  * One set of rules serves 1-D, 2-D and 3-D convolutions of all opsets: the opset bumps changed type lists only.
  */
@@ -28,7 +29,7 @@ static const hk_attr fused_attrs[] = {
     {0},
 };
 
-enum { IN_X, IN_W, IN_BIAS, IN_RESIDUAL };
+enum { IN_X, IN_W, IN_BIAS, IN_RESIDUAL, IN_SCALE };
 
 /* ---- shapes */
 
@@ -43,6 +44,27 @@ static hk_status infer_bias(hk_infer *in, const hk_conv *p)
                              hk_shape_print(&bias->shape, &text));
     }
     return HK_OK;
+}
+
+/* [n, c, 1, ...] on a convolution that has one group, one tap and no padding. */
+static hk_status infer_scale(hk_infer *in, const hk_conv *p)
+{
+    const hk_value *scale = hk_in(in->node, IN_SCALE);
+    if (!scale || !hk_shape_known(&scale->shape) || p->n < 0)
+        return HK_OK;
+    hk_shape expected = hk_in(in->node, IN_X)->shape;
+    for (int32_t i = 2; i < expected.rank; i++)
+        expected.dim[i] = 1;
+    bool padded = false;
+    for (int axis = 0; axis < HK_AXES; axis++)
+        padded |= p->w.begin[axis] > 0 || p->w.end[axis] > 0;
+    if (p->groups == 1 && hk_window_taps(&p->w) == 1 && !padded && hk_shape_equal(&scale->shape, &expected))
+        return HK_OK;
+    hk_shape_text wanted, found;
+    return hk_infer_fail(
+        in, HK_STATUS_INVALID,
+        "expected a scale of shape %s on a convolution with one group, one tap and no padding, found %s",
+        hk_shape_print(&expected, &wanted), hk_shape_print(&scale->shape, &found));
 }
 
 static hk_status infer_conv(hk_infer *in)
@@ -61,6 +83,7 @@ static hk_status infer_conv(hk_infer *in)
     if (!hk_conv_resolve(a, &x->shape, &w->shape, &p, &problem))
         return hk_infer_fail(in, HK_STATUS_INVALID, "%s", problem.text);
     HK_TRY(infer_bias(in, &p));
+    HK_TRY(infer_scale(in, &p));
     hk_shape y = hk_window_shape(&p.w, p.n, p.k);
     const hk_value *residual = hk_in(in->node, IN_RESIDUAL);
     if (residual && hk_shape_known(&residual->shape) && hk_shape_known(&y) && !hk_shape_equal(&residual->shape, &y)) {
@@ -86,6 +109,7 @@ static hk_status eval_conv(hk_eval *e)
     const hk_conv_attrs *a = e->node->attrs;
     const hk_tensor *bias = e->node->in_count > IN_BIAS ? e->in[IN_BIAS] : NULL;
     const hk_tensor *residual = e->node->in_count > IN_RESIDUAL ? e->in[IN_RESIDUAL] : NULL;
+    const hk_tensor *scale = e->node->in_count > IN_SCALE ? e->in[IN_SCALE] : NULL;
     hk_shape xs = hk_tensor_shape(e->in[IN_X]), ws = hk_tensor_shape(e->in[IN_W]);
     hk_conv p;
     HK_TRY(resolve_node(e->ctx, e->node, &xs, &ws, &p));
@@ -95,6 +119,9 @@ static hk_status eval_conv(hk_eval *e)
     double *y = out ? hk_tensor_doubles(e->arena, out) : NULL;
     if (!x || !w || !y)
         return hk_out_of_memory(e->ctx, "evaluating a convolution");
+    int64_t in_plane = hk_window_in_count(&p.w);
+    for (int64_t i = 0; scale && i < hk_tensor_count(e->in[IN_X]); i++)
+        x[i] *= hk_get_double(scale, i / in_plane);
     hk_conv_reference(&p, HK_CONV_FORWARD, x, w, y);
     int64_t plane = hk_window_out_count(&p.w), count = hk_tensor_count(out);
     for (int64_t i = 0; i < count; i++) {
@@ -114,6 +141,7 @@ static hk_status lower_conv(hk_lower *l)
     hk_conv_job job = {.pass = HK_CONV_FORWARD, .x = hk_in(n, IN_X), .w = hk_in(n, IN_W), .y = n->out[0]};
     job.bias = hk_in(n, IN_BIAS);
     job.residual = hk_in(n, IN_RESIDUAL);
+    job.scale = hk_in(n, IN_SCALE);
     job.activation = (uint32_t)a->activation;
     job.alpha = a->alpha;
     job.beta = a->beta;
@@ -228,6 +256,11 @@ static const char *const conv_cases[] = {
     "f32[1,130,7,7] f32[70,130,3,3] f32[70]; pads=[1,1,1,1]; nograd",
     "f32[2,64,14,14] f32[136,64,1,1]; ; nograd",
     "f32[1,2,300,260] f32[3,2,3,3]; pads=[1,1,1,1]; nograd",
+    "f32[1,12,94,95] f32[12,1,3,3] f32[12]; group=12 pads=[1,1,1,1]; nograd",
+    "f32[1,12,95,94] f32[24,1,5,5]; group=12 pads=[2,2,2,2] strides=[2,2]; nograd",
+    "f32[1,40,42,43] f32[40,1,3,5] f32[40]; group=40 pads=[2,4,2,4] dilations=[2,2]; nograd",
+    "f32[2,36,13,13] f32[40,36,1,1] f32[40]; strides=[2,2]; nograd",
+    "f32[1,300,7,7] f32[48,300,1,1] f32[48]; ; nograd",
     NULL,
 };
 
@@ -237,6 +270,12 @@ static const char *const fused_cases[] = {
     "f32[1,8,6,6] f32[5,8,1,1] f32[5] f32[1,5,6,6]; activation=8 alpha=-0.5 beta=0.75; nograd",
     "f32[1,96,8,8] f32[40,96,3,3] f32[40] f32[1,40,8,8]; pads=[1,1,1,1] activation=7; nograd",
     "f32[2,6,9,8] f32[6,1,3,3] f32[6]; group=6 pads=[1,1,1,1] activation=10; nograd",
+    "f32[2,8,15,14] f32[16,1,3,3] f32[16] f32[2,16,8,7]; group=8 pads=[1,1,1,1] strides=[2,2] activation=1; nograd",
+    "f32[2,48,8,8] f32[20,48,1,1] f32[20] f32[2,20,8,8] f32[2,48,1,1]; activation=7; nograd",
+    "f32[3,50,7,7] f32[30,50,1,1] f32[30] - f32[3,50,1,1]; activation=0; nograd",
+    "f32[2,6,9,7] f32[5,6,1,1] - - f32[2,6,1,1]; strides=[2,2]; nograd",
+    "f32[3,40,1,1] f32[10,40,1,1] f32[10]; activation=7; nograd",
+    "f32[12,16,3,5] f32[36,16,3,5] f32[36] f32[12,36,1,1]; activation=1; nograd",
     NULL,
 };
 
@@ -261,7 +300,7 @@ const hk_op hk_ops_conv[] = {
         .type = "hk.Conv",
         .since = 1,
         .in_min = 2,
-        .in_max = 4,
+        .in_max = 5,
         .out_min = 1,
         .out_max = 1,
         .parameters = 1u << IN_W | 1u << IN_BIAS,

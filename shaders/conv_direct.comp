@@ -27,6 +27,7 @@ layout(constant_id = 13) const bool FORWARD = true;
 layout(constant_id = 14) const bool DEPTH = false; // there is a third axis
 layout(constant_id = 15) const uint EPILOGUE = 0;  // bit 0: bias, bit 1: residual
 layout(constant_id = 16) const uint ACTIVATION = 0;
+layout(constant_id = 17) const bool SCALED = false; // the source's channels have factors
 
 #if PIXELS == 4
 #define Float vec4
@@ -52,6 +53,9 @@ vec4 gather(bvec4 inside, uvec4 index)
     vec4 x = vec4(F32(push.source).v[at.x], F32(push.source).v[at.y], F32(push.source).v[at.z], F32(push.source).v[at.w]);
     return mix(vec4(0.0), x, inside);
 }
+
+float factor(uint i) { return F32(push.scale).v[i]; }
+vec4 factor(uvec4 i) { return vec4(factor(i.x), factor(i.y), factor(i.z), factor(i.w)); }
 
 void store(float y, uint index, uint channel)
 {
@@ -101,6 +105,8 @@ void main()
                 for (uint s = 0u; s < KW; ++s, ++w) {
                     Int sx = tap_source(FORWARD, x, s, STRIDE_W, DILATION_W, push.pad_w);
                     Float v = gather(both(inside_row, within(sx, push.source_w)), from + Uint(sx));
+                    if (SCALED)
+                        v *= factor(image * push.channels + c);
                     [[unroll]] for (uint o = 0; o < OC; ++o)
                         acc[o] += F32(push.w).v[w + min(m0 + o, push.m - 1u) * push.w_row] * v;
                 }

@@ -6,6 +6,7 @@ ADDRESS(source)
 ADDRESS(result)
 ADDRESS(bias)
 ADDRESS(residual)
+ADDRESS(scale) /* [image][source channel], one group */
 UINT(m)        /* destination channels of one group */
 UINT(channels) /* source channels of one group */
 UINT(groups)

@@ -16,7 +16,11 @@
 // load the same k, so that one look into the table serves all their columns.
 //
 // SLICES > 1: groups of threads share the tile but take different parts of each K tile, for problems with few tiles; their
-// sums meet in shared memory at the end, in order of slice.
+// sums meet in shared memory at the end, in order of slice. STAGES 2: two tiles in shared memory and one barrier for each;
+// 1: half the memory, two barriers, so that small tiles can be long in K and have many loads on their way.
+//
+// POINT: one tap without padding needs no table. There a vector of scales, one for each image and channel, may multiply
+// the source (what squeeze-and-excitation does to the input of its last convolution).
 //
 // Floor: 2 m k columns operations at the device's fma rate (60 TFLOP/s on an H200), or the bytes of X, W and Y once,
 // whichever is longer. Layers with few channels (3 -> 32) are bound by the bytes of Y.
@@ -36,12 +40,15 @@ layout(constant_id = 12) const uint DILATION_H = 1;
 layout(constant_id = 13) const uint DILATION_W = 1;
 layout(constant_id = 14) const bool FORWARD = true;
 layout(constant_id = 15) const bool CLASSES = false;
-layout(constant_id = 16) const bool DENSE = false; // one tap, stride 1, no padding: columns are read four at a time
+layout(constant_id = 16) const bool DENSE = false; // POINT with stride 1: columns are read four at a time
 layout(constant_id = 17) const bool WIDE = false;  // four columns of a row are stored at once
 layout(constant_id = 18) const uint W_ORDER = 0;   // how W is read: 0 along k, 1 along k by vectors, 2 along m
 layout(constant_id = 19) const uint EPILOGUE = 0;  // bit 0: bias, 1: residual, 2: none, these are partial sums
 layout(constant_id = 20) const uint ACTIVATION = 0;
 layout(constant_id = 21) const uint SLICES = 1;
+layout(constant_id = 22) const uint STAGES = 2;
+layout(constant_id = 23) const bool POINT = false; // one tap, no padding, no classes
+layout(constant_id = 24) const bool SCALED = false;
 
 const uint THREADS_M = BM / TM;
 const uint THREADS_N = BN / TN;
@@ -52,7 +59,7 @@ const uint LOADS_A = BM * BK / THREADS;
 const uint LOADS_B = BN * BK / THREADS;
 const bool W_WIDE = W_ORDER == 1;
 const bool W_ROWS = W_ORDER == 2;
-const uint STEP_A = W_ROWS ? THREADS / BM : W_WIDE ? THREADS / (BK / 4) : THREADS / BK; // in k, or in rows
+const uint STEP_A = W_ROWS ? THREADS / BM : THREADS / BK; // in k, or in rows
 const uint STEP_DENSE = THREADS / (BN / 4);
 const uint WARPS = THREADS / 32;
 const uint COLUMNS = DENSE ? 1 : BN / 32;      // that a thread owns
@@ -62,9 +69,11 @@ const uint ROW_B = BN / 4;
 const uint TILE_A = BK * ROW_A;
 const uint TILE = TILE_A + BK * ROW_B;
 const uint SUMS = SLICES > 1 ? BM * BN / 4 : 0;
+const uint ROOM = STAGES * TILE / (BM * BN / 4); // for the sums of so many slices
+const uint SUMS_FIT = ROOM > 1 ? ROOM : 1;
 
-// Two tiles of each operand: while one is multiplied, the next goes from memory to registers to the other.
-shared vec4 tile[2 * TILE > SUMS ? 2 * TILE : SUMS];
+// While one tile of the operands is multiplied, the next goes from memory to registers, then to the other tile.
+shared vec4 tile[STAGES * TILE > SUMS ? STAGES * TILE : SUMS];
 
 vec4 acc[TM * TN / 4];
 float next_a[LOADS_A];
@@ -148,6 +157,7 @@ Pixel find_pixel(uint column)
 const bool TAP_BITS = KH * KW < 32;
 uint base[COLUMNS];
 uint mask[COLUMNS];
+uint scale_base[COLUMNS]; // SCALED
 
 uint tap_mask(Pixel p)
 {
@@ -168,8 +178,9 @@ void find_source(uint i, uint column)
     Pixel p = find_pixel(column);
     base[i] = (p.image * push.groups + part_group) * push.source_group;
     mask[i] = p.image < push.images ? 1u : 0u;
-    if (DENSE) {
-        base[i] += p.y * push.source_w + p.x;
+    scale_base[i] = p.image * push.k;
+    if (POINT) {
+        base[i] += p.y * STRIDE_H * push.source_w + p.x * STRIDE_W;
         return;
     }
     if (p.image < push.images)
@@ -183,17 +194,17 @@ void find_source(uint i, uint column)
 
 // The table's entries of the K tile that is loaded next, which are read one tile earlier still: one latency, not two, lies
 // between tiles. Every class's entries end with some that are in no mask, so that its last tile is whole.
-uvec2 entry_b[DENSE ? 1 : ROWS_B];
+uvec2 entry_b[POINT ? 1 : ROWS_B];
 uint entry_a;
 
 void load_entries(uint k0)
 {
+    if (POINT)
+        return;
     if (!FORWARD && !W_ROWS)
         entry_a = U32x2(push.table).v[table_first + k0 + gl_LocalInvocationIndex % BK].y;
-    if (!DENSE) {
-        [[unroll]] for (uint i = 0; i < ROWS_B; ++i)
-            entry_b[i] = U32x2(push.table).v[table_first + k0 + gl_LocalInvocationIndex / 32 + i * WARPS];
-    }
+    [[unroll]] for (uint i = 0; i < ROWS_B; ++i)
+        entry_b[i] = U32x2(push.table).v[table_first + k0 + gl_LocalInvocationIndex / 32 + i * WARPS];
 }
 
 bool tap_inside(uint m, uint tap)
@@ -203,30 +214,34 @@ bool tap_inside(uint m, uint tap)
     return ((m & 0xffffu) >> (tap >> 5 & 31u) & m >> 16 >> (tap & 31u) & 1u) != 0u;
 }
 
+// Where element i of the thread's share of A lies in the tile. Along k by vectors: a warp takes 16 rows of 2 vectors, a
+// whole sector of each row, and its transposing stores meet all 32 banks once.
 uint a_k(uint i)
 {
-    uint t = gl_LocalInvocationIndex;
-    return W_ROWS ? t / BM + i * STEP_A : W_WIDE ? t % (BK / 4) * 4 + i % 4 : t % BK;
+    uint t = gl_LocalInvocationIndex, vector = t + i / 4 * THREADS;
+    uint k4 = vector / 16 % 2 + vector / 32 / (BM / 16) * 2;
+    return W_ROWS ? t / BM + i * STEP_A : W_WIDE ? k4 * 4 + i % 4 : t % BK;
 }
 uint a_m(uint i)
 {
-    uint t = gl_LocalInvocationIndex;
-    return W_ROWS ? t % BM : W_WIDE ? t / (BK / 4) + i / 4 * STEP_A : t / BK + i * STEP_A;
+    uint t = gl_LocalInvocationIndex, vector = t + i / 4 * THREADS;
+    return W_ROWS ? t % BM : W_WIDE ? vector % 16 + vector / 32 % (BM / 16) * 16 : t / BK + i * STEP_A;
 }
 
 // Rows past the end are computed and dropped; k past the end must give 0, for 0 times another operand's NaN is NaN.
 void load_a(uint k0)
 {
-    uint w = part_group * push.w_group, k = k0 + a_k(0);
+    uint w = part_group * push.w_group;
     if (W_WIDE) {
         [[unroll]] for (uint i = 0; i < LOADS_A / 4; ++i) {
-            uint m = min(part_m + a_m(i * 4), push.m - 1u);
+            uint m = min(part_m + a_m(i * 4), push.m - 1u), k = k0 + a_k(i * 4);
             vec4 x = F32x4(push.w).v[(w + m * push.w_row + (k < k_end ? k : 0u)) >> 2];
             [[unroll]] for (uint j = 0; j < 4; ++j)
                 next_a[i * 4 + j] = k < k_end ? x[j] : 0.0;
         }
         return;
     }
+    uint k = k0 + a_k(0);
     if (FORWARD && !W_ROWS)
         w += k;
     if (!FORWARD && !W_ROWS) {
@@ -241,18 +256,45 @@ void load_a(uint k0)
     }
 }
 
+void load_dense(uint k0)
+{
+    uint plane = push.source_h * push.source_w, row = gl_LocalInvocationIndex / (BN / 4);
+    [[unroll]] for (uint i = 0; i < LOADS_B / 4; ++i) {
+        uint k = k0 + row + i * STEP_DENSE;
+        vec4 x = vec4(0.0);
+        if (k < k_end && mask[0] != 0u) {
+            x = F32x4(push.source).v[(base[0] + k * plane) >> 2];
+            if (SCALED)
+                x *= F32(push.table).v[scale_base[0] + k];
+        }
+        [[unroll]] for (uint j = 0; j < 4; ++j)
+            next_b[i * 4 + j] = x[j];
+    }
+}
+
+void load_points(uint k0)
+{
+    uint plane = push.source_h * push.source_w;
+    [[unroll]] for (uint i = 0; i < ROWS_B; ++i) {
+        uint k = k0 + gl_LocalInvocationIndex / 32 + i * WARPS;
+        [[unroll]] for (uint j = 0; j < COLUMNS; ++j) {
+            bool inside = k < k_end && mask[j] != 0u;
+            float x = F32(push.source).v[inside ? base[j] + k * plane : 0u];
+            if (SCALED)
+                x *= F32(push.table).v[inside ? scale_base[j] + k : 0u];
+            next_b[i * COLUMNS + j] = inside ? x : 0.0;
+        }
+    }
+}
+
 void load_b(uint k0)
 {
     if (DENSE) {
-        uint plane = push.source_h * push.source_w, row = gl_LocalInvocationIndex / (BN / 4);
-        [[unroll]] for (uint i = 0; i < LOADS_B / 4; ++i) {
-            uint k = k0 + row + i * STEP_DENSE;
-            vec4 x = vec4(0.0);
-            if (k < k_end && mask[0] != 0u)
-                x = F32x4(push.source).v[(base[0] + k * plane) >> 2];
-            [[unroll]] for (uint j = 0; j < 4; ++j)
-                next_b[i * 4 + j] = x[j];
-        }
+        load_dense(k0);
+        return;
+    }
+    if (POINT) {
+        load_points(k0);
         return;
     }
     [[unroll]] for (uint i = 0; i < ROWS_B; ++i)
@@ -299,20 +341,22 @@ void multiply(uint at, uint slice, uint tm, uint tn)
     }
 }
 
-// Adds the sums of slices 1, 2, ... to those of slice 0, one after another.
+// Adds the sums of slices 1, 2, ... to those of slice 0, one after another, as many at once as the tiles' memory holds.
 void add_slices(uint slice, uint thread)
 {
-    for (uint s = 1u; s < SLICES; ++s) {
-        if (slice == s) {
+    [[unroll]] for (uint first = 1; first < SLICES; first += SUMS_FIT) {
+        if (STAGES == 2 || first > 1u)
+            barrier();
+        if (slice >= first && slice < first + SUMS_FIT) {
             [[unroll]] for (uint i = 0; i < TM * TN / 4; ++i)
-                tile[i * SLICE_THREADS + thread] = acc[i];
+                tile[((slice - first) * (TM * TN / 4) + i) * SLICE_THREADS + thread] = acc[i];
         }
         barrier();
         if (slice == 0u) {
-            [[unroll]] for (uint i = 0; i < TM * TN / 4; ++i)
-                acc[i] += tile[i * SLICE_THREADS + thread];
+            [[unroll]] for (uint s = first; s < min(first + SUMS_FIT, SLICES); ++s)
+                [[unroll]] for (uint i = 0; i < TM * TN / 4; ++i)
+                    acc[i] += tile[((s - first) * (TM * TN / 4) + i) * SLICE_THREADS + thread];
         }
-        barrier();
     }
 }
 
@@ -403,10 +447,14 @@ void main()
                 load_entries(k + 2 * BK);
         }
         multiply(at, slice, tm, tn);
-        at = TILE - at;
-        if (more)
+        if (STAGES == 1)
+            barrier();
+        else
+            at = TILE - at;
+        if (more) {
             store_next(at);
-        barrier();
+            barrier();
+        }
     }
     if (SLICES > 1)
         add_slices(slice, thread);

@@ -6,7 +6,8 @@ ADDRESS(source)
 ADDRESS(result)/* the result, or the partial sums of split-K */
 ADDRESS(bias)
 ADDRESS(residual)
-ADDRESS(table) /* CLASSES: records of 8 words; then of every k its offset in the source, channel << 10 | tap */
+ADDRESS(table) /* CLASSES: records of 8 words; then of every k its offset in the source, channel << 10 | tap. SCALED: the \
+                  scales, [image][channel] */
 UINT(m) /* destination channels of one group */
 UINT(k) /* source channels of one group times taps */
 UINT(groups)

@@ -6,6 +6,7 @@
 
 #include "kernels.h"
 #include "ops/support/conv_tile.h"
+#include "ops/support/gemm.h"
 #include "shaders/conv_direct.push.h"
 #include "shaders/conv_gemm.push.h"
 #include "shaders/conv_sum.push.h"
@@ -49,13 +50,13 @@ static gather_view gather_of(const hk_conv_job *job)
     return v;
 }
 
-static double flops_of(const hk_conv *p)
+double hk_conv_flops(const hk_conv *p)
 {
     return 2.0 * (double)(p->n * p->k) * (double)(p->c / p->groups) *
            (double)(hk_window_out_count(&p->w) * hk_window_taps(&p->w));
 }
 
-static uint32_t epilogue_of(const hk_conv_job *job)
+uint32_t hk_conv_epilogue(const hk_conv_job *job)
 {
     return (job->bias ? EPILOGUE_BIAS : 0u) | (job->residual ? EPILOGUE_RESIDUAL : 0u);
 }
@@ -100,7 +101,7 @@ void hk_conv_emit_sum(hk_lower *l, const hk_conv_sum *s)
     uint32_t x = lanes ? 16 : HK_MIN(128u, l->device->max_invocations),
              y = lanes ? HK_MIN(16u, l->device->max_invocations / 16) : 1;
     hk_workgroup(r, x, y, 1);
-    hk_spec(r, 3, job ? epilogue_of(job) : 0);
+    hk_spec(r, 3, job ? hk_conv_epilogue(job) : 0);
     hk_spec(r, 4, job ? job->activation : 0);
     hk_spec(r, 5, y);
     hk_spec(r, 6, x);
@@ -228,16 +229,25 @@ static bool matrix_fits(const gather_view *v)
     const hk_window *w = &v->p->w;
     return v->m > 8 && w->in[0] == 1 && w->out[0] == 1 && w->kernel[0] == 1 && w->begin[0] == 0 && w->kernel[H] <= 31 &&
            w->kernel[W] <= 31 && (v->taps < TAP_BITS || (w->kernel[H] <= 16 && w->kernel[W] <= 16)) &&
-           w->begin[H] < 65536 && w->begin[W] < 65536 && v->channels < 1 << 22 && w->stride[H] * w->stride[W] <= 64 &&
-           v->channels * v->taps < 1 << 20;
+           w->begin[H] < 65536 && w->begin[W] < 65536 && v->channels < 1 << 22 &&
+           (v->forward || w->stride[H] * w->stride[W] <= 64) && v->channels * v->taps < 1 << 20;
+}
+
+/* One tap without padding, and no classes: a matrix product that needs no table. */
+static bool is_point(const gather_view *v)
+{
+    const hk_window *w = &v->p->w;
+    bool strided = w->stride[H] != 1 || w->stride[W] != 1;
+    bool inside = v->forward || v->source_plane == v->out_plane;
+    return v->taps == 1 && w->spatial < 3 && w->begin[H] == 0 && w->begin[W] == 0 && inside && (v->forward || !strided);
 }
 
 static void matrix_specs(hk_record *r, const gather_view *v, const hk_conv_job *job, const hk_conv_tile *t,
                          bool classes)
 {
     const hk_window *w = &v->p->w;
-    bool dense = v->taps == 1 && w->stride[H] == 1 && w->stride[W] == 1 && w->begin[H] == 0 && w->begin[W] == 0 &&
-                 v->source_plane == v->out_plane && v->source_plane % 4 == 0 && hk_value_alignment(v->source) == 16;
+    bool point = is_point(v), dense = point && v->source_plane == v->out_plane && v->source_plane % 4 == 0 &&
+                                      hk_value_alignment(v->source) == 16;
     bool wide = !classes && v->out_plane % 4 == 0 && hk_value_alignment(v->result) == 16 &&
                 (!job->residual || hk_value_alignment(job->residual) == 16);
     hk_spec(r, 3, t->bm);
@@ -259,6 +269,9 @@ static void matrix_specs(hk_record *r, const gather_view *v, const hk_conv_job *
                      t->bm * t->bk % (4 * hk_conv_tile_threads(t)) == 0;
     hk_spec(r, 18, !v->forward && v->taps == 1 ? 2 : w_vectors ? 1 : 0);
     hk_spec(r, 21, t->slices);
+    hk_spec(r, 22, t->stages);
+    hk_spec(r, 23, point);
+    hk_spec(r, 24, job->scale != NULL);
 }
 
 static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const gather_view *v)
@@ -268,7 +281,8 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const gather_
     hk_conv_extent extent = {v->m, v->p->n * v->out_plane, table.most_k, v->p->groups, 32, false};
     hk_conv_choice choice = job->tile ? hk_conv_split(&extent, job->tile, job->splits) : hk_conv_choose(l, &extent);
     const hk_conv_tile *t = choice.tile;
-    if (!table_fill(l, v, t, &table))
+    bool point = is_point(v);
+    if (!point && !table_fill(l, v, t, &table))
         return hk_out_of_memory(l->ctx, "a convolution's table");
     int64_t count = hk_shape_count(&v->result->shape);
     hk_value *result = choice.splits > 1 ? hk_scratch(l, HK_FLOAT32, count * choice.splits) : v->result;
@@ -279,7 +293,7 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const gather_
                                   .k = (uint32_t)table.most_k,
                                   .groups = (uint32_t)v->p->groups,
                                   .tiles_m = (uint32_t)((v->m + t->bm - 1) / t->bm),
-                                  .tiles_n = (uint32_t)table.tiles_n,
+                                  .tiles_n = (uint32_t)(point ? (extent.n + t->bn - 1) / t->bn : table.tiles_n),
                                   .splits = choice.splits,
                                   .k_split = choice.k_split,
                                   .images = (uint32_t)v->p->n,
@@ -304,12 +318,16 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const gather_
         hk_use(r, job->bias, HK_READ, offsetof(struct conv_gemm_push, bias));
         hk_use(r, job->residual, HK_READ, offsetof(struct conv_gemm_push, residual));
     }
-    hk_spec(r, 19, choice.splits > 1 ? EPILOGUE_PARTIAL : epilogue_of(job));
+    hk_spec(r, 19, choice.splits > 1 ? EPILOGUE_PARTIAL : hk_conv_epilogue(job));
     hk_spec(r, 20, choice.splits > 1 ? 0 : job->activation);
-    r->block = table.words;
-    r->block_bytes = table.bytes;
-    r->block_offset = offsetof(struct conv_gemm_push, table);
-    r->flops = flops_of(v->p);
+    if (point) {
+        hk_use(r, job->scale, HK_READ, offsetof(struct conv_gemm_push, table));
+    } else {
+        r->block = table.words;
+        r->block_bytes = table.bytes;
+        r->block_offset = offsetof(struct conv_gemm_push, table);
+    }
+    r->flops = hk_conv_flops(v->p);
     hk_grid_1d(l, r, (uint64_t)push.tiles_m * push.tiles_n * push.groups * push.splits);
     if (choice.splits > 1)
         hk_conv_emit_sum(
@@ -329,8 +347,9 @@ static bool thin_fits(const hk_lower *l, const hk_conv_job *job, const gather_vi
     const hk_window *w = &v->p->w;
     uint32_t lanes = HK_MIN(128u, l->device->max_invocations);
     int64_t workgroups = v->p->n * v->out_plane / (lanes * THIN_PIXELS) * ((v->m + THIN_OC - 1) / THIN_OC);
-    return v->forward && !job->tile && v->p->groups == 1 && w->spatial < 3 && v->channels * v->taps <= THIN_MOST_K &&
-           v->m > 16 && w->begin[H] < 65536 && w->begin[W] < 65536 && workgroups >= 2 * l->compute_units_hint;
+    return v->forward && !job->tile && !job->scale && v->p->groups == 1 && w->spatial < 3 &&
+           v->channels * v->taps <= THIN_MOST_K && v->m > 16 && w->begin[H] < 65536 && w->begin[W] < 65536 &&
+           workgroups >= 2 * l->compute_units_hint;
 }
 
 static void lower_thin(hk_lower *l, const hk_conv_job *job, const gather_view *v)
@@ -364,11 +383,11 @@ static void lower_thin(hk_lower *l, const hk_conv_job *job, const gather_view *v
                               (uint32_t)w->stride[W],
                               (uint32_t)w->dilation[H],
                               (uint32_t)w->dilation[W],
-                              epilogue_of(job),
+                              hk_conv_epilogue(job),
                               job->activation};
     for (uint32_t i = 0; i < HK_COUNT(specs); i++)
         hk_spec(r, 3 + i, specs[i]);
-    r->flops = flops_of(v->p);
+    r->flops = hk_conv_flops(v->p);
     uint64_t per_group = (uint64_t)lanes * THIN_PIXELS;
     hk_grid_1d(l, r, (columns + per_group - 1) / per_group * push.blocks);
 }
@@ -396,8 +415,9 @@ static void direct_specs(hk_record *r, const gather_view *v, const hk_conv_job *
     }
     hk_spec(r, 13, v->forward);
     hk_spec(r, 14, w->spatial == 3);
-    hk_spec(r, 15, epilogue_of(job));
+    hk_spec(r, 15, hk_conv_epilogue(job));
     hk_spec(r, 16, job->activation);
+    hk_spec(r, 17, job->scale != NULL);
 }
 
 void hk_conv_lower_direct(hk_lower *l, const hk_conv_job *job)
@@ -434,11 +454,46 @@ void hk_conv_lower_direct(hk_lower *l, const hk_conv_job *job)
     hk_use(r, v.result, HK_WRITE, offsetof(struct conv_direct_push, result));
     hk_use(r, job->bias, HK_READ, offsetof(struct conv_direct_push, bias));
     hk_use(r, job->residual, HK_READ, offsetof(struct conv_direct_push, residual));
+    hk_use(r, job->scale, HK_READ, offsetof(struct conv_direct_push, scale));
     hk_workgroup(r, lanes, 1, 1);
     direct_specs(r, &v, job, oc);
-    r->flops = flops_of(v.p);
+    r->flops = hk_conv_flops(v.p);
     uint64_t column_blocks = (columns + (uint64_t)lanes * pixels - 1) / ((uint64_t)lanes * pixels);
     hk_grid_1d(l, r, column_blocks * blocks);
+}
+
+/* ---- windows that cover the whole plane: a matrix product of images and weights */
+
+static bool covers_plane(const hk_conv_job *job)
+{
+    const hk_window *w = &job->p.w;
+    bool covered = job->pass == HK_CONV_FORWARD && !job->tile && !job->scale && job->p.groups == 1;
+    for (int axis = 0; axis < HK_AXES; axis++)
+        covered &= w->out[axis] == 1 && w->kernel[axis] == w->in[axis] && w->begin[axis] == 0 &&
+                   (w->dilation[axis] == 1 || w->kernel[axis] == 1);
+    return covered;
+}
+
+static hk_status lower_product(hk_lower *l, const hk_conv_job *job)
+{
+    int64_t k = job->p.c * hk_window_taps(&job->p.w);
+    return hk_gemm_lower(l, &(hk_gemm){.a = job->x,
+                                       .b = job->w,
+                                       .bias = job->bias,
+                                       .residual = job->residual,
+                                       .c = job->y,
+                                       .m = job->p.n,
+                                       .n = job->p.k,
+                                       .k = k,
+                                       .lda = k,
+                                       .ldb = k,
+                                       .trans_b = true,
+                                       .bias_n = 1,
+                                       .alpha = 1,
+                                       .beta = 1,
+                                       .activation = job->activation,
+                                       .act_a = job->alpha,
+                                       .act_b = job->beta});
 }
 
 hk_status hk_conv_lower_gather(hk_lower *l, const hk_conv_job *job)
@@ -449,6 +504,12 @@ hk_status hk_conv_lower_gather(hk_lower *l, const hk_conv_job *job)
                        "node '%s' (%s): convolutions run on the device in float32, found %s; export "
                        "the model in float32",
                        l->node->name, l->node->type, hk_dtype_name(v.source->dtype));
+    if (covers_plane(job))
+        return lower_product(l, job);
+    if (!l->cpu && hk_conv_is_depthwise(job)) {
+        hk_conv_lower_depthwise(l, job);
+        return HK_OK;
+    }
     if (!l->cpu && thin_fits(l, job, &v)) {
         lower_thin(l, job, &v);
         return HK_OK;

@@ -16,6 +16,7 @@ typedef struct hk_conv_job {
     hk_value *x, *w, *y;
     hk_value *bias;
     hk_value *residual;
+    hk_value *scale; /* forward, windows of one tap without padding, one group: [n or 1][c] factors of x */
     uint32_t activation;
     float alpha, beta;
     const struct hk_conv_tile *tile; /* for tests and tuning: matrix kernels use this tile and so many splits */
@@ -32,6 +33,14 @@ hk_status hk_conv_lower_nhwc8(hk_lower *l, const hk_conv_job *job);
 /* The general kernels, for windows and groups that the matrix kernels leave out, and for software devices. */
 void hk_conv_lower_direct(hk_lower *l, const hk_conv_job *job);
 void hk_conv_lower_weight_rows(hk_lower *l, const hk_conv_job *job);
+
+/* Windows that see one channel: forward, few taps. */
+bool hk_conv_is_depthwise(const hk_conv_job *job);
+void hk_conv_lower_depthwise(hk_lower *l, const hk_conv_job *job);
+
+/* What the families share: multiply-adds counted twice, and the bits of the shaders' EPILOGUE (1 bias, 2 residual). */
+double hk_conv_flops(const hk_conv *p);
+uint32_t hk_conv_epilogue(const hk_conv_job *job);
 
 /* Sums partial results in a fixed order: out[i] (and bias_out[j]) = sum over splits of partial[s][i], then the epilogue
  * of the job. partial holds splits x (count + bias_count) floats. */

@@ -18,7 +18,8 @@ bool hk_conv_accepts_nhwc8(const hk_node *n)
     hk_conv p;
     hk_problem_text problem;
     const hk_value *x = hk_in(n, 0), *w = hk_in(n, 1);
-    return x->dtype == HK_FLOAT32 && hk_conv_resolve(n->attrs, &x->shape, &w->shape, &p, &problem) && geometry_fits(&p);
+    return x->dtype == HK_FLOAT32 && !hk_in(n, 4) && hk_conv_resolve(n->attrs, &x->shape, &w->shape, &p, &problem) &&
+           geometry_fits(&p);
 }
 
 static bool is_half(const hk_value *v)
@@ -78,16 +79,6 @@ static void window_specs(hk_record *r, const hk_conv_job *job, uint32_t id)
     }
 }
 
-static uint32_t epilogue_of(const hk_conv_job *job)
-{
-    return (job->bias ? 1u : 0u) | (job->residual ? 2u : 0u);
-}
-
-static double flops_of(const hk_conv *p)
-{
-    return 2.0 * (double)(p->n * p->k * p->c) * (double)(hk_window_out_count(&p->w) * hk_window_taps(&p->w));
-}
-
 /* ---- float32 arithmetic */
 
 static void lower_octets(hk_lower *l, const hk_conv_job *job)
@@ -102,9 +93,9 @@ static void lower_octets(hk_lower *l, const hk_conv_job *job)
     window_specs(r, job, 4);
     hk_spec(r, 10, is_half(job->x));
     hk_spec(r, 11, is_half(job->w));
-    hk_spec(r, 12, epilogue_of(job));
+    hk_spec(r, 12, hk_conv_epilogue(job));
     hk_spec(r, 13, job->activation);
-    r->flops = flops_of(&job->p);
+    r->flops = hk_conv_flops(&job->p);
     uint64_t per_group = (uint64_t)lanes * each;
     hk_grid_1d(l, r, (push.pixels + per_group - 1) / per_group * push.octets_out);
 }
@@ -192,10 +183,10 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const matrix_
     for (uint32_t i = 0; i < HK_COUNT(specs); i++)
         hk_spec(r, 3 + i, specs[i]);
     window_specs(r, job, 12);
-    hk_spec(r, 18, epilogue_of(job));
+    hk_spec(r, 18, hk_conv_epilogue(job));
     hk_spec(r, 19, job->activation);
     hk_spec(r, 20, t->stages);
-    r->flops = flops_of(&job->p);
+    r->flops = hk_conv_flops(&job->p);
     hk_grid_1d(l, r, (uint64_t)((push.pixels + t->bm - 1) / t->bm) * ((push.octets_out * 8 + t->bn - 1) / t->bn));
     return HK_OK;
 }

@@ -3,18 +3,18 @@
 
 #include <math.h>
 
-#define TILE(text, bm, bn, bk, tm, tn, slices, rate, weight_rate)                                                      \
+#define TILE(text, bm, bn, bk, tm, tn, stages, slices, rate, weight_rate)                                              \
     {                                                                                                                  \
-        bm, bn, bk, tm, tn, slices, rate, weight_rate, "conv " text " nchw", "conv data " text " nchw",                \
+        bm, bn, bk, tm, tn, stages, slices, rate, weight_rate, "conv " text " nchw", "conv data " text " nchw",        \
             "conv weight " text " nchw"                                                                                \
     }
 
 /* Rates were measured on an H200 at 1.98 GHz. The last tile fits the specification's minimum. */
 static const hk_conv_tile tiles[] = {
-    TILE("128x128x8", 128, 128, 8, 8, 8, 1, 0.42, 0.48), TILE("128x64x8", 128, 64, 8, 8, 8, 1, 0.54, 0.45),
-    TILE("64x128x8", 64, 128, 8, 8, 8, 1, 0.49, 0.42),   TILE("64x64x8", 64, 64, 8, 8, 4, 1, 0.47, 0.37),
-    TILE("32x128x8", 32, 128, 8, 8, 4, 1, 0.42, 0.30),   TILE("64x64x32/4", 64, 64, 32, 8, 8, 4, 0.30, 0.26),
-    TILE("32x32x32/4", 32, 32, 32, 4, 4, 4, 0.24, 0.22), TILE("32x32x8", 32, 32, 8, 4, 4, 1, 0.31, 0.28),
+    TILE("128x128x8", 128, 128, 8, 8, 8, 2, 1, 0.42, 0.48), TILE("128x64x8", 128, 64, 8, 8, 8, 2, 1, 0.54, 0.45),
+    TILE("64x128x8", 64, 128, 8, 8, 8, 2, 1, 0.49, 0.42),   TILE("64x64x8", 64, 64, 8, 8, 4, 2, 1, 0.47, 0.37),
+    TILE("32x128x8", 32, 128, 8, 8, 4, 2, 1, 0.42, 0.30),   TILE("64x64x32/4", 64, 64, 32, 8, 8, 2, 4, 0.30, 0.26),
+    TILE("32x32x32/4", 32, 32, 32, 4, 4, 2, 4, 0.24, 0.22), TILE("32x32x8", 32, 32, 8, 4, 4, 2, 1, 0.31, 0.28),
 };
 
 uint32_t hk_conv_tile_threads(const hk_conv_tile *t)
@@ -28,10 +28,10 @@ const hk_conv_tile *hk_conv_tiles(size_t *count)
     return tiles;
 }
 
-/* Two stages of both operands, each row padded by one vector. */
+/* The tiles of both operands, each row padded by one vector. */
 bool hk_conv_tile_fits(const hk_lower *l, const hk_conv_tile *t)
 {
-    uint32_t bytes = 2 * t->bk * (t->bm + 4 + t->bn + 4) * 4, sums = t->slices > 1 ? t->bm * t->bn * 4 : 0;
+    uint32_t bytes = t->stages * t->bk * (t->bm + 4 + t->bn + 4) * 4, sums = t->slices > 1 ? t->bm * t->bn * 4 : 0;
     return hk_conv_tile_threads(t) <= l->device->max_invocations && HK_MAX(bytes, sums) <= l->device->max_shared_bytes;
 }
 
@@ -101,7 +101,7 @@ hk_conv_choice hk_conv_choose(const hk_lower *l, const hk_conv_extent *e)
     uint32_t best_splits = 1, splits;
     double least = 0;
     for (size_t i = 0; i < HK_COUNT(tiles); i++) {
-        if (!hk_conv_tile_fits(l, &tiles[i]) && i + 1 < HK_COUNT(tiles))
+        if ((!hk_conv_tile_fits(l, &tiles[i]) && i + 1 < HK_COUNT(tiles)) || (e->weight && tiles[i].weight_rate <= 0))
             continue;
         for (uint32_t j = 0; (splits = split_candidate(l, e, &tiles[i], j)) != 0; j++) {
             double c = split_fits(e, &tiles[i], splits) ? cost(l, e, &tiles[i], splits) : 0;

@@ -7,9 +7,11 @@
 #include "ops/op.h"
 
 typedef struct hk_conv_tile {
-    uint32_t bm, bn, bk, tm, tn;         /* workgroup tile, K step, thread tile */
-    uint32_t slices;                     /* groups of threads that share the tile and part each K step */
-    double rate, weight_rate;            /* of a full unit, as shares of its fma rate: gather passes, weight gradient */
+    uint32_t bm, bn, bk, tm, tn; /* workgroup tile, K step, thread tile */
+    uint32_t stages;             /* tiles of the operands in shared memory */
+    uint32_t slices;             /* groups of threads that share the tile and part each K step */
+    double rate, weight_rate;    /* of a full unit, as shares of its fma rate: gather passes, weight gradient, whose
+                                  * kernel has no such tile if 0 */
     const char *forward, *data, *weight; /* names in reports */
 } hk_conv_tile;
 

@@ -48,12 +48,6 @@ static void result_end(hk_lower *l, const hk_conv_job *job, const weight_result 
                                            .bias_out = job->bias});
 }
 
-static double flops_of(const hk_conv *p)
-{
-    return 2.0 * (double)(p->n * p->k) * (double)(p->c / p->groups) *
-           (double)(hk_window_out_count(&p->w) * hk_window_taps(&p->w));
-}
-
 /* ---- the matrix kernel */
 
 /* Limits of the packed taps and masks; narrow groups would fill the smallest tile with padding. */
@@ -115,7 +109,7 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job)
                               t->slices};
     for (uint32_t i = 0; i < HK_COUNT(specs); i++)
         hk_spec(r, 3 + i, specs[i]);
-    r->flops = flops_of(p);
+    r->flops = hk_conv_flops(p);
     hk_grid_1d(l, r, (uint64_t)push.tiles_m * push.tiles_n * push.groups * push.splits);
     result_end(l, job, &result);
     return HK_OK;
@@ -184,7 +178,7 @@ void hk_conv_lower_weight_rows(hk_lower *l, const hk_conv_job *job)
     }
     hk_spec(r, 15, job->bias != NULL);
     hk_spec(r, 16, lanes);
-    r->flops = flops_of(p);
+    r->flops = hk_conv_flops(p);
     hk_grid_1d(l, r, (uint64_t)workgroups * splits);
     result_end(l, job, &result);
 }
