@@ -1,8 +1,10 @@
-/* Conv, MatMul and Gemm take over what follows them: bias, residual sum, activation. */
+/* Conv, MatMul and Gemm take over what follows them: bias, residual sum, activation; and a convolution of single taps
+ * the scale of its input's channels. While the pass runs, a node's mark is its place in the order of the graph. */
 #include <math.h>
 #include <string.h>
 
 #include "ops/activation.h"
+#include "ops/support/conv_geometry.h"
 #include "runtime/passes.h"
 
 typedef struct epilogue {
@@ -10,7 +12,7 @@ typedef struct epilogue {
     hk_uses uses;
     hk_node *base;    /* the Conv or Gemm */
     hk_value *result; /* what the fused node computes so far */
-    hk_value *bias, *residual;
+    hk_value *x, *bias, *residual, *scale;
     hk_activation activation;
     float a, b;
     bool fused;
@@ -95,7 +97,7 @@ static bool is_row_bias(const hk_value *v, const hk_value *result)
  * produced before the base node cannot. */
 static bool computed_before(const epilogue *e, const hk_value *v)
 {
-    return !v->producer || v->producer->id < e->base->id;
+    return !v->producer || v->producer->mark < e->base->mark;
 }
 
 static bool take_add(epilogue *e, const hk_node *n)
@@ -117,14 +119,71 @@ static bool take_add(epilogue *e, const hk_node *n)
     return true;
 }
 
+static bool near(float a, float b)
+{
+    return fabsf(a - b) <= 1e-6f;
+}
+
+/* x sigmoid(x) and x hardsigmoid(x), as exporters write SiLU and HardSwish: the result's two users are the gate and the
+ * product of both. */
+static hk_node *take_gate(epilogue *e)
+{
+    uint32_t id = e->result->id;
+    if (id >= e->g->value_count || e->uses.count[id] != 2 || e->uses.is_output[id])
+        return NULL;
+    hk_node *const *users = e->uses.users[id];
+    const hk_node *gate = is_type(users[0], "Mul") ? users[1] : users[0];
+    hk_node *product = is_type(users[0], "Mul") ? users[0] : users[1];
+    bool hard = is_type(gate, "HardSigmoid") && near(float_attr(gate, "alpha", 0.2f), 1.0f / 6.0f) &&
+                near(float_attr(gate, "beta", 0.5f), 0.5f);
+    if ((!hard && !is_type(gate, "Sigmoid")) || !is_type(product, "Mul"))
+        return NULL;
+    const hk_value *y = gate->out[0];
+    bool both = (product->in[0] == e->result && product->in[1] == y) ||
+                (product->in[0] == y && product->in[1] == e->result);
+    if (!both || e->uses.count[y->id] != 1 || e->uses.is_output[y->id])
+        return NULL;
+    e->activation = hard ? HK_ACT_HARDSWISH : HK_ACT_SILU;
+    return product;
+}
+
 static void collect(epilogue *e)
 {
-    for (hk_node *n = only_user(e); n && e->activation == HK_ACT_NONE; n = only_user(e)) {
-        if (!take_add(e, n) && !take_activation(e, n))
+    while (e->activation == HK_ACT_NONE) {
+        hk_node *n = only_user(e);
+        if (n && !take_add(e, n) && !take_activation(e, n))
+            return;
+        if (!n && !(n = take_gate(e)))
             return;
         e->result = n->out[0];
         e->fused = true;
     }
+}
+
+/* The end of squeeze-and-excitation: x is a product with a factor for each channel of each image. */
+static void take_scale(epilogue *e)
+{
+    const hk_node *product = e->x->producer;
+    hk_conv p;
+    hk_problem_text problem;
+    if (!is_type(e->base, "Conv") || !product || !is_type(product, "Mul") || e->uses.count[e->x->id] != 1 ||
+        e->uses.is_output[e->x->id] || !hk_shape_known(&e->x->shape) ||
+        !hk_conv_resolve(e->base->attrs, &e->x->shape, &e->base->in[1]->shape, &p, &problem) || p.groups != 1 ||
+        hk_window_taps(&p.w) != 1)
+        return;
+    for (int axis = 0; axis < HK_AXES; axis++)
+        if (p.w.begin[axis] || p.w.end[axis])
+            return;
+    hk_shape scale = e->x->shape;
+    for (int32_t i = 2; i < scale.rank; i++)
+        scale.dim[i] = 1;
+    for (int i = 0; i < 2 && !e->scale; i++)
+        if (hk_shape_equal(&product->in[i]->shape, &scale) &&
+            hk_shape_equal(&product->in[1 - i]->shape, &e->x->shape)) {
+            e->scale = product->in[i];
+            e->x = product->in[1 - i];
+            e->fused = true;
+        }
 }
 
 static hk_status rebuild(epilogue *e)
@@ -136,9 +195,11 @@ static hk_status rebuild(epilogue *e)
     attrs[count++] = (hk_attr_value)HK_SET_FLOAT(conv ? "alpha" : "activation_a", e->a);
     attrs[count++] = (hk_attr_value)HK_SET_FLOAT(conv ? "beta" : "activation_b", e->b);
     attrs[count] = (hk_attr_value){0};
-    hk_value *in[4] = {e->base->in[0], e->base->in[1], e->bias, e->residual}, *out = NULL;
-    HK_TRY(hk_build(e->g, conv ? "hk.Conv" : "hk.Gemm", attrs, in, e->residual ? 4 : e->bias ? 3 : 2, &out, 1));
+    hk_value *in[5] = {e->x, e->base->in[1], e->bias, e->residual, e->scale}, *out = NULL;
+    int32_t count_in = e->scale ? 5 : e->residual ? 4 : e->bias ? 3 : 2;
+    HK_TRY(hk_build(e->g, conv ? "hk.Conv" : "hk.Gemm", attrs, in, count_in, &out, 1));
     out->producer->name = e->result->producer->name;
+    out->producer->mark = e->base->mark;
     hk_graph_take_over(out, e->result);
     return HK_OK;
 }
@@ -149,6 +210,8 @@ hk_status hk_fuse_epilogues(hk_graph *g)
     epilogue all = {.g = g};
     HK_TRY(hk_graph_uses(g, g->arena, &all.uses));
     size_t count = g->node_count;
+    for (size_t i = 0; i < count; i++)
+        g->nodes[i]->mark = (int32_t)i;
     for (size_t i = 0; i < count; i++) {
         hk_node *n = g->nodes[i];
         if (!is_type(n, "Conv") && !is_type(n, "MatMul") && !is_type(n, "Gemm"))
@@ -156,9 +219,11 @@ hk_status hk_fuse_epilogues(hk_graph *g)
         epilogue e = all;
         e.base = n;
         e.result = n->out[0];
+        e.x = n->in[0];
         e.bias = hk_in(n, 2);
         if (n->out[0]->dtype != HK_FLOAT32)
             continue;
+        take_scale(&e);
         collect(&e);
         if (e.fused)
             HK_TRY(rebuild(&e));

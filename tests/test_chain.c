@@ -18,6 +18,7 @@
 #include "runtime/fuse_chain.h"
 #include "runtime/host.h"
 #include "runtime/objects.h"
+#include "runtime/passes.h"
 #include "tests/support/device.h"
 #include "tests/support/records.h"
 #include "train/gradient.h"
@@ -218,6 +219,41 @@ static void test_line(void **state)
     assert_string_equal(p.g->nodes[0]->type, "hk.Chain");
     assert_int_equal(p.g->nodes[0]->in_count, 2); /* the scalar became an immediate */
     assert_non_null(strchr(p.g->nodes[0]->name, '+'));
+    end(&p);
+}
+
+/* An inverted bottleneck with squeeze-and-excitation: every gate goes into the convolution before it, the scale into
+ * the one behind it, and of two convolutions that are added the later takes the sum. */
+static void test_convolutions_take_their_neighbours(void **state)
+{
+    (void)state;
+    problem p = begin(14);
+    hk_tensor *before[1], *after[1];
+    const hk_attr_value depthwise[] = {HK_SET_INTS("pads", ((int64_t[]){1, 1, 1, 1}), 4), HK_SET_INT("group", 12), {0}};
+    const hk_attr_value sixth[] = {HK_SET_FLOAT("alpha", 1.0f / 6.0f), HK_SET_FLOAT("beta", 0.5f), {0}};
+    hk_value *x = input(&p, HK_FLOAT32, SHAPE(2, 10, 6, 6)), *w = input(&p, HK_FLOAT32, SHAPE(12, 10, 1, 1));
+    hk_value *dw = input(&p, HK_FLOAT32, SHAPE(12, 1, 3, 3)), *se = input(&p, HK_FLOAT32, SHAPE(12, 12, 1, 1));
+    hk_value *y = build(&p, "Conv", NULL, x, w, NULL);
+    y = build(&p, "Mul", NULL, y, build(&p, "Sigmoid", NULL, y, NULL, NULL), NULL);
+    y = build(&p, "Conv", depthwise, y, dw, NULL);
+    y = build(&p, "Mul", NULL, build(&p, "HardSigmoid", sixth, y, NULL, NULL), y, NULL);
+    hk_value *s = build(&p, "Conv", NULL, build(&p, "GlobalAveragePool", NULL, y, NULL, NULL), se, NULL);
+    y = build(&p, "Mul", NULL, y, build(&p, "Sigmoid", NULL, s, NULL, NULL), NULL);
+    y = build(&p, "Conv", NULL, y, se, NULL);
+    y = build(&p, "Add", NULL, y, build(&p, "Conv", NULL, x, w, NULL), NULL);
+    output(&p, build(&p, "Relu", NULL, y, NULL, NULL));
+    OK(hk_host_run(p.g, p.arena, p.feeds, before, NULL));
+    OK(hk_fuse_epilogues(p.g));
+    check_ssa(p.g);
+    assert_int_equal(count_nodes(p.g, "hk.Conv"), 5);
+    assert_int_equal(count_nodes(p.g, "GlobalAveragePool"), 1);
+    assert_true(count_nodes(p.g, NULL) <= 7); /* the last convolution may stay a Conv */
+    OK(hk_host_run(p.g, p.arena, p.feeds, after, NULL));
+    assert_true(distance(after[0], before[0]) < 1e-6);
+    if (device) {
+        OK(hk_test_run_graph(device, p.g, p.feeds, after, p.arena));
+        assert_true(distance(after[0], before[0]) < 2e-6);
+    }
     end(&p);
 }
 
@@ -494,6 +530,7 @@ int main(void)
         cmocka_unit_test(test_every_row_is_encoded),
         cmocka_unit_test(test_programs_survive_encoding),
         cmocka_unit_test(test_line),
+        cmocka_unit_test(test_convolutions_take_their_neighbours),
         cmocka_unit_test(test_second_result),
         cmocka_unit_test(test_no_cycle),
         cmocka_unit_test(test_no_cycle_between_groups),
