@@ -43,7 +43,7 @@ static hk_status make_sources(state *s)
         return hk_out_of_memory(s->ctx, "a test");
     for (size_t i = 0; i < g->value_count; i++) {
         const hk_value *v = g->values[i];
-        if (!is_source(v))
+        if (!is_source(v) || (s->run->feeds && v->kind == HK_VALUE_INPUT))
             continue;
         hk_tensor *t = hk_tensor_new(g->arena, v->dtype, &v->shape);
         if (!t)
@@ -229,7 +229,7 @@ static hk_status run_once(state *s)
     return st;
 }
 
-enum { WARM_NS = 100 * 1000 * 1000 };
+enum { WARM_MS = 100 };
 
 static uint64_t now_ns(void)
 {
@@ -257,7 +257,8 @@ static hk_status time_record(state *s, size_t i, double *ns)
         hk_gpu_timestamp(commands[c], 1);
         st = hk_gpu_end(commands[c]);
     }
-    for (uint64_t start = now_ns(); st == HK_OK && now_ns() - start < WARM_NS;) {
+    uint64_t warm_ns = 1000000u * (uint64_t)(s->run->warm_ms ? s->run->warm_ms : WARM_MS);
+    for (uint64_t start = now_ns(); st == HK_OK && now_ns() - start < warm_ns;) {
         before = ticket;
         st = hk_gpu_submit(s->gpu, &commands[0], 1, &ticket);
         if (st == HK_OK && before)

@@ -1,0 +1,160 @@
+/*
+ * Times every tile of the convolution matrix kernel, with several numbers of splits, for forward convolutions given as
+ * lines "n c h w k r s stride pad" on standard input; last, what the library would choose. The figures behind the rates
+ * in ops/support/conv_tile.c:
+ *
+ *     conv_tiles [MOST_SPLITS] < LAYERS
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ops/support/conv_lower.h"
+#include "ops/support/conv_tile.h"
+#include "tests/support/records.h"
+
+typedef struct layer {
+    int n, c, h, w, k, r, s, stride, pad;
+} layer;
+
+typedef struct trial {
+    const hk_conv_tile *tile; /* NULL: the library's choice */
+    uint32_t splits;
+    size_t first; /* record */
+} trial;
+
+enum { TRIALS = 96 };
+
+typedef struct bench {
+    hk_conv p;
+    uint32_t most_splits;
+    trial trials[TRIALS];
+    size_t count;
+} bench;
+
+/* Tiles worth a measurement that the library does not choose among (yet). */
+static const hk_conv_tile more_tiles[] = {
+    {128, 128, 16, 8, 8, 2, 1, 1, 0, "x 128x128x16", "", ""},
+    {128, 64, 16, 8, 8, 2, 1, 1, 0, "x 128x64x16", "", ""},
+    {64, 128, 16, 8, 8, 2, 1, 1, 0, "x 64x128x16", "", ""},
+    {128, 128, 16, 8, 8, 1, 1, 1, 0, "x 128x128x16/s1", "", ""},
+    {128, 64, 16, 8, 8, 1, 1, 1, 0, "x 128x64x16/s1", "", ""},
+    {64, 64, 16, 8, 4, 2, 1, 1, 0, "x 64x64x16", "", ""},
+    {64, 64, 16, 8, 8, 2, 2, 1, 0, "x 64x64x16/2 88", "", ""},
+    {128, 128, 8, 16, 8, 2, 1, 1, 0, "x 128x128x8 16x8", "", ""},
+    {32, 64, 16, 4, 8, 2, 1, 1, 0, "x 32x64x16", "", ""},
+    {32, 128, 16, 8, 4, 2, 1, 1, 0, "x 32x128x16", "", ""},
+    {16, 256, 8, 4, 8, 2, 1, 1, 0, "x 16x256x8", "", ""},
+    {16, 128, 16, 4, 4, 2, 1, 1, 0, "x 16x128x16", "", ""},
+    {16, 32, 128, 4, 4, 1, 8, 1, 0, "x 16x32x128/8", "", ""},
+    {16, 32, 64, 4, 4, 2, 8, 1, 0, "x 16x32x64/8", "", ""},
+    {32, 32, 64, 4, 4, 2, 4, 1, 0, "x 32x32x64/4", "", ""},
+    {32, 32, 64, 4, 4, 1, 8, 1, 0, "x 32x32x64/8", "", ""},
+    {32, 32, 128, 4, 4, 1, 8, 1, 0, "x 32x32x128/8", "", ""},
+    {16, 64, 64, 4, 4, 1, 4, 1, 0, "x 16x64x64/4", "", ""},
+};
+
+static hk_status lower_trial(hk_lower *l, bench *b, const hk_conv_tile *tile, uint32_t splits)
+{
+    const hk_node *n = l->node;
+    hk_conv_job job = {.p = b->p, .pass = HK_CONV_FORWARD, .tile = tile, .splits = splits};
+    if (b->count == TRIALS)
+        return HK_OK;
+    b->trials[b->count++] = (trial){tile, splits, l->record_count - 1};
+    job.x = n->in[0];
+    job.w = n->in[1];
+    job.y = n->out[0];
+    return hk_conv_lower_gather(l, &job);
+}
+
+static hk_status lower_tile(hk_lower *l, bench *b, const hk_conv_tile *tile)
+{
+    if (!hk_conv_tile_fits(l, tile))
+        return HK_OK;
+    for (uint32_t splits = 1; splits <= b->most_splits; splits *= 2)
+        HK_TRY(lower_trial(l, b, tile, splits));
+    return HK_OK;
+}
+
+static hk_status lower_all(hk_lower *l, void *user)
+{
+    size_t count;
+    const hk_conv_tile *tiles = hk_conv_tiles(&count);
+    for (size_t i = 0; i < count; i++)
+        HK_TRY(lower_tile(l, user, &tiles[i]));
+    for (size_t i = 0; i < HK_COUNT(more_tiles); i++)
+        HK_TRY(lower_tile(l, user, &more_tiles[i]));
+    return lower_trial(l, user, NULL, 0);
+}
+
+static hk_value *input(hk_graph *g, const char *name, const hk_shape *shape)
+{
+    hk_value *v = hk_graph_value(g, name, HK_VALUE_INPUT, HK_FLOAT32, shape);
+    return v && hk_graph_add_input(g, v) ? v : NULL;
+}
+
+static hk_status time_layer(hk_context *ctx, hk_gpu *gpu, const layer *a, uint32_t most_splits, float *numbers)
+{
+    const int64_t pads[] = {a->pad, a->pad, a->pad, a->pad}, strides[] = {a->stride, a->stride};
+    const hk_attr_value attrs[] = {HK_SET_INTS("pads", pads, 4), HK_SET_INTS("strides", strides, 2), {0}};
+    const hk_conv_attrs geometry = {.window = {.pads = {pads, 4}, .strides = {strides, 2}}, .group = 1};
+    const hk_shape xs = {.rank = 4, .dim = {a->n, a->c, a->h, a->w}}, ws = {.rank = 4, .dim = {a->k, a->c, a->r, a->s}};
+    bench b = {.most_splits = most_splits};
+    hk_problem_text problem;
+    hk_graph *g = NULL;
+    hk_value *y = NULL;
+    if (!hk_conv_resolve(&geometry, &xs, &ws, &b.p, &problem))
+        return hk_fail(ctx, HK_STATUS_INVALID, "%s", problem.text);
+    HK_TRY(hk_graph_create(ctx, "layer", &g));
+    hk_value *in[2] = {input(g, "x", &xs), input(g, "w", &ws)};
+    hk_tensor x = {.dtype = HK_FLOAT32, .rank = 4, .shape = {a->n, a->c, a->h, a->w}, .data = numbers};
+    hk_tensor w = {.dtype = HK_FLOAT32, .rank = 4, .shape = {a->k, a->c, a->r, a->s}, .data = numbers};
+    const hk_tensor *feeds[] = {&x, &w};
+    hk_records_run run = {.gpu_tuning = true, .repeats = 10, .warm_ms = 3, .no_host = true, .lower = lower_all};
+    run.feeds = feeds;
+    run.user = &b;
+    hk_status st = hk_build(g, "Conv", attrs, in, 2, &y, 1);
+    if (st == HK_OK)
+        st = hk_graph_add_output(g, y) ? hk_test_records(gpu, g, &run) : hk_out_of_memory(ctx, "a layer");
+    for (size_t i = 0; i < b.count && st == HK_OK; i++) {
+        size_t from = b.trials[i].first, to = i + 1 < b.count ? b.trials[i + 1].first : run.record_count;
+        double ns = 0;
+        for (size_t k = from; k < to; k++)
+            ns += run.ns[k];
+        printf("%d,%d,%d,%d,%d,%d,%d,%d,%d %-32s splits %2u %9.2f us (sum %6.2f) %7.2f TFLOP/s%s\n", a->n, a->c, a->h,
+               a->w, a->k, a->r, a->s, a->stride, a->pad, run.variant[from], b.trials[i].splits, ns * 1e-3,
+               to > from + 1 ? run.ns[from + 1] * 1e-3 : 0.0, run.flops[from] / ns * 1e-3,
+               b.trials[i].tile ? "" : " CHOSEN");
+    }
+    hk_graph_destroy(&g);
+    return st;
+}
+
+enum { NUMBERS = 1 << 28 }; /* the most elements of an operand */
+
+int main(int argc, char **argv)
+{
+    hk_context *ctx = NULL;
+    hk_gpu *gpu = NULL;
+    layer a;
+    float *numbers = malloc(NUMBERS * sizeof *numbers);
+    if (!numbers || hk_context_create(NULL, &ctx) != HK_OK)
+        return 71;
+    uint32_t state = 1;
+    for (size_t i = 0; i < NUMBERS; i++) {
+        state = state * 1664525u + 1013904223u;
+        numbers[i] = (float)(int32_t)state * 0x1p-31f;
+    }
+    hk_status st = hk_gpu_open(ctx, NULL, &gpu);
+    while (st == HK_OK &&
+           scanf("%d %d %d %d %d %d %d %d %d", &a.n, &a.c, &a.h, &a.w, &a.k, &a.r, &a.s, &a.stride, &a.pad) == 9) {
+        st = time_layer(ctx, gpu, &a, argc > 1 ? (uint32_t)atoi(argv[1]) : 1, numbers);
+        fflush(stdout);
+    }
+    if (st != HK_OK)
+        fprintf(stderr, "conv_tiles: %s\n", hk_context_error(ctx));
+    hk_gpu_close(&gpu);
+    hk_context_destroy(&ctx);
+    free(numbers);
+    return hk_status_exit_code(st);
+}
