@@ -1,0 +1,280 @@
+/*
+ * The graph passes one by one: what each takes away, what it must leave, and that the host evaluator computes the same
+ * from the graph before and after. test_exports runs whole models with each of them off.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "ops/infer.h"
+#include "runtime/host.h"
+#include "runtime/passes.h"
+#include "tests/support/data.h"
+
+static hk_context *ctx;
+
+#define OK(call)                                                                                                       \
+    do {                                                                                                               \
+        hk_status st_ = (call);                                                                                        \
+        if (st_ != HK_OK)                                                                                              \
+            fail_msg("%s: %s: %s", #call, hk_status_text(st_), hk_context_error(ctx));                                 \
+    } while (0)
+
+/* ---- building */
+
+static hk_graph *new_graph(void)
+{
+    hk_graph *g = NULL;
+    OK(hk_graph_create(ctx, "g", &g));
+    return g;
+}
+
+static hk_value *input(hk_graph *g, const char *name, hk_shape shape)
+{
+    hk_value *v = hk_graph_value(g, name, HK_VALUE_INPUT, HK_FLOAT32, &shape);
+    assert_true(v && hk_graph_add_input(g, v));
+    return v;
+}
+
+#define SHAPE(...)                                                                                                     \
+    (hk_shape)                                                                                                         \
+    {                                                                                                                  \
+        .rank = (int32_t)(sizeof(int64_t[]){__VA_ARGS__} / sizeof(int64_t)), .dim = { __VA_ARGS__ }                    \
+    }
+
+static hk_value *node(hk_graph *g, const char *type, const hk_attr_value *attrs, hk_value *a, hk_value *b)
+{
+    hk_value *in[] = {a, b}, *out = NULL;
+    OK(hk_build(g, type, attrs, in, b ? 2 : 1, &out, 1));
+    return out;
+}
+
+static hk_value *reshape(hk_graph *g, hk_value *x, hk_shape to)
+{
+    return node(g, "Reshape", NULL, x, hk_graph_ints(g, to.dim, to.rank));
+}
+
+static hk_value *transpose(hk_graph *g, hk_value *x, const int64_t *perm)
+{
+    const hk_attr_value attrs[] = {HK_SET_INTS("perm", perm, x->shape.rank), {0}};
+    return node(g, "Transpose", attrs, x, NULL);
+}
+
+static void output(hk_graph *g, hk_value *v)
+{
+    assert_true(hk_graph_add_output(g, v));
+}
+
+static hk_value *filled(hk_graph *g, hk_shape shape, double base)
+{
+    hk_tensor *t = hk_tensor_new(g->arena, HK_FLOAT32, &shape);
+    assert_non_null(t);
+    for (int64_t i = 0; i < hk_shape_count(&shape); i++)
+        hk_set_double(t, i, base + 0.01 * (double)(i * 37 % 101));
+    return hk_graph_constant(g, "c", t);
+}
+
+/* ---- running a pass on a copy, and comparing */
+
+typedef hk_status pass_function(hk_graph *g);
+
+static void evaluate(hk_graph *g, hk_arena *arena, hk_tensor **out)
+{
+    const hk_tensor *in[8] = {0};
+    for (size_t i = 0; i < g->input_count; i++) {
+        hk_tensor *t = hk_tensor_new(arena, HK_FLOAT32, &g->inputs[i]->shape);
+        for (int64_t k = 0; k < hk_shape_count(&g->inputs[i]->shape); k++)
+            hk_set_double(t, k, sin((double)(k + 3 * (int64_t)i)));
+        in[i] = t;
+    }
+    OK(hk_host_run(g, arena, in, out, NULL));
+}
+
+/* Nodes of that type after the pass; NULL: all. Ends g. */
+static size_t left(hk_graph *g, pass_function *pass, const char *type)
+{
+    hk_graph *copy = NULL;
+    hk_arena *arena = hk_arena_create(ctx);
+    hk_tensor *want[8] = {0}, *got[8] = {0};
+    size_t count = 0;
+    OK(hk_graph_clone(g, &copy));
+    OK(hk_infer_graph(copy));
+    OK(pass(copy));
+    for (size_t i = 0; i < copy->node_count; i++)
+        count += !type || !strcmp(copy->nodes[i]->type, type);
+    evaluate(g, arena, want);
+    evaluate(copy, arena, got);
+    for (size_t i = 0; i < g->output_count; i++)
+        assert_true(data_error(got[i], want[i]) <= 1e-6);
+    hk_graph_destroy(&copy);
+    hk_graph_destroy(&g);
+    hk_arena_destroy(&arena);
+    return count;
+}
+
+/* ---- views */
+
+static void views(void **state)
+{
+    (void)state;
+    hk_graph *g = new_graph();
+    hk_value *x = input(g, "x", SHAPE(2, 3, 4));
+    output(g, reshape(g, reshape(g, reshape(g, x, SHAPE(6, 4)), SHAPE(24)), SHAPE(4, 6)));
+    assert_int_equal(left(g, hk_drop_views, NULL), 1); /* one Reshape from x */
+
+    g = new_graph();
+    x = input(g, "x", SHAPE(2, 3, 4));
+    output(g, node(g, "Relu", NULL, reshape(g, reshape(g, x, SHAPE(6, 4)), SHAPE(2, 3, 4)), NULL));
+    assert_int_equal(left(g, hk_drop_views, NULL), 1); /* there and back: Relu alone */
+
+    g = new_graph();
+    x = input(g, "x", SHAPE(2, 3, 4));
+    output(g, transpose(g, transpose(g, x, (int64_t[]){1, 2, 0}), (int64_t[]){2, 0, 1}));
+    assert_int_equal(left(g, hk_drop_views, "Transpose"), 0); /* inverse of each other */
+
+    g = new_graph();
+    x = input(g, "x", SHAPE(2, 3, 4));
+    output(g, transpose(g, transpose(g, x, (int64_t[]){1, 2, 0}), (int64_t[]){0, 2, 1}));
+    assert_int_equal(left(g, hk_drop_views, "Transpose"), 1);
+
+    g = new_graph(); /* only dimensions of 1 move */
+    x = input(g, "x", SHAPE(2, 1, 4));
+    hk_value *y = transpose(g, x, (int64_t[]){1, 0, 2});
+    output(g, node(g, "Relu", NULL, reshape(g, y, SHAPE(2, 1, 4)), NULL));
+    assert_int_equal(left(g, hk_drop_views, NULL), 1);
+}
+
+static void copies(void **state)
+{
+    (void)state;
+    const hk_attr_value axis[] = {HK_SET_INT("axis", 0), {0}}, to[] = {HK_SET_INT("to", HK_FLOAT32), {0}};
+    hk_graph *g = new_graph();
+    hk_value *x = input(g, "x", SHAPE(2, 3));
+    hk_value *y = node(g, "Concat", axis, x, NULL);
+    y = node(g, "Cast", to, y, NULL);
+    y = node(g, "Identity", NULL, y, NULL);
+    y = node(g, "Pad", NULL, y, hk_graph_ints(g, (int64_t[]){0, 0, 0, 0}, 4));
+    y = node(g, "Sum", NULL, y, NULL);
+    y = node(g, "Expand", NULL, y, hk_graph_ints(g, (int64_t[]){2, 3}, 2));
+    output(g, node(g, "Relu", NULL, y, NULL));
+    assert_int_equal(left(g, hk_drop_views, NULL), 1);
+
+    g = new_graph(); /* of equal shape, and no copy: moved by one, and reversed */
+    x = input(g, "x", SHAPE(2, 3));
+    output(g, node(g, "Pad", NULL, x, hk_graph_ints(g, (int64_t[]){0, 1, 0, -1}, 4)));
+    hk_value *in[] = {x, hk_graph_ints(g, (int64_t[]){-1}, 1), hk_graph_ints(g, (int64_t[]){-9}, 1),
+                      hk_graph_ints(g, (int64_t[]){1}, 1), hk_graph_ints(g, (int64_t[]){-1}, 1)};
+    hk_value *reversed = NULL;
+    OK(hk_build(g, "Slice", NULL, in, 5, &reversed, 1));
+    output(g, reversed);
+    assert_int_equal(left(g, hk_drop_views, NULL), 2);
+}
+
+/* ---- common subexpressions */
+
+static void common(void **state)
+{
+    (void)state;
+    const hk_attr_value last[] = {HK_SET_INT("axis", 1), {0}}, first[] = {HK_SET_INT("axis", 0), {0}};
+    hk_graph *g = new_graph();
+    hk_value *x = input(g, "x", SHAPE(3, 4));
+    hk_value *a = node(g, "Add", NULL, node(g, "Softmax", last, x, NULL), filled(g, SHAPE(4), 1));
+    hk_value *b = node(g, "Add", NULL, node(g, "Softmax", last, x, NULL), filled(g, SHAPE(4), 1));
+    output(g, node(g, "Mul", NULL, a, b));
+    assert_int_equal(left(g, hk_merge_common, NULL), 3); /* through equal constants too */
+
+    g = new_graph(); /* another attribute, another constant, other operands */
+    x = input(g, "x", SHAPE(4, 4));
+    a = node(g, "Add", NULL, node(g, "Softmax", last, x, NULL), filled(g, SHAPE(4), 1));
+    b = node(g, "Add", NULL, node(g, "Softmax", first, x, NULL), filled(g, SHAPE(4), 1));
+    output(g, node(g, "Sub", NULL, a, b));
+    output(g, node(g, "Sub", NULL, b, a));
+    output(g, node(g, "Mul", NULL, x, filled(g, SHAPE(4), 2)));
+    output(g, node(g, "Mul", NULL, x, filled(g, SHAPE(4), 3)));
+    assert_int_equal(left(g, hk_merge_common, NULL), 8);
+}
+
+static void random_nodes_stay(void **state)
+{
+    (void)state;
+    hk_graph *g = new_graph();
+    hk_value *x = input(g, "x", SHAPE(64)), *out[2];
+    hk_value *ratio = hk_graph_scalar(g, HK_FLOAT32, 0.5);
+    bool yes = true;
+    hk_shape scalar = HK_SCALAR;
+    hk_tensor *t = hk_tensor_new(g->arena, HK_BOOL, &scalar);
+    memcpy(t->data, &yes, 1);
+    for (int i = 0; i < 2; i++) {
+        hk_value *in[] = {x, ratio, hk_graph_constant(g, "training", t)};
+        OK(hk_build(g, "Dropout", NULL, in, 3, &out[i], 1));
+    }
+    output(g, node(g, "Add", NULL, out[0], out[1]));
+    OK(hk_infer_graph(g));
+    OK(hk_merge_common(g));
+    assert_int_equal(g->node_count, 3);
+    hk_graph_destroy(&g);
+}
+
+/* ---- pads */
+
+static hk_graph *padded(const char *type, double value, const int64_t *pads, bool counted)
+{
+    hk_graph *g = new_graph();
+    hk_value *x = input(g, "x", SHAPE(1, 2, 6, 7));
+    hk_value *in[] = {x, hk_graph_ints(g, pads, 8), hk_graph_scalar(g, HK_FLOAT32, value)}, *y = NULL;
+    const int64_t kernel[] = {3, 3}, own[] = {1, 0, 1, 0};
+    hk_attr_value attrs[4] = {HK_SET_INTS("kernel_shape", kernel, 2), {0}};
+    OK(hk_build(g, "Pad", NULL, in, 3, &y, 1));
+    if (!strcmp(type, "Conv"))
+        attrs[1] = (hk_attr_value)HK_SET_INTS("pads", own, 4);
+    if (counted)
+        attrs[1] = (hk_attr_value)HK_SET_INT("count_include_pad", 1);
+    output(g, node(g, type, attrs, y, strcmp(type, "Conv") ? NULL : filled(g, SHAPE(3, 2, 3, 3), -0.5)));
+    return g;
+}
+
+static void pads(void **state)
+{
+    (void)state;
+    static const int64_t sides[] = {0, 0, 0, 1, 0, 0, 1, 1}, channels[] = {0, 1, 0, 0, 0, 0, 0, 0},
+                         crop[] = {0, 0, -1, 1, 0, 0, 1, 1}, wide[] = {0, 0, 3, 0, 0, 0, 0, 0};
+    assert_int_equal(left(padded("Conv", 0, sides, false), hk_fold_pads, "Pad"), 0);
+    assert_int_equal(left(padded("Conv", 0, wide, false), hk_fold_pads, "Pad"), 0);
+    assert_int_equal(left(padded("Conv", 1, sides, false), hk_fold_pads, "Pad"), 1);
+    assert_int_equal(left(padded("Conv", 0, crop, false), hk_fold_pads, "Pad"), 1);
+    assert_int_equal(left(padded("AveragePool", 0, sides, false), hk_fold_pads, "Pad"), 0);
+    assert_int_equal(left(padded("AveragePool", 0, sides, true), hk_fold_pads, "Pad"), 0);
+    assert_int_equal(left(padded("AveragePool", 0, wide, true), hk_fold_pads, "Pad"), 1);
+    assert_int_equal(left(padded("AveragePool", 0, channels, false), hk_fold_pads, "Pad"), 1);
+    assert_int_equal(left(padded("MaxPool", -INFINITY, sides, false), hk_fold_pads, "Pad"), 0);
+    assert_int_equal(left(padded("MaxPool", 0, sides, false), hk_fold_pads, "Pad"), 1);
+}
+
+static int make_context(void **state)
+{
+    (void)state;
+    return hk_context_create(NULL, &ctx) == HK_OK ? 0 : -1;
+}
+
+static int end_context(void **state)
+{
+    (void)state;
+    hk_context_destroy(&ctx);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(views),  cmocka_unit_test(copies),
+        cmocka_unit_test(common), cmocka_unit_test(random_nodes_stay),
+        cmocka_unit_test(pads),
+    };
+    return cmocka_run_group_tests_name("passes", tests, make_context, end_context);
+}
