@@ -24,8 +24,10 @@ static const hk_tensor *contents(const frame *f, const hk_value *v)
 
 static hk_status set(frame *f, hk_value *v, const hk_tensor *t)
 {
+    if (f->visit)
+        HK_TRY(f->visit(f->user, v, &t));
     f->of[v->id] = t;
-    return f->visit ? f->visit(f->user, v, t) : HK_OK;
+    return HK_OK;
 }
 
 static hk_status run_nodes(frame *f);

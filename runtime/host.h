@@ -13,8 +13,9 @@
 hk_status hk_host_run(hk_graph *g, hk_arena *arena, const hk_tensor *const *inputs, hk_tensor **outputs,
                       const hk_step *step);
 
-/* Called with the contents of every value as they become known. */
-typedef hk_status hk_host_visit(void *user, const hk_value *v, const hk_tensor *t);
+/* Called with the contents of every value of the main graph as they become known; what it puts in their place is what
+ * later nodes read. */
+typedef hk_status hk_host_visit(void *user, const hk_value *v, const hk_tensor **t);
 hk_status hk_host_trace(hk_graph *g, hk_arena *arena, const hk_tensor *const *inputs, hk_tensor **outputs,
                         const hk_step *step, hk_host_visit *visit, void *user);
 

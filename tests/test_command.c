@@ -144,6 +144,24 @@ static void verifies_lists(void **state)
     expect("", "verify --expect found absent " DATA "/digits", 0, "1 passed, 0 failed, 1 failed as expected");
 }
 
+static void layers(void **state)
+{
+    (void)state;
+    expect("", "verify --layers " DATA "/digits", 0, "9 values compared, 0 wrong");
+    expect("", "verify --layers --all " DATA "/digits", 0, "ok   Gemm");
+    expect("", "verify --layers --rel 1e-9 " DATA "/digits", 1, "first wrong node 'node_Conv_19' (Conv)");
+    expect("", "verify --layers --rel 1e-9 " DATA "/digits", 1, "operand 1 '0.weight' float32 [16,1,3,3]");
+    expect("", "verify --layers --json --all " DATA "/digits", 0, "\"wrong\":0,\"pass\":\"\"");
+    expect("", "verify --layers --set 1 " DATA "/exports/dynamo_cond", 0, " 0 wrong");
+    expect("", "verify --layers " DATA "/digits/model.onnx --input image=" DATA "/digits/test_data_set_0/input_0.pb", 0,
+           " 0 wrong");
+    expect("", "verify --layers " DATA "/digits/model.onnx", 64, "'image' has no contents");
+    expect("", "verify --layers " DATA "/digits/model.onnx --input pixels=" DATA "/digits/test_data_set_0/input_0.pb",
+           64, "no input 'pixels'");
+    expect("", "verify --layers " DATA "/digits/model.onnx --input image", 64, "NAME=FILE");
+    expect("", "verify --layers " DATA "/models/unknown_op", 65, "Frobnicate");
+}
+
 static int make_folder(void **state)
 {
     (void)state;
@@ -166,7 +184,7 @@ int main(int argc, char **argv)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(usage), cmocka_unit_test(files),          cmocka_unit_test(devices),
-        cmocka_unit_test(runs),  cmocka_unit_test(verifies_lists),
+        cmocka_unit_test(runs),  cmocka_unit_test(verifies_lists), cmocka_unit_test(layers),
     };
     return cmocka_run_group_tests_name("command", tests, make_folder, remove_folder);
 }

@@ -408,6 +408,45 @@ typedef struct hk_plan_info {
 /* The plan of the last run (of the last submitted shapes). */
 HK_API HK_MUST_USE hk_status hk_session_get_plan(hk_session *s, hk_plan_info *out);
 
+/* ---------------------------------------------------------------- layers: every node against the host evaluator */
+
+typedef struct hk_operand_stats {
+    hk_value_info value;
+    double least, most, mean, deviation; /* of the finite elements */
+    int64_t nans, infinities;
+} hk_operand_stats;
+
+/* One float result of a node as the device computed it, against the host evaluator given the device's operands: an
+ * error is the node's own, none is handed on. */
+typedef struct hk_layer {
+    const char *node, *op;
+    hk_value_info value;
+    bool wrong;           /* norm > bound */
+    double norm, largest; /* ||device - host|| / ||host||; the largest absolute difference */
+    int64_t worst;        /* row-major index of the element that differs most, -1: none does */
+    double device, host;  /* that element */
+    const hk_operand_stats *operands;
+    size_t operand_count;
+} hk_layer;
+
+typedef struct hk_layers_params {
+    size_t size;
+    double bound; /* default: 5e-6 */
+    hk_precision precision;
+    void (*report)(void *user, const hk_layer *layer); /* in the order of the graph; lent for the call */
+    void *user;
+} hk_layers_params;
+
+typedef struct hk_layers_result {
+    size_t compared, wrong;
+} hk_layers_result;
+
+/* Runs the model with every float value as an output, so without passes, and compares node by node. inputs are in the
+ * model's order. HK_STATUS_MISMATCH if one is wrong; result is then set too. */
+HK_API HK_MUST_USE hk_status hk_verify_layers(hk_device *dev, const hk_model *m, const hk_tensor *inputs,
+                                              size_t input_count, const hk_layers_params *params,
+                                              hk_layers_result *result);
+
 /* ---------------------------------------------------------------- trainer */
 
 typedef struct hk_trainer hk_trainer;

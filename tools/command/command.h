@@ -49,6 +49,7 @@ bool option_given(const options *o, const char *name);
 bool option_number(const options *o, const char *name, double least, double most, double otherwise, double *out);
 bool option_precision(const options *o, hk_precision *out); /* --precision strict|high|fast */
 hk_status open_device(const options *o, hk_device **out);
+void print_error(const options *o); /* the context's sentence to stderr, if there is one */
 /* Prints the context's sentence to stderr and returns the status's exit code. Ends the context. */
 int finish(options *o, hk_status st);
 int finish_code(options *o, int code);
@@ -83,6 +84,8 @@ typedef struct comparison {
 } comparison;
 comparison compare(const hk_tensor *got, const hk_tensor *want, double rtol, double atol, double rel);
 double tensor_element(const hk_tensor *t, int64_t i);
+/* Every --input NAME=FILE, in their order: calls take with the tensor, which it may keep by zeroing it. */
+hk_status each_input(const options *o, hk_status (*take)(void *user, const char *name, hk_tensor *t), void *user);
 /* Fills every input with random contents (floats normal-like, integers 0): for bench and profile. shapes gives the
  * unknown dimensions: "--shape NAME=1x3x224x224". */
 hk_status write_random_inputs(const options *o, hk_session *s, const hk_model *m);

@@ -180,10 +180,17 @@ hk_status open_device(const options *o, hk_device **out)
     return hk_device_open(o->ctx, &params, out);
 }
 
+/* A failure that the command found by itself has been explained already. */
+void print_error(const options *o)
+{
+    if (*hk_context_error(o->ctx))
+        fprintf(stderr, "hillock: %s\n", hk_context_error(o->ctx));
+}
+
 int finish(options *o, hk_status st)
 {
     if (st != HK_OK && st != HK_STATUS_MISMATCH)
-        fprintf(stderr, "hillock: %s\n", hk_context_error(o->ctx));
+        print_error(o);
     return finish_code(o, hk_status_exit_code(st));
 }
 

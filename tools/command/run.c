@@ -13,28 +13,9 @@ static const char usage[] =
     "'_'). With --json, prints for every node where it ran (device, host, view) and with which kernel.\n\n"
     "example: hillock run digits.onnx --input image=x.npy --output-dir out\n";
 
-static hk_status write_inputs(options *o, hk_session *s)
+static hk_status write_input(void *session, const char *name, hk_tensor *t)
 {
-    for (size_t i = 0; i < o->given_count; i++) {
-        if (strcmp(o->given[i].spec->name, "--input") != 0)
-            continue;
-        char name[256];
-        const char *value = o->given[i].value, *equals = strchr(value, '=');
-        if (!equals || (size_t)(equals - value) >= sizeof name) {
-            fprintf(stderr, "hillock run: --input must read NAME=FILE, found '%s'\n", value);
-            return HK_STATUS_USAGE;
-        }
-        memcpy(name, value, (size_t)(equals - value));
-        name[equals - value] = '\0';
-        hk_tensor t = {0};
-        hk_status st = hk_tensor_load(o->ctx, equals + 1, &t);
-        if (st == HK_OK)
-            st = hk_session_write(s, name, &t);
-        hk_tensor_release(&t);
-        if (st != HK_OK)
-            return st;
-    }
-    return HK_OK;
+    return hk_session_write(session, name, t);
 }
 
 static hk_status save_outputs(options *o, hk_session *s, const hk_model *m, const char *folder)
@@ -111,7 +92,7 @@ static hk_status run_model(options *o, const char *folder, hk_precision precisio
     if (st == HK_OK)
         st = hk_session_create(dev, m, &params, &s);
     if (st == HK_OK)
-        st = write_inputs(o, s);
+        st = each_input(o, write_input, s);
     if (st == HK_OK)
         st = hk_session_run(s);
     if (st == HK_OK)

@@ -136,6 +136,32 @@ comparison compare(const hk_tensor *got, const hk_tensor *want, double rtol, dou
     return c;
 }
 
+/* ---- inputs from files */
+
+hk_status each_input(const options *o, hk_status (*take)(void *user, const char *name, hk_tensor *t), void *user)
+{
+    for (size_t i = 0; i < o->given_count; i++) {
+        char name[256];
+        const char *value = o->given[i].value, *equals = value ? strchr(value, '=') : NULL;
+        if (strcmp(o->given[i].spec->name, "--input") != 0)
+            continue;
+        if (!equals || (size_t)(equals - value) >= sizeof name) {
+            fprintf(stderr, "hillock: --input must read NAME=FILE, found '%s'\n", value);
+            return HK_STATUS_USAGE;
+        }
+        memcpy(name, value, (size_t)(equals - value));
+        name[equals - value] = '\0';
+        hk_tensor t = {0};
+        hk_status st = hk_tensor_load(o->ctx, equals + 1, &t);
+        if (st == HK_OK)
+            st = take(user, name, &t);
+        hk_tensor_release(&t);
+        if (st != HK_OK)
+            return st;
+    }
+    return HK_OK;
+}
+
 /* ---- random inputs */
 
 static bool parse_shape(const options *o, const char *name, hk_tensor *t)

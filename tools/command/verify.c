@@ -22,7 +22,10 @@ static const char usage[] =
     "                       be the first run's bit for bit\n"
     "  --device-floats      fails a folder in which the host computed a node with 16- or 32-bit float outputs\n"
     "  --expect FILE        folders that may fail, each with its reason behind a tab; one that passes is an error\n"
-    "  --write-expect FILE  writes such a list of what fails\n\n"
+    "  --write-expect FILE  writes such a list of what fails\n"
+    "  --layers             looks for the first wrong node instead: every value of the model on the device, without\n"
+    "                       passes, against the host evaluator given the same operands; then each pass. DIR's first\n"
+    "                       set or --set N; or DIR is a model file and each input comes from --input NAME=FILE\n\n"
     "Exits 0 if all passed or failed as expected, 1 if anything else, 65 if nothing could run; a single folder that\n"
     "cannot run gives the code of its reason.\n\n"
     "example: hillock verify --twice zoo/resnet50.dynamo\n";
@@ -143,17 +146,12 @@ static int read_lists(const options *o, verify_list *l)
 
 static int run(int argc, char **argv)
 {
-    static const option_spec specs[] = {{"--rtol", true, false},
-                                        {"--atol", true, false},
-                                        {"--rel", true, false},
-                                        {"--precision", true, false},
-                                        {"--list", true, false},
-                                        {"--root", true, false},
-                                        {"--expect", true, false},
-                                        {"--write-expect", true, false},
-                                        {"--twice", false, false},
-                                        {"--device-floats", false, false},
-                                        {0}};
+    static const option_spec specs[] = {
+        {"--rtol", true, false},           {"--atol", true, false},         {"--rel", true, false},
+        {"--precision", true, false},      {"--list", true, false},         {"--root", true, false},
+        {"--expect", true, false},         {"--write-expect", true, false}, {"--twice", false, false},
+        {"--device-floats", false, false}, {"--layers", false, false},      {"--set", true, false},
+        {"--input", true, true},           {"--all", false, false},         {0}};
     options o;
     verify_options v = {.o = &o};
     verify_list list = {0};
@@ -164,6 +162,8 @@ static int run(int argc, char **argv)
     if (!option_number(&o, "--rtol", 0, 1e9, 1e-3, &v.rtol) || !option_number(&o, "--atol", 0, 1e9, 1e-7, &v.atol) ||
         !option_number(&o, "--rel", 0, 1e9, 5e-6, &v.rel) || !option_precision(&o, &v.precision))
         return finish_code(&o, EXIT_USAGE);
+    if (option_given(&o, "--layers"))
+        return verify_layers(&v);
     v.twice = option_given(&o, "--twice");
     v.device_floats = option_given(&o, "--device-floats");
     const char *path = option_value(&o, "--write-expect");

@@ -30,6 +30,9 @@ typedef struct verify_result {
  * the end, and result->failure says why. */
 hk_status verify_run(const verify_options *v, const verify_case *c, verify_result *result);
 
+/* verify --layers: the whole verb from here; ends the options. */
+int verify_layers(verify_options *v);
+
 /* Cases in order, owned. */
 typedef struct verify_list {
     verify_case *cases;
