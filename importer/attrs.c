@@ -70,6 +70,21 @@ static hk_status read_string(hk_importer *imp, const ProtobufCBinaryData *bytes,
     return HK_OK;
 }
 
+static hk_status read_strings(hk_importer *imp, const Onnx__AttributeProto *a, const char *where, hk_attr_value *v)
+{
+    v->kind = HK_ATTR_STRINGS;
+    HK_TRY(hk_import_charge(imp, a->n_strings * sizeof(char *)));
+    const char **list = hk_arena_array(imp->temporary, a->n_strings + 1, sizeof *list);
+    if (list == NULL)
+        return hk_out_of_memory(imp->ctx, "an attribute");
+    for (size_t i = 0; i < a->n_strings; i++) {
+        HK_TRY(hk_import_charge(imp, a->strings[i].len));
+        HK_TRY(read_string(imp, &a->strings[i], where, &list[i]));
+    }
+    v->strings = (hk_strings){list, (int32_t)a->n_strings};
+    return HK_OK;
+}
+
 static hk_status read_tensor_attribute(hk_importer *imp, const Onnx__AttributeProto *a, const char *where,
                                        hk_attr_value *v, const char **problem)
 {
@@ -115,6 +130,7 @@ static hk_status read_attribute(hk_importer *imp, const hk_binding *b, hk_graph 
         v->kind = HK_ATTR_FLOATS;
         v->floats = (hk_floats){a->floats, (int32_t)a->n_floats};
         return hk_import_charge(imp, a->n_floats * sizeof *a->floats);
+    case ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__STRINGS: return read_strings(imp, a, where.text, v);
     case ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__TENSOR: return read_tensor_attribute(imp, a, where.text, v, problem);
     case ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__GRAPH:
         v->kind = HK_ATTR_GRAPH;

@@ -152,6 +152,18 @@ static hk_status make_tensor(const graph_writer *w, const hk_tensor *from, char 
 
 static hk_status make_graph(graph_writer *w, const hk_graph *g, Onnx__GraphProto **out);
 
+static hk_status fill_strings(graph_writer *w, const hk_strings *s, Onnx__AttributeProto *to)
+{
+    to->type = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__STRINGS;
+    to->n_strings = (size_t)s->count;
+    to->strings = hk_arena_array(w->arena, (size_t)s->count + 1, sizeof *to->strings);
+    if (to->strings == NULL)
+        return no_memory(w);
+    for (int32_t i = 0; i < s->count; i++)
+        to->strings[i] = (ProtobufCBinaryData){.len = strlen(s->v[i]), .data = (uint8_t *)(uintptr_t)s->v[i]};
+    return HK_OK;
+}
+
 static hk_status fill_attribute(graph_writer *w, const hk_attr *a, const void *field, Onnx__AttributeProto *to,
                                 bool *given)
 {
@@ -193,6 +205,9 @@ static hk_status fill_attribute(graph_writer *w, const hk_attr *a, const void *f
         to->n_floats = (size_t)floats->count;
         to->floats = (float *)(uintptr_t)floats->v;
         return HK_OK;
+    case HK_ATTR_STRINGS:
+        *given = ((const hk_strings *)field)->v != NULL;
+        return *given ? fill_strings(w, field, to) : HK_OK;
     case HK_ATTR_TENSOR:
         to->type = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__TENSOR;
         *given = *(const hk_tensor *const *)field != NULL;

@@ -11,13 +11,14 @@
 /* ---- attributes: the table says how a node's attributes become the op's struct */
 
 typedef enum hk_attr_kind {
-    HK_ATTR_INT,    /* int64_t */
-    HK_ATTR_FLOAT,  /* float */
-    HK_ATTR_STRING, /* const char * */
-    HK_ATTR_INTS,   /* hk_ints */
-    HK_ATTR_FLOATS, /* hk_floats */
-    HK_ATTR_TENSOR, /* const hk_tensor * */
-    HK_ATTR_GRAPH,  /* hk_graph *; also node->bodies, in table order */
+    HK_ATTR_INT,     /* int64_t */
+    HK_ATTR_FLOAT,   /* float */
+    HK_ATTR_STRING,  /* const char * */
+    HK_ATTR_INTS,    /* hk_ints */
+    HK_ATTR_FLOATS,  /* hk_floats */
+    HK_ATTR_TENSOR,  /* const hk_tensor * */
+    HK_ATTR_GRAPH,   /* hk_graph *; also node->bodies, in table order */
+    HK_ATTR_STRINGS, /* hk_strings */
 } hk_attr_kind;
 
 typedef struct hk_ints {
@@ -28,6 +29,10 @@ typedef struct hk_floats {
     const float *v;
     int32_t count;
 } hk_floats;
+typedef struct hk_strings {
+    const char *const *v;
+    int32_t count;
+} hk_strings;
 
 typedef struct hk_attr {
     const char *name;
@@ -58,6 +63,10 @@ typedef struct hk_attr {
     {                                                                                                                  \
         .name = #f, .kind = HK_ATTR_FLOATS, .offset = offsetof(s, f)                                                   \
     }
+#define HK_STRINGS_ATTR(s, f)                                                                                          \
+    {                                                                                                                  \
+        .name = #f, .kind = HK_ATTR_STRINGS, .offset = offsetof(s, f)                                                  \
+    }
 #define HK_TENSOR_ATTR(s, f)                                                                                           \
     {                                                                                                                  \
         .name = #f, .kind = HK_ATTR_TENSOR, .offset = offsetof(s, f)                                                   \
@@ -76,6 +85,7 @@ typedef struct hk_attr_value {
     const char *s;
     hk_ints ints;
     hk_floats floats;
+    hk_strings strings;
     const hk_tensor *tensor;
     hk_graph *graph;
 } hk_attr_value;

@@ -254,6 +254,22 @@ static hk_status take_text(parser *p, const char **out)
     return HK_OK;
 }
 
+/* The rest of ["a","b"], behind the bracket. */
+static hk_status take_texts(parser *p, hk_attr_value *a)
+{
+    const char **list = hk_arena_array(p->arena, LIST_MAX, sizeof *list);
+    if (!list)
+        return hk_out_of_memory(p->ctx, "a case's attribute");
+    a->kind = HK_ATTR_STRINGS;
+    do {
+        if (a->strings.count == LIST_MAX || !take(p, "\""))
+            return complain(p, "a text");
+        HK_TRY(take_text(p, &list[a->strings.count++]));
+    } while (take(p, ","));
+    a->strings.v = list;
+    return take(p, "]") ? HK_OK : complain(p, "']'");
+}
+
 static hk_status take_attr(parser *p, hk_attr_value *a)
 {
     const char *equals = strchr(p->at, '=');
@@ -270,6 +286,9 @@ static hk_status take_attr(parser *p, hk_attr_value *a)
     if (take(p, "\"")) {
         a->kind = HK_ATTR_STRING;
         HK_TRY(take_text(p, &a->s));
+    } else if (take(p, "[\"")) {
+        p->at--; /* the quotation mark again */
+        HK_TRY(take_texts(p, a));
     } else if (take(p, "[")) {
         HK_TRY(take_attr_list(p, a));
     } else if (take_dtype(p, &dtype)) {

@@ -315,6 +315,11 @@ static void assert_same_attributes(const hk_node *a, const hk_node *b)
             assert_int_equal(*(const int64_t *)x, *(const int64_t *)y);
         } else if (row->kind == HK_ATTR_FLOAT) {
             assert_float_equal(*(const float *)x, *(const float *)y, 0);
+        } else if (row->kind == HK_ATTR_STRINGS) {
+            const hk_strings *p = x, *q = y;
+            assert_int_equal(p->count, q->count);
+            for (int32_t i = 0; i < p->count; i++)
+                assert_string_equal(p->v[i], q->v[i]);
         } else if (row->kind == HK_ATTR_INTS) {
             const hk_ints *p = x, *q = y;
             assert_int_equal(p->v == NULL, q->v == NULL);

@@ -52,6 +52,7 @@ static void set_default(const hk_attr *a, void *field)
     case HK_ATTR_INTS:
     case HK_ATTR_FLOATS:
     case HK_ATTR_TENSOR:
+    case HK_ATTR_STRINGS:
     case HK_ATTR_GRAPH: break; /* zero is absent */
     }
 }
@@ -63,6 +64,16 @@ static bool set_list(hk_arena *arena, const void *from, int32_t count, size_t by
     if (copy && count)
         memcpy(copy, from, (size_t)count * bytes);
     *to = copy;
+    return copy != NULL;
+}
+
+static bool set_strings(hk_arena *arena, hk_strings from, hk_strings *to)
+{
+    const char **copy = hk_arena_array(arena, (size_t)HK_MAX(from.count, 1), sizeof *copy);
+    for (int32_t i = 0; copy && i < from.count; i++)
+        if (!(copy[i] = hk_arena_string(arena, from.v[i])))
+            return false;
+    *to = (hk_strings){copy, from.count};
     return copy != NULL;
 }
 
@@ -80,6 +91,7 @@ static bool set_attr(hk_arena *arena, const hk_attr_value *value, void *field)
         ((hk_floats *)field)->count = value->floats.count;
         return set_list(arena, value->floats.v, value->floats.count, sizeof(float),
                         (const void **)&((hk_floats *)field)->v);
+    case HK_ATTR_STRINGS: return set_strings(arena, value->strings, field);
     case HK_ATTR_TENSOR: *(const hk_tensor **)field = value->tensor; return true;
     case HK_ATTR_GRAPH: *(hk_graph **)field = value->graph; return true;
     }
@@ -88,7 +100,8 @@ static bool set_attr(hk_arena *arena, const hk_attr_value *value, void *field)
 
 static const char *kind_name(hk_attr_kind k)
 {
-    static const char *const names[] = {"an int", "a float", "a string", "ints", "floats", "a tensor", "a graph"};
+    static const char *const names[] = {"an int", "a float",  "a string", "ints",
+                                        "floats", "a tensor", "a graph",  "strings"};
     return names[k];
 }
 

@@ -1,0 +1,21 @@
+#include "push.h"
+/* r is R transposed, [D][H][G H]. Steps step down to step_end are done; step -1 only adds what step 0 owes to dh. */
+PUSH_BEGIN(recurrent_grad_push)
+ADDRESS(sums)
+ADDRESS(r)
+ADDRESS(entry)
+ADDRESS(extra)
+ADDRESS(dy)
+ADDRESS(dh)
+ADDRESS(dc)
+ADDRESS(d_sums)
+ADDRESS(d_linear)
+ADDRESS(cells)
+ADDRESS(lengths)
+ADDRESS(peephole)
+UINT(steps)
+UINT(batch)
+UINT(hidden)
+INT(step)
+INT(step_end)
+PUSH_END
