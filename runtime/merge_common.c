@@ -115,6 +115,13 @@ static bool same_attr(const hk_attr *a, const void *x, const void *y)
         const hk_floats *p = x, *q = y;
         return same_list(p->v, p->count, q->v, q->count, sizeof *p->v);
     }
+    case HK_ATTR_STRINGS: {
+        const hk_strings *p = x, *q = y;
+        bool same = !p->v == !q->v && p->count == q->count;
+        for (int32_t i = 0; same && i < p->count; i++)
+            same = !strcmp(p->v[i], q->v[i]);
+        return same;
+    }
     case HK_ATTR_TENSOR: return same_tensor(*(const hk_tensor *const *)x, *(const hk_tensor *const *)y);
     case HK_ATTR_GRAPH: break;
     }
