@@ -117,6 +117,16 @@ const char *hk_dtype_name(hk_dtype t)
     case HK_UINT32: return "uint32";
     case HK_UINT64: return "uint64";
     case HK_BFLOAT16: return "bfloat16";
+    case HK_FLOAT8E4M3FN: return "float8e4m3fn";
+    case HK_FLOAT8E4M3FNUZ: return "float8e4m3fnuz";
+    case HK_FLOAT8E5M2: return "float8e5m2";
+    case HK_FLOAT8E5M2FNUZ: return "float8e5m2fnuz";
+    case HK_UINT4: return "uint4";
+    case HK_INT4: return "int4";
+    case HK_FLOAT4E2M1: return "float4e2m1";
+    case HK_FLOAT8E8M0: return "float8e8m0";
+    case HK_UINT2: return "uint2";
+    case HK_INT2: return "int2";
     }
     return "?";
 }
@@ -126,7 +136,17 @@ size_t hk_dtype_bytes(hk_dtype t)
     switch (t) {
     case HK_UINT8:
     case HK_INT8:
-    case HK_BOOL: return 1;
+    case HK_BOOL:
+    case HK_FLOAT8E4M3FN:
+    case HK_FLOAT8E4M3FNUZ:
+    case HK_FLOAT8E5M2:
+    case HK_FLOAT8E5M2FNUZ:
+    case HK_UINT4:
+    case HK_INT4:
+    case HK_FLOAT4E2M1:
+    case HK_FLOAT8E8M0:
+    case HK_UINT2:
+    case HK_INT2: return 1;
     case HK_UINT16:
     case HK_INT16:
     case HK_FLOAT16:
@@ -144,7 +164,24 @@ size_t hk_dtype_bytes(hk_dtype t)
 
 bool hk_dtype_is_float(hk_dtype t)
 {
-    return t == HK_FLOAT32 || t == HK_FLOAT64 || t == HK_FLOAT16 || t == HK_BFLOAT16;
+    return t == HK_FLOAT32 || t == HK_FLOAT64 || hk_dtype_is_half(t) || hk_dtype_is_small(t);
+}
+
+bool hk_dtype_is_half(hk_dtype t)
+{
+    return t == HK_FLOAT16 || t == HK_BFLOAT16;
+}
+
+bool hk_dtype_is_small(hk_dtype t)
+{
+    return (t >= HK_FLOAT8E4M3FN && t <= HK_FLOAT8E5M2FNUZ) || t == HK_FLOAT4E2M1 || t == HK_FLOAT8E8M0;
+}
+
+unsigned hk_dtype_bits(hk_dtype t)
+{
+    if (t == HK_UINT4 || t == HK_INT4 || t == HK_FLOAT4E2M1)
+        return 4;
+    return t == HK_UINT2 || t == HK_INT2 ? 2 : (unsigned)hk_dtype_bytes(t) * 8;
 }
 
 bool hk_dtype_is_integer(hk_dtype t)
@@ -155,7 +192,7 @@ bool hk_dtype_is_integer(hk_dtype t)
 size_t hk_dtype_device_bytes(hk_dtype t)
 {
     size_t bytes = hk_dtype_bytes(t);
-    return bytes == 0 || hk_dtype_is_float(t) ? bytes : HK_MAX(bytes, 4u);
+    return bytes == 0 || hk_dtype_is_half(t) ? bytes : HK_MAX(bytes, 4u);
 }
 
 /* ---- 16-bit floats (IEEE 754 binary16, and bfloat16 as the upper half of binary32) */
@@ -213,6 +250,61 @@ uint16_t hk_float_to_bfloat(float f)
     return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
 }
 
+/* To the precision of float with the inexact bit set ("round to odd"), so that the next rounding is the only one. */
+static float odd_float(double x)
+{
+    float f = (float)x;
+    if ((double)f == x || !(x == x))
+        return f;
+    if (fabs((double)f) > fabs(x) || isinf(f))
+        f = nextafterf(f, 0.0f);
+    return bits_to_float(float_to_bits(f) | 1u);
+}
+
+uint16_t hk_double_to_half(double x)
+{
+    return hk_float_to_half(odd_float(x));
+}
+
+uint16_t hk_double_to_bfloat(double x)
+{
+    return hk_float_to_bfloat(isinf(x) ? (float)x : odd_float(x));
+}
+
+/* ---- elements of 2 and 4 bits */
+
+int64_t hk_tensor_file_bytes(const hk_tensor *t)
+{
+    unsigned bits = hk_dtype_bits(t->dtype);
+    int64_t count = hk_tensor_count(t);
+    return bits >= 8 ? hk_tensor_bytes(t) : (count * (int64_t)bits + 7) / 8;
+}
+
+void hk_bits_pack(hk_dtype t, const void *memory, void *file, int64_t count)
+{
+    unsigned bits = hk_dtype_bits(t), each = 8 / bits, mask = (1u << bits) - 1u;
+    const uint8_t *from = memory;
+    uint8_t *to = file;
+    for (int64_t i = 0; i < count; i += each) { /* a byte is written after its elements are read: may be in place */
+        unsigned byte = 0;
+        for (unsigned k = 0; k < each && i + k < count; k++)
+            byte |= (from[i + k] & mask) << k * bits;
+        to[i / each] = (uint8_t)byte;
+    }
+}
+
+void hk_bits_unpack(hk_dtype t, const void *file, void *memory, int64_t count)
+{
+    unsigned bits = hk_dtype_bits(t), each = 8 / bits, mask = (1u << bits) - 1u;
+    unsigned sign = t == HK_INT4 || t == HK_INT2 ? 1u << (bits - 1) : 0;
+    const uint8_t *from = file;
+    uint8_t *to = memory;
+    for (int64_t i = 0; i < count; i++) {
+        unsigned x = (unsigned)from[i / each] >> (unsigned)(i % each) * bits & mask;
+        to[i] = (uint8_t)((x ^ sign) - sign);
+    }
+}
+
 /* ---- host tensors */
 
 int64_t hk_tensor_count(const hk_tensor *t)
@@ -249,6 +341,12 @@ double hk_get_double(const hk_tensor *t, int64_t i)
     case HK_FLOAT16: return (double)hk_half_to_float(AS(uint16_t));
     case HK_BFLOAT16: return (double)hk_bfloat_to_float(AS(uint16_t));
     case HK_UINT64: return (double)AS(uint64_t);
+    case HK_FLOAT8E4M3FN:
+    case HK_FLOAT8E4M3FNUZ:
+    case HK_FLOAT8E5M2:
+    case HK_FLOAT8E5M2FNUZ:
+    case HK_FLOAT4E2M1:
+    case HK_FLOAT8E8M0: return hk_small_to_double(t->dtype, AS(uint8_t));
     default: return (double)hk_get_int(t, i);
     }
 }
@@ -260,8 +358,12 @@ int64_t hk_get_int(const hk_tensor *t, int64_t i)
     case HK_UINT64: return AS(int64_t);
     case HK_INT32: return AS(int32_t);
     case HK_UINT32: return AS(uint32_t);
-    case HK_UINT8: return AS(uint8_t);
-    case HK_INT8: return AS(int8_t);
+    case HK_UINT8:
+    case HK_UINT4:
+    case HK_UINT2: return AS(uint8_t);
+    case HK_INT8:
+    case HK_INT4:
+    case HK_INT2: return AS(int8_t);
     case HK_UINT16: return AS(uint16_t);
     case HK_INT16: return AS(int16_t);
     case HK_BOOL: return AS(uint8_t) != 0;
@@ -269,7 +371,13 @@ int64_t hk_get_int(const hk_tensor *t, int64_t i)
     case HK_FLOAT32:
     case HK_FLOAT64:
     case HK_FLOAT16:
-    case HK_BFLOAT16: break;
+    case HK_BFLOAT16:
+    case HK_FLOAT8E4M3FN:
+    case HK_FLOAT8E4M3FNUZ:
+    case HK_FLOAT8E5M2:
+    case HK_FLOAT8E5M2FNUZ:
+    case HK_FLOAT4E2M1:
+    case HK_FLOAT8E8M0: break;
     }
     double x = hk_get_double(t, i);
     if (!(x == x))
@@ -291,8 +399,14 @@ void hk_set_double(hk_tensor *t, int64_t i, double x)
     switch (t->dtype) {
     case HK_FLOAT32: AS(float) = (float)x; break;
     case HK_FLOAT64: AS(double) = x; break;
-    case HK_FLOAT16: AS(uint16_t) = hk_float_to_half((float)x); break;
-    case HK_BFLOAT16: AS(uint16_t) = hk_float_to_bfloat((float)x); break;
+    case HK_FLOAT16: AS(uint16_t) = hk_double_to_half(x); break;
+    case HK_BFLOAT16: AS(uint16_t) = hk_double_to_bfloat(x); break;
+    case HK_FLOAT8E4M3FN:
+    case HK_FLOAT8E4M3FNUZ:
+    case HK_FLOAT8E5M2:
+    case HK_FLOAT8E5M2FNUZ:
+    case HK_FLOAT4E2M1:
+    case HK_FLOAT8E8M0: AS(uint8_t) = hk_small_from_double(t->dtype, x, true); break;
     case HK_INT64: AS(int64_t) = x >= 0x1p63 ? INT64_MAX : x <= -0x1p63 ? INT64_MIN : x == x ? (int64_t)x : 0; break;
     case HK_UINT64: AS(uint64_t) = x >= 0x1p64 ? UINT64_MAX : x > 0 ? (uint64_t)x : 0; break;
     case HK_INT32: AS(int32_t) = (int32_t)saturate(x, INT32_MIN, INT32_MAX); break;
@@ -301,6 +415,10 @@ void hk_set_double(hk_tensor *t, int64_t i, double x)
     case HK_INT8: AS(int8_t) = (int8_t)saturate(x, INT8_MIN, INT8_MAX); break;
     case HK_UINT16: AS(uint16_t) = (uint16_t)saturate(x, 0, UINT16_MAX); break;
     case HK_INT16: AS(int16_t) = (int16_t)saturate(x, INT16_MIN, INT16_MAX); break;
+    case HK_UINT4: AS(uint8_t) = (uint8_t)saturate(x, 0, 15); break;
+    case HK_INT4: AS(int8_t) = (int8_t)saturate(x, -8, 7); break;
+    case HK_UINT2: AS(uint8_t) = (uint8_t)saturate(x, 0, 3); break;
+    case HK_INT2: AS(int8_t) = (int8_t)saturate(x, -2, 1); break;
     case HK_BOOL: AS(uint8_t) = x != 0; break;
     case HK_DTYPE_NONE: break;
     }
@@ -321,7 +439,17 @@ void hk_set_int(hk_tensor *t, int64_t i, int64_t x)
     case HK_FLOAT32:
     case HK_FLOAT64:
     case HK_FLOAT16:
-    case HK_BFLOAT16: hk_set_double(t, i, (double)x); break;
+    case HK_BFLOAT16:
+    case HK_FLOAT8E4M3FN:
+    case HK_FLOAT8E4M3FNUZ:
+    case HK_FLOAT8E5M2:
+    case HK_FLOAT8E5M2FNUZ:
+    case HK_FLOAT4E2M1:
+    case HK_FLOAT8E8M0: hk_set_double(t, i, (double)x); break;
+    case HK_UINT4: AS(uint8_t) = (uint8_t)x & 15u; break;
+    case HK_INT4: AS(int8_t) = (int8_t)((((unsigned)x & 15u) ^ 8u) - 8u); break;
+    case HK_UINT2: AS(uint8_t) = (uint8_t)x & 3u; break;
+    case HK_INT2: AS(int8_t) = (int8_t)((((unsigned)x & 3u) ^ 2u) - 2u); break;
     case HK_DTYPE_NONE: break;
     }
 }
@@ -403,7 +531,7 @@ void hk_widen(hk_dtype dtype, const void *host, void *device, int64_t count)
         memcpy(device, host, (size_t)count * bytes);
         return;
     }
-    hk_tensor t = {.data = (void *)(uintptr_t)host, .dtype = dtype};
+    hk_tensor t = {.data = (void *)(uintptr_t)host, .dtype = hk_dtype_is_small(dtype) ? HK_UINT8 : dtype};
     int32_t *to = device;
     for (int64_t i = 0; i < count; i++)
         to[i] = (int32_t)hk_get_int(&t, i);
@@ -416,7 +544,7 @@ void hk_narrow(hk_dtype dtype, const void *device, void *host, int64_t count)
         memcpy(host, device, (size_t)count * bytes);
         return;
     }
-    hk_tensor t = {.data = host, .dtype = dtype};
+    hk_tensor t = {.data = host, .dtype = hk_dtype_is_small(dtype) ? HK_UINT8 : dtype};
     const int32_t *from = device;
     for (int64_t i = 0; i < count; i++)
         hk_set_int(&t, i, from[i]);

@@ -32,18 +32,36 @@ int32_t hk_axis(int64_t axis, int32_t rank);
 
 bool hk_dtype_is_float(hk_dtype t);
 bool hk_dtype_is_integer(hk_dtype t); /* bool is none */
-/* Bytes of an element on the device: bool and 8- and 16-bit integers are widened to 4. */
+bool hk_dtype_is_half(hk_dtype t);    /* float16 and bfloat16 */
+bool hk_dtype_is_small(hk_dtype t);   /* floats of 4 and 8 bits */
+/* Bits of an element in a file, where 2- and 4-bit elements are packed, the first in the low bits. In memory each has a
+ * byte: integers their value, floats their bits. */
+unsigned hk_dtype_bits(hk_dtype t);
+/* Bytes of an element on the device: bool, small floats and integers below 32 bits are widened to 4. */
 size_t hk_dtype_device_bytes(hk_dtype t);
 
 float hk_half_to_float(uint16_t h);
 uint16_t hk_float_to_half(float f); /* round to nearest even, overflow to infinity */
 float hk_bfloat_to_float(uint16_t b);
 uint16_t hk_float_to_bfloat(float f);
+/* From a double, rounded once. */
+uint16_t hk_double_to_half(double x);
+uint16_t hk_double_to_bfloat(double x);
+
+/* Floats of 4 and 8 bits, rounded to nearest even. What is too large becomes the largest number, or with saturate false
+ * infinity where the type has one, else NaN where it has one. */
+double hk_small_to_double(hk_dtype t, uint8_t bits);
+uint8_t hk_small_from_double(hk_dtype t, double x, bool saturate);
+typedef enum hk_e8m0_rounding { HK_E8M0_UP, HK_E8M0_DOWN, HK_E8M0_NEAREST } hk_e8m0_rounding;
+uint8_t hk_e8m0_from_float(float x, bool saturate, hk_e8m0_rounding rounding);
 
 /* Host tensors inside the library are hk_tensor, always contiguous. Element access by linear index, any dtype;
  * integers saturate when set from a double, bool is value != 0. */
 hk_shape hk_tensor_shape(const hk_tensor *t);
 int64_t hk_tensor_bytes(const hk_tensor *t);
+int64_t hk_tensor_file_bytes(const hk_tensor *t);                             /* with 2- and 4-bit elements packed */
+void hk_bits_pack(hk_dtype t, const void *memory, void *file, int64_t count); /* t below 8 bits */
+void hk_bits_unpack(hk_dtype t, const void *file, void *memory, int64_t count);
 double hk_get_double(const hk_tensor *t, int64_t i);
 int64_t hk_get_int(const hk_tensor *t, int64_t i);
 void hk_set_double(hk_tensor *t, int64_t i, double x);

@@ -93,8 +93,10 @@ static hk_status convert(patcher *p, const hk_export_patch *patch, const void **
         for (int64_t i = 0, n = hk_tensor_count(t); i < n; i++)
             hk_set_double(stored, i, hk_get_double(packed, i));
     }
+    if (hk_dtype_bits(stored->dtype) < 8)
+        hk_bits_pack(stored->dtype, stored->data, stored->data, hk_tensor_count(stored));
     *out = stored->data;
-    *bytes = (size_t)hk_tensor_bytes(stored);
+    *bytes = (size_t)hk_tensor_file_bytes(stored);
     return HK_OK;
 }
 

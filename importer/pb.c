@@ -52,11 +52,13 @@ hk_status hk_pb_write(hk_context *ctx, const hk_tensor *t, const char *path)
     proto.has_data_type = true;
     proto.data_type = (int32_t)t->dtype;
     proto.has_raw_data = true;
-    proto.raw_data.len = (size_t)hk_tensor_bytes(t);
-    proto.raw_data.data = hk_alloc(ctx, proto.raw_data.len);
+    proto.raw_data.len = (size_t)hk_tensor_file_bytes(t);
+    proto.raw_data.data = hk_alloc(ctx, (size_t)hk_tensor_bytes(t)); /* at least as many */
     if (proto.raw_data.data == NULL)
         return hk_out_of_memory(ctx, "a tensor's copy");
     hk_tensor_pack(t, proto.raw_data.data);
+    if (hk_dtype_bits(t->dtype) < 8) /* in place: each byte is read before it is written over */
+        hk_bits_pack(t->dtype, proto.raw_data.data, proto.raw_data.data, hk_tensor_count(t));
     hk_status st = hk_pack_save(ctx, &proto.base, path);
     hk_free(ctx, proto.raw_data.data);
     return st;

@@ -40,16 +40,16 @@ static const struct {
     {"complex64", 64, FLOAT_DATA, false},
     {"complex128", 128, DOUBLE_DATA, false},
     {"bfloat16", 16, INT32_DATA, true},
-    {"float8e4m3fn", 8, INT32_DATA, false},
-    {"float8e4m3fnuz", 8, INT32_DATA, false},
-    {"float8e5m2", 8, INT32_DATA, false},
-    {"float8e5m2fnuz", 8, INT32_DATA, false},
-    {"uint4", 4, INT32_DATA, false},
-    {"int4", 4, INT32_DATA, false},
-    {"float4e2m1", 4, INT32_DATA, false},
-    {"float8e8m0", 8, INT32_DATA, false},
-    {"uint2", 2, INT32_DATA, false},
-    {"int2", 2, INT32_DATA, false},
+    {"float8e4m3fn", 8, INT32_DATA, true},
+    {"float8e4m3fnuz", 8, INT32_DATA, true},
+    {"float8e5m2", 8, INT32_DATA, true},
+    {"float8e5m2fnuz", 8, INT32_DATA, true},
+    {"uint4", 4, INT32_DATA, true},
+    {"int4", 4, INT32_DATA, true},
+    {"float4e2m1", 4, INT32_DATA, true},
+    {"float8e8m0", 8, INT32_DATA, true},
+    {"uint2", 2, INT32_DATA, true},
+    {"int2", 2, INT32_DATA, true},
 };
 
 const char *hk_onnx_type_name(int32_t data_type)
@@ -187,8 +187,10 @@ static bool store(hk_tensor *t, int64_t i, uint64_t x)
     int64_t s = (int64_t)x;
     if (bits < 64 && (s < -((int64_t)1 << (bits - 1)) || s >= (int64_t)1 << bits))
         return false;
-    if (t->dtype == HK_FLOAT16 || t->dtype == HK_BFLOAT16)
+    if (hk_dtype_is_half(t->dtype))
         ((uint16_t *)t->data)[i] = (uint16_t)x;
+    else if (hk_dtype_is_small(t->dtype))
+        ((uint8_t *)t->data)[i] = (uint8_t)x;
     else
         hk_set_int(t, i, s);
     return true;
@@ -222,11 +224,14 @@ static hk_status decode_varints(const hk_tensor_reader *r, run_cursor runs, hk_t
 const hk_tensor *hk_tensor_over(const hk_tensor_reader *r, const hk_tensor_head *head, const uint8_t *elements)
 {
     size_t size = hk_dtype_bytes(head->dtype);
-    if (head->dtype == HK_BOOL || (uintptr_t)elements % size != 0) {
+    bool packed = hk_dtype_bits(head->dtype) < 8;
+    if (head->dtype == HK_BOOL || packed || (uintptr_t)elements % size != 0) {
         hk_tensor *copy = hk_tensor_new(r->arena, head->dtype, &head->shape);
         if (copy == NULL)
             return NULL;
-        if (head->count != 0)
+        if (packed)
+            hk_bits_unpack(head->dtype, elements, copy->data, head->count);
+        else if (head->count != 0)
             memcpy(copy->data, elements, (size_t)head->count * size);
         if (head->dtype == HK_BOOL)
             for (int64_t i = 0; i < head->count; i++)
@@ -258,7 +263,8 @@ static hk_status check_contents(const hk_tensor_reader *r, const hk_tensor_head 
         return hk_fail(r->ctx, HK_STATUS_INVALID, "it has %llu bytes of contents, type and shape say %llu",
                        (unsigned long long)c->total, (unsigned long long)head->bytes);
     /* A varint has a byte or more: nothing is allocated for elements that cannot be there. Packed types have less. */
-    if (!fixed && c->field != STRING_DATA && head->problem == NULL && c->total < (uint64_t)head->count)
+    if (!fixed && c->field != STRING_DATA && head->problem == NULL &&
+        c->total < HK_MIN(head->bytes, (uint64_t)head->count))
         return hk_fail(r->ctx, HK_STATUS_INVALID, "it has at most %llu elements, its shape says %lld",
                        (unsigned long long)c->total, (long long)head->count);
     return HK_OK;
@@ -297,6 +303,13 @@ hk_status hk_tensor_body_read(const hk_tensor_reader *r, const Onnx__TensorProto
         hk_wire_field f;
         for (char *to = copy->data; next_run(&runs, &f); to += f.bytes)
             memcpy(to, r->data + f.offset, f.bytes);
+    } else if (hk_dtype_bits(head->dtype) < 8) { /* each number is a byte of packed elements */
+        hk_shape packed = {.rank = 1, .dim = {(int64_t)head->bytes}};
+        hk_tensor *bytes = hk_tensor_new(r->arena, HK_UINT8, &packed);
+        if (bytes == NULL)
+            return hk_out_of_memory(r->ctx, "a tensor");
+        HK_TRY(decode_varints(r, runs, bytes, (int64_t)head->bytes));
+        hk_bits_unpack(head->dtype, bytes->data, copy->data, head->count);
     } else {
         HK_TRY(decode_varints(r, runs, copy, head->count));
     }

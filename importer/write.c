@@ -140,11 +140,18 @@ static hk_status make_tensor(const graph_writer *w, const hk_tensor *from, char 
     t->has_data_type = true;
     t->data_type = (int32_t)from->dtype;
     *out = t;
-    size_t bytes = (size_t)hk_tensor_bytes(from);
+    size_t bytes = (size_t)hk_tensor_file_bytes(from);
+    void *data = from->data;
+    if (hk_dtype_bits(from->dtype) < 8) {
+        data = hk_arena_alloc(w->arena, bytes + 1);
+        if (data == NULL)
+            return no_memory(w);
+        hk_bits_pack(from->dtype, from->data, data, hk_tensor_count(from));
+    }
     if (w->external && bytes >= EXTERNAL_LEAST)
-        return write_external(w, t, from->data, bytes);
+        return write_external(w, t, data, bytes);
     t->has_raw_data = true;
-    t->raw_data = (ProtobufCBinaryData){.len = bytes, .data = from->data};
+    t->raw_data = (ProtobufCBinaryData){.len = bytes, .data = data};
     return HK_OK;
 }
 

@@ -271,9 +271,10 @@ static void test_encodings(void **state)
         hk_dtype dtype;
         uint32_t field;
     } types[] = {
-        {HK_FLOAT32, 4}, {HK_UINT8, 5},   {HK_INT8, 5},     {HK_UINT16, 5},  {HK_INT16, 5},
-        {HK_INT32, 5},   {HK_INT64, 7},   {HK_BOOL, 5},     {HK_FLOAT16, 5}, {HK_FLOAT64, 10},
-        {HK_UINT32, 11}, {HK_UINT64, 11}, {HK_BFLOAT16, 5},
+        {HK_FLOAT32, 4},    {HK_UINT8, 5},          {HK_INT8, 5},       {HK_UINT16, 5},       {HK_INT16, 5},
+        {HK_INT32, 5},      {HK_INT64, 7},          {HK_BOOL, 5},       {HK_FLOAT16, 5},      {HK_FLOAT64, 10},
+        {HK_UINT32, 11},    {HK_UINT64, 11},        {HK_BFLOAT16, 5},   {HK_FLOAT8E4M3FN, 5}, {HK_FLOAT8E4M3FNUZ, 5},
+        {HK_FLOAT8E5M2, 5}, {HK_FLOAT8E5M2FNUZ, 5}, {HK_FLOAT8E8M0, 5},
     };
     for (size_t i = 0; i < HK_COUNT(types); i++) {
         uint64_t storage[6] = {0};
@@ -316,6 +317,42 @@ static void test_encodings(void **state)
                 assert_memory_equal(b->o.data + w->payload->offset, storage, w->payload->bytes);
         }
     }
+}
+
+/* 2- and 4-bit elements are packed in the file, and have a byte each in memory. */
+static void test_packed_encodings(void **state)
+{
+    bench *b = *state;
+    const hk_dtype types[] = {HK_UINT4, HK_INT4, HK_FLOAT4E2M1, HK_UINT2, HK_INT2};
+    for (size_t i = 0; i < HK_COUNT(types); i++)
+        for (int form = 0; form < 3; form++) { /* raw_data, a packed run, single numbers */
+            unsigned bits = hk_dtype_bits(types[i]), each = 8 / bits;
+            uint8_t file[3] = {0xe4, 0x1b, 0x07}, memory[6], back[3];
+            size_t bytes = (6 + each - 1) / each;
+            small_with_output(b, "w", types[i]);
+            ob_tensor_open(&b->o, 5, "w", types[i], "2,3");
+            if (form == 0)
+                ob_blob(&b->o, 9, file, bytes);
+            if (form == 1)
+                ob_open(&b->o, 5);
+            for (size_t k = 0; k < bytes && form != 0; k++) {
+                if (form == 2)
+                    ob_varint(&b->o, 5u << 3);
+                ob_varint(&b->o, file[k]);
+            }
+            import_bytes(b);
+            assert_ok(b);
+            const hk_value *w = value(b, "w");
+            assert_int_equal(w->dtype, types[i]);
+            for (unsigned k = 0; k < 6; k++) {
+                unsigned x = (unsigned)file[k / each] >> k % each * bits & ((1u << bits) - 1u);
+                bool minus = (types[i] == HK_INT4 || types[i] == HK_INT2) && x >> (bits - 1);
+                memory[k] = (uint8_t)(minus ? x - (1u << bits) : x);
+            }
+            assert_memory_equal(w->data->data, memory, 6);
+            hk_bits_pack(types[i], memory, back, 6);
+            assert_memory_equal(back, file, bits == 4 ? bytes : 1);
+        }
 }
 
 static void test_size_lies(void **state)
@@ -738,7 +775,9 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_exported, start, stop),
         cmocka_unit_test_setup_teardown(test_unsupported, start, stop),
+        cmocka_unit_test_setup_teardown(test_packed_encodings, setup, teardown),
         cmocka_unit_test_setup_teardown(test_encodings, start, stop),
+        cmocka_unit_test_setup_teardown(test_packed_encodings, start, stop),
         cmocka_unit_test_setup_teardown(test_size_lies, start, stop),
         cmocka_unit_test_setup_teardown(test_constants, start, stop),
         cmocka_unit_test_setup_teardown(test_structure, start, stop),

@@ -101,6 +101,16 @@ typedef enum hk_dtype {
     HK_UINT32 = 12,
     HK_UINT64 = 13,
     HK_BFLOAT16 = 16,
+    HK_FLOAT8E4M3FN = 17,
+    HK_FLOAT8E4M3FNUZ = 18,
+    HK_FLOAT8E5M2 = 19,
+    HK_FLOAT8E5M2FNUZ = 20,
+    HK_UINT4 = 21, /* 2- and 4-bit elements have a byte each in memory: integers their value, floats their bits */
+    HK_INT4 = 22,
+    HK_FLOAT4E2M1 = 23,
+    HK_FLOAT8E8M0 = 24,
+    HK_UINT2 = 25,
+    HK_INT2 = 26,
 } hk_dtype;
 
 /* "float32"; "?" for a number that is none of the above. */

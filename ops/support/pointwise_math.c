@@ -6,22 +6,21 @@
 hk_chain_class hk_chain_class_of(hk_dtype t)
 {
     switch (t) {
+    case HK_INT2:
+    case HK_INT4:
     case HK_INT8:
     case HK_INT16:
     case HK_INT32: return HK_CLASS_INT;
     case HK_BOOL:
+    case HK_UINT2:
+    case HK_UINT4:
     case HK_UINT8:
     case HK_UINT16:
     case HK_UINT32: return HK_CLASS_UINT;
     case HK_INT64: return HK_CLASS_LONG;
     case HK_UINT64: return HK_CLASS_ULONG;
-    case HK_DTYPE_NONE:
-    case HK_FLOAT16:
-    case HK_BFLOAT16:
-    case HK_FLOAT32:
-    case HK_FLOAT64: break;
+    default: return HK_CLASS_FLOAT;
     }
-    return HK_CLASS_FLOAT;
 }
 
 int32_t hk_chain_operands(hk_chain_code code)

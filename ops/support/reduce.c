@@ -185,12 +185,8 @@ static hk_team_kernel pick_kernel(hk_dtype t)
     case HK_UINT32: return (hk_team_kernel){&hk_kernel_reduce_u32, NULL};
     case HK_INT64:
     case HK_UINT64: return (hk_team_kernel){&hk_kernel_reduce_i64, NULL};
-    case HK_DTYPE_NONE:
-    case HK_FLOAT16:
-    case HK_BFLOAT16:
-    case HK_FLOAT64: break;
+    default: return (hk_team_kernel){0};
     }
-    return (hk_team_kernel){0};
 }
 
 static const char *variant_name(uint32_t form, bool across)

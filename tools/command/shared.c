@@ -80,12 +80,15 @@ double tensor_element(const hk_tensor *t, int64_t i)
     case HK_UINT32: return (double)((const uint32_t *)t->data)[i];
     case HK_INT16: return (double)((const int16_t *)t->data)[i];
     case HK_UINT16: return (double)((const uint16_t *)t->data)[i];
-    case HK_INT8: return (double)((const int8_t *)t->data)[i];
+    case HK_INT8:
+    case HK_INT4:
+    case HK_INT2: return (double)((const int8_t *)t->data)[i];
     case HK_UINT8:
+    case HK_UINT4:
+    case HK_UINT2:
     case HK_BOOL: return (double)((const uint8_t *)t->data)[i];
-    case HK_DTYPE_NONE: break;
+    default: return NAN; /* floats of 4 and 8 bits are compared as bits */
     }
-    return NAN;
 }
 
 static bool is_float(hk_dtype t)
