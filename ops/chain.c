@@ -268,6 +268,11 @@ static bool is_wide(hk_dtype t)
     return !hk_dtype_is_float(t) && hk_dtype_bytes(t) == 8;
 }
 
+static uint32_t type_flags(hk_dtype t)
+{
+    return is_wide(t) ? CHAIN_WIDE : t == HK_FLOAT16 ? CHAIN_HALF : t == HK_BFLOAT16 ? CHAIN_BFLOAT : 0;
+}
+
 typedef struct access {
     uint32_t word[CHAIN_INPUTS];
     uint32_t strided; /* the specialization constant */
@@ -303,7 +308,7 @@ static void choose_access(const hk_chain_job *job, const geometry *g, access *a)
             how = vectors & bit ? CHAIN_ACCESS_VECTOR : CHAIN_ACCESS_ONE;
         }
         a->gathers |= how == CHAIN_ACCESS_FOUR;
-        a->word[i] = how | where << 2 | (is_wide(job->chain->in_dtype[i]) ? CHAIN_WIDE : 0u);
+        a->word[i] = how | where << 2 | type_flags(job->chain->in_dtype[i]);
     }
 }
 
@@ -366,19 +371,44 @@ static bool uses_wide(const hk_chain *c)
     return wide;
 }
 
+static bool uses_rare(const hk_chain *c)
+{
+    bool rare = false;
+    for (int32_t i = 0; i < c->step_count; i++)
+        rare |= CHAIN_IS_RARE(c->step[i].code);
+    return rare;
+}
+
+static bool uses_half(const hk_chain *c)
+{
+    bool half = false;
+    for (int32_t i = 0; i < c->input_count; i++)
+        half |= hk_dtype_is_half(c->in_dtype[i]);
+    for (int32_t i = 0; i < c->output_count; i++)
+        half |= hk_dtype_is_half(c->out_dtype[i]);
+    for (int32_t i = 0; i < c->step_count; i++)
+        half |= c->step[i].code == HK_CHAIN_ROUND_HALF || c->step[i].code == HK_CHAIN_ROUND_BFLOAT;
+    return half;
+}
+
 static const hk_kernel *choose_kernel(const hk_chain *c)
 {
-    static const hk_kernel *const kernels[2][3] = {
+    static const hk_kernel *const kernels[5][3] = {
         {&hk_kernel_chain_2, &hk_kernel_chain_5, &hk_kernel_chain_12},
-        {&hk_kernel_chain_long_2, &hk_kernel_chain_long_5, &hk_kernel_chain_long_12}};
-    return kernels[uses_wide(c)][c->step_count <= 2 ? 0 : c->step_count <= 5 ? 1 : 2];
+        {&hk_kernel_chain_long_2, &hk_kernel_chain_long_5, &hk_kernel_chain_long_12},
+        {&hk_kernel_chain_half_2, &hk_kernel_chain_half_5, &hk_kernel_chain_half_12},
+        {&hk_kernel_chain_rare_5, &hk_kernel_chain_rare_5, &hk_kernel_chain_rare_12},
+        {&hk_kernel_chain_half_rare_12, &hk_kernel_chain_half_rare_12, &hk_kernel_chain_half_rare_12}};
+    int family = uses_half(c) ? (uses_rare(c) ? 4 : 2) : uses_rare(c) ? 3 : uses_wide(c) ? 1 : 0;
+    return kernels[family][c->step_count <= 2 ? 0 : c->step_count <= 5 ? 1 : 2];
 }
 
 static const char *variant_name(const hk_chain *c, const access *a)
 {
-    static const char *const names[2][3] = {{"chain", "chain broadcast", "chain gather"},
-                                            {"chain int64", "chain int64 broadcast", "chain int64 gather"}};
-    return names[uses_wide(c)][a->gathers ? 2 : a->strided ? 1 : 0];
+    static const char *const names[3][3] = {{"chain", "chain broadcast", "chain gather"},
+                                            {"chain int64", "chain int64 broadcast", "chain int64 gather"},
+                                            {"chain 16-bit", "chain 16-bit broadcast", "chain 16-bit gather"}};
+    return names[uses_half(c) ? 2 : uses_wide(c) ? 1 : 0][a->gathers ? 2 : a->strided ? 1 : 0];
 }
 
 static hk_status check_value(const hk_lower *l, const hk_value *v)
@@ -388,7 +418,8 @@ static hk_status check_value(const hk_lower *l, const hk_value *v)
         return hk_fail(l->ctx, HK_STATUS_INTERNAL,
                        "node '%s' (%s): '%s' is not laid out contiguously; a relayout is missing", l->node->name,
                        l->node->type, v->name);
-    if (t == HK_FLOAT32 || (!hk_dtype_is_float(t) && t != HK_DTYPE_NONE))
+    if (t == HK_FLOAT32 || (!hk_dtype_is_float(t) && t != HK_DTYPE_NONE) ||
+        (hk_dtype_is_half(t) && hk_lower_has(l, HK_CAP_STORAGE16)))
         return HK_OK;
     return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED,
                    "node '%s' (%s): '%s' is %s, which elementwise operators have no device kernel for; export the "
@@ -410,7 +441,7 @@ static void set_constants(hk_record *r, const hk_chain_job *job, const access *a
         bool present = i < c->output_count && job->out[i];
         hk_spec(r, SPEC_OUTPUT + (uint32_t)i,
                 !present ? CHAIN_NONE
-                         : c->out[i] | (is_wide(c->out_dtype[i]) ? CHAIN_WIDE : 0u) |
+                         : c->out[i] | type_flags(c->out_dtype[i]) |
                                (hk_value_alignment(job->out[i]) == 16 ? CHAIN_ALIGNED : 0u));
     }
     hk_spec(r, SPEC_INPUT_COUNT, (uint32_t)c->input_count);
@@ -555,6 +586,7 @@ const hk_op hk_ops_chain[] = {
      .in_max = CHAIN_INPUTS,
      .out_min = 1,
      .out_max = CHAIN_OUTPUTS,
+     .flags = HK_OP_HALF,
      .attrs_bytes = sizeof(chain_attrs),
      .attrs = attrs,
      .infer = infer,

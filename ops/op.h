@@ -165,6 +165,8 @@ typedef enum hk_op_flags {
     HK_OP_POINTWISE = 16, /* elementwise with broadcasting: may join a chain (ops/pointwise.h has its code) */
     HK_OP_PLACE = 32,     /* Concat and Pack: inputs may be produced in place inside output 0 (place_offset()) */
     HK_OP_KEEP = 64,      /* has an effect besides its outputs (updates state): never pruned */
+    HK_OP_ANY_TYPE = 128, /* moves elements whole: its kernels take every element type */
+    HK_OP_HALF = 256,     /* its kernels take float16 and bfloat16 */
 } hk_op_flags;
 
 typedef struct hk_op {

@@ -30,6 +30,13 @@ static const hk_attr cast_attrs[] = {
     {0}};
 static const hk_attr cast_like_attrs[] = {
     HK_INT_ATTR(hk_pointwise_attrs, saturate, 1), HK_STRING_ATTR(hk_pointwise_attrs, round_mode, "up"), {0}};
+static const hk_attr shrink_attrs[] = {
+    HK_FLOAT_ATTR(hk_pointwise_attrs, bias, 0), HK_FLOAT_ATTR(hk_pointwise_attrs, lambd, 0.5), {0}};
+static const hk_attr is_inf_attrs[] = {
+    HK_INT_ATTR(hk_pointwise_attrs, detect_positive, 1), HK_INT_ATTR(hk_pointwise_attrs, detect_negative, 1), {0}};
+static const hk_attr shift_attrs[] = {
+    {.name = "direction", .kind = HK_ATTR_STRING, .offset = offsetof(hk_pointwise_attrs, direction), .required = true},
+    {0}};
 static const hk_attr legacy_attrs[] = {
     HK_INT_ATTR(hk_pointwise_attrs, axis, -1), HK_INT_ATTR(hk_pointwise_attrs, broadcast, 0), CONSUMED, {0}};
 
@@ -68,6 +75,45 @@ CASES(selu) = {"f32[7]", "f32[] ; alpha=2.0 gamma=0.5", "f32[2,3,5,7]", NULL};
 CASES(hard_sigmoid) = {"f32[7]", "f32[] ; alpha=0.5 beta=0.4", "f32[2,3,5,7]", NULL};
 CASES(not ) = {"bool[7]", "bool[]", "bool[2,3,5]", NULL};
 CASES(is_nan) = {"f32[7]", "f32[]", "f32={nan,1.0,-inf,-nan}", NULL};
+CASES(is_inf) = {"f32[7]",
+                 "f32={nan,1.0,-inf,inf,3e38}",
+                 "f32={nan,1.0,-inf,inf} ; detect_positive=0",
+                 "f32={nan,1.0,-inf,inf} ; detect_negative=0",
+                 "f32={nan,-inf} ; detect_negative=0 detect_positive=0",
+                 "f16={nan,1.0,-inf,inf,60000.0}",
+                 NULL};
+CASES(trig) = {"f32[7]",  "f32[]", "f32[2,3,5,7]", "f32[2,1030]", "f32={0.0,-0.0,1e-6,-0.5,0.9,80.5,-70.0} ; ; nograd",
+               "f16[37]", NULL};
+CASES(tan) = {"f32[7] ; ; nograd", "f32[2,3,5,7]+ ; ; nograd", "f32={0.0,0.5,-1.0,100.5,-2999.0,1.4} ; ; tol=1e-5",
+              NULL};
+CASES(atan) = {"f32[7]", "f32[]", "f32[2,3,5,7]", "f32={0.0,1e-6,0.41,-0.42,2.41,-2.42,1e9,inf,-inf} ; ; nograd", NULL};
+CASES(acosh) = {"f32={1.0,1.00001,1.5,2.0,9.0,1e9,1e30,0.5} ; ; nograd", "f32={1.1,1.5,2.0,9.0}", NULL};
+CASES(unit) = {"f32={0.0,1e-6,0.49,-0.51,0.9,-0.99,0.3} ; ; ", "f32={1.0,-1.0,1.5,0.999999} ; ; nograd",
+               "f32[]+ ; ; nograd", NULL};
+CASES(shrink) = {"f32[7]", "f32[2,30] ; lambd=0.3 bias=0.2", "i32[9]<-5:5 ; lambd=1.5 bias=1.5", NULL};
+CASES(threshold) = {"f32[7]", "f32[] ; alpha=0.3", "f32[2,3,5,7] ; alpha=-0.5", "bf16[9] ; alpha=0.5", NULL};
+CASES(shift) = {"u8[40]<0:256 u8[40]<0:10 ; direction=\"LEFT\"",
+                "u8[40]<0:256 u8[40]<0:10 ; direction=\"RIGHT\"",
+                "u32[40]<0:4000000000 u32[40]<0:34 ; direction=\"LEFT\"",
+                "u32[40]<0:4000000000 u32[] ; direction=\"RIGHT\"",
+                "u64[40]<0:9000000000000000000 u64[40]<0:66 ; direction=\"LEFT\"",
+                "u64[40]<0:9000000000000000000 u64[40]<0:66 ; direction=\"RIGHT\"",
+                "u16[40]<0:65536 u16[40]<0:17 ; direction=\"LEFT\"",
+                NULL};
+CASES(bits) = {"i32[9]<-900:900 i32[9]<-900:900",
+               "u8[9]<0:256 u8[2,9]<0:256",
+               "i16[9]<-900:900 i16[9]<-900:900",
+               "i8[9]<-99:99 i8[]<-99:99",
+               "u64[40]<0:9000000000000000000 u64[40]<0:9000000000000000000",
+               "i64[40]<-9000000000000000000:9000000000000000000 i64[40]<-9000000000000000000:9000000000000000000",
+               NULL};
+CASES(bit_not) = {"i32[9]<-900:900",
+                  "u8[9]<0:256",
+                  "u16[9]<0:65536",
+                  "i8[9]<-99:99",
+                  "i64[4]<-900:900",
+                  "u64[40]<0:9000000000000000000",
+                  NULL};
 CASES(add) = {"f32[7] f32[7]",
               "f32[] f32[]",
               "f32[3,4,5] f32[5]",
@@ -86,6 +132,12 @@ CASES(add) = {"f32[7] f32[7]",
               "i8[40]<-128:128 i8[40]<-128:128",
               "f32[2,3,2,3,2,3] f32[3,1,3,1,3]",
               "f32[16,260] f32[260]",
+              "f16[7] f16[7]",
+              "f16[3,4,5] f16[5]",
+              "f16[2,8,12] f16[8,1]",
+              "f16[600] f16=0.5",
+              "bf16[16,260] bf16[260]",
+              "bf16[1,1] bf16[5]",
               NULL};
 CASES(mul) = {"f32[7] f32[7]",
               "f32[] f32[]",
@@ -205,9 +257,20 @@ CASES(cast) = {"f32[7] ; to=1",
                "u32[9]<0:4000000000 ; to=7",
                "f32[5] ; to=11 ; nodevice nograd",
                "f64[5] ; to=1 ; nodevice nograd",
-               "f32[5] ; to=10 ; nodevice nograd",
+               "f32[5] ; to=10 ; nograd",
                "f32[] ; to=6",
                "f32[0,3] ; to=6",
+               "f16[41] ; to=1",
+               "f16[41] ; to=16",
+               "bf16[41] ; to=10",
+               "f16={nan,inf,-inf,6e-8,1e-7,0.0,-0.0,65504.0} ; to=1",
+               "f32={nan,inf,65519.0,65520.0,1e-8,3e-8,-6e-8,5.9e-8,6.1e-5,1.0009766,2049.0,2051.0} ; to=10",
+               "f32={nan,inf,3.4e38,1e-40,1.0039062,1.01171875,-257.0} ; to=16",
+               "f16[9] ; to=3",
+               "f16[9] ; to=7",
+               "i32[9]<-90000:90000 ; to=10",
+               "i64[9]<-900:900 ; to=16",
+               "bool[9] ; to=10",
                NULL};
 CASES(cast_like) = {"f32[3,7] i32[2]", "i64[5] f32[0]", "bool[3] f32[]", "f32[4] f32[4]", NULL};
 CASES(prelu) = {"f32[2,3,4] f32[3,1]",
@@ -229,7 +292,7 @@ CASES(legacy_logic) = {"bool[2,3,4,5] bool[3,4] ; broadcast=1 axis=1 ; opset=6",
 #define ROW(name, first, last, least, most, attributes, rule, cases_name)                                              \
     {                                                                                                                  \
         .type = name, .since = first, .until = last, .in_min = least, .in_max = most, .out_min = 1, .out_max = 1,      \
-        .flags = HK_OP_POINTWISE, .attrs_bytes = sizeof(hk_pointwise_attrs), .attrs = attributes,                      \
+        .flags = HK_OP_POINTWISE | HK_OP_HALF, .attrs_bytes = sizeof(hk_pointwise_attrs), .attrs = attributes,         \
         .infer = hk_pointwise_infer, .eval = hk_pointwise_eval, .lower = hk_pointwise_lower, .backward = rule,         \
         .cases = cases_name##_cases                                                                                    \
     }
@@ -267,6 +330,24 @@ const hk_op hk_ops_pointwise[] = {
     UNARY("Swish", 24, alpha_one_attrs, hk_swish_backward, alpha),
     UNARY("Not", 1, no_attrs, NULL, not ),
     UNARY("IsNaN", 9, no_attrs, NULL, is_nan),
+    UNARY("IsInf", 10, is_inf_attrs, NULL, is_inf),
+    UNARY("Tan", 7, no_attrs, hk_tan_backward, tan),
+    UNARY("Sinh", 9, no_attrs, hk_sinh_backward, trig),
+    UNARY("Cosh", 9, no_attrs, hk_cosh_backward, trig),
+    UNARY("Asinh", 9, no_attrs, hk_asinh_backward, trig),
+    UNARY("Acosh", 9, no_attrs, hk_acosh_backward, acosh),
+    UNARY("Atanh", 9, no_attrs, hk_atanh_backward, unit),
+    UNARY("Atan", 7, no_attrs, hk_atan_backward, atan),
+    UNARY("Asin", 7, no_attrs, hk_asin_backward, unit),
+    UNARY("Acos", 7, no_attrs, hk_acos_backward, unit),
+    UNARY("Softsign", 1, no_attrs, hk_softsign_backward, float_any),
+    UNARY("ThresholdedRelu", 10, alpha_one_attrs, hk_thresholded_relu_backward, threshold),
+    UNARY("Shrink", 9, shrink_attrs, hk_shrink_backward, shrink),
+    ROW("BitShift", 11, 0, 2, 2, shift_attrs, NULL, shift),
+    ROW("BitwiseAnd", 18, 0, 2, 2, no_attrs, NULL, bits),
+    ROW("BitwiseOr", 18, 0, 2, 2, no_attrs, NULL, bits),
+    ROW("BitwiseXor", 18, 0, 2, 2, no_attrs, NULL, bits),
+    UNARY("BitwiseNot", 18, no_attrs, NULL, bit_not),
     BINARY("Add", hk_add_backward, add, legacy),
     BINARY("Sub", hk_sub_backward, add, legacy),
     BINARY("Mul", hk_mul_backward, mul, legacy),

@@ -104,10 +104,11 @@ bool hk_chain_decode(hk_ints words, hk_chain *c);
 /* ---- rows of pointwise operators */
 
 typedef struct hk_pointwise_attrs {
-    float alpha, beta, gamma, min, max;
+    float alpha, beta, gamma, min, max, bias, lambd;
     const char *approximate;
     const char *round_mode;
-    int64_t fmod, to, saturate, axis, broadcast;
+    const char *direction;
+    int64_t fmod, to, saturate, axis, broadcast, detect_positive, detect_negative;
     hk_ints consumed_inputs; /* of opset 1, without meaning */
 } hk_pointwise_attrs;
 
@@ -146,7 +147,8 @@ hk_status hk_pointwise_lower(hk_lower *l);
     X(exp)                                                                                                             \
     X(log) X(sqrt) X(reciprocal) X(neg) X(abs) X(zero) X(erf) X(sin) X(cos) X(softplus) X(hard_sigmoid) X(hard_swish)  \
         X(gelu) X(elu) X(selu) X(celu) X(mish) X(swish) X(add) X(sub) X(mul) X(div) X(pow) X(mod) X(extremum) X(where) \
-            X(clip) X(cast) X(prelu) X(mean)
+            X(clip) X(cast) X(prelu) X(mean) X(tan) X(sinh) X(cosh) X(asinh) X(acosh) X(atanh) X(atan) X(asin) X(acos)      \
+                X(softsign) X(thresholded_relu) X(shrink)
 /* clang-format on */
 #define HK_X(name) hk_status hk_##name##_backward(hk_gradient *g, hk_node *n);
 HK_POINTWISE_BACKWARDS(HK_X)

@@ -225,6 +225,104 @@ hk_status hk_cos_backward(hk_gradient *g, hk_node *n)
     return wanted(&r, 0) ? add(&r, 0, unary(&r, "Neg", binary(&r, "Mul", r.dy, unary(&r, "Sin", n->in[0])))) : HK_OK;
 }
 
+/* dy (1 + y^2) */
+hk_status hk_tan_backward(hk_gradient *g, hk_node *n)
+{
+    rule r = begin(g, n);
+    if (!wanted(&r, 0))
+        return HK_OK;
+    hk_value *slope = binary(&r, "Add", binary(&r, "Mul", r.y, r.y), scalar(&r, r.dy, 1));
+    return add(&r, 0, binary(&r, "Mul", r.dy, slope));
+}
+
+hk_status hk_sinh_backward(hk_gradient *g, hk_node *n)
+{
+    rule r = begin(g, n);
+    return wanted(&r, 0) ? add_own(&r, "Mul", NULL, unary(&r, "Cosh", n->in[0])) : HK_OK;
+}
+
+hk_status hk_cosh_backward(hk_gradient *g, hk_node *n)
+{
+    rule r = begin(g, n);
+    return wanted(&r, 0) ? add_own(&r, "Mul", NULL, unary(&r, "Sinh", n->in[0])) : HK_OK;
+}
+
+/* dy / s, s = of_square x^2 + constant, or its square root. */
+static hk_status add_quotient(hk_gradient *g, hk_node *n, double of_square, double constant, bool root, bool minus)
+{
+    rule r = begin(g, n);
+    if (!wanted(&r, 0))
+        return HK_OK;
+    hk_value *x = n->in[0], *square = binary(&r, "Mul", x, x);
+    hk_value *s = binary(&r, of_square > 0 ? "Add" : "Sub", scalar(&r, x, constant), square);
+    s = root ? unary(&r, "Sqrt", s) : s;
+    return add(&r, 0, binary(&r, "Div", minus ? unary(&r, "Neg", r.dy) : r.dy, s));
+}
+
+hk_status hk_asinh_backward(hk_gradient *g, hk_node *n)
+{
+    return add_quotient(g, n, 1, 1, true, false);
+}
+
+hk_status hk_acosh_backward(hk_gradient *g, hk_node *n)
+{
+    return add_quotient(g, n, 1, -1, true, false);
+}
+
+hk_status hk_atanh_backward(hk_gradient *g, hk_node *n)
+{
+    return add_quotient(g, n, -1, 1, false, false);
+}
+
+hk_status hk_atan_backward(hk_gradient *g, hk_node *n)
+{
+    return add_quotient(g, n, 1, 1, false, false);
+}
+
+hk_status hk_asin_backward(hk_gradient *g, hk_node *n)
+{
+    return add_quotient(g, n, -1, 1, true, false);
+}
+
+hk_status hk_acos_backward(hk_gradient *g, hk_node *n)
+{
+    return add_quotient(g, n, -1, 1, true, true);
+}
+
+/* dy / (1 + |x|)^2 */
+hk_status hk_softsign_backward(hk_gradient *g, hk_node *n)
+{
+    rule r = begin(g, n);
+    if (!wanted(&r, 0))
+        return HK_OK;
+    hk_value *s = binary(&r, "Add", unary(&r, "Abs", n->in[0]), scalar(&r, r.dy, 1));
+    return add(&r, 0, binary(&r, "Div", r.dy, binary(&r, "Mul", s, s)));
+}
+
+/* dy where the condition holds, else 0. */
+static hk_status add_where(rule *r, hk_value *condition)
+{
+    return add(r, 0, build(r, "Where", NULL, (hk_value *[]){condition, r->dy, scalar(r, r->dy, 0)}, 3));
+}
+
+hk_status hk_thresholded_relu_backward(hk_gradient *g, hk_node *n)
+{
+    rule r = begin(g, n);
+    if (!wanted(&r, 0))
+        return HK_OK;
+    return add_where(&r, binary(&r, "Greater", n->in[0], scalar(&r, n->in[0], (double)attrs_of(&r)->alpha)));
+}
+
+hk_status hk_shrink_backward(hk_gradient *g, hk_node *n)
+{
+    rule r = begin(g, n);
+    if (!wanted(&r, 0) || !hk_dtype_is_float(n->in[0]->dtype))
+        return HK_OK;
+    double lambd = (double)attrs_of(&r)->lambd;
+    hk_value *above = binary(&r, "Greater", n->in[0], scalar(&r, n->in[0], lambd));
+    return add_where(&r, binary(&r, "Or", above, binary(&r, "Less", n->in[0], scalar(&r, n->in[0], -lambd))));
+}
+
 hk_status hk_softplus_backward(hk_gradient *g, hk_node *n)
 {
     rule r = begin(g, n);

@@ -753,8 +753,8 @@ static const char *const range_cases[] = {
 #define MAKER_OP(name, first, last, ins, hosts, attr_struct, list, fn, lower_fn, case_list)                            \
     {                                                                                                                  \
         .type = name, .since = first, .until = last, .in_min = ins, .in_max = ins, .out_min = 1, .out_max = 1,         \
-        .host_inputs = hosts, .attrs_bytes = sizeof(attr_struct), .attrs = list, .infer = fn##_infer,                  \
-        .eval = fn##_eval, .lower = lower_fn, .cases = case_list                                                       \
+        .flags = HK_OP_ANY_TYPE, .host_inputs = hosts, .attrs_bytes = sizeof(attr_struct), .attrs = list,              \
+        .infer = fn##_infer, .eval = fn##_eval, .lower = lower_fn, .cases = case_list                                  \
     }
 
 const hk_op hk_ops_shape[] = {

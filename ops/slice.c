@@ -595,7 +595,7 @@ static const char *const pad_1_cases[] = {"f32[3,4] ; paddings=[1,2,3,4] value=1
 #define PAD_OP(first, last, ins, hosts, list, case_list)                                                               \
     {                                                                                                                  \
         .type = "Pad", .since = first, .until = last, .in_min = 1 + (first >= 11), .in_max = ins, .out_min = 1,        \
-        .out_max = 1, .host_inputs = hosts, .attrs_bytes = sizeof(pad_attrs), .attrs = list, .infer = pad_infer,       \
+        .out_max = 1, .flags = HK_OP_ANY_TYPE, .host_inputs = hosts, .attrs_bytes = sizeof(pad_attrs), .attrs = list, .infer = pad_infer,       \
         .eval = pad_eval, .lower = pad_lower, .backward = pad_backward, .cases = case_list                             \
     }
 
@@ -607,7 +607,7 @@ const hk_op hk_ops_slice[] = {
      .in_max = 1,
      .out_min = 1,
      .out_max = 1,
-     .flags = HK_OP_VIEW,
+     .flags = HK_OP_VIEW | HK_OP_ANY_TYPE,
      .attrs_bytes = sizeof(slice_attrs),
      .attrs = slice_1_attr_list,
      .infer = slice_infer,
@@ -622,7 +622,7 @@ const hk_op hk_ops_slice[] = {
      .in_max = 5,
      .out_min = 1,
      .out_max = 1,
-     .flags = HK_OP_VIEW,
+     .flags = HK_OP_VIEW | HK_OP_ANY_TYPE,
      .host_inputs = 0x1e,
      .infer = slice_infer,
      .eval = slice_eval,

@@ -94,8 +94,29 @@ static bool take_dtype(parser *p, hk_dtype *t)
     static const struct {
         const char *name;
         hk_dtype dtype;
-    } names[] = {{"f32", HK_FLOAT32}, {"f64", HK_FLOAT64}, {"f16", HK_FLOAT16}, {"i32", HK_INT32}, {"i64", HK_INT64},
-                 {"u8", HK_UINT8},    {"i8", HK_INT8},     {"u32", HK_UINT32},  {"bool", HK_BOOL}};
+    } names[] = {{"f32", HK_FLOAT32},
+                 {"f64", HK_FLOAT64},
+                 {"f16", HK_FLOAT16},
+                 {"bf16", HK_BFLOAT16},
+                 {"i32", HK_INT32},
+                 {"i64", HK_INT64},
+                 {"i16", HK_INT16},
+                 {"i8", HK_INT8},
+                 {"i4", HK_INT4},
+                 {"i2", HK_INT2},
+                 {"u8", HK_UINT8},
+                 {"u16", HK_UINT16},
+                 {"u32", HK_UINT32},
+                 {"u64", HK_UINT64},
+                 {"u4", HK_UINT4},
+                 {"u2", HK_UINT2},
+                 {"bool", HK_BOOL},
+                 {"e4m3fnuz", HK_FLOAT8E4M3FNUZ},
+                 {"e4m3fn", HK_FLOAT8E4M3FN},
+                 {"e5m2fnuz", HK_FLOAT8E5M2FNUZ},
+                 {"e5m2", HK_FLOAT8E5M2},
+                 {"e8m0", HK_FLOAT8E8M0},
+                 {"e2m1", HK_FLOAT4E2M1}};
     for (size_t i = 0; i < HK_COUNT(names); i++)
         if (take(p, names[i].name)) {
             *t = names[i].dtype;

@@ -16,7 +16,7 @@
  *     -               absent
  *     p.f32[4,3]      any of the above, kind PARAMETER instead of a graph input
  *     step            the step block
- * dtypes: f32 f64 i32 i64 u8 i8 u32 bool f16.
+ * dtypes: f32 f64 f16 bf16 i64 i32 i16 i8 i4 i2 u64 u32 u16 u8 u4 u2 bool e4m3fn e4m3fnuz e5m2 e5m2fnuz e8m0 e2m1.
  * attributes: name=3 (int), name=0.5 (float: has a '.' or 'e'), name=[1,2] (ints), name=[0.5,1.0] (floats),
  * name="text", name=["a","b"], name=i64={1,2}, name=i64[2,1]={1,2} and name=f32=0.5 (tensors); the operator's table
  * decides between int and float where 3 is written options: out=3 (ask for 3 outputs; default out_min), nograd (no

@@ -58,8 +58,8 @@ static node_info *info_of(const fusion *f, const hk_node *n)
 static bool is_plain(const hk_value *v)
 {
     hk_dtype t = hk_value_storage(v);
-    return v->layout == HK_LAYOUT_CONTIGUOUS && t == v->dtype && (t == HK_FLOAT32 || !hk_dtype_is_float(t)) &&
-           hk_shape_known(&v->shape);
+    return v->layout == HK_LAYOUT_CONTIGUOUS && t == v->dtype &&
+           (t == HK_FLOAT32 || hk_dtype_is_half(t) || !hk_dtype_is_float(t)) && hk_shape_known(&v->shape);
 }
 
 /* Encodes n alone: what it costs, and whether it can be encoded at all. */

@@ -1,6 +1,8 @@
 /* One run of a graph on the device. */
 #include "runtime/once.h"
 
+#include "runtime/element_types.h"
+
 #include "ops/infer.h"
 #include "runtime/exec.h"
 
@@ -36,6 +38,8 @@ hk_status hk_run_once(hk_gpu *gpu, const hk_graph *g, const hk_tensor *const *in
         st = hk_graph_clone(g, &clone);
     if (st == HK_OK)
         st = hk_infer_graph(clone);
+    if (st == HK_OK)
+        st = hk_widen_halves(clone);
     if (st == HK_OK) {
         st = hk_exec_create(env, clone, &e);
         clone = NULL;

@@ -6,6 +6,7 @@
 
 #include "ops/control.h"
 #include "ops/infer.h"
+#include "runtime/element_types.h"
 
 #define BOUND_MAX_COUNT 1024 /* elements of an operand that becomes part of a plan's key */
 
@@ -216,37 +217,68 @@ static bool shapes_known(const hk_node *n)
     return true;
 }
 
+static void make_available(const hk_node *n, bool *available)
+{
+    for (int32_t k = 0; k < n->out_count; k++)
+        if (n->out[k])
+            available[n->out[k]->id] = true;
+}
+
+static void take_host_node(hk_stage *s, hk_node *n)
+{
+    s->host_nodes[s->host_count++] = n;
+    s->on_host[n->id] = true;
+    read_uses(s->graph, n, s->read);
+}
+
+/* Element types without a kernel, told once a plan. */
+static void log_types(const hk_stage *s, const hk_node *first, hk_dtype lacking, size_t count)
+{
+    if (count > 0)
+        hk_log(s->graph->ctx, HK_LOG_WARN,
+               "%zu node%s of element types that no kernel takes run%s on the host, the first is '%s' (%s), %s", count,
+               count > 1 ? "s" : "", count > 1 ? "" : "s", first->name, first->type, hk_dtype_name(lacking));
+}
+
 /* Decides for every node: on the device now, on the host at the end of this stage, or deferred. */
-static hk_status classify(hk_stage *s, bool *whole)
+static hk_status classify(hk_stage *s, const hk_device_info *device, bool *whole)
 {
     hk_graph *g = s->graph;
     bool *available = hk_arena_array(g->arena, g->value_count + 1, sizeof *available);
+    bool *at_end = hk_arena_array(g->arena, g->value_count + 1,
+                                  sizeof *at_end); /* known when the host nodes have run */
     s->deferred = hk_arena_array(g->arena, g->node_count + 1, sizeof *s->deferred);
     s->read = hk_arena_array(g->arena, g->value_count + 1, sizeof *s->read);
     s->wanted = hk_arena_array(g->arena, g->value_count + 1, sizeof *s->wanted);
     s->on_host = hk_arena_array(g->arena, g->node_count + 1, sizeof *s->on_host);
     s->host_nodes = hk_arena_array(g->arena, g->node_count + 1, sizeof *s->host_nodes);
-    if (!available || !s->deferred || !s->read || !s->wanted || !s->on_host || !s->host_nodes)
+    if (!available || !at_end || !s->deferred || !s->read || !s->wanted || !s->on_host || !s->host_nodes)
         return hk_out_of_memory(g->ctx, "a stage");
     for (size_t i = 0; i < g->value_count; i++)
-        available[i] = !g->values[i]->producer;
+        available[i] = at_end[i] = !g->values[i]->producer;
     *whole = true;
     bool progress = false;
+    hk_dtype lacking = HK_DTYPE_NONE;
+    size_t typed = 0, first = 0;
     for (size_t i = 0; i < g->node_count; i++) {
         hk_node *n = g->nodes[i];
         bool ready = uses_available(g, n, available), host = n->op->flags & (HK_OP_HOST | HK_OP_CONTROL);
-        if (ready && !host && shapes_known(n)) {
-            for (int32_t k = 0; k < n->out_count; k++)
-                if (n->out[k])
-                    available[n->out[k]->id] = true;
+        hk_dtype lacks = hk_node_lacks(n, device);
+        if (ready && !host && lacks == HK_DTYPE_NONE && shapes_known(n)) {
+            make_available(n, available);
+            make_available(n, at_end);
             continue;
         }
         *whole = false;
         s->deferred[i] = true;
-        if (ready && host) {
-            s->host_nodes[s->host_count++] = n;
-            s->on_host[i] = true;
-            read_uses(g, n, s->read);
+        if (lacks != HK_DTYPE_NONE && shapes_known(n) && uses_available(g, n, at_end)) {
+            take_host_node(s, n); /* its inputs may be results of host nodes before it */
+            make_available(n, at_end);
+            first = typed++ == 0 ? i : first;
+            lacking = typed == 1 ? lacks : lacking;
+            progress = true;
+        } else if (ready && host) {
+            take_host_node(s, n);
             progress = true;
         }
         for (int32_t k = 0; ready && !host && k < n->in_count && k < 32; k++)
@@ -254,6 +286,7 @@ static hk_status classify(hk_stage *s, bool *whole)
                 s->read[n->in[k]->id] = progress = true;
     }
     mark_wanted(g, s->deferred, s->wanted);
+    log_types(s, g->nodes[first], lacking, typed);
     for (size_t i = 0; i < g->node_count && !*whole && !progress; i++)
         if (s->deferred[i])
             return hk_fail(g->ctx, HK_STATUS_UNSUPPORTED,
@@ -317,7 +350,9 @@ static hk_status stage_create(hk_program *p, hk_graph *g, hk_stage **out)
         hk_graph_destroy(&g);
     }
     if (st == HK_OK)
-        st = classify(s, &whole);
+        st = hk_widen_halves(g);
+    if (st == HK_OK)
+        st = classify(s, hk_gpu_info(p->env->gpu), &whole);
     if (st == HK_OK && whole)
         s->graph = NULL;
     else if (st == HK_OK)
@@ -377,7 +412,8 @@ static hk_status check_first_stage(hk_graph *g, hk_program_pass *pass, void *use
     hk_graph *part = g;
     hk_plan *plan = NULL;
     bool whole = false;
-    HK_TRY(classify(&s, &whole));
+    HK_TRY(hk_widen_halves(g));
+    HK_TRY(classify(&s, options->device, &whole));
     if (!whole)
         HK_TRY(device_part(&s, &part));
     hk_status st = pass(part, user);

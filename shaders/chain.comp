@@ -4,9 +4,20 @@
 // kernel: chain_long_2 -DSTEPS=2 -DWIDE
 // kernel: chain_long_5 -DSTEPS=5 -DWIDE
 // kernel: chain_long_12 -DSTEPS=12 -DWIDE
+// kernel: chain_half_2 -DSTEPS=2 -DWIDE -DHALF needs=storage16
+// kernel: chain_half_5 -DSTEPS=5 -DWIDE -DHALF needs=storage16
+// kernel: chain_half_12 -DSTEPS=12 -DWIDE -DHALF needs=storage16
+// kernel: chain_rare_5 -DSTEPS=5 -DWIDE -DRARE
+// kernel: chain_rare_12 -DSTEPS=12 -DWIDE -DRARE
+// kernel: chain_half_rare_12 -DSTEPS=12 -DWIDE -DHALF -DRARE needs=storage16
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
+#ifdef HALF
+#extension GL_EXT_shader_16bit_storage : require
+#extension GL_EXT_shader_explicit_arithmetic_types_int16 : require
+layout(buffer_reference, std430, buffer_reference_align = 2) buffer Half16 { uint16_t v[]; };
+#endif
 #include "chain_apply.glsl"
 #include "chain.push.h"
 #include "move_unit.glsl"
@@ -128,9 +139,59 @@ Places locate(uint n)
 
 // ---- memory
 
+#ifdef HALF
+// 16-bit floats lie in registers as the float32 that they are.
+uint widen_half(uint input_word, uint bits)
+{
+    return (input_word & CHAIN_HALF) != 0u ? floatBitsToUint(unpackHalf2x16(bits).x) : bits << 16;
+}
+
+uint narrow_half(uint output_word, uint x)
+{
+    return (output_word & CHAIN_HALF) != 0u ? half_bits(x) : bfloat_bits(x);
+}
+
+Four read_half(uint input_word, uvec2 address, uvec4 p, bool whole)
+{
+    uint access = input_word & 3u;
+    uvec4 h;
+    if (access == CHAIN_ACCESS_ONE) {
+        h = uvec4(uint(Half16(address).v[p.x]));
+    } else if (access == CHAIN_ACCESS_VECTOR && whole) {
+        uvec2 w = U32x2(address).v[p.x >> 2];
+        h = uvec4(w.x & 0xffffu, w.x >> 16, w.y & 0xffffu, w.y >> 16);
+    } else {
+        h = uvec4(uint(Half16(address).v[p.x]), uint(Half16(address).v[p.y]), uint(Half16(address).v[p.z]),
+                  uint(Half16(address).v[p.w]));
+    }
+    Four x;
+    [[unroll]] for (uint k = 0; k < 4; k++)
+        x.v[k] = uvec2(widen_half(input_word, h[k]), 0u);
+    return x;
+}
+
+void write_half(uint output_word, uvec2 address, uint first, bool whole, Four y)
+{
+    uvec4 h;
+    [[unroll]] for (uint k = 0; k < 4; k++)
+        h[k] = narrow_half(output_word, y.v[k].x);
+    if ((output_word & CHAIN_ALIGNED) != 0u && whole) {
+        U32x2(address).v[first >> 2] = uvec2(h.x | h.y << 16, h.z | h.w << 16);
+    } else {
+        [[unroll]] for (uint k = 0; k < 4; k++)
+            if (first + k < push.count)
+                Half16(address).v[first + k] = uint16_t(h[k]);
+    }
+}
+#endif
+
 // Elements at four positions, or at one for all four. Positions of elements that do not exist are 0.
 Four read(uint input_word, uvec2 address, uvec4 p, bool whole)
 {
+#ifdef HALF
+    if ((input_word & (CHAIN_HALF | CHAIN_BFLOAT)) != 0u)
+        return read_half(input_word, address, p, whole);
+#endif
     Four x;
     bool wide = (input_word & CHAIN_WIDE) != 0u;
     uint access = input_word & 3u;
@@ -165,6 +226,12 @@ Four read(uint input_word, uvec2 address, uvec4 p, bool whole)
 
 void write(uint output_word, uvec2 address, uint first, bool whole, Four y)
 {
+#ifdef HALF
+    if ((output_word & (CHAIN_HALF | CHAIN_BFLOAT)) != 0u) {
+        write_half(output_word, address, first, whole, y);
+        return;
+    }
+#endif
 #ifdef WIDE
     if ((output_word & CHAIN_WIDE) != 0u) {
         if ((output_word & CHAIN_ALIGNED) != 0u && whole) {

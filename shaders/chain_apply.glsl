@@ -5,6 +5,12 @@
 #define CHAIN_APPLY_GLSL
 
 #include "math.glsl"
+#ifdef HALF
+#include "half.glsl"
+#endif
+#ifdef RARE
+#include "math_rare.glsl"
+#endif
 #include "chain_codes.push.h"
 
 #define CHAIN_CODE(name, number, operands, meaning) const uint CODE_##name = number;
@@ -83,6 +89,10 @@ float exponent(uint code, float a, float b, float c)
     CASE(ELU_GRAD, b)
     CASE(CELU, a / b)
     CASE(CELU_GRAD, b / c)
+#ifdef RARE // above 80 the half, whose square does not overflow before the result does
+    if (code == CODE_SINH || code == CODE_COSH)
+        y = abs(a) > 80.0 ? 0.5 * abs(a) : abs(a);
+#endif
     return y;
 }
 
@@ -144,6 +154,10 @@ float exponential(uint code, float a, float b, float c)
     CASE(ELU_GRAD, b < 0.0 ? a * c * e : a)
     CASE(CELU, a < 0.0 ? b * expm1_from(t, e) : a)
     CASE(CELU_GRAD, b < 0.0 ? a * e : a)
+#ifdef RARE
+    CASE(SINH, sinh_from(a, e))
+    CASE(COSH, cosh_from(a, e))
+#endif
     return y;
 }
 
@@ -160,6 +174,35 @@ float logarithm(uint code, float a, float b, float c, float e)
     return y;
 }
 
+#ifdef RARE
+// log(1 + u) for u > -1.
+float log1p_of(float u)
+{
+    precise float w = 1.0 + u;
+    precise float lost = u - (w - 1.0);
+    return u > 1e9 ? log_precise(u) : log_precise(w) + lost / w;
+}
+
+float area(uint code, float a)
+{
+    const float ln2 = 0.693147181, infinity = uintBitsToFloat(0x7f800000u), nan = uintBitsToFloat(0x7fc00000u);
+    float m = abs(a), t = a - 1.0, far = log_precise(m) + ln2;
+    float u = m + m * m / (1.0 + sqrt(1.0 + m * m)); // of asinh
+    if (code == CODE_ACOSH)
+        u = t + sqrt(max(t, 0.0) * (t + 2.0));
+    if (code == CODE_ATANH)
+        u = 2.0 * m / (1.0 - m);
+    float y = log1p_of(u);
+    if (code == CODE_ATANH)
+        y = m < 1.0 ? 0.5 * y : (m == 1.0 ? infinity : nan);
+    else
+        y = m > 1e9 ? far : y;
+    if (code == CODE_ACOSH)
+        return a >= 1.0 ? y : nan;
+    return a < 0.0 ? -y : (a == 0.0 ? a : y);
+}
+#endif
+
 // The branches are on constants.
 float float_function(uint code, float a, float b, float c)
 {
@@ -174,6 +217,14 @@ float float_function(uint code, float a, float b, float c)
         y = b == 0.0 ? 0.0 : b * y;
     if (code == CODE_SIN || code == CODE_COS)
         y = sin_turned(a, code == CODE_SIN ? 0u : 1u);
+#ifdef RARE
+    if (code >= CODE_ASINH && code <= CODE_ATANH)
+        y = area(code, a);
+    if (code == CODE_ATAN)
+        y = atan_precise(a);
+    if (code == CODE_ASIN || code == CODE_ACOS)
+        y = code == CODE_ASIN ? asin_precise(a) : acos_precise(a);
+#endif
     return y;
 }
 
@@ -203,6 +254,10 @@ uint apply_float(uint code, uint abits, uint bbits, uint cbits)
     CASE(TO_UINT, uint_from_float(a))
     CASE(TO_BOOL, a != 0.0 ? 1u : 0u)
     CASE(IS_NAN, is_nan(a) ? 1u : 0u)
+#ifdef HALF
+    CASE(ROUND_HALF, floatBitsToUint(unpackHalf2x16(half_bits(abits)).x))
+    CASE(ROUND_BFLOAT, bfloat_bits(abits) << 16)
+#endif
     return y;
 }
 
@@ -269,6 +324,14 @@ uint apply_int(uint code, bool is_signed, uint a, uint b, uint c)
     CASE(WRAP_UINT8, a & 0xffu)
     CASE(WRAP_INT16, uint(bitfieldExtract(int(a), 0, 16)))
     CASE(WRAP_UINT16, a & 0xffffu)
+#ifdef RARE
+    CASE(SHIFT_LEFT, b < 32u ? a << (b & 31u) : 0u)
+    CASE(SHIFT_RIGHT, b < 32u ? a >> (b & 31u) : 0u)
+    CASE(BIT_AND, a & b)
+    CASE(BIT_OR, a | b)
+    CASE(BIT_XOR, a ^ b)
+    CASE(BIT_NOT, ~a)
+#endif
     if (code == CODE_DIV)
         y = int_quotient(a, b, is_signed);
     if (code == CODE_MOD || code == CODE_FMOD)
@@ -312,6 +375,14 @@ uvec2 apply_long(uint code, bool is_signed, uvec2 a, uvec2 b, uvec2 c)
     CASE_LONG(CLIP, long_min(long_max(a, b, is_signed), c, is_signed))
     CASE_LONG(TO_FLOAT, uvec2(floatBitsToUint(long_to_float(a, is_signed)), 0u))
     CASE_LONG(TO_BOOL, uvec2((a.x | a.y) != 0u ? 1u : 0u, 0u))
+#ifdef RARE
+    CASE_LONG(SHIFT_LEFT, long_shift_left(a, b))
+    CASE_LONG(SHIFT_RIGHT, long_shift_right(a, b))
+    CASE_LONG(BIT_AND, a & b)
+    CASE_LONG(BIT_OR, a | b)
+    CASE_LONG(BIT_XOR, a ^ b)
+    CASE_LONG(BIT_NOT, ~a)
+#endif
     if (code == CODE_DIV) {
         uvec2 r;
         y = long_quotient(a, b, is_signed, r);

@@ -2,7 +2,7 @@
  * The elementwise functions: X(name, code, operands, meaning), read by C (ops/pointwise.h) and by chain.comp.
  * Floats and integers share the first rows; the class in a step (CHAIN_CLASS_MAP) says which arithmetic is meant.
  * Gradient functions take the gradient dy of the result y first. chain_apply.glsl relies on the order of the last rows;
- * codes are never stored in files.
+ * codes are never stored in files. CHAIN_IS_RARE: what only the variants for rare functions know.
  */
 #ifndef HK_CHAIN_CODES_H
 #define HK_CHAIN_CODES_H
@@ -75,9 +75,27 @@
     X(GELU_TANH_GRAD, 64, 2, dy d gelu(x) / dx)                     /* dy, x */                                        \
     X(MISH_GRAD, 65, 2, dy d mish(x) / dx)                          /* dy, x */                                        \
     X(SWISH_GRAD, 66, 3, dy d swish(x) / dx)                        /* dy, x, alpha */                                 \
-    X(SOFTPLUS, 67, 1, log(1 + exp(a)))                             /* SOFTPLUS and below share a logarithm */         \
-    X(LOG, 68, 1, log(a))                                                                                              \
-    X(POW_EXPONENT_GRAD, 69, 3, c log(a))                           /* 0 where a is 0 and b >= 0 */
+    X(SINH, 67, 1, sinh(a))                                                                                            \
+    X(COSH, 68, 1, cosh(a))                                                                                            \
+    X(SOFTPLUS, 69, 1, log(1 + exp(a)))                             /* SOFTPLUS and below share a logarithm */         \
+    X(LOG, 70, 1, log(a))                                                                                              \
+    X(POW_EXPONENT_GRAD, 71, 3, c log(a))                           /* 0 where a is 0 and b >= 0 */                    \
+    X(ASINH, 72, 1, asinh(a))                                                                                          \
+    X(ACOSH, 73, 1, acosh(a))                                                                                          \
+    X(ATANH, 74, 1, atanh(a))                                                                                          \
+    X(ATAN, 75, 1, atan(a))                                                                                            \
+    X(ASIN, 76, 1, asin(a))                                                                                            \
+    X(ACOS, 77, 1, acos(a))                                                                                            \
+    X(ROUND_HALF, 78, 1, a as float16)                              /* 16-bit floats are computed in float32, each result rounded */\
+    X(ROUND_BFLOAT, 79, 1, a as bfloat16)                                                                              \
+    X(SHIFT_LEFT, 80, 2, a << b)                                    /* integers; 0 where b is no less than their width */\
+    X(SHIFT_RIGHT, 81, 2, a >> b)                                   /* unsigned */                                     \
+    X(BIT_AND, 82, 2, a & b)                                        /* integers, bit by bit */                         \
+    X(BIT_OR, 83, 2, a | b)                                                                                            \
+    X(BIT_XOR, 84, 2, a ^ b)                                                                                           \
+    X(BIT_NOT, 85, 1, ~a)
+
+#define CHAIN_IS_RARE(code) ((code) == 67 || (code) == 68 || ((code) >= 72 && (code) <= 77) || (code) >= 80)
 
 /* How a step takes its operands. Bool and unsigned integers up to 32 bits are UINT, signed ones INT. */
 #define CHAIN_CLASS_MAP(X)                                                                                             \
@@ -91,7 +109,7 @@
  * A program's registers are numbered inputs, immediates, steps. A step is one word:
  *     code | class << 7 | a << 10 | b << 15 | c << 20 | operands << 25
  * and a result is the number of a register, CHAIN_NONE for none, + CHAIN_WIDE if its elements have 8 bytes,
- * + CHAIN_ALIGNED if it can be stored 16 bytes at a time.
+ * + CHAIN_HALF or CHAIN_BFLOAT if they are 16-bit floats, + CHAIN_ALIGNED if four can be stored at a time.
  */
 #define CHAIN_INPUTS 6
 #define CHAIN_IMMEDIATES 12
@@ -102,8 +120,10 @@
 #define CHAIN_NONE 31
 #define CHAIN_WIDE 32
 #define CHAIN_ALIGNED 64
+#define CHAIN_HALF 128
+#define CHAIN_BFLOAT 256
 
-/* How an input is read (an input word is access | position << 2 | CHAIN_WIDE): 16 bytes at a time, one element for all
+/* How an input is read (an input word is access | position << 2 | the same flags): 16 bytes at a time, one element for all
  * four, or four on their own; and where: at the output's index, at element 0, or at an index found from its coordinates
  * for each four or for each one. */
 #define CHAIN_ACCESS_VECTOR 0

@@ -73,6 +73,24 @@ uvec2 long_quotient(uvec2 a, uvec2 b, bool is_signed, out uvec2 remainder)
     return long_negative(a, is_signed) != long_negative(b, is_signed) ? long_neg(q) : q;
 }
 
+#ifdef RARE
+uvec2 long_shift_left(uvec2 a, uvec2 b)
+{
+    uint s = b.x & 31u;
+    uvec2 y = s == 0u ? a : uvec2(a.x << s, a.y << s | a.x >> (32u - s));
+    y = (b.x & 32u) != 0u ? uvec2(0u, y.x) : y;
+    return b.y != 0u || b.x > 63u ? uvec2(0u) : y;
+}
+
+uvec2 long_shift_right(uvec2 a, uvec2 b)
+{
+    uint s = b.x & 31u;
+    uvec2 y = s == 0u ? a : uvec2(a.x >> s | a.y << (32u - s), a.y >> s);
+    y = (b.x & 32u) != 0u ? uvec2(y.y, 0u) : y;
+    return b.y != 0u || b.x > 63u ? uvec2(0u) : y;
+}
+#endif
+
 uvec2 long_pow(uvec2 a, uvec2 b, bool is_signed)
 {
     uvec2 y = uvec2(1u, 0u);

@@ -36,7 +36,8 @@ uint8_t hk_chain_immediate(hk_chain_build *b, hk_dtype dtype, double x)
     return add_immediate(b, dtype, r);
 }
 
-/* The contents of a one-element constant that the shader can take as a word: float32, or an integer that fits. */
+/* The contents of a one-element constant that the shader can take as a word: a float of up to 32 bits, or an integer
+ * that fits. */
 static bool immediate_of(const hk_value *v, hk_register *x)
 {
     if (v->kind != HK_VALUE_CONSTANT || !v->data || hk_tensor_count(v->data) != 1)
@@ -44,7 +45,7 @@ static bool immediate_of(const hk_value *v, hk_register *x)
     *x = (hk_register){0};
     if (hk_chain_class_of(v->dtype) == HK_CLASS_FLOAT) {
         x->f = hk_get_double(v->data, 0);
-        return v->dtype == HK_FLOAT32;
+        return v->dtype == HK_FLOAT32 || hk_dtype_is_half(v->dtype);
     }
     x->i = hk_get_int(v->data, 0);
     bool wide = hk_dtype_bytes(v->dtype) == 8;
@@ -115,7 +116,7 @@ static uint8_t wrap(hk_chain_build *b, hk_dtype dtype, uint8_t a)
     case HK_UINT8: return unary(b, HK_CHAIN_WRAP_UINT8, class, a);
     case HK_INT16: return unary(b, HK_CHAIN_WRAP_INT16, class, a);
     case HK_UINT16: return unary(b, HK_CHAIN_WRAP_UINT16, class, a);
-    default: return a;
+    default: return a; /* of types below 8 bits writing the element does it, on the host */
     }
 }
 
@@ -302,6 +303,60 @@ static uint8_t encode_pow(hk_chain_build *b, const hk_node *n, const uint8_t *in
     return hk_dtype_is_float(base) ? y : convert(b, HK_FLOAT32, base, y);
 }
 
+static uint8_t encode_tan(hk_chain_build *b, const hk_node *n, const uint8_t *in, hk_chain_code code)
+{
+    (void)n;
+    uint8_t sine = unary(b, HK_CHAIN_SIN, HK_CLASS_FLOAT, in[0]),
+            cosine = unary(b, HK_CHAIN_COS, HK_CLASS_FLOAT, in[0]);
+    return binary(b, code, HK_CLASS_FLOAT, sine, cosine);
+}
+
+/* x / (1 + |x|) */
+static uint8_t encode_softsign(hk_chain_build *b, const hk_node *n, const uint8_t *in, hk_chain_code code)
+{
+    (void)n;
+    uint8_t size = unary(b, HK_CHAIN_ABS, HK_CLASS_FLOAT, in[0]);
+    size = binary(b, HK_CHAIN_ADD, HK_CLASS_FLOAT, size, hk_chain_immediate(b, HK_FLOAT32, 1));
+    return binary(b, code, HK_CLASS_FLOAT, in[0], size);
+}
+
+static uint8_t encode_thresholded_relu(hk_chain_build *b, const hk_node *n, const uint8_t *in, hk_chain_code code)
+{
+    uint8_t alpha = hk_chain_immediate(b, HK_FLOAT32, (double)alpha_of(n)), zero = hk_chain_immediate(b, HK_FLOAT32, 0);
+    return hk_chain_add(b, HK_CHAIN_WHERE, HK_CLASS_FLOAT, binary(b, code, HK_CLASS_FLOAT, alpha, in[0]), in[0], zero);
+}
+
+/* x + bias below -lambd, x - bias above lambd, else 0; integers through float32. */
+static uint8_t encode_shrink(hk_chain_build *b, const hk_node *n, const uint8_t *in, hk_chain_code code)
+{
+    const hk_pointwise_attrs *a = n->attrs;
+    hk_dtype t = n->in[0]->dtype;
+    uint8_t x = convert(b, t, HK_FLOAT32, in[0]), bias = hk_chain_immediate(b, HK_FLOAT32, (double)a->bias);
+    uint8_t low = hk_chain_immediate(b, HK_FLOAT32, -(double)a->lambd),
+            high = hk_chain_immediate(b, HK_FLOAT32, (double)a->lambd), zero = hk_chain_immediate(b, HK_FLOAT32, 0);
+    uint8_t y = hk_chain_add(b, HK_CHAIN_WHERE, HK_CLASS_FLOAT, binary(b, code, HK_CLASS_FLOAT, high, x),
+                             binary(b, HK_CHAIN_SUB, HK_CLASS_FLOAT, x, bias), zero);
+    y = hk_chain_add(b, HK_CHAIN_WHERE, HK_CLASS_FLOAT, binary(b, code, HK_CLASS_FLOAT, x, low),
+                     binary(b, HK_CHAIN_ADD, HK_CLASS_FLOAT, x, bias), y);
+    return hk_dtype_is_float(t) ? y : convert(b, HK_FLOAT32, t, y);
+}
+
+static uint8_t encode_is_inf(hk_chain_build *b, const hk_node *n, const uint8_t *in, hk_chain_code code)
+{
+    const hk_pointwise_attrs *a = n->attrs;
+    bool plus = a->detect_positive != 0, minus = a->detect_negative != 0;
+    if (!plus && !minus)
+        return binary(b, HK_CHAIN_LESS, HK_CLASS_FLOAT, in[0], in[0]); /* never */
+    uint8_t x = plus && minus ? unary(b, HK_CHAIN_ABS, HK_CLASS_FLOAT, in[0]) : in[0];
+    return binary(b, code, HK_CLASS_FLOAT, x, hk_chain_immediate(b, HK_FLOAT32, plus ? INFINITY : -INFINITY));
+}
+
+static uint8_t encode_shift(hk_chain_build *b, const hk_node *n, const uint8_t *in, hk_chain_code code)
+{
+    bool left = !strcmp(((const hk_pointwise_attrs *)n->attrs)->direction, "LEFT");
+    return wrap(b, n->in[0]->dtype, binary(b, left ? code : HK_CHAIN_SHIFT_RIGHT, class_of(n, 0), in[0], in[1]));
+}
+
 static uint8_t encode_fold(hk_chain_build *b, const hk_node *n, const uint8_t *in, hk_chain_code code)
 {
     (void)code;
@@ -352,6 +407,24 @@ static const encoding encodings[] = {
     ROW("Swish", alpha, SWISH, FLOATS, SAME),
     ROW("Not", plain, NOT, BOOLS, TEST),
     ROW("IsNaN", plain, IS_NAN, FLOATS, TEST),
+    ROW("IsInf", is_inf, EQUAL, FLOATS, TEST),
+    ROW("Tan", tan, DIV, FLOATS, SAME),
+    ROW("Sinh", plain, SINH, FLOATS, SAME),
+    ROW("Cosh", plain, COSH, FLOATS, SAME),
+    ROW("Asinh", plain, ASINH, FLOATS, SAME),
+    ROW("Acosh", plain, ACOSH, FLOATS, SAME),
+    ROW("Atanh", plain, ATANH, FLOATS, SAME),
+    ROW("Atan", plain, ATAN, FLOATS, SAME),
+    ROW("Asin", plain, ASIN, FLOATS, SAME),
+    ROW("Acos", plain, ACOS, FLOATS, SAME),
+    ROW("Softsign", softsign, DIV, FLOATS, SAME),
+    ROW("ThresholdedRelu", thresholded_relu, LESS, FLOATS, SAME),
+    ROW("Shrink", shrink, LESS, NUMBERS, SAME),
+    ROW("BitShift", shift, SHIFT_LEFT, INTS, SAME),
+    ROW("BitwiseAnd", plain, BIT_AND, INTS, SAME),
+    ROW("BitwiseOr", plain, BIT_OR, INTS, SAME),
+    ROW("BitwiseXor", plain, BIT_XOR, INTS, SAME),
+    ROW("BitwiseNot", arithmetic, BIT_NOT, INTS, SAME),
     ROW("Add", arithmetic, ADD, NUMBERS, SAME),
     ROW("Sub", arithmetic, SUB, NUMBERS, SAME),
     ROW("Mul", arithmetic, MUL, NUMBERS, SAME),
@@ -401,11 +474,40 @@ static const encoding *encoding_of(const hk_node *n)
     return NULL;
 }
 
+/* Results that are 16-bit floats when their operands are. */
+static bool keeps_halves(const hk_chain_step *s)
+{
+    switch (s->code) {
+    case HK_CHAIN_WHERE:
+    case HK_CHAIN_MIN:
+    case HK_CHAIN_MAX:
+    case HK_CHAIN_NEG:
+    case HK_CHAIN_ABS:
+    case HK_CHAIN_SIGN:
+    case HK_CHAIN_FLOOR:
+    case HK_CHAIN_CEIL:
+    case HK_CHAIN_ROUND:
+    case HK_CHAIN_RELU: return true;
+    default: return false;
+    }
+}
+
+/* A chain computes 16-bit floats in float32; each node's result is rounded, as it would be without fusion. */
+static uint8_t round_half(hk_chain_build *b, const hk_node *n, uint8_t y)
+{
+    hk_dtype t = n->out[0] ? n->out[0]->dtype : HK_DTYPE_NONE;
+    bool step = y >= CHAIN_FIRST_STEP && y < CHAIN_FIRST_STEP + CHAIN_STEPS;
+    bool cast = t != n->in[0]->dtype && hk_pointwise_types_of(n).rule != HK_TYPES_WHERE;
+    if (!hk_dtype_is_half(t) || (!cast && (!step || keeps_halves(&b->chain.step[y - CHAIN_FIRST_STEP]))))
+        return y;
+    return unary(b, t == HK_FLOAT16 ? HK_CHAIN_ROUND_HALF : HK_CHAIN_ROUND_BFLOAT, HK_CLASS_FLOAT, y);
+}
+
 uint8_t hk_pointwise_encode(hk_chain_build *b, const hk_node *n, const uint8_t *in)
 {
     const encoding *e = encoding_of(n);
     b->full |= !e;
-    return e ? e->encode(b, n, in, e->code) : 0;
+    return e ? round_half(b, n, e->encode(b, n, in, e->code)) : 0;
 }
 
 uint8_t hk_pointwise_fold(hk_chain_build *b, const hk_node *n, const uint8_t *in, int32_t count, bool last)

@@ -35,7 +35,7 @@ int32_t hk_chain_operands(hk_chain_code code)
 
 bool hk_chain_is_costly(hk_chain_code code)
 {
-    return code >= HK_CHAIN_POW || code == HK_CHAIN_FMOD || code == HK_CHAIN_MOD;
+    return (code >= HK_CHAIN_POW && code <= HK_CHAIN_ACOS) || code == HK_CHAIN_FMOD || code == HK_CHAIN_MOD;
 }
 
 /* ---- floats */
@@ -159,6 +159,16 @@ static double apply_float(hk_chain_code code, double a, double b, double c)
     case HK_CHAIN_SWISH: return a * sigmoid(b * a);
     case HK_CHAIN_SOFTPLUS: return softplus(a);
     case HK_CHAIN_LOG: return log(a);
+    case HK_CHAIN_SINH: return sinh(a);
+    case HK_CHAIN_COSH: return cosh(a);
+    case HK_CHAIN_ASINH: return asinh(a);
+    case HK_CHAIN_ACOSH: return acosh(a);
+    case HK_CHAIN_ATANH: return atanh(a);
+    case HK_CHAIN_ATAN: return atan(a);
+    case HK_CHAIN_ASIN: return asin(a);
+    case HK_CHAIN_ACOS: return acos(a);
+    case HK_CHAIN_ROUND_HALF: return (double)hk_half_to_float(hk_double_to_half(a));
+    case HK_CHAIN_ROUND_BFLOAT: return (double)hk_bfloat_to_float(hk_double_to_bfloat(a));
     default: return apply_arithmetic(code, a, b, c);
     }
 }
@@ -257,6 +267,15 @@ static int64_t sign(hk_chain_class class, int64_t a)
     return less(class, a, 0) ? -1 : a != 0;
 }
 
+/* 0 where b is no less than the class's width. The operands of narrower classes have no bits above theirs. */
+static int64_t shift(hk_chain_code code, hk_chain_class class, uint64_t a, uint64_t b)
+{
+    bool wide = class == HK_CLASS_LONG || class == HK_CLASS_ULONG;
+    if (b >= (wide ? 64u : 32u))
+        return 0;
+    return (int64_t)(code == HK_CHAIN_SHIFT_LEFT ? a << b : a >> b);
+}
+
 static int64_t apply_int(hk_chain_code code, hk_chain_class class, int64_t a, int64_t b, int64_t c)
 {
     uint64_t ua = (uint64_t)a, ub = (uint64_t)b;
@@ -282,6 +301,12 @@ static int64_t apply_int(hk_chain_code code, hk_chain_class class, int64_t a, in
     case HK_CHAIN_OR: return a || b;
     case HK_CHAIN_XOR: return (a != 0) != (b != 0);
     case HK_CHAIN_TO_BOOL: return a != 0;
+    case HK_CHAIN_SHIFT_LEFT:
+    case HK_CHAIN_SHIFT_RIGHT: return shift(code, class, ua, ub);
+    case HK_CHAIN_BIT_AND: return (int64_t)(ua & ub);
+    case HK_CHAIN_BIT_OR: return (int64_t)(ua | ub);
+    case HK_CHAIN_BIT_XOR: return (int64_t)(ua ^ ub);
+    case HK_CHAIN_BIT_NOT: return (int64_t)~ua;
     case HK_CHAIN_WRAP_INT8: return (int8_t)(uint8_t)ua;
     case HK_CHAIN_WRAP_UINT8: return (uint8_t)ua;
     case HK_CHAIN_WRAP_INT16: return (int16_t)(uint16_t)ua;

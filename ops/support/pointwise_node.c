@@ -14,6 +14,7 @@ static const char *takes_text(uint8_t takes)
 {
     switch (takes) {
     case HK_TAKES_FLOATS: return "floats";
+    case HK_TAKES_INTS: return "integers";
     case HK_TAKES_NUMBERS: return "numbers";
     case HK_TAKES_BOOLS: return "bools";
     default: return "numbers or bools";
@@ -172,10 +173,44 @@ static hk_status eval_parts(hk_eval *e, const hk_shape *shapes, const hk_shape *
     return HK_OK;
 }
 
+/* Casts to types below 8 bits and small floats, which chains do not know. */
+static bool casts_small(const hk_node *n)
+{
+    hk_type_rule rule = hk_pointwise_types_of(n).rule;
+    hk_dtype to = n->out[0]->dtype;
+    return (rule == HK_TYPES_CAST || rule == HK_TYPES_LIKE) && (hk_dtype_is_small(to) || hk_dtype_bits(to) < 8);
+}
+
+static hk_status eval_small_cast(hk_eval *e)
+{
+    const hk_node *n = e->node;
+    const hk_pointwise_attrs *a = n->attrs;
+    const hk_tensor *x = e->in[0];
+    hk_shape shape = hk_tensor_shape(x);
+    hk_dtype to = n->out[0]->dtype;
+    hk_tensor *y = hk_eval_output(e, 0, to, &shape);
+    if (!y)
+        return hk_out_of_memory(e->ctx, "a cast");
+    hk_e8m0_rounding rounding = !strcmp(a->round_mode, "down")      ? HK_E8M0_DOWN
+                                : !strcmp(a->round_mode, "nearest") ? HK_E8M0_NEAREST
+                                                                    : HK_E8M0_UP;
+    for (int64_t i = 0, count = hk_shape_count(&shape); i < count; i++) {
+        if (to == HK_FLOAT8E8M0)
+            ((uint8_t *)y->data)[i] = hk_e8m0_from_float((float)hk_get_double(x, i), a->saturate != 0, rounding);
+        else if (hk_dtype_is_small(to))
+            ((uint8_t *)y->data)[i] = hk_small_from_double(to, hk_get_double(x, i), a->saturate != 0);
+        else
+            hk_set_int(y, i, hk_get_int(x, i)); /* truncated, then cut off at the type's bits */
+    }
+    return HK_OK;
+}
+
 hk_status hk_pointwise_eval(hk_eval *e)
 {
     const hk_node *n = e->node;
     const hk_tensor *in[CHAIN_INPUTS];
+    if (casts_small(n))
+        return eval_small_cast(e);
     hk_shape *shapes = aligned_shapes(e->arena, n, e->in), shape = HK_SCALAR;
     if (!shapes)
         return hk_out_of_memory(e->ctx, "an elementwise result");
