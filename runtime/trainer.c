@@ -1,80 +1,139 @@
 /* Trainers: the training step of a model as one recording per input shape, and its states. */
+#include "runtime/trainer.h"
+
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "runtime/model.h"
-#include "runtime/objects.h"
-#include "runtime/passes.h"
-#include "runtime/report.h"
-#include "train/safetensors.h"
-#include "train/training.h"
+#include "ops/step.h"
 
-#define MAX_PLANS 4
+/* ---- options */
 
-/* The step for one set of input shapes, with the update and (when accumulating) without. */
-typedef struct trainer_plan {
-    hk_shape *shapes; /* of the inputs and the labels */
-    hk_dtype labels_dtype;
-    hk_exec *exec[2]; /* [1]: with the update */
-    uint64_t used;    /* for eviction */
-} trainer_plan;
+static float otherwise(float given, float unset)
+{
+    return given != 0 ? given : unset;
+}
 
-struct hk_trainer {
-    hk_context *ctx;
-    hk_device *dev;
-    const hk_model *model;
-    hk_env *env;
-    hk_arena *arena;
-    hk_trainer_params params;
-    hk_parameters parameters;
-    hk_pass_options passes;
-    trainer_plan plans[MAX_PLANS];
-    hk_step step;
-    uint64_t micro;   /* micro-batches so far */
-    uint64_t updates; /* Adam's t */
-    hk_exec *last;    /* of the last submit */
-    uint64_t last_ticket;
-    hk_report report;
-};
-
-/* ---- life */
+static hk_status check_params(hk_context *ctx, const hk_trainer_params *p)
+{
+    if (!(p->lr > 0) || !(p->beta1 >= 0 && p->beta1 < 1) || !(p->beta2 >= 0 && p->beta2 < 1) || !(p->eps > 0))
+        return hk_fail(ctx, HK_STATUS_USAGE,
+                       "an optimizer needs lr > 0, 0 <= beta1, beta2 < 1 and eps > 0; found %g, %g, %g, %g",
+                       (double)p->lr, (double)p->beta1, (double)p->beta2, (double)p->eps);
+    if (!(p->momentum >= 0 && p->momentum < 1) || (p->nesterov && (p->momentum <= 0 || p->dampening != 0)))
+        return hk_fail(ctx, HK_STATUS_USAGE,
+                       "SGD needs 0 <= momentum < 1, and Nesterov's form a momentum without dampening; found %g, %g",
+                       (double)p->momentum, (double)p->dampening);
+    if (p->optimizer > HK_OPTIMIZER_SGD || p->loss > HK_LOSS_KL || p->reduction > HK_REDUCE_NONE)
+        return hk_fail(ctx, HK_STATUS_USAGE, "loss %d, reduction %d or optimizer %d does not exist", (int)p->loss,
+                       (int)p->reduction, (int)p->optimizer);
+    if (p->reduction == HK_REDUCE_NONE)
+        return hk_fail(ctx, HK_STATUS_USAGE, "a training step needs one loss: choose a reduction other than none");
+    if (!(p->label_smoothing >= 0 && p->label_smoothing <= 1) || !(p->beta > 0) || !(p->clip_norm >= 0) ||
+        !(p->ema_decay >= 0 && p->ema_decay < 1) || !(p->loss_scale >= 0))
+        return hk_fail(ctx, HK_STATUS_USAGE,
+                       "label smoothing %g, beta %g, clip norm %g, moving average decay %g or loss scale %g is out of "
+                       "range",
+                       (double)p->label_smoothing, (double)p->beta, (double)p->clip_norm, (double)p->ema_decay,
+                       (double)p->loss_scale);
+    const hk_tensor *w = p->class_weights;
+    if (w && (w->dtype != HK_FLOAT32 || w->rank != 1 || !w->data))
+        return hk_fail(ctx, HK_STATUS_USAGE, "class weights must be a float32 tensor with one number per class");
+    return HK_OK;
+}
 
 static hk_status take_params(hk_context *ctx, const hk_trainer_params *given, hk_trainer_params *p)
 {
     *p = (hk_trainer_params){.size = sizeof *p};
     if (given)
         memcpy(p, given, HK_MIN(given->size, sizeof *p));
-    p->lr = p->lr != 0 ? p->lr : 1e-3f;
-    p->beta1 = p->beta1 != 0 ? p->beta1 : 0.9f;
-    p->beta2 = p->beta2 != 0 ? p->beta2 : 0.999f;
-    p->eps = p->eps != 0 ? p->eps : 1e-8f;
-    p->weight_decay = p->weight_decay < 0 ? 0 : p->weight_decay != 0 ? p->weight_decay : 0.01f;
+    p->loss = p->loss ? p->loss : HK_LOSS_CROSS_ENTROPY;
+    p->reduction = p->reduction ? p->reduction : HK_REDUCE_MEAN;
+    p->optimizer = p->optimizer ? p->optimizer : HK_OPTIMIZER_ADAMW;
+    p->beta = otherwise(p->beta, 1);
+    p->lr = otherwise(p->lr, 1e-3f);
+    p->beta1 = otherwise(p->beta1, 0.9f);
+    p->beta2 = otherwise(p->beta2, 0.999f);
+    p->eps = otherwise(p->eps, 1e-8f);
+    p->weight_decay = otherwise(p->weight_decay, p->optimizer == HK_OPTIMIZER_ADAMW ? 0.01f : 0);
+    p->weight_decay = HK_MAX(p->weight_decay, 0.0f);
     p->accumulate = p->accumulate ? p->accumulate : 1;
-    if (!(p->lr > 0) || !(p->beta1 > 0 && p->beta1 < 1) || !(p->beta2 > 0 && p->beta2 < 1) || !(p->eps > 0))
-        return hk_fail(ctx, HK_STATUS_USAGE,
-                       "AdamW needs lr > 0, 0 < beta1, beta2 < 1 and eps > 0; found %g, %g, %g, %g", (double)p->lr,
-                       (double)p->beta1, (double)p->beta2, (double)p->eps);
+    p->growth_interval = p->growth_interval ? p->growth_interval : 2000;
+    return check_params(ctx, p);
+}
+
+/* The number in [0, 1) that was written in decimals and rounded to a float: 1 - 0.999f is off by 1.3e-5 of it. */
+static double decimal(float x)
+{
+    return round((double)x * 1e7) / 1e7;
+}
+
+static hk_optimizer_kind kind_of(const hk_trainer_params *p)
+{
+    if (p->optimizer == HK_OPTIMIZER_SGD)
+        return p->momentum > 0 ? HK_UPDATE_MOMENTUM : HK_UPDATE_SGD;
+    return p->optimizer == HK_OPTIMIZER_ADAM ? HK_UPDATE_ADAM : HK_UPDATE_ADAMW;
+}
+
+static hk_status copy_class_weights(hk_trainer *t, const hk_tensor **out)
+{
+    const hk_tensor *w = t->params.class_weights;
+    if (!w)
+        return HK_OK;
+    hk_shape shape = hk_tensor_shape(w);
+    hk_tensor *copy = hk_tensor_new(t->arena, w->dtype, &shape);
+    if (!copy)
+        return hk_out_of_memory(t->ctx, "class weights");
+    hk_tensor_pack(w, copy->data);
+    *out = copy;
     return HK_OK;
 }
+
+static hk_status make_training(hk_trainer *t)
+{
+    const hk_trainer_params *p = &t->params;
+    t->training = (hk_training){.parameters = &t->parameters,
+                                .output = p->output ? hk_arena_string(t->arena, p->output) : NULL,
+                                .loss = {.loss = p->loss,
+                                         .reduction = p->reduction,
+                                         .ignore_index = p->ignore_index ? *p->ignore_index : -100,
+                                         .label_smoothing = p->label_smoothing,
+                                         .beta = p->beta},
+                                .optimizer = kind_of(p),
+                                .beta1 = decimal(p->optimizer == HK_OPTIMIZER_SGD ? p->momentum : p->beta1),
+                                .beta2 = decimal(p->beta2),
+                                .eps = p->eps,
+                                .dampening = decimal(p->dampening),
+                                .nesterov = p->nesterov,
+                                .clip_norm = p->clip_norm,
+                                .ema_decay = decimal(p->ema_decay),
+                                .loss_scale = p->loss_scale,
+                                .growth_interval = p->growth_interval,
+                                .freeze_bn = p->freeze_bn,
+                                .accumulate = p->accumulate > 1,
+                                .total = p->accumulate_total};
+    return copy_class_weights(t, &t->training.loss.class_weights);
+}
+
+/* ---- life */
 
 static hk_status start(hk_trainer *t)
 {
     const hk_graph *g = hk_model_graph(t->model);
+    const hk_trainer_params *p = &t->params;
     t->arena = hk_arena_create(t->ctx);
     if (!t->arena)
         return hk_out_of_memory(t->ctx, "a trainer");
-    HK_TRY(hk_parameters_create(g, t->arena, &t->parameters));
+    HK_TRY(hk_parameters_create(g, p->rules, p->rule_count, p->weight_decay, t->arena, &t->parameters));
+    HK_TRY(make_training(t));
     HK_TRY(hk_env_create(t->dev->gpu, g, &t->env));
-    t->env->precision = t->params.precision == HK_PRECISION_DEFAULT ? HK_PRECISION_STRICT : t->params.precision;
-    t->env->profile = t->params.profile;
+    t->env->precision = p->precision == HK_PRECISION_DEFAULT ? HK_PRECISION_STRICT : p->precision;
+    t->env->profile = p->profile;
     t->passes = (hk_pass_options){.device = hk_gpu_info(t->dev->gpu),
-                                  .precision = t->params.precision,
+                                  .precision = p->precision,
                                   .off = hk_gpu_debug(t->dev->gpu) >> HK_DEBUG_PASS_SHIFT};
-    t->step = (hk_step){.seed = {(uint32_t)t->params.seed, (uint32_t)(t->params.seed >> 32)},
-                        .lr = t->params.lr,
-                        .grad_scale = 1.0f / (float)t->params.accumulate};
+    t->step = (hk_step){.seed = {(uint32_t)p->seed, (uint32_t)(p->seed >> 32)}, .grad_scale = 1};
+    if (!p->accumulate_total)
+        t->step.grad_scale = 1.0f / (float)p->accumulate;
     return HK_OK;
 }
 
@@ -88,6 +147,10 @@ hk_status hk_trainer_create(hk_device *dev, const hk_model *m, const hk_trainer_
         return hk_out_of_memory(dev->ctx, "a trainer");
     *t = (hk_trainer){.ctx = dev->ctx, .dev = dev, .model = m, .params = p};
     hk_status st = start(t);
+    t->params.rules = NULL; /* the caller's */
+    t->params.class_weights = NULL;
+    t->params.ignore_index = NULL;
+    t->params.output = NULL;
     if (st == HK_OK)
         *out = t;
     else
@@ -95,15 +158,17 @@ hk_status hk_trainer_create(hk_device *dev, const hk_model *m, const hk_trainer_
     return st;
 }
 
-static void destroy_plan(hk_trainer *t, trainer_plan *plan)
+static void destroy_plan(hk_trainer *t, hk_trainer_plan *plan)
 {
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < HK_RECORDINGS; i++) {
         if (t->last == plan->exec[i])
             t->last = NULL;
+        if (t->evaluated == plan->exec[i])
+            t->evaluated = NULL;
         hk_exec_destroy(&plan->exec[i]);
     }
     hk_free(t->ctx, plan->shapes);
-    *plan = (trainer_plan){0};
+    *plan = (hk_trainer_plan){0};
 }
 
 void hk_trainer_destroy(hk_trainer **trainer)
@@ -112,7 +177,7 @@ void hk_trainer_destroy(hk_trainer **trainer)
     if (!t)
         return;
     *trainer = NULL;
-    for (size_t i = 0; i < MAX_PLANS; i++)
+    for (size_t i = 0; i < HK_TRAINER_PLANS; i++)
         destroy_plan(t, &t->plans[i]);
     hk_env_destroy(&t->env);
     hk_report_finish(&t->report);
@@ -120,25 +185,20 @@ void hk_trainer_destroy(hk_trainer **trainer)
     hk_free(t->ctx, t);
 }
 
-/* ---- plans */
+/* ---- plans: one per set of shapes, of the inputs and, in training, of the labels (else NULL) */
 
-static hk_status build_graph(hk_trainer *t, const hk_tensor *inputs, const hk_tensor *labels, bool update,
+static hk_status build_graph(hk_trainer *t, const hk_tensor *inputs, const hk_tensor *labels, hk_trainer_recording what,
                              hk_graph **out)
 {
     hk_graph *g = NULL;
     HK_TRY(hk_graph_clone(hk_model_graph(t->model), &g));
     for (size_t i = 0; i < g->input_count; i++)
         g->inputs[i]->shape = hk_tensor_shape(&inputs[i]);
-    hk_training training = {.parameters = &t->parameters,
-                            .output = t->params.output,
-                            .beta1 = t->params.beta1,
-                            .beta2 = t->params.beta2,
-                            .eps = t->params.eps,
-                            .weight_decay = t->params.weight_decay,
-                            .freeze_bn = t->params.freeze_bn,
-                            .accumulate = t->params.accumulate > 1,
-                            .update = update};
-    hk_status st = hk_make_training(g, &training, labels);
+    hk_training training = t->training;
+    training.update = what == HK_RECORD_STEP;
+    hk_status st = labels ? hk_make_training(g, &training, labels)
+                          : hk_make_evaluation(g, &t->parameters,
+                                               what == HK_RECORD_AVERAGE ? HK_STATE_AVERAGE : HK_STATE_PARAMETERS);
     if (st == HK_OK)
         st = hk_run_passes(g, &t->passes);
     if (st == HK_OK)
@@ -148,11 +208,11 @@ static hk_status build_graph(hk_trainer *t, const hk_tensor *inputs, const hk_te
     return st;
 }
 
-static bool fits(const trainer_plan *plan, const hk_tensor *inputs, size_t count, const hk_tensor *labels)
+static bool fits(const hk_trainer_plan *plan, const hk_tensor *inputs, size_t count, const hk_tensor *labels)
 {
-    if (!plan->shapes || plan->labels_dtype != labels->dtype)
+    if (!plan->shapes || plan->labels_dtype != (labels ? labels->dtype : HK_DTYPE_NONE))
         return false;
-    for (size_t i = 0; i <= count; i++) {
+    for (size_t i = 0; i < count + (labels != NULL); i++) {
         hk_shape shape = hk_tensor_shape(i < count ? &inputs[i] : labels);
         if (!hk_shape_equal(&shape, &plan->shapes[i]))
             return false;
@@ -161,10 +221,10 @@ static bool fits(const trainer_plan *plan, const hk_tensor *inputs, size_t count
 }
 
 static hk_status find_plan(hk_trainer *t, const hk_tensor *inputs, size_t count, const hk_tensor *labels,
-                           trainer_plan **out)
+                           hk_trainer_plan **out)
 {
-    trainer_plan *oldest = &t->plans[0];
-    for (size_t i = 0; i < MAX_PLANS; i++) {
+    hk_trainer_plan *oldest = &t->plans[0];
+    for (size_t i = 0; i < HK_TRAINER_PLANS; i++) {
         if (fits(&t->plans[i], inputs, count, labels)) {
             *out = &t->plans[i];
             return HK_OK;
@@ -176,23 +236,23 @@ static hk_status find_plan(hk_trainer *t, const hk_tensor *inputs, size_t count,
     oldest->shapes = hk_alloc_array(t->ctx, count + 1, sizeof *oldest->shapes);
     if (!oldest->shapes)
         return hk_out_of_memory(t->ctx, "a training plan");
-    for (size_t i = 0; i <= count; i++)
+    for (size_t i = 0; i < count + (labels != NULL); i++)
         oldest->shapes[i] = hk_tensor_shape(i < count ? &inputs[i] : labels);
-    oldest->labels_dtype = labels->dtype;
+    oldest->labels_dtype = labels ? labels->dtype : HK_DTYPE_NONE;
     *out = oldest;
     return HK_OK;
 }
 
-static hk_status find_exec(hk_trainer *t, const hk_tensor *inputs, size_t count, const hk_tensor *labels, bool update,
-                           hk_exec **out)
+static hk_status find_exec(hk_trainer *t, const hk_tensor *inputs, size_t count, const hk_tensor *labels,
+                           hk_trainer_recording what, hk_exec **out)
 {
-    trainer_plan *plan = NULL;
+    hk_trainer_plan *plan = NULL;
     HK_TRY(find_plan(t, inputs, count, labels, &plan));
-    plan->used = t->micro + 1;
-    hk_exec **exec = &plan->exec[update];
+    plan->used = ++t->uses;
+    hk_exec **exec = &plan->exec[what];
     hk_graph *g = NULL;
     if (!*exec) {
-        HK_TRY(build_graph(t, inputs, labels, update, &g));
+        HK_TRY(build_graph(t, inputs, labels, what, &g));
         HK_TRY(hk_exec_create(t->env, g, exec));
     }
     *out = *exec;
@@ -201,45 +261,39 @@ static hk_status find_exec(hk_trainer *t, const hk_tensor *inputs, size_t count,
 
 /* ---- steps */
 
-static hk_status check_batch(const hk_trainer *t, const hk_tensor *inputs, size_t count, const hk_tensor *labels)
+static hk_status check_inputs(const hk_trainer *t, const hk_tensor *inputs, size_t count)
 {
     const hk_graph *g = hk_model_graph(t->model);
     if (count != g->input_count)
         return hk_fail(t->ctx, HK_STATUS_USAGE, "%zu inputs were given, the model has %zu", count, g->input_count);
     for (size_t i = 0; i < count; i++)
         HK_TRY(hk_check_input(t->ctx, g->inputs[i], &inputs[i]));
-    if (!labels || !labels->data || (labels->dtype != HK_INT64 && labels->dtype != HK_INT32))
-        return hk_fail(t->ctx, HK_STATUS_USAGE, "labels must be an int64 or int32 tensor");
     return HK_OK;
 }
 
-/* Adam's bias corrections are powers, computed in double on the host and handed over in the step block. */
-static void set_step(hk_trainer *t, bool update)
+static hk_status check_labels(const hk_trainer *t, const hk_tensor *labels)
 {
-    t->step.step = (uint32_t)t->micro;
-    t->step.accumulate = t->micro % t->params.accumulate ? 1.0f : 0.0f;
-    if (!update)
-        return;
-    double n = (double)(t->updates + 1);
-    t->step.beta1_power = (float)pow((double)t->params.beta1, n);
-    t->step.beta2_power = (float)pow((double)t->params.beta2, n);
+    bool classes = t->params.loss == HK_LOSS_CROSS_ENTROPY || t->params.loss == HK_LOSS_NLL;
+    if (labels && labels->data &&
+        (labels->dtype == HK_FLOAT32 || (classes && (labels->dtype == HK_INT64 || labels->dtype == HK_INT32))))
+        return HK_OK;
+    return hk_fail(t->ctx, HK_STATUS_USAGE,
+                   classes ? "labels must be an int64 or int32 tensor, or float32 probabilities of classes"
+                           : "targets must be a float32 tensor");
 }
 
-hk_status hk_trainer_submit(hk_trainer *t, const hk_tensor *inputs, size_t input_count, const hk_tensor *labels,
-                            uint64_t *ticket)
+/* What the executor takes is contiguous. labels NULL: none. */
+static hk_status submit(hk_trainer *t, hk_exec *exec, const hk_tensor *inputs, size_t count, const hk_tensor *labels,
+                        uint64_t *ticket)
 {
-    HK_TRY(check_batch(t, inputs, input_count, labels));
-    bool update = (t->micro + 1) % t->params.accumulate == 0;
-    hk_exec *exec = NULL;
-    HK_TRY(find_exec(t, inputs, input_count, labels, update, &exec));
     hk_arena *arena = hk_arena_create(t->ctx);
-    hk_feed *feeds = arena ? hk_arena_array(arena, input_count + 1, sizeof *feeds) : NULL;
+    hk_feed *feeds = arena ? hk_arena_array(arena, count + 1, sizeof *feeds) : NULL;
     hk_status st = feeds ? HK_OK : hk_out_of_memory(t->ctx, "a step");
-    for (size_t i = 0; i <= input_count && st == HK_OK; i++) {
-        const hk_tensor *from = i < input_count ? &inputs[i] : labels;
+    for (size_t i = 0; i < count + (labels != NULL) && st == HK_OK; i++) {
+        const hk_tensor *from = i < count ? &inputs[i] : labels;
         hk_shape shape = hk_tensor_shape(from);
         feeds[i].host = from;
-        if (from->strides[0] || (from->rank > 1 && from->strides[1])) { /* the executor takes contiguous tensors */
+        if (from->strides[0] || (from->rank > 1 && from->strides[1])) {
             hk_tensor *packed = hk_tensor_new(arena, from->dtype, &shape);
             if (packed)
                 hk_tensor_pack(from, packed->data);
@@ -248,13 +302,29 @@ hk_status hk_trainer_submit(hk_trainer *t, const hk_tensor *inputs, size_t input
             feeds[i].host = packed;
         }
     }
-    if (st == HK_OK) {
-        set_step(t, update);
+    if (st == HK_OK)
         st = hk_exec_submit(exec, feeds, &t->step, ticket);
-    }
     hk_arena_destroy(&arena);
-    if (st != HK_OK)
-        return st;
+    return st;
+}
+
+static float current_lr(const hk_trainer *t)
+{
+    return (float)((double)t->params.lr * hk_schedule_factor(&t->params.schedule, t->updates));
+}
+
+hk_status hk_trainer_submit(hk_trainer *t, const hk_tensor *inputs, size_t input_count, const hk_tensor *labels,
+                            uint64_t *ticket)
+{
+    HK_TRY(check_inputs(t, inputs, input_count));
+    HK_TRY(check_labels(t, labels));
+    bool update = (t->micro + 1) % t->params.accumulate == 0;
+    hk_exec *exec = NULL;
+    HK_TRY(find_exec(t, inputs, input_count, labels, update ? HK_RECORD_STEP : HK_RECORD_MICRO, &exec));
+    t->step.step = (uint32_t)t->micro;
+    t->step.accumulate = t->micro % t->params.accumulate ? 1.0f : 0.0f;
+    t->step.lr = current_lr(t);
+    HK_TRY(submit(t, exec, inputs, input_count, labels, ticket));
     t->last = exec;
     t->last_ticket = *ticket;
     t->micro++;
@@ -269,8 +339,8 @@ hk_status hk_trainer_wait(hk_trainer *t, uint64_t ticket, float *loss)
     HK_TRY(hk_exec_wait(t->last, ticket));
     if (!loss)
         return HK_OK;
-    for (size_t i = 0; i < MAX_PLANS; i++)
-        for (size_t k = 0; k < 2; k++)
+    for (size_t i = 0; i < HK_TRAINER_PLANS; i++)
+        for (size_t k = HK_RECORD_MICRO; k <= HK_RECORD_STEP; k++)
             if (t->plans[i].exec[k] && hk_exec_read(t->plans[i].exec[k], ticket, 0, loss) == HK_OK)
                 return HK_OK;
     return hk_fail(t->ctx, HK_STATUS_USAGE, "the loss of step %llu is gone: wait for it before the second next step",
@@ -289,250 +359,68 @@ hk_status hk_trainer_set_lr(hk_trainer *t, float lr)
 {
     if (!(lr > 0))
         return hk_fail(t->ctx, HK_STATUS_USAGE, "a learning rate must be positive; found %g", (double)lr);
-    t->step.lr = lr;
+    t->params.lr = lr;
     return HK_OK;
 }
 
-/* ---- states by name */
-
-static const hk_parameter *find_parameter(const hk_trainer *t, const char *name)
+hk_status hk_trainer_idle(hk_trainer *t)
 {
+    uint64_t last = HK_MAX(t->last_ticket, t->evaluated_ticket);
+    return last ? hk_gpu_wait(t->dev->gpu, last) : HK_OK;
+}
+
+hk_status hk_trainer_get_stats(hk_trainer *t, hk_trainer_stats *out)
+{
+    float control[HK_CONTROL_WORDS] = {[HK_CONTROL_LOSS_SCALE] = otherwise(t->params.loss_scale, 1)};
+    if (hk_env_state(t->env, HK_STATE_CONTROL))
+        HK_TRY(hk_trainer_state(t, HK_STATE_CONTROL, 0, control, HK_CONTROL_WORDS));
+    *out = (hk_trainer_stats){.micro = t->micro,
+                              .updates = (uint64_t)control[HK_CONTROL_UPDATES],
+                              .skipped = (uint64_t)control[HK_CONTROL_SKIPPED],
+                              .lr = current_lr(t),
+                              .loss_scale = control[HK_CONTROL_LOSS_SCALE],
+                              .parameters = t->parameters.count,
+                              .state_bytes = t->env->state_store.bytes};
     for (size_t i = 0; i < t->parameters.count; i++)
-        if (!strcmp(t->parameters.list[i].source->name, name))
-            return &t->parameters.list[i];
-    return NULL;
+        out->parameter_count += t->parameters.list[i].count;
+    return HK_OK;
 }
 
-static hk_status no_such(const hk_trainer *t, const char *name)
+/* ---- evaluation */
+
+hk_status hk_trainer_evaluate(hk_trainer *t, const hk_tensor *inputs, size_t input_count, bool average)
 {
-    return hk_fail(t->ctx, HK_STATUS_USAGE, "there is no trained tensor '%s'; the first of %zu is '%s'", name,
-                   t->parameters.count, t->parameters.list[0].source->name);
+    hk_exec *exec = NULL;
+    uint64_t ticket = 0;
+    HK_TRY(check_inputs(t, inputs, input_count));
+    if (average && !(t->params.ema_decay > 0))
+        return hk_fail(t->ctx, HK_STATUS_USAGE, "this trainer keeps no moving average: ema_decay is 0");
+    HK_TRY(find_exec(t, inputs, input_count, NULL, average ? HK_RECORD_AVERAGE : HK_RECORD_EVALUATE, &exec));
+    HK_TRY(submit(t, exec, inputs, input_count, NULL, &ticket));
+    HK_TRY(hk_exec_wait(exec, ticket));
+    t->evaluated = exec;
+    t->evaluated_ticket = ticket;
+    return HK_OK;
 }
 
-/* Before the first step nothing lies on the device: then the model's contents are the answer. */
-static hk_status read_state(hk_trainer *t, const char *name, const char *state, const hk_value *v, int64_t offset,
-                            const float *before, hk_tensor *out)
+hk_status hk_trainer_read_output(hk_trainer *t, const char *output, hk_tensor *out)
 {
+    const hk_graph *g = t->evaluated ? hk_exec_plan(t->evaluated)->graph : NULL;
+    const hk_graph *model = hk_model_graph(t->model);
     bool made = false;
-    HK_TRY(hk_fill_output(t->ctx, name, HK_FLOAT32, &v->shape, out, &made));
-    uint64_t bytes = (uint64_t)hk_shape_count(&v->shape) * sizeof(float);
-    hk_status st = HK_OK;
-    if (hk_env_state(t->env, state)) {
-        st = t->last_ticket ? hk_gpu_wait(t->dev->gpu, t->last_ticket) : HK_OK;
-        if (st == HK_OK)
-            st = hk_env_read_state(t->env, state, (uint64_t)offset * sizeof(float), out->data, bytes);
-    } else if (before) {
-        memcpy(out->data, before, (size_t)bytes);
-    } else {
-        st = hk_fail(t->ctx, HK_STATUS_USAGE, "'%s' is known after the first step", name);
+    if (!g)
+        return hk_fail(t->ctx, HK_STATUS_USAGE, "there is no evaluation to read output '%s' of", output);
+    for (size_t i = 0; i < g->output_count; i++) {
+        const hk_value *v = g->outputs[i];
+        if (strcmp(model->outputs[i]->name, output) != 0)
+            continue;
+        HK_TRY(hk_fill_output(t->ctx, output, v->dtype, &v->shape, out, &made));
+        hk_status st = hk_exec_read(t->evaluated, t->evaluated_ticket, i, out->data);
+        if (st != HK_OK && made)
+            hk_tensor_release(out);
+        return st;
     }
-    if (st != HK_OK && made)
-        hk_tensor_release(out);
-    return st;
-}
-
-static const hk_value *find_running(const hk_trainer *t, const char *name, char state[256])
-{
-    const hk_value *v = hk_graph_find(hk_model_graph(t->model), name);
-    snprintf(state, 256, "%s.running", name);
-    return v && v->data && v->dtype == HK_FLOAT32 ? v : NULL;
-}
-
-hk_status hk_trainer_read_parameter(hk_trainer *t, const char *name, hk_tensor *out)
-{
-    const hk_parameter *p = find_parameter(t, name);
-    if (p)
-        return read_state(t, name, HK_STATE_PARAMETERS, p->source, p->offset, p->source->data->data, out);
-    char state[256];
-    const hk_value *v = find_running(t, name, state);
-    return v ? read_state(t, name, state, v, 0, v->data->data, out) : no_such(t, name);
-}
-
-hk_status hk_trainer_read_gradient(hk_trainer *t, const char *name, hk_tensor *out)
-{
-    const hk_parameter *p = find_parameter(t, name);
-    const char *state = t->params.accumulate > 1 ? HK_STATE_ACCUMULATED : HK_STATE_GRADIENTS;
-    return p ? read_state(t, name, state, p->source, p->offset, NULL, out) : no_such(t, name);
-}
-
-/* States come to the device with the first plan; a parameter written before changes what that plan uploads. */
-hk_status hk_trainer_write_parameter(hk_trainer *t, const char *name, const hk_tensor *value)
-{
-    const hk_parameter *p = find_parameter(t, name);
-    if (!p)
-        return no_such(t, name);
-    hk_shape shape = hk_tensor_shape(value);
-    hk_shape_text a, b;
-    if (value->dtype != HK_FLOAT32 || !hk_shape_equal(&shape, &p->source->shape))
-        return hk_fail(t->ctx, HK_STATUS_USAGE, "parameter '%s' is float32 %s, the value is %s %s", name,
-                       hk_shape_print(&p->source->shape, &a), hk_dtype_name(value->dtype), hk_shape_print(&shape, &b));
-    float *packed = (float *)t->parameters.initial->data + p->offset;
-    hk_tensor_pack(value, packed);
-    if (!hk_env_state(t->env, HK_STATE_PARAMETERS))
-        return HK_OK;
-    if (t->last_ticket)
-        HK_TRY(hk_gpu_wait(t->dev->gpu, t->last_ticket));
-    return hk_env_write_state(t->env, HK_STATE_PARAMETERS, (uint64_t)p->offset * sizeof(float), packed,
-                              (uint64_t)p->count * sizeof(float));
-}
-
-/* ---- checkpoints */
-
-#define CHECKPOINT_FORMAT "hillock-trainer-1"
-
-/* FNV-1a over the names and shapes of what is trained: a checkpoint of another model is refused. */
-static uint64_t model_hash(const hk_trainer *t)
-{
-    uint64_t h = 0xcbf29ce484222325ull;
-    for (size_t i = 0; i < t->parameters.count; i++) {
-        const hk_value *v = t->parameters.list[i].source;
-        for (const char *c = v->name; *c; c++)
-            h = (h ^ (unsigned char)*c) * 0x100000001b3ull;
-        for (int32_t d = 0; d < v->shape.rank; d++)
-            h = (h ^ (uint64_t)v->shape.dim[d]) * 0x100000001b3ull;
-    }
-    return h;
-}
-
-static hk_status take_states(hk_trainer *t, hk_arena *arena, hk_safetensor **out, size_t *count)
-{
-    size_t n = t->env->state_count;
-    hk_safetensor *list = hk_arena_array(arena, n + 1, sizeof *list);
-    if (!list)
-        return hk_out_of_memory(t->ctx, "a checkpoint");
-    for (size_t i = 0; i < n; i++) {
-        const char *name = hk_env_state_name(t->env, i);
-        hk_shape shape = {.rank = 1, .dim = {(int64_t)(hk_env_state(t->env, name)->bytes / sizeof(float))}};
-        hk_tensor *data = hk_tensor_new(arena, HK_FLOAT32, &shape);
-        if (!data)
-            return hk_out_of_memory(t->ctx, "a checkpoint");
-        HK_TRY(hk_env_read_state(t->env, name, 0, data->data, (uint64_t)hk_tensor_bytes(data)));
-        list[i] = (hk_safetensor){.name = name, .tensor = *data};
-    }
-    *out = list;
-    *count = n;
-    return HK_OK;
-}
-
-hk_status hk_trainer_save(hk_trainer *t, const char *path)
-{
-    if (!t->env->state_count)
-        return hk_fail(t->ctx, HK_STATUS_USAGE, "a checkpoint can be saved after the first step");
-    if (t->last_ticket)
-        HK_TRY(hk_gpu_wait(t->dev->gpu, t->last_ticket));
-    char micro[24], updates[24], hash[24], lr[32], seed[24], every[24];
-    snprintf(micro, sizeof micro, "%llu", (unsigned long long)t->micro);
-    snprintf(updates, sizeof updates, "%llu", (unsigned long long)t->updates);
-    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)model_hash(t));
-    snprintf(lr, sizeof lr, "%a", (double)t->step.lr);
-    snprintf(seed, sizeof seed, "%llu", (unsigned long long)t->params.seed);
-    snprintf(every, sizeof every, "%u", t->params.accumulate);
-    const hk_metadata metadata[] = {{"format", CHECKPOINT_FORMAT}, {"model", hash}, {"micro", micro},
-                                    {"updates", updates},          {"lr", lr},      {"seed", seed},
-                                    {"accumulate", every}};
-    hk_arena *arena = hk_arena_create(t->ctx);
-    hk_safetensor *list = NULL;
-    size_t count = 0;
-    hk_status st = arena ? take_states(t, arena, &list, &count) : hk_out_of_memory(t->ctx, "a checkpoint");
-    if (st == HK_OK)
-        st = hk_safetensors_write(t->ctx, path, list, count, metadata, HK_COUNT(metadata));
-    hk_arena_destroy(&arena);
-    return st;
-}
-
-static hk_status check_checkpoint(const hk_trainer *t, const hk_safetensors *s, const char *path)
-{
-    char hash[24], every[24];
-    const char *format = hk_safetensors_metadata(s, "format"), *model = hk_safetensors_metadata(s, "model");
-    const char *accumulate = hk_safetensors_metadata(s, "accumulate");
-    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)model_hash(t));
-    snprintf(every, sizeof every, "%u", t->params.accumulate);
-    if (!format || strcmp(format, CHECKPOINT_FORMAT) != 0 || !hk_safetensors_metadata(s, "micro") ||
-        !hk_safetensors_metadata(s, "updates") || !hk_safetensors_metadata(s, "lr") ||
-        !hk_safetensors_metadata(s, "seed"))
-        return hk_fail(t->ctx, HK_STATUS_INVALID, "'%s' is no checkpoint of a trainer (format %s)", path,
-                       format ? format : "absent");
-    if (!model || strcmp(model, hash) != 0)
-        return hk_fail(t->ctx, HK_STATUS_INVALID,
-                       "'%s' is a checkpoint of another model: its parameters' names and shapes hash to %s, "
-                       "this model's to %s",
-                       path, model ? model : "nothing", hash);
-    if (!accumulate || strcmp(accumulate, every) != 0)
-        return hk_fail(t->ctx, HK_STATUS_INVALID, "'%s' was written with accumulate %s, this trainer has %s", path,
-                       accumulate ? accumulate : "unknown", every);
-    return HK_OK;
-}
-
-/* States wait here until the first plan makes them on the device, unless it has. */
-static hk_status put_states(hk_trainer *t, const hk_safetensors *s, const char *path)
-{
-    for (size_t i = 0; i < s->count; i++) {
-        const hk_tensor *data = &s->tensors[i].tensor;
-        const hk_stored *there = hk_env_state(t->env, s->tensors[i].name);
-        if (data->dtype != HK_FLOAT32 || (there && there->bytes != (uint64_t)hk_tensor_bytes(data)))
-            return hk_fail(t->ctx, HK_STATUS_INVALID, "'%s': state '%s' has another size than this trainer's", path,
-                           s->tensors[i].name);
-        HK_TRY(hk_env_restore_state(t->env, s->tensors[i].name, data->data, (uint64_t)hk_tensor_bytes(data)));
-    }
-    return HK_OK;
-}
-
-hk_status hk_trainer_load(hk_trainer *t, const char *path)
-{
-    hk_safetensors s = {0};
-    HK_TRY(hk_safetensors_read(t->ctx, path, &s));
-    hk_status st = check_checkpoint(t, &s, path);
-    if (st == HK_OK && t->last_ticket)
-        st = hk_gpu_wait(t->dev->gpu, t->last_ticket);
-    if (st == HK_OK)
-        st = put_states(t, &s, path);
-    if (st == HK_OK) {
-        t->micro = strtoull(hk_safetensors_metadata(&s, "micro"), NULL, 10);
-        t->updates = strtoull(hk_safetensors_metadata(&s, "updates"), NULL, 10);
-        t->step.lr = strtof(hk_safetensors_metadata(&s, "lr"), NULL);
-        uint64_t seed = strtoull(hk_safetensors_metadata(&s, "seed"), NULL, 10);
-        t->step.seed[0] = (uint32_t)seed;
-        t->step.seed[1] = (uint32_t)(seed >> 32);
-        t->params.seed = seed;
-    }
-    hk_safetensors_finish(&s);
-    return st;
-}
-
-/* ---- writing the model back */
-
-static hk_status add_patch(hk_trainer *t, hk_arena *arena, const hk_value *v, hk_export_patch *patch)
-{
-    hk_tensor *data = hk_tensor_new(arena, HK_FLOAT32, &v->shape);
-    if (!data)
-        return hk_out_of_memory(t->ctx, "an export");
-    HK_TRY(hk_trainer_read_parameter(t, v->name, data));
-    *patch = (hk_export_patch){.value = v, .data = data};
-    return HK_OK;
-}
-
-hk_status hk_trainer_export(hk_trainer *t, const char *path)
-{
-    const hk_graph *g = hk_model_graph(t->model);
-    hk_arena *arena = hk_arena_create(t->ctx);
-    hk_export_patch *patches = arena ? hk_arena_array(arena, g->value_count + 1, sizeof *patches) : NULL;
-    hk_status st = patches ? HK_OK : hk_out_of_memory(t->ctx, "an export");
-    size_t count = 0;
-    for (size_t i = 0; i < g->value_count && st == HK_OK; i++) {
-        const hk_value *v = g->values[i];
-        char state[256];
-        bool trained = v->kind == HK_VALUE_PARAMETER ||
-                       (find_running(t, v->name, state) == v && hk_env_state(t->env, state));
-        if (trained && v->payload)
-            st = add_patch(t, arena, v, &patches[count++]);
-        else if (trained)
-            st = hk_fail(t->ctx, HK_STATUS_UNSUPPORTED, "parameter '%s' has no place of its own in the model file",
-                         v->name);
-    }
-    if (st == HK_OK)
-        st = hk_export_patched(hk_model_import(t->model), patches, count, path);
-    hk_arena_destroy(&arena);
-    return st;
+    return hk_fail(t->ctx, HK_STATUS_USAGE, "the model has no output '%s'", output);
 }
 
 hk_status hk_trainer_get_plan(hk_trainer *t, hk_plan_info *out)

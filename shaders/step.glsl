@@ -8,7 +8,5 @@ layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer St
     float lr;
     float grad_scale;
     float accumulate;
-    float beta1_power;
-    float beta2_power;
 };
 #endif

@@ -4,40 +4,8 @@
 #include <string.h>
 
 #include "ops/infer.h"
+#include "ops/step.h"
 #include "train/gradient.h"
-
-/* ---- parameters */
-
-hk_status hk_parameters_create(const hk_graph *model, hk_arena *arena, hk_parameters *out)
-{
-    hk_parameters p = {.list = hk_arena_array(arena, model->value_count + 1, sizeof *p.list)};
-    if (!p.list)
-        return hk_out_of_memory(model->ctx, "parameters");
-    for (size_t i = 0; i < model->value_count; i++) {
-        const hk_value *v = model->values[i];
-        if (v->kind != HK_VALUE_PARAMETER)
-            continue;
-        if (v->dtype != HK_FLOAT32)
-            return hk_fail(model->ctx, HK_STATUS_UNSUPPORTED,
-                           "parameter '%s' is %s: only float32 parameters can be trained", v->name,
-                           hk_dtype_name(v->dtype));
-        int64_t count = hk_shape_count(&v->shape);
-        p.list[p.count++] = (hk_parameter){.source = v, .offset = p.total, .count = count};
-        p.total += (count + HK_FLAT_ALIGNMENT - 1) / HK_FLAT_ALIGNMENT * HK_FLAT_ALIGNMENT;
-    }
-    if (!p.count)
-        return hk_fail(model->ctx, HK_STATUS_UNSUPPORTED,
-                       "the model has nothing to train: no float initializer is used as a weight");
-    hk_tensor *flat = hk_tensor_new(arena, HK_FLOAT32, &(hk_shape){.rank = 1, .dim = {p.total}});
-    if (!flat)
-        return hk_out_of_memory(model->ctx, "parameters");
-    for (size_t i = 0; i < p.count; i++)
-        memcpy((float *)flat->data + p.list[i].offset, p.list[i].source->data->data,
-               (size_t)p.list[i].count * sizeof(float));
-    p.initial = flat;
-    *out = p;
-    return HK_OK;
-}
 
 typedef struct builder {
     hk_graph *g;
@@ -45,6 +13,7 @@ typedef struct builder {
     hk_shape flat;
     hk_state *parameters;
     hk_value **views; /* of each parameter */
+    hk_value *valid;  /* sums over micro-batches: by what they divide, else NULL */
 } builder;
 
 static hk_status no_memory(const builder *b)
@@ -53,22 +22,21 @@ static hk_status no_memory(const builder *b)
 }
 
 /* Every parameter becomes a view of the flat state, so that one dispatch updates them all. */
-static hk_status make_views(builder *b)
+static hk_status make_views(hk_graph *g, const hk_parameters *p, const char *name, hk_state **state, hk_value **views)
 {
-    const hk_parameters *p = b->t->parameters;
-    b->flat = (hk_shape){.rank = 1, .dim = {p->total}};
-    b->parameters = hk_graph_state(b->g, HK_STATE_PARAMETERS, HK_FLOAT32, &b->flat, p->initial);
-    b->views = hk_arena_array(b->g->arena, p->count, sizeof *b->views);
-    if (!b->parameters || !b->views)
-        return no_memory(b);
-    b->parameters->flat = true;
+    const hk_shape flat = {.rank = 1, .dim = {p->total}};
+    hk_state *s = hk_graph_state(g, name, HK_FLOAT32, &flat, p->initial);
+    if (!s)
+        return hk_out_of_memory(g->ctx, "a training step");
+    s->flat = true;
     for (size_t i = 0; i < p->count; i++) {
-        hk_value *v = b->g->values[p->list[i].source->id]; /* a clone keeps ids */
+        hk_value *v = g->values[p->list[i].source->id]; /* a clone keeps ids */
         const hk_attr_value attrs[] = {
             HK_SET_INT("offset", p->list[i].offset), HK_SET_INTS("shape", v->shape.dim, v->shape.rank), {0}};
-        HK_TRY(hk_build(b->g, "hk.View", attrs, &b->parameters->first, 1, &b->views[i], 1));
-        hk_graph_replace(b->g, v, b->views[i]);
+        HK_TRY(hk_build(g, "hk.View", attrs, &s->first, 1, &views[i], 1));
+        hk_graph_replace(g, v, views[i]);
     }
+    *state = s;
     return HK_OK;
 }
 
@@ -80,14 +48,9 @@ static float float_attr(const hk_node *n, const char *name, float otherwise)
     return f ? *f : otherwise;
 }
 
-/* Running statistics become states. Their update follows PyTorch, whose variance is unbiased where ONNX's is not. */
-static hk_status train_batchnorm(builder *b, hk_node *n)
+/* Running statistics become states. */
+static hk_status running_states(hk_graph *g, const hk_node *n, hk_state *states[2])
 {
-    hk_graph *g = b->g;
-    hk_value *in[5];
-    hk_state *states[2];
-    for (int32_t i = 0; i < 5; i++)
-        in[i] = n->in[i];
     for (int32_t i = 0; i < 2; i++) {
         hk_value *v = n->in[3 + i];
         if (!v->data)
@@ -97,15 +60,23 @@ static hk_status train_batchnorm(builder *b, hk_node *n)
         const char *name = hk_arena_format(g->arena, "%s.running", v->name);
         states[i] = name ? hk_graph_state(g, name, v->dtype, &v->shape, v->data) : NULL;
         if (!states[i])
-            return no_memory(b);
-        in[3 + i] = states[i]->first;
+            return hk_out_of_memory(g->ctx, "running statistics");
     }
+    return HK_OK;
+}
+
+/* The update of running statistics follows PyTorch, whose variance is unbiased where ONNX's is not. */
+static hk_status train_batchnorm(builder *b, hk_node *n)
+{
+    hk_graph *g = b->g;
+    hk_state *states[2];
+    HK_TRY(running_states(g, n, states));
+    hk_value *in[] = {n->in[0], n->in[1], n->in[2], states[0]->first, states[1]->first}, *out[3];
     const hk_attr_value attrs[] = {HK_SET_FLOAT("epsilon", float_attr(n, "epsilon", 1e-5f)),
                                    HK_SET_FLOAT("momentum", float_attr(n, "momentum", 0.9f)),
                                    HK_SET_INT("training_mode", 1),
                                    HK_SET_INT("hk.unbiased", 1),
                                    {0}};
-    hk_value *out[3];
     HK_TRY(hk_build(g, "BatchNormalization", attrs, in, 5, out, 3));
     for (int32_t i = 0; i < 2; i++) {
         states[i]->last = out[1 + i];
@@ -188,66 +159,92 @@ static hk_status pack_gradients(builder *b, hk_value **grads, hk_value **out)
     return HK_OK;
 }
 
-static hk_status accumulate(builder *b, hk_value **gradient)
+/* The sum over the micro-batches so far, kept in a state. */
+static hk_status accumulate(builder *b, const char *name, hk_value **x)
 {
-    hk_state *s = hk_graph_state(b->g, HK_STATE_ACCUMULATED, HK_FLOAT32, &b->flat, NULL);
+    hk_state *s = hk_graph_state(b->g, name, HK_FLOAT32, &(*x)->shape, NULL);
     hk_value *step = hk_graph_step(b->g);
     if (!s || !step)
         return no_memory(b);
-    s->flat = true;
-    HK_TRY(hk_build(b->g, "hk.AccumulateGradient", NULL, (hk_value *[]){s->first, *gradient, step}, 3, gradient, 1));
-    s->last = *gradient;
+    s->flat = (*x)->shape.rank == 1;
+    HK_TRY(hk_build(b->g, "hk.AccumulateGradient", NULL, (hk_value *[]){s->first, *x, step}, 3, x, 1));
+    s->last = *x;
     s->last->state = s;
     return HK_OK;
 }
 
-static hk_status update(builder *b, hk_value *gradient)
+/* The loss becomes the graph's only output. *root is what is differentiated: the loss, the sum of the losses when
+ * micro-batches are divided by their total, or a multiple of it that 16-bit gradients can hold. */
+static hk_status append_loss(builder *b, const hk_tensor *labels, hk_value **root)
 {
-    const hk_training *t = b->t;
-    hk_state *m = hk_graph_state(b->g, HK_STATE_MOMENT1, HK_FLOAT32, &b->flat, NULL);
-    hk_state *v = hk_graph_state(b->g, HK_STATE_MOMENT2, HK_FLOAT32, &b->flat, NULL);
-    hk_value *step = hk_graph_step(b->g);
-    if (!m || !v || !step)
+    hk_graph *g = b->g;
+    hk_loss_options o = b->t->loss;
+    hk_value *logits = NULL, *loss = NULL;
+    HK_TRY(find_logits(b, &logits));
+    hk_shape shape = hk_tensor_shape(labels);
+    hk_value *target = hk_graph_value(g, "labels", HK_VALUE_INPUT, labels->dtype, &shape);
+    if (!target || !hk_graph_add_input(g, target))
         return no_memory(b);
-    const hk_attr_value attrs[] = {HK_SET_FLOAT("beta1", t->beta1),
-                                   HK_SET_FLOAT("beta2", t->beta2),
-                                   HK_SET_FLOAT("eps", t->eps),
-                                   HK_SET_FLOAT("weight_decay", t->weight_decay),
-                                   {0}};
-    hk_value *in[] = {b->parameters->first, gradient, m->first, v->first, step}, *out[3];
-    HK_TRY(hk_build(b->g, "hk.AdamW", attrs, in, 5, out, 3));
-    hk_state *states[] = {b->parameters, m, v};
-    for (int i = 0; i < 3; i++) {
-        states[i]->flat = true;
-        states[i]->last = out[i];
-        out[i]->state = states[i];
-    }
-    return HK_OK;
+    if (b->t->total)
+        o.reduction = HK_REDUCE_SUM;
+    HK_TRY(hk_append_loss(g, &o, logits, target, root, b->t->total ? &b->valid : NULL));
+    loss = *root;
+    if (b->t->total) /* what is shown is the micro-batch's mean all the same */
+        HK_TRY(hk_build(g, "Div", NULL, (hk_value *[]){loss, b->valid}, 2, &loss, 1));
+    g->output_count = 0;
+    if (!hk_graph_add_output(g, loss))
+        return no_memory(b);
+    if (b->t->loss_scale <= 0)
+        return HK_OK;
+    hk_state *control = hk_control_state(g, b->t);
+    if (!control)
+        return no_memory(b);
+    const hk_attr_value attrs[] = {HK_SET_INT("offset", HK_CONTROL_LOSS_SCALE), HK_SET_INTS("shape", NULL, 0), {0}};
+    hk_value *scale = NULL;
+    HK_TRY(hk_build(g, "hk.View", attrs, &control->first, 1, &scale, 1));
+    return hk_build(g, "Mul", NULL, (hk_value *[]){*root, scale}, 2, root, 1);
 }
 
 hk_status hk_make_training(hk_graph *g, const hk_training *t, const hk_tensor *labels)
 {
-    builder b = {.g = g, .t = t};
-    hk_value *logits = NULL, *loss = NULL, *gradient = NULL;
-    HK_TRY(make_views(&b)); /* before inference, which would fold what is computed from parameters */
+    size_t count = t->parameters->count;
+    builder b = {.g = g, .t = t, .flat = {.rank = 1, .dim = {t->parameters->total}}};
+    hk_value *root = NULL, *gradient = NULL, **grads = hk_arena_array(g->arena, count, sizeof *grads);
+    b.views = hk_arena_array(g->arena, count, sizeof *b.views);
+    if (!grads || !b.views)
+        return no_memory(&b);
+    HK_TRY(make_views(g, t->parameters, HK_STATE_PARAMETERS, &b.parameters,
+                      b.views)); /* before inference, which would fold them */
     HK_TRY(hk_infer_graph(g));
     HK_TRY(switch_to_training(&b));
     HK_TRY(hk_fuse_batchnorm(g));
-    HK_TRY(find_logits(&b, &logits));
-    hk_shape shape = hk_tensor_shape(labels);
-    hk_value *target = hk_graph_value(g, "labels", HK_VALUE_INPUT, labels->dtype, &shape);
-    if (!target || !hk_graph_add_input(g, target))
-        return no_memory(&b);
-    HK_TRY(hk_build(g, "hk.CrossEntropy", NULL, (hk_value *[]){logits, target}, 2, &loss, 1));
-    g->output_count = 0;
-    if (!hk_graph_add_output(g, loss))
-        return no_memory(&b);
-    hk_value **grads = hk_arena_array(g->arena, t->parameters->count, sizeof *grads);
-    if (!grads)
-        return no_memory(&b);
-    HK_TRY(hk_differentiate(g, loss, b.views, t->parameters->count, grads));
+    HK_TRY(append_loss(&b, labels, &root));
+    HK_TRY(hk_differentiate(g, root, b.views, count, grads));
     HK_TRY(pack_gradients(&b, grads, &gradient));
     if (t->accumulate)
-        HK_TRY(accumulate(&b, &gradient));
-    return t->update ? update(&b, gradient) : HK_OK;
+        HK_TRY(accumulate(&b, HK_STATE_ACCUMULATED, &gradient));
+    if (t->accumulate && b.valid)
+        HK_TRY(accumulate(&b, HK_STATE_VALID, &b.valid));
+    return t->update ? hk_append_update(g, t, b.parameters, gradient, b.valid) : HK_OK;
+}
+
+/* ---- evaluation */
+
+hk_status hk_make_evaluation(hk_graph *g, const hk_parameters *p, const char *state)
+{
+    hk_state *parameters = NULL;
+    hk_value **views = hk_arena_array(g->arena, p->count, sizeof *views);
+    if (!views)
+        return hk_out_of_memory(g->ctx, "an evaluation");
+    HK_TRY(make_views(g, p, state, &parameters, views));
+    for (size_t i = 0; i < g->node_count; i++) {
+        hk_node *n = g->nodes[i];
+        hk_state *states[2];
+        if (strcmp(n->type, "BatchNormalization") != 0 || !n->in[3]->data || !n->in[4]->data)
+            continue;
+        HK_TRY(running_states(g, n, states));
+        n->in[3] = states[0]->first;
+        n->in[4] = states[1]->first;
+    }
+    return hk_infer_graph(g);
 }

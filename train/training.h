@@ -6,31 +6,80 @@
 #define HK_TRAINING_H
 
 #include "ops/op.h"
+#include "ops/optimizer.h"
+
+/* ---- parameters (parameters.c) */
 
 #define HK_FLAT_ALIGNMENT 64 /* elements: parameters start 256-byte aligned in the flat arenas */
+
+/* What a parameter is to the operators that use it; also what patterns of parameter rules may name ("role:bias"). */
+typedef enum hk_role { HK_ROLE_WEIGHT, HK_ROLE_BIAS, HK_ROLE_NORM, HK_ROLE_EMBEDDING, HK_ROLE_OTHER } hk_role;
+const char *hk_role_text(hk_role role);
+/* By its first use, through views and casts. */
+hk_role hk_role_of(const hk_graph *g, const hk_uses *uses, const hk_value *v);
 
 /* One trainable tensor in the flat arenas. */
 typedef struct hk_parameter {
     const hk_value *source; /* in the model's graph */
-    int64_t offset, count;  /* elements */
+    hk_role role;
+    int64_t offset, count; /* elements */
+    int32_t group;
 } hk_parameter;
 
+/* Parameters with the same learning rate and weight decay lie side by side. */
+typedef struct hk_group {
+    float lr_scale, weight_decay;
+    int64_t end; /* elements */
+} hk_group;
+
 typedef struct hk_parameters {
-    hk_parameter *list;
+    hk_parameter *list; /* by group, then in the model's order */
     size_t count;
+    hk_group groups[HK_MAX_GROUPS];
+    int32_t group_count;
     int64_t total;            /* elements of a flat arena */
     const hk_tensor *initial; /* the model's contents, flat */
 } hk_parameters;
 
-/* Lays out every HK_VALUE_PARAMETER of the model. */
-hk_status hk_parameters_create(const hk_graph *model, hk_arena *arena, hk_parameters *out);
+/* Lays out every HK_VALUE_PARAMETER of the model that no rule freezes. A later rule overrides an earlier one.
+ * HK_STATUS_USAGE: a pattern matches nothing, or everything is frozen. */
+hk_status hk_parameters_create(const hk_graph *model, const hk_parameter_rule *rules, size_t rule_count,
+                               float weight_decay, hk_arena *arena, hk_parameters *out);
+
+/* ---- the loss (loss.c) */
+
+typedef struct hk_loss_options {
+    hk_loss loss;
+    hk_reduce reduction;
+    const hk_tensor *class_weights; /* float32 [C], or NULL */
+    int64_t ignore_index;
+    float label_smoothing, beta;
+} hk_loss_options;
+
+/* Appends the loss of prediction against target: a scalar, or one number per sample without reduction. valid, when not
+ * NULL: also the number by which the mean divides, as a scalar, for sums over several micro-batches. A Softmax (or
+ * Sigmoid) that makes the prediction is left out where the loss takes logits. */
+hk_status hk_append_loss(hk_graph *g, const hk_loss_options *o, hk_value *prediction, hk_value *target, hk_value **loss,
+                         hk_value **valid);
+
+/* ---- the step (training.c) */
 
 typedef struct hk_training {
     const hk_parameters *parameters;
     const char *output; /* name of the logits; NULL: the first output */
-    float beta1, beta2, eps, weight_decay;
+    hk_loss_options loss;
+    hk_optimizer_kind optimizer;
+    double beta1, beta2; /* beta1 is SGD's momentum */
+    double dampening;
+    double ema_decay; /* 0: none */
+    float eps;
+    bool nesterov;
+    float clip_norm;  /* 0: none */
+    float loss_scale; /* initial; 0: none */
+    int64_t growth_interval;
     bool freeze_bn;
     bool accumulate; /* gradients are added to a state of their own */
+    bool total;      /* of micro-batches: sums of losses, divided by the total of valid labels */
     bool update;     /* the optimizer runs in this step */
 } hk_training;
 
@@ -38,14 +87,27 @@ typedef struct hk_training {
 #define HK_STATE_PARAMETERS "hk.parameters"
 #define HK_STATE_GRADIENTS "hk.gradients"
 #define HK_STATE_ACCUMULATED "hk.accumulated"
+#define HK_STATE_VALID "hk.valid"
 #define HK_STATE_MOMENT1 "hk.moment1"
 #define HK_STATE_MOMENT2 "hk.moment2"
+#define HK_STATE_AVERAGE "hk.average"
+#define HK_STATE_CONTROL "hk.control"
 
 /* BatchNormalization in training mode with the ReLU and 2x2 MaxPool behind it into hk.BatchNormAct. */
 hk_status hk_fuse_batchnorm(hk_graph *g);
 
 /* Rewrites g, a clone of the model with bound input shapes: afterwards its inputs are the model's and the labels, its
- * only output the mean loss. labels gives the labels' type and shape. */
+ * only output the loss. labels gives the labels' type and shape. */
 hk_status hk_make_training(hk_graph *g, const hk_training *t, const hk_tensor *labels);
+
+/* Rewrites g, a clone of the model, to infer with a trainer's states: parameters are views of a flat state (the
+ * parameters or their moving average), running statistics are the trainer's. Nothing is updated. */
+hk_status hk_make_evaluation(hk_graph *g, const hk_parameters *p, const char *state);
+
+/* Appends clipping, the optimizer and the moving average to g: gradient is flat. (update.c) */
+hk_status hk_append_update(hk_graph *g, const hk_training *t, hk_state *parameters, hk_value *gradient,
+                           hk_value *valid);
+/* The control state, shared by all steps of a trainer: made on first use. */
+hk_state *hk_control_state(hk_graph *g, const hk_training *t);
 
 #endif

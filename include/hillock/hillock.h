@@ -461,24 +461,108 @@ HK_API HK_MUST_USE hk_status hk_verify_layers(hk_device *dev, const hk_model *m,
 
 typedef struct hk_trainer hk_trainer;
 
-typedef enum hk_loss { HK_LOSS_DEFAULT, HK_LOSS_CROSS_ENTROPY } hk_loss;
+/* Definitions are torch.nn's. Class scores are (N,C) or (N,C,...), labels int64 or int32 (N) or (N,...); other targets
+ * are float32 of the output's shape. A Softmax, LogSoftmax or Sigmoid that makes the output is left out where the loss
+ * takes logits. */
+typedef enum hk_loss {
+    HK_LOSS_DEFAULT,       /* cross entropy */
+    HK_LOSS_CROSS_ENTROPY, /* of logits with labels, or with probabilities of classes */
+    HK_LOSS_NLL,           /* of log-probabilities with labels */
+    HK_LOSS_MSE,
+    HK_LOSS_L1,
+    HK_LOSS_SMOOTH_L1,  /* beta */
+    HK_LOSS_HUBER,      /* beta is its delta */
+    HK_LOSS_BCE_LOGITS, /* of logits with targets in [0, 1] */
+    HK_LOSS_KL,         /* of log-probabilities with probabilities */
+} hk_loss;
+
+typedef enum hk_reduce {
+    HK_REDUCE_DEFAULT, /* mean */
+    HK_REDUCE_MEAN,    /* over elements; of class losses over samples, by their classes' weights */
+    HK_REDUCE_SUM,
+    HK_REDUCE_BATCHMEAN, /* the sum divided by N (of losses of numbers) */
+    HK_REDUCE_NONE,
+} hk_reduce;
+
+typedef enum hk_optimizer {
+    HK_OPTIMIZER_DEFAULT, /* AdamW */
+    HK_OPTIMIZER_ADAMW,   /* torch.optim.AdamW: decoupled weight decay */
+    HK_OPTIMIZER_ADAM,    /* torch.optim.Adam: weight decay in the gradient */
+    HK_OPTIMIZER_SGD,     /* torch.optim.SGD */
+} hk_optimizer;
+
+/* How some of the parameters are trained. */
+typedef struct hk_parameter_rule {
+    const char *pattern; /* of ONNX names, with * ? [abc]; or "role:" and weight, bias, norm, embedding or other */
+    bool freeze;
+    float lr_scale;     /* multiplies the learning rate; default: 1 */
+    float weight_decay; /* default: the trainer's; negative: none */
+} hk_parameter_rule;
+
+typedef enum hk_schedule_kind {
+    HK_SCHEDULE_CONSTANT,
+    HK_SCHEDULE_STEP,      /* times gamma every `every` updates */
+    HK_SCHEDULE_COSINE,    /* from 1 to `least` in a half cosine over `total` updates */
+    HK_SCHEDULE_LINEAR,    /* from 1 to `least` in a line */
+    HK_SCHEDULE_ONE_CYCLE, /* torch.optim.lr_scheduler.OneCycleLR: 1/25 to 1 over 30 % of total, then to 1/250,000 */
+} hk_schedule_kind;
+
+/* The learning rate's factor by the number of the update, from 0. The first warmup updates rise in a line:
+ * (update + 1) / (warmup + 1). */
+typedef struct hk_schedule {
+    hk_schedule_kind kind;
+    uint64_t warmup, total; /* updates; total includes the warm-up */
+    uint64_t every;         /* of HK_SCHEDULE_STEP */
+    float gamma;            /* default: 0.1 */
+    float least;            /* what is left at the end */
+} hk_schedule;
+HK_API double hk_schedule_factor(const hk_schedule *s, uint64_t update);
+
+/* torch.optim.lr_scheduler.ReduceLROnPlateau, threshold 1e-4 relative: a state of the caller, who multiplies the
+ * learning rate with what hk_plateau_step returns. */
+typedef struct hk_plateau {
+    float gamma;       /* default: 0.1 */
+    uint32_t patience; /* epochs without improvement that are borne; default: 10 */
+    bool larger;       /* the metric is better when larger */
+    bool begun;
+    double best, factor;
+    uint32_t bad;
+} hk_plateau;
+HK_API double hk_plateau_step(hk_plateau *p, double metric);
 
 typedef struct hk_trainer_params {
     size_t size;
-    hk_loss loss;        /* default: cross entropy of the first output (logits (N,C)) with int64 labels (N) */
-    const char *output;  /* the logits; default: the first output */
-    float lr;            /* AdamW, as torch.optim.AdamW; default: 1e-3 */
-    float beta1, beta2;  /* default: 0.9, 0.999 */
-    float eps;           /* default: 1e-8 */
-    float weight_decay;  /* default: 0.01; negative: 0 */
-    uint32_t accumulate; /* micro-batches per update, losses averaged; default: 1 */
-    uint64_t seed;       /* of Dropout */
-    bool freeze_bn;      /* BatchNormalization uses its running statistics instead of the batch's */
+    hk_loss loss;
+    hk_reduce reduction;            /* of the loss */
+    const char *output;             /* what the loss takes; default: the first output */
+    const hk_tensor *class_weights; /* float32 [C], copied; default: none */
+    const int64_t *ignore_index;    /* label that does not count; default: -100 */
+    float label_smoothing;
+    float beta; /* of smooth L1 and Huber; default: 1 */
+    hk_optimizer optimizer;
+    float lr;                       /* default: 1e-3 */
+    float beta1, beta2;             /* default: 0.9, 0.999 */
+    float eps;                      /* default: 1e-8 */
+    float weight_decay;             /* default: 0.01 with AdamW, else none; negative: none */
+    float momentum, dampening;      /* of SGD */
+    bool nesterov;                  /* of SGD */
+    float clip_norm;                /* of all gradients together; default: none */
+    float ema_decay;                /* keeps an exponential moving average of the weights; default: none */
+    float loss_scale;               /* first scale of the loss; grows and falls on the device; default: none */
+    uint32_t growth_interval;       /* good updates before the scale doubles; default: 2000 */
+    hk_schedule schedule;           /* multiplies lr */
+    const hk_parameter_rule *rules; /* a later one overrides an earlier one */
+    size_t rule_count;
+    uint32_t accumulate;   /* micro-batches per update, losses averaged; default: 1 */
+    bool accumulate_total; /* micro-batches are summed and divided by the total of valid labels */
+    uint64_t seed;         /* of Dropout */
+    bool freeze_bn;        /* BatchNormalization uses its running statistics instead of the batch's */
     hk_precision precision;
     hk_profile profile;
 } hk_trainer_params;
 
-/* Plans forward + loss + backward + AdamW as one recording. Parameters start as the model's. */
+/* Forward + loss + backward + update are one recording. Parameters start as the model's. HK_STATUS_USAGE: an option is
+ * out of range, or a rule matches nothing. */
 HK_API HK_MUST_USE hk_status hk_trainer_create(hk_device *dev, const hk_model *m, const hk_trainer_params *params,
                                                hk_trainer **out);
 HK_API void hk_trainer_destroy(hk_trainer **t);
@@ -490,17 +574,41 @@ HK_API HK_MUST_USE hk_status hk_trainer_step(hk_trainer *t, const hk_tensor *inp
 HK_API HK_MUST_USE hk_status hk_trainer_submit(hk_trainer *t, const hk_tensor *inputs, size_t input_count,
                                                const hk_tensor *labels, uint64_t *ticket);
 HK_API HK_MUST_USE hk_status hk_trainer_wait(hk_trainer *t, uint64_t ticket, float *loss);
+/* The base rate, which the schedule multiplies. */
 HK_API HK_MUST_USE hk_status hk_trainer_set_lr(hk_trainer *t, float lr);
-/* Waits, then copies a parameter (or state such as running statistics) by its ONNX name, or its last gradient. */
+
+typedef struct hk_trainer_stats {
+    uint64_t micro;   /* micro-batches so far */
+    uint64_t updates; /* applied */
+    uint64_t skipped; /* left out because a gradient was not finite */
+    float lr;         /* of the next update */
+    float loss_scale; /* 1 without */
+    size_t parameters;
+    int64_t parameter_count; /* elements */
+    uint64_t state_bytes;    /* parameters, gradients, moments and statistics on the device */
+} hk_trainer_stats;
+/* Waits for the last step. */
+HK_API HK_MUST_USE hk_status hk_trainer_get_stats(hk_trainer *t, hk_trainer_stats *out);
+
+/* Runs the model in evaluation mode with the weights (or their moving average) and running statistics as they are now;
+ * outputs are read by name afterwards. */
+HK_API HK_MUST_USE hk_status hk_trainer_evaluate(hk_trainer *t, const hk_tensor *inputs, size_t input_count,
+                                                 bool average);
+HK_API HK_MUST_USE hk_status hk_trainer_read_output(hk_trainer *t, const char *output, hk_tensor *out);
+/* Waits, then copies a parameter (or state such as running statistics) by its ONNX name, its moving average, or its
+ * last gradient. */
 HK_API HK_MUST_USE hk_status hk_trainer_read_parameter(hk_trainer *t, const char *name, hk_tensor *out);
+HK_API HK_MUST_USE hk_status hk_trainer_read_average(hk_trainer *t, const char *name, hk_tensor *out);
 HK_API HK_MUST_USE hk_status hk_trainer_read_gradient(hk_trainer *t, const char *name, hk_tensor *out);
 HK_API HK_MUST_USE hk_status hk_trainer_write_parameter(hk_trainer *t, const char *name, const hk_tensor *value);
 /* One safetensors file with weights, moments, statistics, step and seed; atomic. load needs the same model and options.
  */
 HK_API HK_MUST_USE hk_status hk_trainer_save(hk_trainer *t, const char *path);
 HK_API HK_MUST_USE hk_status hk_trainer_load(hk_trainer *t, const char *path);
-/* Writes the ONNX file the model was loaded from with the trained weights in place of the old. */
+/* Writes the ONNX file the model was loaded from with the trained weights (or their moving average) in place of the
+ * old. */
 HK_API HK_MUST_USE hk_status hk_trainer_export(hk_trainer *t, const char *path);
+HK_API HK_MUST_USE hk_status hk_trainer_export_average(hk_trainer *t, const char *path);
 HK_API HK_MUST_USE hk_status hk_trainer_get_plan(hk_trainer *t, hk_plan_info *out);
 
 #ifdef __cplusplus

@@ -1,5 +1,5 @@
 #include "push.h"
-PUSH_BEGIN(adamw_accumulate_push)
+PUSH_BEGIN(accumulate_push)
 ADDRESS(sum)
 ADDRESS(gradients)
 ADDRESS(new_sum)

@@ -1,9 +1,9 @@
-// kernel: adamw_accumulate
+// kernel: accumulate
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
 #include "step.glsl"
-#include "adamw_accumulate.push.h"
+#include "accumulate.push.h"
 
 // sum' = accumulate * sum + gradients; on the first micro-batch (accumulate 0) the old sum is not even looked at, so
 // that nothing of it, NaN neither, survives. The new sum may lie where the old one lies.

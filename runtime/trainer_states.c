@@ -1,0 +1,145 @@
+/* A trainer's states by name: parameters, statistics, gradients; and the model file with them in it. */
+#include <stdio.h>
+#include <string.h>
+
+#include "runtime/trainer.h"
+#include "ops/step.h"
+
+/* ---- states by name */
+
+static const hk_parameter *find_parameter(const hk_trainer *t, const char *name)
+{
+    for (size_t i = 0; i < t->parameters.count; i++)
+        if (!strcmp(t->parameters.list[i].source->name, name))
+            return &t->parameters.list[i];
+    return NULL;
+}
+
+static hk_status no_such(const hk_trainer *t, const char *name)
+{
+    return hk_fail(t->ctx, HK_STATUS_USAGE, "there is no trained tensor '%s'; the first of %zu is '%s'", name,
+                   t->parameters.count, t->parameters.list[0].source->name);
+}
+
+hk_status hk_trainer_state(hk_trainer *t, const char *state, uint64_t offset, float *data, uint64_t count)
+{
+    HK_TRY(hk_trainer_idle(t));
+    return hk_env_read_state(t->env, state, offset * sizeof(float), data, count * sizeof(float));
+}
+
+/* Before the first step nothing lies on the device: then the model's contents are the answer. */
+static hk_status read_state(hk_trainer *t, const char *name, const char *state, const hk_value *v, int64_t offset,
+                            const float *before, hk_tensor *out)
+{
+    bool made = false;
+    HK_TRY(hk_fill_output(t->ctx, name, HK_FLOAT32, &v->shape, out, &made));
+    uint64_t count = (uint64_t)hk_shape_count(&v->shape);
+    hk_status st = HK_OK;
+    if (hk_env_state(t->env, state))
+        st = hk_trainer_state(t, state, (uint64_t)offset, out->data, count);
+    else if (before)
+        memcpy(out->data, before, (size_t)count * sizeof(float));
+    else
+        st = hk_fail(t->ctx, HK_STATUS_USAGE, "'%s' is known after the first step", name);
+    if (st != HK_OK && made)
+        hk_tensor_release(out);
+    return st;
+}
+
+static const hk_value *find_running(const hk_trainer *t, const char *name, char state[256])
+{
+    const hk_value *v = hk_graph_find(hk_model_graph(t->model), name);
+    snprintf(state, 256, "%s.running", name);
+    return v && v->data && v->dtype == HK_FLOAT32 ? v : NULL;
+}
+
+hk_status hk_trainer_read_parameter(hk_trainer *t, const char *name, hk_tensor *out)
+{
+    const hk_parameter *p = find_parameter(t, name);
+    if (p)
+        return read_state(t, name, HK_STATE_PARAMETERS, p->source, p->offset, p->source->data->data, out);
+    char state[256];
+    const hk_value *v = find_running(t, name, state);
+    return v ? read_state(t, name, state, v, 0, v->data->data, out) : no_such(t, name);
+}
+
+hk_status hk_trainer_read_average(hk_trainer *t, const char *name, hk_tensor *out)
+{
+    const hk_parameter *p = find_parameter(t, name);
+    if (!(t->params.ema_decay > 0))
+        return hk_fail(t->ctx, HK_STATUS_USAGE, "this trainer keeps no moving average: ema_decay is 0");
+    return p ? read_state(t, name, HK_STATE_AVERAGE, p->source, p->offset, p->source->data->data, out)
+             : no_such(t, name);
+}
+
+hk_status hk_trainer_read_gradient(hk_trainer *t, const char *name, hk_tensor *out)
+{
+    const hk_parameter *p = find_parameter(t, name);
+    const char *state = t->params.accumulate > 1 ? HK_STATE_ACCUMULATED : HK_STATE_GRADIENTS;
+    return p ? read_state(t, name, state, p->source, p->offset, NULL, out) : no_such(t, name);
+}
+
+/* States come to the device with the first plan; a parameter written before changes what that plan uploads. */
+hk_status hk_trainer_write_parameter(hk_trainer *t, const char *name, const hk_tensor *value)
+{
+    const hk_parameter *p = find_parameter(t, name);
+    if (!p)
+        return no_such(t, name);
+    hk_shape shape = hk_tensor_shape(value);
+    hk_shape_text a, b;
+    if (value->dtype != HK_FLOAT32 || !hk_shape_equal(&shape, &p->source->shape))
+        return hk_fail(t->ctx, HK_STATUS_USAGE, "parameter '%s' is float32 %s, the value is %s %s", name,
+                       hk_shape_print(&p->source->shape, &a), hk_dtype_name(value->dtype), hk_shape_print(&shape, &b));
+    float *packed = (float *)t->parameters.initial->data + p->offset;
+    hk_tensor_pack(value, packed);
+    if (!hk_env_state(t->env, HK_STATE_PARAMETERS))
+        return HK_OK;
+    HK_TRY(hk_trainer_idle(t));
+    return hk_env_write_state(t->env, HK_STATE_PARAMETERS, (uint64_t)p->offset * sizeof(float), packed,
+                              (uint64_t)p->count * sizeof(float));
+}
+
+/* ---- writing the model back */
+
+typedef hk_status read_call(hk_trainer *t, const char *name, hk_tensor *out);
+
+static hk_status export_with(hk_trainer *t, read_call *read, const char *path)
+{
+    hk_arena *arena = hk_arena_create(t->ctx);
+    const hk_graph *g = hk_model_graph(t->model);
+    hk_export_patch *patches = arena ? hk_arena_array(arena, g->value_count + 1, sizeof *patches) : NULL;
+    hk_status st = patches ? HK_OK : hk_out_of_memory(t->ctx, "an export");
+    size_t count = 0;
+    for (size_t i = 0; i < g->value_count && st == HK_OK; i++) {
+        const hk_value *v = g->values[i];
+        char state[256];
+        bool trained = find_parameter(t, v->name) != NULL;
+        if (!trained && !(find_running(t, v->name, state) == v && hk_env_state(t->env, state)))
+            continue;
+        if (!v->payload) {
+            st = hk_fail(t->ctx, HK_STATUS_UNSUPPORTED, "parameter '%s' has no place of its own in the model file",
+                         v->name);
+            continue;
+        }
+        hk_tensor *data = hk_tensor_new(arena, HK_FLOAT32, &v->shape);
+        st = data ? (trained ? read : hk_trainer_read_parameter)(t, v->name, data)
+                  : hk_out_of_memory(t->ctx, "an export");
+        patches[count++] = (hk_export_patch){.value = v, .data = data};
+    }
+    if (st == HK_OK)
+        st = hk_export_patched(hk_model_import(t->model), patches, count, path);
+    hk_arena_destroy(&arena);
+    return st;
+}
+
+hk_status hk_trainer_export(hk_trainer *t, const char *path)
+{
+    return export_with(t, hk_trainer_read_parameter, path);
+}
+
+hk_status hk_trainer_export_average(hk_trainer *t, const char *path)
+{
+    if (!(t->params.ema_decay > 0))
+        return hk_fail(t->ctx, HK_STATUS_USAGE, "this trainer keeps no moving average: ema_decay is 0");
+    return export_with(t, hk_trainer_read_average, path);
+}

@@ -1,0 +1,16 @@
+#include "push.h"
+PUSH_BEGIN(update_control_push)
+ADDRESS(control)
+ADDRESS(squares)
+ADDRESS(count)
+ADDRESS(step)
+ADDRESS(new_control)
+FLOAT(beta1)
+FLOAT(beta1_rest)
+FLOAT(beta2)
+FLOAT(beta2_rest)
+FLOAT(clip)
+FLOAT(growth)
+FLOAT(backoff)
+FLOAT(growth_interval)
+PUSH_END
