@@ -3,6 +3,7 @@
  *
  * hk.MaxPoolGrad(dY, Indices; input_shape) -> dX
  * hk.AveragePoolGrad(dY; input_shape) -> dX
+ * hk.SumPool(X), hk.SumPoolGrad(dY; input_shape): averages that are not divided, which LpPool and LRN are made of
  * hk.GlobalAveragePoolGrad(dY; input_shape) -> dX
  * hk.GlobalMaxPoolGrad(X, Y, dY) -> dX
  *
@@ -47,6 +48,11 @@ static const hk_attr max_grad_attrs[] = {
 static const hk_attr average_grad_attrs[] = {
     WINDOW_ATTRS, HK_INT_ATTR(pool_attrs, count_include_pad, 0), INPUT_SHAPE_ATTR, {0}};
 static const hk_attr global_grad_attrs[] = {INPUT_SHAPE_ATTR, {0}};
+
+static bool is_sum(const hk_node *n)
+{
+    return n->op->type[0] == 'h' && n->op->type[3] == 'S';
+}
 
 /* ---- shapes */
 
@@ -157,13 +163,14 @@ static hk_status infer_global_max_grad(hk_infer *in)
 typedef struct pool_walk {
     hk_window w;
     const pool_attrs *a;
+    bool sum;
     int64_t in, out; /* elements of a plane */
 } pool_walk;
 
 static hk_status walk_begin(const hk_eval *e, const hk_shape *x, pool_walk *p)
 {
     hk_problem_text problem;
-    *p = (pool_walk){.a = e->node->attrs};
+    *p = (pool_walk){.a = e->node->attrs, .sum = is_sum(e->node)};
     if (!resolve(p->a, x, &p->w, &problem))
         return hk_eval_fail(e, HK_STATUS_INTERNAL, "%s", problem.text);
     p->in = hk_window_in_count(&p->w);
@@ -251,7 +258,7 @@ static hk_status eval_average(hk_eval *e)
             sum += position < 0 ? 0 : hk_get_double(x, i / p.out * p.in + position);
             n += counts;
         }
-        hk_set_double(y, i, sum / (double)HK_MAX(n, 1));
+        hk_set_double(y, i, p.sum ? sum : sum / (double)HK_MAX(n, 1));
     }
     return HK_OK;
 }
@@ -269,7 +276,7 @@ static void spread_output(const pool_walk *p, const hk_tensor *indices, int64_t 
         int64_t position = tap_position(p, i % p->out, t, at, &counts);
         if (position < 0 || (indices && hk_get_int(indices, i) != onnx_index(p, plane, at)))
             continue;
-        dx[plane * p->in + position] += indices ? dy : dy / (double)n;
+        dx[plane * p->in + position] += indices || p->sum ? dy : dy / (double)n;
     }
 }
 
@@ -426,9 +433,9 @@ static hk_status lower_pool(hk_lower *l)
         return HK_OK;
     if (!y) /* only the indices are asked for */
         y = hk_scratch(l, x->dtype, count);
-    bool tiles = is_tiling(&w, false) && hk_value_alignment(x) == 16 && hk_value_alignment(y) == 16 &&
+    bool tiles = is_tiling(&w, false) && !is_sum(n) && hk_value_alignment(x) == 16 && hk_value_alignment(y) == 16 &&
                  (!indices || hk_value_alignment(indices) == 16);
-    hk_record *r = hk_emit(l, &hk_kernel_pool, average ? "average pool" : "max pool");
+    hk_record *r = hk_emit(l, &hk_kernel_pool, is_sum(n) ? "sum pool" : average ? "average pool" : "max pool");
     int64_t split[HK_AXES] = {w.out[0], w.out[1], tiles ? w.out[2] / 2 : w.out[2]};
     pool_record(l, r, &w, a, split, tiles ? count / 2 : count);
     hk_use(r, x, HK_READ, offsetof(struct pool_push, from));
@@ -438,6 +445,7 @@ static hk_status lower_pool(hk_lower *l)
     hk_spec(r, 14, index_words(indices));
     hk_spec(r, 16, x->dtype == HK_INT8 ? 1 : x->dtype == HK_UINT8 ? 2 : 0);
     hk_spec(r, 17, tiles);
+    hk_spec(r, 18, is_sum(n));
     r->flops = (double)count * (double)hk_window_taps(&w);
     return HK_OK;
 }
@@ -455,14 +463,15 @@ static hk_status lower_grad(hk_lower *l)
     int64_t planes = dx->shape.dim[0] * dx->shape.dim[1], count = planes * hk_window_in_count(&w);
     if (count == 0)
         return HK_OK;
-    bool tiles = is_tiling(&w, true) && hk_value_alignment(dy) == 16 && hk_value_alignment(dx) == 16 &&
+    bool tiles = is_tiling(&w, true) && !is_sum(n) && hk_value_alignment(dy) == 16 && hk_value_alignment(dx) == 16 &&
                  (!indices || hk_value_alignment(indices) == 16);
     hk_record *r = hk_emit(l, &hk_kernel_pool_grad, indices ? "max pool gradient" : "average pool gradient");
     bool wide = !tiles && w.in[2] % 4 == 0 && hk_value_alignment(dx) == 16;
     const int64_t tile_split[HK_AXES] = {1, w.out[1], HK_MAX(w.out[2] / 2, 1)};
     const int64_t split[HK_AXES] = {w.in[0], w.in[1], wide ? w.in[2] / 4 : w.in[2]};
     pool_record(l, r, &w, a, tiles ? tile_split : split, tiles ? count / 8 : wide ? count / 4 : count);
-    hk_spec(r, 18, wide ? 4 : 1);
+    hk_spec(r, 18, is_sum(n));
+    hk_spec(r, 19, wide ? 4 : 1);
     hk_use(r, dy, HK_READ, offsetof(struct pool_push, from));
     hk_use(r, dx, HK_WRITE, offsetof(struct pool_push, to));
     hk_use(r, indices, HK_READ, offsetof(struct pool_push, indices));
@@ -617,7 +626,8 @@ static hk_status backward_average(hk_gradient *g, hk_node *n)
         return HK_OK;
     hk_attr_value values[POOL_VALUES + 1] = {{0}};
     HK_TRY(grad_values(graph, n, values));
-    HK_TRY(hk_build(graph, "hk.AveragePoolGrad", values, (hk_value *[]){hk_gradient_of(g, n->out[0])}, 1, &dx, 1));
+    HK_TRY(hk_build(graph, is_sum(n) ? "hk.SumPoolGrad" : "hk.AveragePoolGrad", values,
+                    (hk_value *[]){hk_gradient_of(g, n->out[0])}, 1, &dx, 1));
     return hk_gradient_add(g, n->in[0], dx);
 }
 
@@ -678,6 +688,17 @@ static const char *const average_cases[] = {
     "f32[0,3,8,8]; kernel_shape=[2,2]; nograd",
     NULL,
 };
+static const char *const sum_cases[] = {
+    "f32[2,3,8,8]; kernel_shape=[2,2] strides=[2,2]",
+    "f32[1,2,9,7]; kernel_shape=[3,1] strides=[2,1] pads=[1,0,1,0]",
+    "f32[1,2,10,9]; kernel_shape=[3,2] dilations=[2,3] strides=[1,2] pads=[2,1,1,0] ceil_mode=1",
+    NULL,
+};
+static const char *const sum_grad_cases[] = {
+    "f32[2,3,4,4]; kernel_shape=[2,2] strides=[2,2] input_shape=[8,8]; nograd",
+    "f32[1,2,5,4]; kernel_shape=[3,3] strides=[2,2] pads=[1,1,1,1] input_shape=[9,7]; nograd",
+    NULL,
+};
 static const char *const max_grad_cases[] = {
     "f32[2,3,4,4] i64[2,3,4,4]<384; kernel_shape=[2,2] strides=[2,2] input_shape=[8,8]; nograd",
     "f32[1,2,5,4] i64[1,2,5,4]<126; kernel_shape=[3,3] strides=[2,2] pads=[1,1,1,1] input_shape=[9,7]; nograd",
@@ -716,6 +737,8 @@ static const char *const global_max_grad_cases[] = {
 const hk_op hk_ops_pool[] = {
     POOL_OP("MaxPool", 1, 2, max_attrs, infer_pool, eval_max, lower_pool, backward_max, max_cases),
     POOL_OP("AveragePool", 1, 1, average_attrs, infer_pool, eval_average, lower_pool, backward_average, average_cases),
+    POOL_OP("hk.SumPool", 1, 1, average_attrs, infer_pool, eval_average, lower_pool, backward_average, sum_cases),
+    POOL_OP("hk.SumPoolGrad", 1, 1, average_grad_attrs, infer_grad, eval_grad, lower_grad, NULL, sum_grad_cases),
     POOL_OP("GlobalAveragePool", 1, 1, NULL, infer_global, eval_global, lower_global, backward_global_average,
             global_cases),
     POOL_OP("GlobalMaxPool", 1, 1, NULL, infer_global, eval_global, lower_global, backward_global_max, global_cases),

@@ -3,7 +3,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "pool_window.glsl"
 
-layout(constant_id = 18) const uint WIDTH = 1; // neighbours in a row that an invocation makes: 1, or 4
+layout(constant_id = 19) const uint WIDTH = 1; // neighbours in a row that an invocation makes: 1, or 4
 
 // Backward of maximum and average pooling: an element of dX gathers from the outputs whose windows hold it, always in
 // the same order, so nothing is scattered or added atomically. The maximum's gradient goes where the forward pass's

@@ -21,6 +21,7 @@ layout(constant_id = 14) const uint INDICES = 0;   // words of one index: 0 none
 layout(constant_id = 15) const bool COLUMNS = false; // indices count column-major (storage_order 1)
 layout(constant_id = 16) const uint KIND = 0;      // elements: 0 float, 1 int32, 2 uint32
 layout(constant_id = 17) const bool TILES = false; // the 2 x 2 windows of stride 2 without padding: two outputs at once
+layout(constant_id = 18) const bool SUM = false;   // an average that is not divided
 
 struct Place {
     uint plane;
@@ -59,6 +60,8 @@ uint counted(uint o, uint k, uint stride, uint dilation, uint pad, uint limit)
 
 float average_scale(uint z, uint y, uint x)
 {
+    if (SUM)
+        return 1.0;
     uint n = counted(z, KD, STRIDE_D, DILATION_D, push.pad_d, push.limit_d) *
              counted(y, KH, STRIDE_H, DILATION_H, push.pad_h, push.limit_h) *
              counted(x, KW, STRIDE_W, DILATION_W, push.pad_w, push.limit_w);
