@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* A sentence lives in the context itself, so that running out of memory can still be reported. */
 enum { SENTENCE_BYTES = 2048, LOG_LINE_BYTES = 2048 };
@@ -357,4 +358,11 @@ void *hk_map_get(const hk_map *m, const char *key)
     if (m->count == 0)
         return NULL;
     return find_slot(m->slots, m->capacity, key, hash_string(key))->value;
+}
+
+uint64_t hk_now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }

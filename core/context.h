@@ -51,6 +51,8 @@ char *hk_arena_format(hk_arena *arena, const char *format, ...) HK_PRINTF(2, 3);
 /* Makes room for one more element in an arena-held list: doubles it when full. False when out of memory. */
 bool hk_arena_grow(hk_arena *arena, void **list, size_t count, size_t *capacity, size_t element_bytes);
 
+uint64_t hk_now_ns(void); /* a monotonic clock */
+
 /* ---- names → index, for values, nodes, attributes (FNV-1a, open addressing, arena-held) */
 
 typedef struct hk_map {

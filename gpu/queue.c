@@ -12,13 +12,6 @@ enum {
     GRACE_NS = 2000000000, /* for the work of a device that did not answer in time, before its objects are left alone */
 };
 
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 hk_status hk_gpu_submit(hk_gpu *gpu, hk_gpu_commands *const *list, size_t count, uint64_t *ticket)
 {
     HK_TRY(hk_gpu_alive(gpu));
@@ -85,14 +78,14 @@ static hk_status timed_out(hk_gpu *gpu, uint64_t ticket)
 
 static hk_status wait_for(hk_gpu *gpu, uint64_t ticket)
 {
-    uint64_t start = now_ns(), elapsed = 0;
+    uint64_t start = hk_now_ns(), elapsed = 0;
     /* A software device works on this very processor: spinning would take time from it. */
     bool spin = gpu->info.type != HK_DEVICE_SOFTWARE;
     do {
         HK_TRY(poll(gpu, elapsed == 0));
         if (gpu->completed >= ticket)
             return HK_OK;
-        elapsed = now_ns() - start;
+        elapsed = hk_now_ns() - start;
     } while (spin && elapsed < SPIN_NS);
 
     while (elapsed < gpu->options.timeout_ns) {
@@ -111,7 +104,7 @@ static hk_status wait_for(hk_gpu *gpu, uint64_t ticket)
         }
         if (result != VK_TIMEOUT)
             return hk_vk_failed(&gpu->vk, "vkWaitSemaphores", result);
-        elapsed = now_ns() - start;
+        elapsed = hk_now_ns() - start;
     }
     return timed_out(gpu, ticket);
 }

@@ -17,6 +17,7 @@ struct hk_stage {
     hk_graph *graph; /* inferred, owned: what this stage and the rest do. NULL in a last stage: the exec has it */
     hk_exec *exec;
     hk_node **host_nodes; /* to run on the host when the recording has ended */
+    uint64_t *host_ns;    /* of each in the last run; 0 for control flow, whose bodies are reported */
     size_t host_count;
     bool *on_host;   /* by node id: one of these */
     bool *deferred;  /* by node id: left to the next stage */
@@ -100,6 +101,11 @@ hk_node *const *hk_stage_host_nodes(const hk_stage *s, size_t *count)
 {
     *count = s->host_count;
     return s->host_nodes;
+}
+
+uint64_t hk_stage_host_ns(const hk_stage *s, size_t i)
+{
+    return s->host_ns[i];
 }
 
 const hk_stage *hk_stage_body(const hk_stage *s, size_t i)
@@ -252,7 +258,8 @@ static hk_status classify(hk_stage *s, const hk_device_info *device, bool *whole
     s->wanted = hk_arena_array(g->arena, g->value_count + 1, sizeof *s->wanted);
     s->on_host = hk_arena_array(g->arena, g->node_count + 1, sizeof *s->on_host);
     s->host_nodes = hk_arena_array(g->arena, g->node_count + 1, sizeof *s->host_nodes);
-    if (!available || !at_end || !s->deferred || !s->read || !s->wanted || !s->on_host || !s->host_nodes)
+    s->host_ns = hk_arena_array(g->arena, g->node_count + 1, sizeof *s->host_ns);
+    if (!available || !at_end || !s->deferred || !s->read || !s->wanted || !s->on_host || !s->host_nodes || !s->host_ns)
         return hk_out_of_memory(g->ctx, "a stage");
     for (size_t i = 0; i < g->value_count; i++)
         available[i] = at_end[i] = !g->values[i]->producer;
@@ -608,7 +615,9 @@ static hk_status run_host_nodes(between *b)
             HK_TRY(run_control(b, i, in));
             continue;
         }
+        uint64_t begin = hk_now_ns();
         HK_TRY(hk_node_eval(b->p->env->ctx, b->arena, n, in, out, b->step));
+        b->stage->host_ns[i] = hk_now_ns() - begin;
         for (int32_t k = 0; k < n->out_count; k++)
             if (n->out[k])
                 b->of[n->out[k]->id] = out[k];

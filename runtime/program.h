@@ -45,6 +45,7 @@ typedef struct hk_stage hk_stage;
 const hk_stage *hk_stage_next(const hk_stage *s); /* the continuation that ran last, NULL at the end */
 hk_exec *hk_stage_exec(const hk_stage *s);
 hk_node *const *hk_stage_host_nodes(const hk_stage *s, size_t *count);
+uint64_t hk_stage_host_ns(const hk_stage *s, size_t i); /* of its last run */
 /* First stage of the last run of the body that host node i owns; NULL if it owns none or none ran. */
 const hk_stage *hk_stage_body(const hk_stage *s, size_t i);
 

@@ -92,7 +92,7 @@ static void end(hk_report *report, const hk_env *env, const rows *r, uint32_t se
     report->info.weight_bytes = env->weights.bytes + env->state_store.bytes;
 }
 
-static hk_status add_host(hk_context *ctx, rows *r, const hk_node *n)
+static hk_status add_host(hk_context *ctx, rows *r, const hk_node *n, uint64_t ns)
 {
     hk_plan_row *row = add(r);
     if (!row)
@@ -102,7 +102,8 @@ static hk_status add_host(hk_context *ctx, rows *r, const hk_node *n)
                          .where = n->op->flags & HK_OP_CONTROL ? "control" : "host",
                          .kernel = "",
                          .dtype = output_dtype(n),
-                         .group = r->group++};
+                         .group = r->group++,
+                         .ns = ns};
     return row->node && row->op ? HK_OK : hk_out_of_memory(ctx, "a report");
 }
 
@@ -114,7 +115,7 @@ static hk_status add_stages(hk_context *ctx, hk_report *report, rows *r, const h
         size_t count = 0;
         hk_node *const *nodes = hk_stage_host_nodes(s, &count);
         for (size_t i = 0; i < count; i++) {
-            HK_TRY(add_host(ctx, r, nodes[i]));
+            HK_TRY(add_host(ctx, r, nodes[i], hk_stage_host_ns(s, i)));
             HK_TRY(add_stages(ctx, report, r, hk_stage_body(s, i)));
         }
     }

@@ -162,6 +162,35 @@ static void layers(void **state)
     expect("", "verify --layers " DATA "/models/unknown_op", 65, "Frobnicate");
 }
 
+/* Files that the command writes, read into output. */
+static void expect_file(const char *name, const char *text)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    output[fread(output, 1, sizeof output - 1, f)] = '\0';
+    fclose(f);
+    if (!strstr(output, text))
+        fail_msg("'%s' has no '%s':\n%s", name, text, output);
+}
+
+static void profiles(void **state)
+{
+    (void)state;
+    expect("", "profile --runs 2 --batch 3 --trace t.json " DATA "/digits/model.onnx", 0, "roofline  operator");
+    expect_file("t.json", "\"traceEvents\":[");
+    expect_file("t.json", "\"ph\":\"X\",\"pid\":1,\"tid\":1,\"ts\":0,");
+    expect("", "profile --runs 2 --copy-rate 100 --fma-rate 500 --json " DATA "/digits/model.onnx", 0,
+           "\"copy_bytes_per_second\":1e+11,\"flops_per_second\":5e+11");
+    expect("", "profile --runs 2 --trace t.json --shape x=3x4 " DATA "/models/nonzero/model.onnx", 0, "NonZero x 1");
+    expect_file("t.json", "\"name\":\"nonzero0\",\"cat\":\"NonZero\",\"ph\":\"X\",\"pid\":1,\"tid\":2");
+    expect("", "profile --runs 2 --trace absent/t.json " DATA "/digits/model.onnx", 73, "absent/t.json");
+    expect("", "profile --runs many " DATA "/digits/model.onnx", 64, "must be a number");
+    expect("", "bench --seconds 0.05 --warm-up 0 --batch 5 " DATA "/digits/model.onnx", 0, "planned and first run in");
+    expect("", "bench --shape image=5xk " DATA "/digits/model.onnx", 64, "--shape must read");
+}
+
 static int make_folder(void **state)
 {
     (void)state;
@@ -183,8 +212,8 @@ int main(int argc, char **argv)
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(usage), cmocka_unit_test(files),          cmocka_unit_test(devices),
-        cmocka_unit_test(runs),  cmocka_unit_test(verifies_lists), cmocka_unit_test(layers),
+        cmocka_unit_test(usage),          cmocka_unit_test(files),  cmocka_unit_test(devices),  cmocka_unit_test(runs),
+        cmocka_unit_test(verifies_lists), cmocka_unit_test(layers), cmocka_unit_test(profiles),
     };
     return cmocka_run_group_tests_name("command", tests, make_folder, remove_folder);
 }

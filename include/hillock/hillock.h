@@ -243,6 +243,14 @@ typedef struct hk_device_stats {
 } hk_device_stats;
 HK_API void hk_device_get_stats(const hk_device *dev, hk_device_stats *out);
 
+/* What bounds a kernel from below: its bytes at the copy rate, its operations at the arithmetic rate. */
+typedef struct hk_device_rates {
+    double copy_bytes_per_second; /* read plus written, between buffers larger than caches */
+    double flops_per_second;      /* fp32 fused multiply-adds in registers, two operations each */
+} hk_device_rates;
+/* Measures them, in less than a second; allocates up to 512 MiB for that time. */
+HK_API HK_MUST_USE hk_status hk_device_measure(hk_device *dev, hk_device_rates *out);
+
 /* One case of the self-test: an operator with given shapes and attributes, its kernels against its host evaluator. */
 typedef struct hk_selftest_case {
     const char *op;
@@ -398,7 +406,7 @@ typedef struct hk_plan_row {
     const char *kernel; /* kernel variant, "" on the host */
     hk_dtype dtype;     /* of its first output */
     uint32_t group;     /* barrier group: equal numbers run side by side */
-    uint64_t ns;        /* device time in the last run, 0 without HK_PROFILE_DISPATCHES */
+    uint64_t ns;        /* device time in the last run, 0 without HK_PROFILE_DISPATCHES; of host steps the host's */
     uint64_t bytes;     /* operand bytes read + written */
     double flops;
 } hk_plan_row;

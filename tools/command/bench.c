@@ -1,62 +1,18 @@
-/* hillock bench and hillock profile */
+/* hillock bench */
 #include <stdlib.h>
 #include <string.h>
 
 #include "tools/command/command.h"
 
-static const char bench_usage[] =
-    "usage: hillock bench MODEL [--shape NAME=1x3x224x224 ...] [--seconds 3] [--warm-up 0.5] [--precision P] [--device "
-    "D] [--json]\n\n"
-    "Times whole runs: inputs written, submitted, waited for, outputs read. Inputs are random, unknown dimensions 1 "
-    "unless\n"
-    "--shape gives them. Prints percentiles of the wall time, the median time on the device (transfers excluded), and "
-    "of\n"
-    "pipelined runs the mean.\n\n"
-    "example: hillock bench resnet50.onnx --shape input=8x3x224x224\n";
-
-static const char profile_usage[] =
-    "usage: hillock profile MODEL [--shape NAME=1x3x224x224 ...] [--runs 20] [--precision P] [--device D] [--json]\n\n"
-    "Times every dispatch with device timestamps, one after the other, and prints the median of the runs by node, "
-    "with\n"
-    "bytes, floating-point operations and rates.\n\n"
-    "example: hillock profile resnet50.onnx --device H200\n";
-
-typedef struct opened {
-    hk_model *model;
-    hk_device *dev;
-    hk_session *session;
-} opened;
-
-static hk_status open_all(const options *o, hk_profile profile, hk_precision precision, opened *p)
-{
-    hk_session_params params = {.size = sizeof params, .precision = precision, .profile = profile};
-    hk_status st = hk_model_load(o->ctx, o->arguments[0], NULL, &p->model);
-    if (st == HK_OK)
-        st = open_device(o, &p->dev);
-    if (st == HK_OK)
-        st = hk_session_create(p->dev, p->model, &params, &p->session);
-    return st == HK_OK ? write_random_inputs(o, p->session, p->model) : st;
-}
-
-static void close_all(opened *p)
-{
-    hk_session_destroy(&p->session);
-    hk_device_close(&p->dev);
-    hk_model_destroy(&p->model);
-}
-
-static hk_status one_run(const opened *p)
-{
-    size_t count = 0;
-    const hk_value_info *outputs = hk_model_outputs(p->model, &count);
-    hk_status st = hk_session_run(p->session);
-    for (size_t i = 0; i < count && st == HK_OK; i++) {
-        hk_tensor t = {0};
-        st = hk_session_read(p->session, outputs[i].name, &t);
-        hk_tensor_release(&t);
-    }
-    return st;
-}
+static const char usage[] =
+    "usage: hillock bench MODEL [--shape NAME=1x3x224x224 ...] [--batch N] [--seconds 3] [--warm-up 0.5]\n"
+    "                     [--precision P] [--device D] [--json]\n\n"
+    "Times whole runs: inputs written, submitted, waited for, outputs read. Inputs are random; a dimension that the\n"
+    "model leaves open is 1, or N if it is an input's first and --batch is given, unless --shape gives it. Prints "
+    "what\n"
+    "loading the model, opening the device, and planning with the first run took; percentiles of the wall time; the\n"
+    "median time on the device, transfers excluded; and of pipelined runs the mean.\n\n"
+    "example: hillock bench resnet50.onnx --batch 8\n";
 
 static int by_value(const void *a, const void *b)
 {
@@ -93,11 +49,11 @@ static hk_status measure(const options *o, const opened *p, double warm, double 
 {
     hk_status st = HK_OK;
     for (double start = now_seconds(); st == HK_OK && now_seconds() - start < warm;)
-        st = write_random_inputs(o, p->session, p->model) == HK_OK ? one_run(p) : HK_STATUS_INTERNAL;
+        st = write_random_inputs(o, p->session, p->model) == HK_OK ? opened_run(p) : HK_STATUS_INTERNAL;
     for (double start = now_seconds(); st == HK_OK && (now_seconds() - start < seconds || s->count < 3);) {
         hk_plan_info plan = {0};
         double before = now_seconds();
-        st = one_run(p);
+        st = opened_run(p);
         double wall = now_seconds() - before;
         if (st == HK_OK)
             st = hk_session_get_plan(p->session, &plan);
@@ -141,12 +97,16 @@ static void print_bench(const options *o, const opened *p, const samples *s)
         json_string(stdout, "schema", "hillock-bench-1");
         json_string(stdout, "device", d->name);
         json_integer(stdout, "runs", (long long)s->count);
+        json_number(stdout, "load_ms", p->load_seconds * 1e3);
+        json_number(stdout, "open_ms", p->device_seconds * 1e3);
+        json_number(stdout, "plan_ms", p->plan_seconds * 1e3);
         json_number(stdout, "min_ms", s->wall[0] * 1e3);
         for (size_t i = 0; i < 3; i++) {
             char key[24];
             snprintf(key, sizeof key, "p%zu_ms", percents[i]);
             json_number(stdout, key, percentile(s->wall, s->count, percents[i]) * 1e3);
         }
+        json_number(stdout, "max_ms", s->wall[s->count - 1] * 1e3);
         json_number(stdout, "device_ms", device * 1e3);
         json_number(stdout, "pipelined_ms", s->pipelined * 1e3);
         json_integer(stdout, "pipelines", (long long)stats.pipelines_created);
@@ -154,7 +114,9 @@ static void print_bench(const options *o, const opened *p, const samples *s)
         json_end(stdout);
         return;
     }
-    printf("device     %s\nruns       %zu\nlatency ms min %.4f", d->name, s->count, s->wall[0] * 1e3);
+    printf("device     %s, opened in %.1f ms\nmodel      loaded in %.1f ms, planned and first run in %.1f ms\n",
+           d->name, p->device_seconds * 1e3, p->load_seconds * 1e3, p->plan_seconds * 1e3);
+    printf("runs       %zu\nlatency ms min %.4f", s->count, s->wall[0] * 1e3);
     for (size_t i = 0; i < 3; i++)
         printf("  p%zu %.4f", percents[i], percentile(s->wall, s->count, percents[i]) * 1e3);
     printf("  max %.4f\n", s->wall[s->count - 1] * 1e3);
@@ -164,13 +126,11 @@ static void print_bench(const options *o, const opened *p, const samples *s)
            (unsigned long long)stats.pipelines_created, (double)stats.peak_memory_bytes / 0x1p20);
 }
 
-static int run_bench(int argc, char **argv)
+static int run(int argc, char **argv)
 {
-    static const option_spec specs[] = {{"--shape", true, true},
-                                        {"--seconds", true, false},
-                                        {"--warm-up", true, false},
-                                        {"--precision", true, false},
-                                        {0}};
+    static const option_spec specs[] = {{"--shape", true, true},      {"--batch", true, false},
+                                        {"--seconds", true, false},   {"--warm-up", true, false},
+                                        {"--precision", true, false}, {0}};
     options o;
     double seconds, warm;
     samples s = {0};
@@ -178,13 +138,15 @@ static int run_bench(int argc, char **argv)
     int code = options_parse(&o, &verb_bench, specs, argc, argv);
     if (code >= 0)
         return code;
-    if (o.argument_count != 1 || !option_number(&o, "--seconds", 0, 3600, 3, &seconds) ||
-        !option_number(&o, "--warm-up", 0, 3600, 0.5, &warm) || !option_precision(&o, &precision)) {
+    if (o.argument_count != 1) {
         fprintf(stderr, "hillock bench: one model file is needed; see hillock bench --help\n");
         return finish_code(&o, EXIT_USAGE);
     }
+    if (!option_number(&o, "--seconds", 0, 3600, 3, &seconds) || !option_number(&o, "--warm-up", 0, 3600, 0.5, &warm) ||
+        !option_precision(&o, &precision))
+        return finish_code(&o, EXIT_USAGE);
     opened p = {0};
-    hk_status st = open_all(&o, HK_PROFILE_RUNS, precision, &p);
+    hk_status st = opened_create(&o, HK_PROFILE_RUNS, precision, &p);
     if (st == HK_OK)
         st = measure(&o, &p, warm, seconds, &s);
     if (st == HK_OK)
@@ -193,120 +155,8 @@ static int run_bench(int argc, char **argv)
         print_bench(&o, &p, &s);
     free(s.wall);
     free(s.device);
-    close_all(&p);
+    opened_destroy(&p);
     return finish(&o, st);
 }
 
-/* ---- profile: the run whose total is the median */
-
-typedef struct profile {
-    hk_plan_info plan;
-    uint64_t **ns; /* by row, by run */
-    size_t runs;
-} profile;
-
-static int by_ns(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
-static void print_profile(const options *o, const opened *p, const profile *f)
-{
-    double total = 0;
-    for (size_t i = 0; i < f->plan.row_count; i++) {
-        qsort(f->ns[i], f->runs, sizeof **f->ns, by_ns);
-        total += (double)f->ns[i][f->runs / 2];
-    }
-    if (o->json) {
-        json_begin(stdout);
-        json_string(stdout, "schema", "hillock-profile-1");
-        json_string(stdout, "device", hk_device_get_info(p->dev)->name);
-        json_number(stdout, "total_us", total * 1e-3);
-        json_array(stdout, "nodes");
-    } else {
-        printf("%7s %9s %9s %9s  %-18s %-26s %s\n", "share", "us", "GB/s", "GFLOP/s", "op", "kernel", "node");
-    }
-    for (size_t i = 0; i < f->plan.row_count; i++) {
-        const hk_plan_row *r = &f->plan.rows[i];
-        double ns = (double)f->ns[i][f->runs / 2];
-        if (o->json) {
-            json_object(stdout, NULL);
-            json_string(stdout, "node", r->node);
-            json_string(stdout, "op", r->op);
-            json_string(stdout, "where", r->where);
-            json_string(stdout, "kernel", r->kernel);
-            json_number(stdout, "us", ns * 1e-3);
-            json_integer(stdout, "bytes", (long long)r->bytes);
-            json_number(stdout, "flops", r->flops);
-            json_object_end(stdout);
-        } else if (!strcmp(r->where, "device")) {
-            printf("%6.1f%% %9.2f %9.1f %9.1f  %-18s %-26s %s\n", total > 0 ? 100 * ns / total : 0, ns * 1e-3,
-                   ns > 0 ? (double)r->bytes / ns : 0, ns > 0 ? r->flops / ns : 0, r->op, r->kernel, r->node);
-        }
-    }
-    if (o->json) {
-        json_array_end(stdout);
-        json_end(stdout);
-    } else {
-        printf(
-            "total %.2f us in %zu dispatches, %zu barrier groups, %zu segments; activations %.1f MiB (live %.1f MiB)\n",
-            total * 1e-3, f->plan.dispatches, f->plan.groups, f->plan.segments,
-            (double)f->plan.activation_bytes / 0x1p20, (double)f->plan.live_bytes / 0x1p20);
-    }
-}
-
-static hk_status profile_runs(const opened *p, profile *f)
-{
-    hk_status st = one_run(p);
-    for (double start = now_seconds(); st == HK_OK && now_seconds() - start < 0.5;) /* the clock ramps up */
-        st = one_run(p);
-    for (size_t r = 0; r < f->runs && st == HK_OK; r++) {
-        st = one_run(p);
-        if (st == HK_OK)
-            st = hk_session_get_plan(p->session, &f->plan);
-        if (st == HK_OK && !f->ns) {
-            f->ns = calloc(f->plan.row_count + 1, sizeof *f->ns);
-            for (size_t i = 0; f->ns && i < f->plan.row_count; i++)
-                if (!(f->ns[i] = calloc(f->runs, sizeof **f->ns)))
-                    return HK_STATUS_OUT_OF_MEMORY;
-            if (!f->ns)
-                return HK_STATUS_OUT_OF_MEMORY;
-        }
-        for (size_t i = 0; st == HK_OK && i < f->plan.row_count; i++)
-            f->ns[i][r] = f->plan.rows[i].ns;
-    }
-    return st;
-}
-
-static int run_profile(int argc, char **argv)
-{
-    static const option_spec specs[] = {
-        {"--shape", true, true}, {"--runs", true, false}, {"--precision", true, false}, {0}};
-    options o;
-    double runs;
-    hk_precision precision;
-    int code = options_parse(&o, &verb_profile, specs, argc, argv);
-    if (code >= 0)
-        return code;
-    if (o.argument_count != 1 || !option_number(&o, "--runs", 1, 10000, 20, &runs) ||
-        !option_precision(&o, &precision)) {
-        fprintf(stderr, "hillock profile: one model file is needed; see hillock profile --help\n");
-        return finish_code(&o, EXIT_USAGE);
-    }
-    opened p = {0};
-    profile f = {.runs = (size_t)runs};
-    hk_status st = open_all(&o, HK_PROFILE_DISPATCHES, precision, &p);
-    if (st == HK_OK)
-        st = profile_runs(&p, &f);
-    if (st == HK_OK)
-        print_profile(&o, &p, &f);
-    for (size_t i = 0; f.ns && i < f.plan.row_count; i++)
-        free(f.ns[i]);
-    free(f.ns);
-    close_all(&p);
-    return finish(&o, st);
-}
-
-const verb verb_bench = {"bench", "time whole runs", bench_usage, run_bench};
-const verb verb_profile = {"profile", "time every dispatch", profile_usage, run_profile};
+const verb verb_bench = {"bench", "time whole runs", usage, run};

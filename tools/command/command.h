@@ -86,8 +86,19 @@ comparison compare(const hk_tensor *got, const hk_tensor *want, double rtol, dou
 double tensor_element(const hk_tensor *t, int64_t i);
 /* Every --input NAME=FILE, in their order: calls take with the tensor, which it may keep by zeroing it. */
 hk_status each_input(const options *o, hk_status (*take)(void *user, const char *name, hk_tensor *t), void *user);
-/* Fills every input with random contents (floats normal-like, integers 0): for bench and profile. shapes gives the
- * unknown dimensions: "--shape NAME=1x3x224x224". */
+/* Fills every input with random contents (floats normal-like, integers 0): for bench and profile. Unknown dimensions
+ * come from --shape NAME=1x3x224x224 or, the first of an input, from --batch; else they are 1. */
 hk_status write_random_inputs(const options *o, hk_session *s, const hk_model *m);
+
+/* A model with random inputs, planned, after its first run. */
+typedef struct opened {
+    hk_model *model;
+    hk_device *dev;
+    hk_session *session;
+    double load_seconds, device_seconds, plan_seconds; /* the last: session, plan, pipelines, first run */
+} opened;
+hk_status opened_create(const options *o, hk_profile profile, hk_precision precision, opened *p);
+hk_status opened_run(const opened *p); /* and reads all outputs */
+void opened_destroy(opened *p);
 
 #endif

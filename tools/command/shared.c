@@ -203,10 +203,15 @@ static double random_value(uint64_t *state)
 static hk_status write_random(const options *o, hk_session *s, const hk_value_info *v, uint64_t *state)
 {
     hk_tensor t = {.dtype = v->dtype, .rank = v->rank < 0 ? 0 : v->rank};
+    double batch = 1;
+    if (!option_number(o, "--batch", 1, 1e9, 1, &batch))
+        return HK_STATUS_USAGE;
     for (int32_t d = 0; d < t.rank; d++)
-        t.shape[d] = v->shape[d] < 0 ? 1 : v->shape[d];
-    if (!parse_shape(o, v->name, &t))
+        t.shape[d] = v->shape[d] >= 0 ? v->shape[d] : d == 0 ? (int64_t)batch : 1;
+    if (!parse_shape(o, v->name, &t)) {
         fprintf(stderr, "hillock: --shape must read NAME=1x3x224x224\n");
+        return HK_STATUS_USAGE;
+    }
     int64_t count = hk_tensor_count(&t);
     t.data = count < 0 ? NULL : calloc((size_t)count + 1, hk_dtype_bytes(t.dtype) + 1);
     if (!t.data)
@@ -234,4 +239,47 @@ hk_status write_random_inputs(const options *o, hk_session *s, const hk_model *m
             return st;
     }
     return HK_OK;
+}
+
+/* ---- a model ready to be timed */
+
+hk_status opened_create(const options *o, hk_profile profile, hk_precision precision, opened *p)
+{
+    hk_session_params params = {.size = sizeof params, .precision = precision, .profile = profile};
+    double begin = now_seconds();
+    hk_status st = hk_model_load(o->ctx, o->arguments[0], NULL, &p->model);
+    p->load_seconds = now_seconds() - begin;
+    begin = now_seconds();
+    if (st == HK_OK)
+        st = open_device(o, &p->dev);
+    p->device_seconds = now_seconds() - begin;
+    begin = now_seconds();
+    if (st == HK_OK)
+        st = hk_session_create(p->dev, p->model, &params, &p->session);
+    if (st == HK_OK)
+        st = write_random_inputs(o, p->session, p->model);
+    if (st == HK_OK)
+        st = opened_run(p);
+    p->plan_seconds = now_seconds() - begin;
+    return st;
+}
+
+hk_status opened_run(const opened *p)
+{
+    size_t count = 0;
+    const hk_value_info *outputs = hk_model_outputs(p->model, &count);
+    hk_status st = hk_session_run(p->session);
+    for (size_t i = 0; i < count && st == HK_OK; i++) {
+        hk_tensor t = {0};
+        st = hk_session_read(p->session, outputs[i].name, &t);
+        hk_tensor_release(&t);
+    }
+    return st;
+}
+
+void opened_destroy(opened *p)
+{
+    hk_session_destroy(&p->session);
+    hk_device_close(&p->dev);
+    hk_model_destroy(&p->model);
 }
