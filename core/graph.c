@@ -136,6 +136,46 @@ hk_state *hk_graph_state(hk_graph *g, const char *name, hk_dtype dtype, const hk
     return s;
 }
 
+bool hk_value_set_list(hk_value *v, hk_dtype dtype, hk_dtype item, hk_dtype element, hk_value *const *items,
+                       int64_t count)
+{
+    hk_arena *arena = v->graph->arena;
+    hk_list *list = hk_arena_new(arena, hk_list);
+    if (!list)
+        return no_memory(v->graph);
+    *list = (hk_list){.item = item, .element = element};
+    if (items && !(list->items = hk_arena_array(arena, (size_t)count + 1, sizeof *list->items)))
+        return no_memory(v->graph);
+    for (int64_t i = 0; items && i < count; i++)
+        list->items[i] = items[i];
+    v->dtype = dtype;
+    v->shape = (hk_shape){.rank = 1, .dim = {count}};
+    v->list = list;
+    return true;
+}
+
+size_t hk_value_leaves(const hk_value *v)
+{
+    size_t count = 0;
+    if (!v->list)
+        return 1;
+    for (int64_t i = 0; v->list->items && i < v->shape.dim[0]; i++)
+        count += hk_value_leaves(v->list->items[i]);
+    return count;
+}
+
+hk_value *hk_value_leaf(hk_value *v, size_t *at)
+{
+    if (!v->list)
+        return (*at)-- == 0 ? v : NULL;
+    for (int64_t i = 0; v->list->items && i < v->shape.dim[0]; i++) {
+        hk_value *leaf = hk_value_leaf(v->list->items[i], at);
+        if (leaf)
+            return leaf;
+    }
+    return NULL;
+}
+
 bool hk_graph_add_input(hk_graph *g, hk_value *v)
 {
     return push(g->arena, &g->inputs, &g->input_count, &g->input_capacity, v) || no_memory(g);
@@ -218,13 +258,23 @@ hk_value *hk_graph_find(const hk_graph *g, const char *name)
     return hk_map_get(&g->names, name);
 }
 
-/* Calls visit for every value of g that node n uses, those captured by its bodies included. */
+/* Calls visit for every value of g that node n uses, those captured by its bodies and the items of lists included. */
 typedef bool visit_use(void *user, hk_value *v, hk_node *n);
+
+static bool each_part(const hk_graph *g, hk_node *n, hk_value *v, visit_use *visit, void *user)
+{
+    if (v->graph == g && !visit(user, v, n))
+        return false;
+    for (int64_t i = 0; v->list && v->list->items && i < v->shape.dim[0]; i++)
+        if (!each_part(g, n, v->list->items[i], visit, user))
+            return false;
+    return true;
+}
 
 static bool each_use(const hk_graph *g, hk_node *top, hk_node *n, visit_use *visit, void *user)
 {
     for (int32_t i = 0; i < n->in_count; i++)
-        if (n->in[i] && n->in[i]->graph == g && !visit(user, n->in[i], top))
+        if (n->in[i] && !each_part(g, top, n->in[i], visit, user))
             return false;
     for (int32_t b = 0; b < n->body_count; b++) {
         hk_graph *body = n->bodies[b];
@@ -232,7 +282,7 @@ static bool each_use(const hk_graph *g, hk_node *top, hk_node *n, visit_use *vis
             if (!each_use(g, top, body->nodes[i], visit, user))
                 return false;
         for (size_t i = 0; i < body->output_count; i++)
-            if (body->outputs[i]->graph == g && !visit(user, body->outputs[i], top))
+            if (!each_part(g, top, body->outputs[i], visit, user))
                 return false;
     }
     return true;
@@ -242,6 +292,13 @@ static bool count_use(void *user, hk_value *v, hk_node *n)
 {
     (void)n;
     ((hk_uses *)user)->count[v->id]++;
+    return true;
+}
+
+static bool mark_output(void *user, hk_value *v, hk_node *n)
+{
+    (void)n;
+    ((hk_uses *)user)->is_output[v->id] = true;
     return true;
 }
 
@@ -272,8 +329,7 @@ hk_status hk_graph_uses(const hk_graph *g, hk_arena *arena, hk_uses *out)
     for (size_t i = 0; i < g->node_count; i++)
         each_use(g, g->nodes[i], g->nodes[i], add_use, &u);
     for (size_t i = 0; i < g->output_count; i++)
-        if (g->outputs[i]->graph == g)
-            u.is_output[g->outputs[i]->id] = true;
+        each_part(g, NULL, g->outputs[i], mark_output, &u);
     for (size_t i = 0; i < g->state_count; i++)
         u.is_output[g->states[i]->last->id] = true;
     *out = u;
@@ -452,7 +508,7 @@ hk_status hk_graph_prune(hk_graph *g)
     for (size_t i = 0; i < g->node_count; i++)
         g->nodes[i]->mark = 0;
     for (size_t i = 0; i < g->output_count; i++)
-        need_producer(NULL, g->outputs[i], NULL);
+        each_part(g, NULL, g->outputs[i], need_producer, NULL);
     for (size_t i = 0; i < g->state_count; i++)
         need_producer(NULL, g->states[i]->last, NULL);
     for (size_t i = g->node_count; i-- > 0;)
@@ -481,6 +537,8 @@ typedef struct clone {
     hk_graph *main;            /* of the copies */
     const hk_value **captured; /* values around the source, in the order of the copies' extra inputs */
     size_t captured_count, capacity;
+    const hk_graph *inlined; /* a body whose values become the map's and whose surroundings stay; NULL: none */
+    hk_value **map;          /* by value id of it */
 } clone;
 
 /* A value around the cloned graph becomes an input of the copy, or a constant where its contents are known. */
@@ -497,6 +555,8 @@ static hk_value *capture(clone *c, const hk_value *v)
     copy->data = constant ? v->data : NULL;
     if (constant)
         return copy;
+    if (v->list && !hk_value_set_list(copy, v->dtype, v->list->item, v->list->element, NULL, v->shape.dim[0]))
+        return NULL;
     if (!push(g->arena, &c->captured, &c->captured_count, &c->capacity, (void *)(uintptr_t)v) ||
         !hk_graph_add_input(g, copy))
         return no_memory(g);
@@ -505,10 +565,12 @@ static hk_value *capture(clone *c, const hk_value *v)
 
 static hk_value *copy_of(clone *c, const hk_graph *from, const hk_graph *to, const hk_value *v)
 {
-    while (to && v->graph != from) {
+    while (to && v->graph != from && from != c->inlined) {
         from = from->outer;
         to = to->outer;
     }
+    if (c->inlined && from == c->inlined)
+        return v->graph == from ? c->map[v->id] : (hk_value *)(uintptr_t)v;
     return to ? to->values[v->id] : capture(c, v);
 }
 
@@ -534,6 +596,26 @@ static hk_status clone_values(const hk_graph *from, hk_graph *to)
     return HK_OK;
 }
 
+/* Known items belong to the same graph: bodies know none. */
+static hk_status clone_lists(const hk_graph *from, hk_graph *to)
+{
+    for (size_t i = 0; i < from->value_count; i++) {
+        const hk_list *list = from->values[i]->list;
+        if (!list || !list->items)
+            continue;
+        hk_value *v = to->values[i];
+        int64_t count = v->shape.dim[0];
+        hk_value **items = hk_arena_array(to->arena, (size_t)count + 1, sizeof *items);
+        if (!items)
+            return hk_out_of_memory(to->ctx, "a graph");
+        for (int64_t k = 0; k < count; k++)
+            items[k] = to->values[list->items[k]->id];
+        if (!hk_value_set_list(v, v->dtype, list->item, list->element, items, count))
+            return HK_STATUS_OUT_OF_MEMORY;
+    }
+    return HK_OK;
+}
+
 static hk_status clone_node(clone *c, const hk_graph *from, hk_graph *to, const hk_node *source)
 {
     hk_node *n = hk_arena_new(to->arena, hk_node);
@@ -550,7 +632,7 @@ static hk_status clone_node(clone *c, const hk_graph *from, hk_graph *to, const 
             return HK_STATUS_OUT_OF_MEMORY;
     for (int32_t i = 0; i < n->out_count; i++)
         if (source->out[i]) {
-            n->out[i] = to->values[source->out[i]->id];
+            n->out[i] = copy_of(c, from, to, source->out[i]);
             n->out[i]->producer = n;
         }
     for (int32_t i = 0; i < n->body_count; i++) {
@@ -581,6 +663,7 @@ static hk_status clone_states(const hk_graph *from, hk_graph *to)
 static hk_status clone_into(clone *c, const hk_graph *from, hk_graph *to)
 {
     HK_TRY(clone_values(from, to));
+    HK_TRY(clone_lists(from, to));
     for (size_t i = 0; i < from->input_count; i++)
         if (!hk_graph_add_input(to, to->values[from->inputs[i]->id]))
             return HK_STATUS_OUT_OF_MEMORY;
@@ -615,5 +698,43 @@ hk_status hk_graph_clone_body(const hk_graph *body, hk_graph **out, const hk_val
         *captured = c.captured;
         *captured_count = c.captured_count;
     }
+    return HK_OK;
+}
+
+/* ---- a body's nodes in the graph around it */
+
+static hk_status inline_values(hk_graph *g, const hk_graph *body, const char *prefix, hk_value **map)
+{
+    for (size_t i = 0; i < body->value_count; i++) {
+        const hk_value *v = body->values[i];
+        const char *name = map[i] ? NULL : hk_arena_format(g->arena, "%s%s", prefix, v->name);
+        if (map[i])
+            continue;
+        map[i] = name ? hk_graph_value(g, name, v->kind, v->producer ? HK_DTYPE_NONE : v->dtype,
+                                       v->producer ? NULL : &v->shape)
+                      : NULL;
+        if (!map[i])
+            return hk_out_of_memory(g->ctx, "an inlined body");
+        map[i]->data = v->producer ? NULL : v->data;
+        map[i]->payload = v->payload;
+        map[i]->list = v->producer ? NULL : v->list;
+    }
+    return HK_OK;
+}
+
+hk_status hk_graph_inline(hk_graph *g, const hk_graph *body, const char *prefix, hk_value *const *inputs,
+                          hk_value **outputs)
+{
+    clone c = {.main = g, .inlined = body};
+    c.map = hk_arena_array(g->arena, body->value_count + 1, sizeof *c.map);
+    if (!c.map)
+        return hk_out_of_memory(g->ctx, "an inlined body");
+    for (size_t i = 0; i < body->input_count; i++)
+        c.map[body->inputs[i]->id] = inputs[i];
+    HK_TRY(inline_values(g, body, prefix, c.map));
+    for (size_t i = 0; i < body->node_count; i++)
+        HK_TRY(clone_node(&c, body, g, body->nodes[i]));
+    for (size_t i = 0; i < body->output_count; i++)
+        outputs[i] = copy_of(&c, body, g, body->outputs[i]);
     return HK_OK;
 }

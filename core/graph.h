@@ -32,6 +32,14 @@ typedef enum hk_layout {
     HK_LAYOUT_NHWC8,      /* logical NCHW stored N,H,W,C with C padded to a multiple of 8, padding zero */
 } hk_layout;
 
+/* What a sequence or an optional holds. Such a value lies nowhere: inference replaces the nodes that use it by nodes on
+ * its items as soon as these are known, so passes and planner never meet it. */
+typedef struct hk_list {
+    hk_dtype item;    /* type of the items; HK_DTYPE_NONE: not known */
+    hk_dtype element; /* of the items' items, in an optional sequence */
+    hk_value **items; /* shape.dim[0] of them, which then is known; NULL: not known */
+} hk_list;
+
 struct hk_value {
     const char *name; /* unique in its graph, "" never */
     uint32_t id;      /* index in graph->values */
@@ -44,6 +52,7 @@ struct hk_value {
     const hk_tensor *data; /* contents known on the host: constants, and what shape arithmetic found; else NULL */
     hk_node *producer;     /* NULL unless an activation */
     hk_state *state;       /* set on every version of a state */
+    const hk_list *list;   /* of a sequence or optional (rank 1), else NULL */
     const struct hk_payload *payload; /* where the bytes lie in the model file (importer's), else NULL */
     hk_graph *graph;                  /* the graph that defines it */
     void *mark;                       /* scratch of the pass that runs now */
@@ -94,7 +103,7 @@ struct hk_graph {
     hk_map names;   /* value name → value */
     /* What inference may take, of a main graph: a file can ask for any amount. */
     uint64_t fold_limit; /* bytes of folded constants; 0: the default */
-    uint64_t fold_bytes, fold_steps, inferred_nodes;
+    uint64_t fold_bytes, fold_steps, inferred_nodes, list_items;
 };
 
 /* ---- building. All return NULL when out of memory (hk_out_of_memory is then set). */
@@ -113,6 +122,12 @@ hk_state *hk_graph_state(hk_graph *g, const char *name, hk_dtype dtype, const hk
                          const hk_tensor *initial);
 bool hk_graph_add_input(hk_graph *g, hk_value *v);
 bool hk_graph_add_output(hk_graph *g, hk_value *v);
+/* Gives v the type of a list, with known items (copied; count of them) or, items NULL, without. */
+bool hk_value_set_list(hk_value *v, hk_dtype dtype, hk_dtype item, hk_dtype element, hk_value *const *items,
+                       int64_t count);
+/* Tensors in a value: itself, or those of its known items. at counts down to the wanted one. */
+size_t hk_value_leaves(const hk_value *v);
+hk_value *hk_value_leaf(hk_value *v, size_t *at);
 /* Appends a node; out values with fresh names are made for every output whose bit is not in absent_outputs. */
 hk_node *hk_graph_node(hk_graph *g, const char *name, const char *type, const struct hk_op *op, void *attrs,
                        hk_value *const *in, int32_t in_count, int32_t out_count);
@@ -145,5 +160,9 @@ hk_status hk_graph_clone(const hk_graph *g, hk_graph **out);
 /* The same of a body as a main graph of its own. Values captured from the graphs around it become constants where their
  * contents are constant, else extra inputs after the body's own, listed in *captured (in the clone's arena). */
 hk_status hk_graph_clone_body(const hk_graph *body, hk_graph **out, const hk_value ***captured, size_t *captured_count);
+/* Appends a copy of a body's nodes to g, the graph around it: its inputs are `inputs`, its values get names behind the
+ * prefix, *outputs receives what stands for its outputs. Nothing is inferred. */
+hk_status hk_graph_inline(hk_graph *g, const hk_graph *body, const char *prefix, hk_value *const *inputs,
+                          hk_value **outputs);
 
 #endif

@@ -127,6 +127,8 @@ const char *hk_dtype_name(hk_dtype t)
     case HK_FLOAT8E8M0: return "float8e8m0";
     case HK_UINT2: return "uint2";
     case HK_INT2: return "int2";
+    case HK_SEQUENCE: return "sequence";
+    case HK_OPTIONAL: return "optional";
     }
     return "?";
 }
@@ -157,6 +159,8 @@ size_t hk_dtype_bytes(hk_dtype t)
     case HK_INT64:
     case HK_UINT64:
     case HK_FLOAT64: return 8;
+    case HK_SEQUENCE:
+    case HK_OPTIONAL: return sizeof(hk_tensor);
     case HK_DTYPE_NONE: return 0;
     }
     return 0;
@@ -184,14 +188,21 @@ unsigned hk_dtype_bits(hk_dtype t)
     return t == HK_UINT2 || t == HK_INT2 ? 2 : (unsigned)hk_dtype_bytes(t) * 8;
 }
 
+bool hk_dtype_is_list(hk_dtype t)
+{
+    return t == HK_SEQUENCE || t == HK_OPTIONAL;
+}
+
 bool hk_dtype_is_integer(hk_dtype t)
 {
-    return t != HK_DTYPE_NONE && t != HK_BOOL && !hk_dtype_is_float(t);
+    return t != HK_DTYPE_NONE && t != HK_BOOL && !hk_dtype_is_float(t) && !hk_dtype_is_list(t);
 }
 
 size_t hk_dtype_device_bytes(hk_dtype t)
 {
     size_t bytes = hk_dtype_bytes(t);
+    if (hk_dtype_is_list(t)) /* its items have places of their own */
+        return 0;
     return bytes == 0 || hk_dtype_is_half(t) ? bytes : HK_MAX(bytes, 4u);
 }
 
@@ -327,6 +338,9 @@ int64_t hk_tensor_bytes(const hk_tensor *t)
 
 void hk_tensor_release(hk_tensor *t)
 {
+    int64_t items = hk_dtype_is_list(t->dtype) && t->data && t->release ? hk_tensor_count(t) : 0;
+    for (int64_t i = 0; i < items; i++)
+        hk_tensor_release((hk_tensor *)t->data + i);
     if (t->release)
         t->release(t);
     memset(t, 0, sizeof *t);
@@ -377,7 +391,9 @@ int64_t hk_get_int(const hk_tensor *t, int64_t i)
     case HK_FLOAT8E5M2:
     case HK_FLOAT8E5M2FNUZ:
     case HK_FLOAT4E2M1:
-    case HK_FLOAT8E8M0: break;
+    case HK_FLOAT8E8M0:
+    case HK_SEQUENCE:
+    case HK_OPTIONAL: break;
     }
     double x = hk_get_double(t, i);
     if (!(x == x))
@@ -420,6 +436,8 @@ void hk_set_double(hk_tensor *t, int64_t i, double x)
     case HK_UINT2: AS(uint8_t) = (uint8_t)saturate(x, 0, 3); break;
     case HK_INT2: AS(int8_t) = (int8_t)saturate(x, -2, 1); break;
     case HK_BOOL: AS(uint8_t) = x != 0; break;
+    case HK_SEQUENCE:
+    case HK_OPTIONAL:
     case HK_DTYPE_NONE: break;
     }
 }
@@ -450,6 +468,8 @@ void hk_set_int(hk_tensor *t, int64_t i, int64_t x)
     case HK_INT4: AS(int8_t) = (int8_t)((((unsigned)x & 15u) ^ 8u) - 8u); break;
     case HK_UINT2: AS(uint8_t) = (uint8_t)x & 3u; break;
     case HK_INT2: AS(int8_t) = (int8_t)((((unsigned)x & 3u) ^ 2u) - 2u); break;
+    case HK_SEQUENCE:
+    case HK_OPTIONAL:
     case HK_DTYPE_NONE: break;
     }
 }
@@ -496,6 +516,23 @@ hk_status hk_tensor_create(hk_context *ctx, hk_dtype dtype, const hk_shape *shap
     out->release = release_heap;
     out->user = ctx;
     return HK_OK;
+}
+
+hk_status hk_tensor_copy(hk_context *ctx, const hk_tensor *t, hk_tensor *out)
+{
+    hk_tensor copy = {0};
+    hk_shape s = hk_tensor_shape(t);
+    HK_TRY(hk_tensor_create(ctx, t->dtype, &s, &copy));
+    hk_status st = HK_OK;
+    if (!hk_dtype_is_list(t->dtype))
+        hk_tensor_pack(t, copy.data);
+    for (int64_t i = 0; hk_dtype_is_list(t->dtype) && i < hk_tensor_count(t) && st == HK_OK; i++)
+        st = hk_tensor_copy(ctx, (const hk_tensor *)t->data + i, (hk_tensor *)copy.data + i);
+    if (st != HK_OK)
+        hk_tensor_release(&copy);
+    else
+        *out = copy;
+    return st;
 }
 
 void hk_tensor_pack(const hk_tensor *t, void *out)

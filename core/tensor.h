@@ -32,6 +32,7 @@ int32_t hk_axis(int64_t axis, int32_t rank);
 
 bool hk_dtype_is_float(hk_dtype t);
 bool hk_dtype_is_integer(hk_dtype t); /* bool is none */
+bool hk_dtype_is_list(hk_dtype t);    /* HK_SEQUENCE, HK_OPTIONAL: of rank 1, elements are hk_tensor */
 bool hk_dtype_is_half(hk_dtype t);    /* float16 and bfloat16 */
 bool hk_dtype_is_small(hk_dtype t);   /* floats of 4 and 8 bits */
 /* Bits of an element in a file, where 2- and 4-bit elements are packed, the first in the low bits. In memory each has a
@@ -70,6 +71,8 @@ void hk_set_int(hk_tensor *t, int64_t i, int64_t x);
 hk_tensor *hk_tensor_new(hk_arena *arena, hk_dtype dtype, const hk_shape *shape);
 /* The same on the context's heap, with a release callback. */
 hk_status hk_tensor_create(hk_context *ctx, hk_dtype dtype, const hk_shape *shape, hk_tensor *out);
+/* A copy of its own, lists with their items. */
+hk_status hk_tensor_copy(hk_context *ctx, const hk_tensor *t, hk_tensor *out);
 /* Copies any strided tensor into contiguous memory of count * hk_dtype_bytes. */
 void hk_tensor_pack(const hk_tensor *t, void *out);
 

@@ -137,6 +137,18 @@ static hk_status read_attribute(hk_importer *imp, const hk_binding *b, hk_graph 
         if (a->g == NULL)
             return hk_fail(imp->ctx, HK_STATUS_INVALID, "%s: there is no graph", where.text);
         return hk_import_body(imp, b->scope, around, a->g, node, &v->graph);
+    case ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__TYPE_PROTO: {
+        hk_type_read t = {0};
+        if (a->tp == NULL)
+            return hk_fail(imp->ctx, HK_STATUS_INVALID, "%s: there is no type", where.text);
+        const char *why = hk_import_type(imp, a->tp, &t);
+        v->kind = HK_ATTR_TYPE;
+        v->type = (hk_type){t.dtype, t.item};
+        if (why == NULL)
+            return HK_OK;
+        *problem = hk_arena_format(imp->arena, "attribute '%s' %s", v->name, why);
+        return *problem == NULL ? hk_out_of_memory(imp->ctx, "a message") : HK_OK;
+    }
     default: break;
     }
     if (kind == ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__UNDEFINED ||

@@ -82,8 +82,9 @@ typedef struct hk_export_params {
  * states, operators that only passes make, or no single opset fits all its operators. params NULL: defaults. */
 hk_status hk_export_graph(const hk_graph *g, const hk_export_params *params, const char *path);
 
-/* A TensorProto in a file (.pb), as hk_tensor_load and hk_tensor_save read and write it. The tensor owns its data. */
-hk_status hk_pb_read(hk_context *ctx, const char *name, const void *data, size_t bytes, hk_tensor *out);
+/* A TensorProto in a file (.pb), as hk_tensor_load and hk_tensor_save read and write it; kind HK_SEQUENCE or
+ * HK_OPTIONAL reads a SequenceProto or OptionalProto. The tensor owns its data. */
+hk_status hk_pb_read(hk_context *ctx, const char *name, const void *data, size_t bytes, hk_dtype kind, hk_tensor *out);
 hk_status hk_pb_write(hk_context *ctx, const hk_tensor *t, const char *path);
 
 #endif

@@ -129,6 +129,14 @@ bool hk_import_is_default_domain(const char *domain);
  * feed them, and a file does not. */
 bool hk_import_is_exchanged(const char *type);
 
+/* read.c: what a type says; the members that it leaves open are HK_DTYPE_NONE. Returns why it cannot be used (in
+ * imp->temporary), or NULL. */
+typedef struct hk_type_read {
+    hk_dtype dtype, item, element; /* of the value, a list's items, and those of an optional sequence */
+    const Onnx__TensorShapeProto *shape;
+} hk_type_read;
+const char *hk_import_type(hk_importer *imp, const Onnx__TypeProto *type, hk_type_read *out);
+
 /* tensor.c, external.c: what an initializer or attribute holds; each TensorProto is read once. where is for messages.
  */
 hk_status hk_import_tensor(hk_importer *imp, const Onnx__TensorProto *t, const char *where, const hk_decoded **out);

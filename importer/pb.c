@@ -6,19 +6,23 @@
 #include "importer/internal.h"
 #include "importer/pack.h"
 
-static hk_status read_tensor(hk_context *ctx, const hk_scan *scan, hk_arena *arena, const uint8_t *data, hk_tensor *out)
+/* One file's message under way. */
+typedef struct pb_reader {
+    hk_context *ctx;
+    hk_arena *arena;
+    hk_tensor_reader tensors;
+} pb_reader;
+
+static hk_status read_tensor(const pb_reader *r, const Onnx__TensorProto *t, hk_tensor *out)
 {
-    ProtobufCMessage *message = NULL;
+    hk_context *ctx = r->ctx;
     hk_tensor_head head = {0};
     hk_decoded decoded = {0};
-    hk_tensor_reader reader = {.ctx = ctx, .arena = arena, .data = data, .scan = scan};
-    HK_TRY(hk_scan_parse(ctx, &onnx__tensor_proto__descriptor, scan, arena, &message));
-    const Onnx__TensorProto *t = (const Onnx__TensorProto *)message;
-    HK_TRY(hk_tensor_head_read(&reader, t, &head));
+    HK_TRY(hk_tensor_head_read(&r->tensors, t, &head));
     if (t->n_external_data != 0 ||
         (t->has_data_location && t->data_location != ONNX__TENSOR_PROTO__DATA_LOCATION__DEFAULT))
         return hk_fail(ctx, HK_STATUS_UNSUPPORTED, "its elements lie in another file");
-    HK_TRY(hk_tensor_body_read(&reader, t, &head, &decoded));
+    HK_TRY(hk_tensor_body_read(&r->tensors, t, &head, &decoded));
     if (decoded.problem != NULL)
         return hk_fail(ctx, HK_STATUS_UNSUPPORTED, "the tensor %s", decoded.problem);
     HK_TRY(hk_tensor_create(ctx, head.dtype, &head.shape, out));
@@ -26,18 +30,62 @@ static hk_status read_tensor(hk_context *ctx, const hk_scan *scan, hk_arena *are
     return HK_OK;
 }
 
-hk_status hk_pb_read(hk_context *ctx, const char *name, const void *data, size_t bytes, hk_tensor *out)
+static hk_status read_sequence(const pb_reader *r, const Onnx__SequenceProto *s, hk_tensor *out)
 {
+    hk_tensor list = {0};
+    if (s->n_sparse_tensor_values != 0 || s->n_sequence_values != 0)
+        return hk_fail(r->ctx, HK_STATUS_UNSUPPORTED, "a sequence of other things than dense tensors");
+    HK_TRY(hk_tensor_create(r->ctx, HK_SEQUENCE, &(hk_shape){.rank = 1, .dim = {(int64_t)s->n_tensor_values}}, &list));
+    hk_status st = HK_OK;
+    for (size_t i = 0; i < s->n_tensor_values && st == HK_OK; i++)
+        st = read_tensor(r, s->tensor_values[i], (hk_tensor *)list.data + i);
+    if (st != HK_OK)
+        hk_tensor_release(&list);
+    else
+        *out = list;
+    return st;
+}
+
+static hk_status read_optional(const pb_reader *r, const Onnx__OptionalProto *o, hk_tensor *out)
+{
+    hk_tensor list = {0};
+    if (o->sparse_tensor_value != NULL || o->optional_value != NULL ||
+        (o->tensor_value != NULL && o->sequence_value != NULL))
+        return hk_fail(r->ctx, HK_STATUS_UNSUPPORTED, "an optional of other things than a dense tensor or sequence");
+    bool there = o->tensor_value != NULL || o->sequence_value != NULL;
+    HK_TRY(hk_tensor_create(r->ctx, HK_OPTIONAL, &(hk_shape){.rank = 1, .dim = {there}}, &list));
+    hk_status st = o->tensor_value != NULL     ? read_tensor(r, o->tensor_value, list.data)
+                   : o->sequence_value != NULL ? read_sequence(r, o->sequence_value, list.data)
+                                               : HK_OK;
+    if (st != HK_OK)
+        hk_tensor_release(&list);
+    else
+        *out = list;
+    return st;
+}
+
+hk_status hk_pb_read(hk_context *ctx, const char *name, const void *data, size_t bytes, hk_dtype kind, hk_tensor *out)
+{
+    const ProtobufCMessageDescriptor *descriptor = kind == HK_SEQUENCE   ? &onnx__sequence_proto__descriptor
+                                                   : kind == HK_OPTIONAL ? &onnx__optional_proto__descriptor
+                                                                         : &onnx__tensor_proto__descriptor;
+    const char *what = kind == HK_SEQUENCE ? "SequenceProto" : kind == HK_OPTIONAL ? "OptionalProto" : "TensorProto";
     hk_scan scan = {0};
-    hk_arena *arena = hk_arena_create(ctx);
-    hk_status st = arena == NULL ? hk_out_of_memory(ctx, "a tensor") : HK_OK;
+    pb_reader r = {.ctx = ctx, .arena = hk_arena_create(ctx)};
+    r.tensors = (hk_tensor_reader){.ctx = ctx, .arena = r.arena, .data = data, .scan = &scan};
+    ProtobufCMessage *message = NULL;
+    hk_status st = r.arena == NULL ? hk_out_of_memory(ctx, "a tensor") : HK_OK;
     if (st == HK_OK)
-        st = hk_scan_run(ctx, &onnx__tensor_proto__descriptor, data, bytes, &scan);
+        st = hk_scan_run(ctx, descriptor, data, bytes, &scan);
     if (st == HK_OK)
-        st = read_tensor(ctx, &scan, arena, data, out);
+        st = hk_scan_parse(ctx, descriptor, &scan, r.arena, &message);
+    if (st == HK_OK)
+        st = kind == HK_SEQUENCE   ? read_sequence(&r, (const Onnx__SequenceProto *)message, out)
+             : kind == HK_OPTIONAL ? read_optional(&r, (const Onnx__OptionalProto *)message, out)
+                                   : read_tensor(&r, (const Onnx__TensorProto *)message, out);
     hk_scan_free(ctx, &scan);
-    hk_arena_destroy(&arena);
-    return st == HK_OK ? st : hk_fail_prefix(ctx, st, "'%s' is no usable .npy or TensorProto", name);
+    hk_arena_destroy(&r.arena);
+    return st == HK_OK ? st : hk_fail_prefix(ctx, st, "'%s' is no usable .npy or %s", name, what);
 }
 
 hk_status hk_pb_write(hk_context *ctx, const hk_tensor *t, const char *path)

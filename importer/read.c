@@ -117,21 +117,40 @@ static hk_status declare_shape(hk_importer *imp, hk_value *v, const Onnx__Tensor
     return HK_OK;
 }
 
-/* Why a declared type cannot be used; NULL: it can, or there is none. */
-static const char *type_problem(hk_importer *imp, const Onnx__TypeProto *type)
+/* What a list holds: tensors, or in an optional a sequence of them. */
+static const char *item_type(hk_importer *imp, const Onnx__TypeProto *item, bool optional, hk_type_read *out)
+{
+    hk_type_read t = {0};
+    const char *problem = item == NULL ? "holds nothing of a known type" : hk_import_type(imp, item, &t);
+    if (problem != NULL)
+        return problem;
+    out->item = t.dtype;
+    out->element = t.item;
+    if (t.dtype == HK_OPTIONAL || (t.dtype == HK_SEQUENCE && !optional))
+        return "holds sequences or optionals, which is not supported";
+    return NULL;
+}
+
+const char *hk_import_type(hk_importer *imp, const Onnx__TypeProto *type, hk_type_read *out)
 {
     switch (type->value_case) {
     case ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE:
-        if (hk_onnx_dtype(type->tensor_type->elem_type) == HK_DTYPE_NONE)
+        out->dtype = hk_onnx_dtype(type->tensor_type->elem_type);
+        out->shape = type->tensor_type->shape;
+        if (out->dtype == HK_DTYPE_NONE)
             return hk_arena_format(imp->temporary, "has elements of type %s, which is not supported",
                                    hk_onnx_type_name(type->tensor_type->elem_type));
-        if (type->tensor_type->shape != NULL && type->tensor_type->shape->n_dim > HK_MAX_RANK)
-            return hk_arena_format(imp->temporary, "has rank %zu, at most %d is supported",
-                                   type->tensor_type->shape->n_dim, HK_MAX_RANK);
+        if (out->shape != NULL && out->shape->n_dim > HK_MAX_RANK)
+            return hk_arena_format(imp->temporary, "has rank %zu, at most %d is supported", out->shape->n_dim,
+                                   HK_MAX_RANK);
         return NULL;
     case ONNX__TYPE_PROTO__VALUE__NOT_SET: return "has no type";
-    case ONNX__TYPE_PROTO__VALUE_SEQUENCE_TYPE: return "is a sequence, which is not supported";
-    case ONNX__TYPE_PROTO__VALUE_OPTIONAL_TYPE: return "is an optional, which is not supported";
+    case ONNX__TYPE_PROTO__VALUE_SEQUENCE_TYPE:
+        out->dtype = HK_SEQUENCE;
+        return item_type(imp, type->sequence_type->elem_type, false, out);
+    case ONNX__TYPE_PROTO__VALUE_OPTIONAL_TYPE:
+        out->dtype = HK_OPTIONAL;
+        return item_type(imp, type->optional_type->elem_type, true, out);
     default: return "is a map, opaque or sparse, which is not supported";
     }
 }
@@ -142,11 +161,14 @@ static hk_status declare_type(hk_importer *imp, hk_value *v, const Onnx__ValueIn
 {
     static const Onnx__TypeProto none = ONNX__TYPE_PROTO__INIT;
     const Onnx__TypeProto *type = info->type == NULL ? &none : info->type;
-    const char *problem = type_problem(imp, type);
+    hk_type_read t = {0};
+    const char *problem = hk_import_type(imp, type, &t);
     if (problem != NULL)
         return role == NULL ? HK_OK : hk_import_problem(imp, info->name, role, problem);
-    v->dtype = hk_onnx_dtype(type->tensor_type->elem_type);
-    return declare_shape(imp, v, type->tensor_type->shape);
+    v->dtype = t.dtype;
+    if (!hk_dtype_is_list(t.dtype))
+        return declare_shape(imp, v, t.shape);
+    return hk_value_set_list(v, t.dtype, t.item, t.element, NULL, -1) ? HK_OK : HK_STATUS_OUT_OF_MEMORY;
 }
 
 /* ---- inputs and initializers */

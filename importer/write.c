@@ -158,6 +158,8 @@ static hk_status make_tensor(const graph_writer *w, const hk_tensor *from, char 
 /* ---- attributes, back through the operator's table: what equals its default is left out */
 
 static hk_status make_graph(graph_writer *w, const hk_graph *g, Onnx__GraphProto **out);
+static hk_status make_type(const graph_writer *w, const hk_type *t, hk_dtype element, const hk_value *v,
+                           Onnx__TypeProto **out);
 
 static hk_status fill_strings(graph_writer *w, const hk_strings *s, Onnx__AttributeProto *to)
 {
@@ -219,6 +221,10 @@ static hk_status fill_attribute(graph_writer *w, const hk_attr *a, const void *f
         to->type = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__TENSOR;
         *given = *(const hk_tensor *const *)field != NULL;
         return *given ? make_tensor(w, *(const hk_tensor *const *)field, NULL, &to->t) : HK_OK;
+    case HK_ATTR_TYPE:
+        to->type = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__TYPE_PROTO;
+        *given = ((const hk_type *)field)->dtype != HK_DTYPE_NONE;
+        return *given ? make_type(w, field, HK_DTYPE_NONE, NULL, &to->tp) : HK_OK;
     case HK_ATTR_GRAPH: break; /* from the node's bodies, which passes may have replaced */
     }
     *given = false;
@@ -309,26 +315,54 @@ static hk_status make_shape(const graph_writer *w, const hk_value *v, Onnx__Tens
     return HK_OK;
 }
 
+/* v: whose shape a tensor's type declares, or NULL. */
+static hk_status make_type(const graph_writer *w, const hk_type *t, hk_dtype element, const hk_value *v,
+                           Onnx__TypeProto **out)
+{
+    Onnx__TypeProto *type = hk_arena_new(w->arena, Onnx__TypeProto), *held = NULL;
+    Onnx__TypeProto__Tensor *tensor = hk_arena_new(w->arena, Onnx__TypeProto__Tensor);
+    Onnx__TypeProto__Sequence *sequence = hk_arena_new(w->arena, Onnx__TypeProto__Sequence);
+    Onnx__TypeProto__Optional *optional = hk_arena_new(w->arena, Onnx__TypeProto__Optional);
+    if (type == NULL || tensor == NULL || sequence == NULL || optional == NULL)
+        return no_memory(w);
+    onnx__type_proto__init(type);
+    *out = type;
+    if (!hk_dtype_is_list(t->dtype)) {
+        onnx__type_proto__tensor__init(tensor);
+        tensor->has_elem_type = true;
+        tensor->elem_type = (int32_t)t->dtype;
+        type->value_case = ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE;
+        type->tensor_type = tensor;
+        return v == NULL || v->shape.rank < 0 ? HK_OK : make_shape(w, v, &tensor->shape);
+    }
+    if (t->item != HK_DTYPE_NONE)
+        HK_TRY(make_type(w, &(hk_type){t->item, element}, HK_DTYPE_NONE, NULL, &held));
+    if (t->dtype == HK_SEQUENCE) {
+        onnx__type_proto__sequence__init(sequence);
+        sequence->elem_type = held;
+        type->value_case = ONNX__TYPE_PROTO__VALUE_SEQUENCE_TYPE;
+        type->sequence_type = sequence;
+    } else {
+        onnx__type_proto__optional__init(optional);
+        optional->elem_type = held;
+        type->value_case = ONNX__TYPE_PROTO__VALUE_OPTIONAL_TYPE;
+        type->optional_type = optional;
+    }
+    return HK_OK;
+}
+
 static hk_status make_value(const graph_writer *w, const hk_value *v, Onnx__ValueInfoProto **out)
 {
     Onnx__ValueInfoProto *info = hk_arena_new(w->arena, Onnx__ValueInfoProto);
-    Onnx__TypeProto *type = hk_arena_new(w->arena, Onnx__TypeProto);
-    Onnx__TypeProto__Tensor *tensor = hk_arena_new(w->arena, Onnx__TypeProto__Tensor);
-    if (info == NULL || type == NULL || tensor == NULL)
+    if (info == NULL)
         return no_memory(w);
     onnx__value_info_proto__init(info);
     HK_TRY(name_of(w, v, &info->name));
     *out = info;
     if (v->dtype == HK_DTYPE_NONE)
         return HK_OK; /* a body's, to be inferred */
-    onnx__type_proto__init(type);
-    onnx__type_proto__tensor__init(tensor);
-    tensor->has_elem_type = true;
-    tensor->elem_type = (int32_t)v->dtype;
-    type->value_case = ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE;
-    type->tensor_type = tensor;
-    info->type = type;
-    return v->shape.rank < 0 ? HK_OK : make_shape(w, v, &tensor->shape);
+    hk_type t = {v->dtype, v->list != NULL ? v->list->item : HK_DTYPE_NONE};
+    return make_type(w, &t, v->list != NULL ? v->list->element : HK_DTYPE_NONE, v, &info->type);
 }
 
 static hk_status make_values(const graph_writer *w, hk_value *const *values, size_t count, Onnx__ValueInfoProto ***out)

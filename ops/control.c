@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "ops/support/scan.h"
+#include "ops/support/sequence.h"
 
 /* ---- bodies */
 
@@ -78,16 +79,29 @@ static hk_status check_counts(hk_infer *in, const hk_graph *body, size_t inputs,
                          body->input_count, body->output_count, inputs, outputs);
 }
 
-/* Gives a body's input type and shape; a declared type must agree. */
-static hk_status set_input(hk_infer *in, hk_graph *body, size_t i, hk_dtype dtype, const hk_shape *shape)
+/* Gives a body's input type and shape; a declared type must agree. list: what a sequence or optional holds. */
+static hk_status set_input(hk_infer *in, hk_graph *body, size_t i, hk_dtype dtype, const hk_shape *shape,
+                           const hk_list *list)
 {
     hk_value *v = body->inputs[i];
     if (v->dtype != HK_DTYPE_NONE && v->dtype != dtype)
         return hk_infer_fail(in, HK_STATUS_INVALID, "input '%s' of the body is declared %s and gets %s", v->name,
                              hk_dtype_name(v->dtype), hk_dtype_name(dtype));
+    if (hk_dtype_is_list(dtype) &&
+        !hk_value_set_list(v, dtype, list->item, list->element, NULL, shape->rank == 1 ? shape->dim[0] : -1))
+        return HK_STATUS_OUT_OF_MEMORY;
     v->dtype = dtype;
     v->shape = *shape;
     return HK_OK;
+}
+
+/* Output i, of the type that an iteration or a branch gave it. */
+static hk_status set_output(hk_infer *in, int32_t i, const hk_value *from, const hk_shape *shape)
+{
+    if (from->list)
+        return hk_infer_list(in, i, from->dtype, from->list->item, from->list->element,
+                             shape->rank == 1 ? shape->dim[0] : -1);
+    return hk_infer_output(in, i, from->dtype, shape);
 }
 
 /* What is common to two shapes. */
@@ -151,7 +165,11 @@ static hk_status if_infer(hk_infer *in)
         if (x->dtype != y->dtype)
             return hk_infer_fail(in, HK_STATUS_INVALID, "output %zu is %s in one branch and %s in the other", i,
                                  hk_dtype_name(x->dtype), hk_dtype_name(y->dtype));
-        HK_TRY(hk_infer_output(in, (int32_t)i, x->dtype, &s));
+        const hk_value *known = x->list && x->list->item == HK_DTYPE_NONE ? y : x;
+        if (x->list && y->list && y->list->item != HK_DTYPE_NONE && known->list->item != y->list->item)
+            return hk_infer_fail(in, HK_STATUS_INVALID, "output %zu holds %s in one branch and %s in the other", i,
+                                 hk_dtype_name(x->list->item), hk_dtype_name(y->list->item));
+        HK_TRY(set_output(in, (int32_t)i, known, &s));
     }
     return HK_OK;
 }
@@ -171,13 +189,16 @@ static hk_status infer_iteration(hk_infer *in, hk_graph *body, const carried_lis
     const hk_node *n = in->node;
     *changed = false;
     for (size_t i = 0; i < c->count; i++)
-        HK_TRY(set_input(in, body, c->first_in + i, n->in[c->first_value + (int32_t)i]->dtype, &entry[i]));
+        HK_TRY(set_input(in, body, c->first_in + i, n->in[c->first_value + (int32_t)i]->dtype, &entry[i],
+                         n->in[c->first_value + (int32_t)i]->list));
     HK_TRY(infer_body(in, body));
     for (size_t i = 0; i < c->count; i++) {
         hk_dtype dtype = n->in[c->first_value + (int32_t)i]->dtype;
         const hk_value *out = body->outputs[c->first_out + i];
         hk_shape next = common_shape(&entry[i], &out->shape);
-        if (out->dtype != dtype)
+        const hk_list *list = n->in[c->first_value + (int32_t)i]->list;
+        bool filled = dtype == HK_OPTIONAL && list->item == out->dtype; /* empty at first: ONNX's own loop over one */
+        if (out->dtype != dtype && !filled)
             return hk_infer_fail(in, HK_STATUS_INVALID, "carried value %zu enters the body as %s and leaves it as %s",
                                  i, hk_dtype_name(dtype), hk_dtype_name(out->dtype));
         *changed |= !hk_shape_equal(&next, &entry[i]);
@@ -202,7 +223,7 @@ static hk_status settle_carried(hk_infer *in, hk_graph *body, const carried_list
         HK_TRY(infer_iteration(in, body, c, entry, &changed));
     }
     for (size_t i = 0; i < c->count; i++)
-        HK_TRY(hk_infer_output(in, (int32_t)i, n->in[c->first_value + (int32_t)i]->dtype, &entry[i]));
+        HK_TRY(set_output(in, (int32_t)i, body->outputs[c->first_out + i], &entry[i]));
     return HK_OK;
 }
 
@@ -253,8 +274,8 @@ static hk_status loop_infer(hk_infer *in)
     for (int32_t i = 0; i < carried; i++)
         if (!n->in[2 + i])
             return hk_infer_fail(in, HK_STATUS_INVALID, "carried value %d is absent", (int)i);
-    HK_TRY(set_input(in, body, 0, HK_INT64, &HK_SCALAR));
-    HK_TRY(set_input(in, body, 1, HK_BOOL, &HK_SCALAR));
+    HK_TRY(set_input(in, body, 0, HK_INT64, &HK_SCALAR, NULL));
+    HK_TRY(set_input(in, body, 1, HK_BOOL, &HK_SCALAR, NULL));
     HK_TRY(infer_carried(in, body, 2, 2, 1, (size_t)carried));
     if (body->outputs[0]->dtype != HK_BOOL)
         return hk_infer_fail(in, HK_STATUS_INVALID, "the body's first output is %s, expected the condition as bool",
@@ -312,7 +333,7 @@ static hk_status scan_element(hk_infer *in, const hk_scan_attrs *a, int32_t carr
             s.dim[d] = s.dim[d + 1];
         s.rank--;
     }
-    return set_input(in, n->bodies[0], (size_t)(carried + i), x->dtype, &s);
+    return set_input(in, n->bodies[0], (size_t)(carried + i), x->dtype, &s, NULL);
 }
 
 static hk_status scan_infer(hk_infer *in)
@@ -348,6 +369,78 @@ static hk_status scan_infer(hk_infer *in)
     return HK_OK;
 }
 
+/* ---- SequenceMap: the body once for each item of the first input; of further sequences it sees the item at the same
+ * place, and further tensors as they are. The items are known when it is this node's turn, so it runs as copies of the
+ * body (the host interpreter drives it like a loop). */
+
+static const hk_attr map_attr_list[] = {HK_GRAPH_ATTR(loop_attrs, body), {0}};
+
+static hk_status map_infer(hk_infer *in)
+{
+    hk_node *n = in->node;
+    hk_graph *body = n->bodies[0];
+    int64_t count = -1;
+    HK_TRY(check_counts(in, body, (size_t)n->in_count, (size_t)n->out_count));
+    for (int32_t i = 0; i < n->in_count; i++) {
+        const hk_value *v = n->in[i];
+        if (!v || v->dtype == HK_OPTIONAL || (i == 0 && !v->list))
+            return hk_infer_fail(in, HK_STATUS_INVALID, "input %d is %s, expected a sequence%s", (int)i,
+                                 v ? hk_dtype_name(v->dtype) : "absent", i ? " or a tensor" : "");
+        if (!v->list) {
+            HK_TRY(set_input(in, body, (size_t)i, v->dtype, &v->shape, NULL));
+            continue;
+        }
+        if (v->list->item == HK_DTYPE_NONE)
+            return hk_infer_fail(in, HK_STATUS_UNSUPPORTED, "what the sequence '%s' holds is not known", v->name);
+        HK_TRY(set_input(in, body, (size_t)i, v->list->item, &HK_SHAPE_UNKNOWN, NULL));
+        if (count >= 0 && v->shape.dim[0] >= 0 && v->shape.dim[0] != count)
+            return hk_infer_fail(in, HK_STATUS_INVALID, "sequences of %lld and %lld items, expected equal lengths",
+                                 (long long)count, (long long)v->shape.dim[0]);
+        count = HK_MAX(count, v->shape.dim[0]);
+    }
+    HK_TRY(infer_body(in, body));
+    for (int32_t i = 0; i < n->out_count; i++) {
+        const hk_value *item = body->outputs[i];
+        if (item->list)
+            return hk_infer_fail(in, HK_STATUS_INVALID, "output %d of the body is %s, expected a tensor", (int)i,
+                                 hk_dtype_name(item->dtype));
+        HK_TRY(hk_infer_list(in, i, HK_SEQUENCE, item->dtype, HK_DTYPE_NONE, count));
+    }
+    return HK_OK;
+}
+
+static hk_status map_expand(hk_graph *g, const hk_node *n, hk_value **out)
+{
+    const hk_graph *body = n->bodies[0];
+    int64_t count = n->in[0]->shape.dim[0];
+    size_t outs = (size_t)n->out_count;
+    hk_value **in = hk_arena_array(g->arena, (size_t)n->in_count + 1, sizeof *in);
+    hk_value **made = hk_arena_array(g->arena, outs * (size_t)count + 1, sizeof *made);
+    hk_value **items = hk_arena_array(g->arena, (size_t)count + 1, sizeof *items);
+    (void)out;
+    if (!in || !made || !items)
+        return hk_out_of_memory(g->ctx, "a sequence's map");
+    if ((uint64_t)count * HK_MAX(body->node_count, (size_t)1) > HK_MAP_MAX)
+        return hk_fail(g->ctx, HK_STATUS_UNSUPPORTED,
+                       "node '%s' (%s): a body of %zu nodes for %lld items; at most %d nodes in all are supported",
+                       n->name, n->type, body->node_count, (long long)count, HK_MAP_MAX);
+    for (int64_t k = 0; k < count; k++) {
+        char *prefix = hk_arena_format(g->arena, "%s/%lld/", n->name, (long long)k);
+        if (!prefix)
+            return hk_out_of_memory(g->ctx, "a sequence's map");
+        for (int32_t i = 0; i < n->in_count; i++)
+            in[i] = n->in[i]->list ? n->in[i]->list->items[k] : n->in[i];
+        HK_TRY(hk_graph_inline(g, body, prefix, in, made + (size_t)k * outs));
+    }
+    for (size_t i = 0; i < outs; i++) {
+        for (int64_t k = 0; k < count; k++)
+            items[k] = made[(size_t)k * outs + i];
+        if (n->out[i])
+            HK_TRY(hk_expand_list(g, n, (int32_t)i, items, count));
+    }
+    return HK_OK;
+}
+
 const hk_op hk_ops_control[] = {
     {.type = "If",
      .since = 1,
@@ -355,7 +448,7 @@ const hk_op hk_ops_control[] = {
      .in_max = 1,
      .out_min = 1,
      .out_max = -1,
-     .flags = HK_OP_CONTROL,
+     .flags = HK_OP_CONTROL | HK_OP_LIST,
      .attrs_bytes = sizeof(if_attrs),
      .attrs = if_attr_list,
      .infer = if_infer},
@@ -365,7 +458,7 @@ const hk_op hk_ops_control[] = {
      .in_max = -1,
      .out_min = 1,
      .out_max = -1,
-     .flags = HK_OP_CONTROL,
+     .flags = HK_OP_CONTROL | HK_OP_LIST,
      .attrs_bytes = sizeof(loop_attrs),
      .attrs = loop_attr_list,
      .infer = loop_infer},
@@ -379,5 +472,16 @@ const hk_op hk_ops_control[] = {
      .attrs_bytes = sizeof(hk_scan_attrs),
      .attrs = scan_attr_list,
      .infer = scan_infer},
+    {.type = "SequenceMap",
+     .since = 17,
+     .in_min = 1,
+     .in_max = -1,
+     .out_min = 1,
+     .out_max = -1,
+     .flags = HK_OP_CONTROL | HK_OP_LIST,
+     .attrs_bytes = sizeof(loop_attrs),
+     .attrs = map_attr_list,
+     .infer = map_infer,
+     .expand = map_expand},
     {0},
 };

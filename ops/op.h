@@ -19,6 +19,7 @@ typedef enum hk_attr_kind {
     HK_ATTR_TENSOR,  /* const hk_tensor * */
     HK_ATTR_GRAPH,   /* hk_graph *; also node->bodies, in table order */
     HK_ATTR_STRINGS, /* hk_strings */
+    HK_ATTR_TYPE,    /* hk_type */
 } hk_attr_kind;
 
 typedef struct hk_ints {
@@ -33,6 +34,10 @@ typedef struct hk_strings {
     const char *const *v;
     int32_t count;
 } hk_strings;
+
+typedef struct hk_type { /* of a tensor, or of a list and what it holds */
+    hk_dtype dtype, item;
+} hk_type;
 
 typedef struct hk_attr {
     const char *name;
@@ -75,6 +80,10 @@ typedef struct hk_attr {
     {                                                                                                                  \
         .name = #f, .kind = HK_ATTR_GRAPH, .offset = offsetof(s, f), .required = true                                  \
     }
+#define HK_TYPE_ATTR(s, f)                                                                                             \
+    {                                                                                                                  \
+        .name = #f, .kind = HK_ATTR_TYPE, .offset = offsetof(s, f)                                                     \
+    }
 
 /* One attribute as importer, backward rules and passes write it: kind says which member holds. */
 typedef struct hk_attr_value {
@@ -88,6 +97,7 @@ typedef struct hk_attr_value {
     hk_strings strings;
     const hk_tensor *tensor;
     hk_graph *graph;
+    hk_type type;
 } hk_attr_value;
 #define HK_SET_INT(n, x)                                                                                               \
     {                                                                                                                  \
@@ -166,6 +176,7 @@ typedef enum hk_op_flags {
     HK_OP_PLACE = 32,     /* Concat and Pack: inputs may be produced in place inside output 0 (place_offset()) */
     HK_OP_KEEP = 64,      /* has an effect besides its outputs (updates state): never pruned */
     HK_OP_ANY_TYPE = 128, /* moves elements whole: its kernels take every element type */
+    HK_OP_LIST = 512,     /* takes sequences or optionals; others are given tensors alone */
     HK_OP_HALF = 256,     /* its kernels take float16 and bfloat16 */
 } hk_op_flags;
 
@@ -187,7 +198,7 @@ typedef struct hk_op {
      * backward(). Called when the shapes of all inputs and the contents of host_inputs are known; adds nodes to g with
      * hk_build and names the values that stand for the node's outputs (out[i], for each output that is present). */
     hk_status (*expand)(hk_graph *g, const hk_node *n, hk_value **out);
-    int64_t (*view_offset)(const hk_node *n);          /* elements; -1: this node cannot be a view; NULL with VIEW: 0 */
+    int64_t (*view_offset)(const hk_node *n); /* elements; -1: this node cannot be a view; NULL with VIEW: 0 */
     int64_t (*place_offset)(const hk_node *n, int32_t i); /* elements at which input i lies; -1: not in place */
     /* Cases for the generic test, gradient check and bench; grammar in runtime/cases.h. Ended by NULL. */
     const char *const *cases;

@@ -7,6 +7,7 @@
 
 #include "ops/support/move.h"
 #include "ops/support/move_args.h"
+#include "ops/support/sequence.h"
 
 /* ---- what the views share */
 
@@ -309,11 +310,18 @@ static const char *const unsqueeze_1_cases[] = {"f32[3,5] ; axes=[0,3]", NULL};
 
 static hk_status identity_infer(hk_infer *in)
 {
+    const hk_value *x = in->node->in[0];
+    if (x->list)
+        return hk_infer_list(in, 0, x->dtype, x->list->item, x->list->element, x->shape.dim[0]);
     return hk_infer_output(in, 0, in->node->in[0]->dtype, &in->node->in[0]->shape);
 }
 
 static hk_status identity_eval(hk_eval *e)
 {
+    if (hk_dtype_is_list(e->in[0]->dtype)) {
+        e->out[0] = (hk_tensor *)(uintptr_t)e->in[0];
+        return HK_OK;
+    }
     hk_shape s = hk_tensor_shape(e->in[0]);
     return hk_eval_reshaped(e, &s);
 }
@@ -765,7 +773,17 @@ const hk_op hk_ops_shape[] = {
     VIEW_OP("Squeeze", 13, 0, 1, 2, 2, axes_attrs, NULL, squeeze, squeeze_cases),
     VIEW_OP("Unsqueeze", 1, 12, 1, 1, 0, axes_attrs, axes_required_list, unsqueeze, unsqueeze_1_cases),
     VIEW_OP("Unsqueeze", 13, 0, 2, 2, 2, axes_attrs, NULL, unsqueeze, unsqueeze_cases),
-    VIEW_OP("Identity", 1, 0, 1, 1, 0, axes_attrs, NULL, identity, identity_cases),
+    {.type = "Identity",
+     .since = 1,
+     .in_min = 1,
+     .in_max = 1,
+     .out_min = 1,
+     .out_max = 1,
+     .flags = HK_OP_VIEW | HK_OP_LIST,
+     .infer = identity_infer,
+     .eval = identity_eval,
+     .backward = view_backward,
+     .cases = identity_cases},
     {.type = "hk.View",
      .since = 1,
      .in_min = 1,

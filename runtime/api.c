@@ -53,7 +53,7 @@ hk_status hk_tensor_load(hk_context *ctx, const char *path, hk_tensor *out)
     HK_TRY(hk_file_open(ctx, path, 0, &file));
     bool npy = hk_npy_is(file.data, file.bytes);
     hk_status st = npy ? hk_npy_read(ctx, path, file.data, file.bytes, out)
-                       : hk_pb_read(ctx, path, file.data, file.bytes, out);
+                       : hk_pb_read(ctx, path, file.data, file.bytes, out->dtype, out);
     hk_file_close(&file);
     return st;
 }

@@ -29,7 +29,7 @@ static bool takes(const hk_node *n, hk_dtype t, bool storage16)
 hk_dtype hk_node_lacks(const hk_node *n, const hk_device_info *device)
 {
     bool storage16 = device->caps >> HK_CAP_STORAGE16 & 1u;
-    if (!n->op || n->op->flags & (HK_OP_CONTROL | HK_OP_HOST))
+    if (!n->op || n->op->flags & (HK_OP_CONTROL | HK_OP_HOST | HK_OP_LIST))
         return HK_DTYPE_NONE;
     for (int32_t i = 0; i < n->in_count + n->out_count; i++) {
         const hk_value *v = kernel_value(n, i);

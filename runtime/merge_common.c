@@ -122,6 +122,7 @@ static bool same_attr(const hk_attr *a, const void *x, const void *y)
             same = !strcmp(p->v[i], q->v[i]);
         return same;
     }
+    case HK_ATTR_TYPE: return !memcmp(x, y, sizeof(hk_type));
     case HK_ATTR_TENSOR: return same_tensor(*(const hk_tensor *const *)x, *(const hk_tensor *const *)y);
     case HK_ATTR_GRAPH: break;
     }

@@ -29,6 +29,7 @@ static void describe(hk_value_info *info, const hk_value *v)
 {
     *info = (hk_value_info){.name = v->name, .dtype = v->dtype, .rank = v->shape.rank};
     memcpy(info->shape, v->shape.dim, sizeof info->shape);
+    info->item = v->list ? v->list->item : HK_DTYPE_NONE;
     memcpy(info->dim_names, v->dim_names, sizeof info->dim_names);
 }
 

@@ -51,6 +51,7 @@ size_t hk_copy_attrs(const hk_node *n, hk_attr_value *list, size_t capacity)
         case HK_ATTR_FLOATS: present = (v.floats = *(const hk_floats *)field).v != NULL; break;
         case HK_ATTR_STRINGS: present = (v.strings = *(const hk_strings *)field).v != NULL; break;
         case HK_ATTR_TENSOR: present = (v.tensor = *(const hk_tensor *const *)field) != NULL; break;
+        case HK_ATTR_TYPE: present = (v.type = *(const hk_type *)field).dtype != HK_DTYPE_NONE; break;
         case HK_ATTR_GRAPH: present = (v.graph = *(hk_graph *const *)field) != NULL; break;
         }
         if (present)

@@ -19,14 +19,27 @@ struct hk_stage {
     hk_node **host_nodes; /* to run on the host when the recording has ended */
     uint64_t *host_ns;    /* of each in the last run; 0 for control flow, whose bodies are reported */
     size_t host_count;
-    bool *on_host;   /* by node id: one of these */
-    bool *deferred;  /* by node id: left to the next stage */
-    bool *wanted;    /* by value id: a deferred node needs the contents before its shapes are known */
-    bool *read;      /* by value id: the host wants the contents */
-    int32_t *output; /* by value id: which output of exec it is, -1: none */
+    bool *on_host;      /* by node id: one of these */
+    bool *deferred;     /* by node id: left to the next stage */
+    bool *wanted;       /* by value id: a deferred node needs the contents before its shapes are known */
+    bool *read;         /* by value id: the host wants the contents */
+    int32_t *output;    /* by value id: which output of exec it is, -1: none */
+    hk_value **results; /* of a last stage: the graph's outputs, of which exec's are the leaves, in order */
+    size_t result_count;
+    struct source *sources; /* by input of exec, of a continuation */
     struct hk_stage *children, *last_child;
     hk_program **bodies; /* by host node: the program of a control node's body */
 };
+
+/* Where a continuation finds an input: a value of the stage before, or a leaf of a list that the host made. */
+typedef struct source {
+    uint32_t id;
+    size_t leaf;
+} source;
+typedef struct source_list {
+    source *sources;
+    size_t count, capacity;
+} source_list;
 
 struct hk_program {
     hk_env *env;
@@ -142,6 +155,11 @@ static void key_add_tensor(key *k, const hk_tensor *t, bool contents)
     key_add(k, &t->dtype, sizeof t->dtype);
     key_add(k, &t->rank, sizeof t->rank);
     key_add(k, t->shape, (size_t)t->rank * sizeof *t->shape);
+    if (hk_dtype_is_list(t->dtype)) {
+        for (int64_t i = 0; i < hk_tensor_count(t); i++)
+            key_add_tensor(k, (const hk_tensor *)t->data + i, false);
+        return;
+    }
     if (contents)
         key_add(k, t->data, (size_t)hk_tensor_bytes(t));
 }
@@ -184,10 +202,20 @@ static void mark_wanted(const hk_graph *g, const bool *only, bool *wanted)
     }
 }
 
+static bool is_available(const hk_graph *g, const hk_value *v, const bool *available)
+{
+    if (v->graph == g && !available[v->id])
+        return false;
+    for (int64_t i = 0; v->list && v->list->items && i < v->shape.dim[0]; i++)
+        if (!is_available(g, v->list->items[i], available))
+            return false;
+    return true;
+}
+
 static bool uses_available(const hk_graph *g, const hk_node *n, const bool *available)
 {
     for (int32_t i = 0; i < n->in_count; i++)
-        if (n->in[i] && n->in[i]->graph == g && !available[n->in[i]->id])
+        if (n->in[i] && !is_available(g, n->in[i], available))
             return false;
     for (int32_t b = 0; b < n->body_count; b++) {
         const hk_graph *body = n->bodies[b];
@@ -195,24 +223,43 @@ static bool uses_available(const hk_graph *g, const hk_node *n, const bool *avai
             if (!uses_available(g, body->nodes[i], available))
                 return false;
         for (size_t i = 0; i < body->output_count; i++)
-            if (body->outputs[i]->graph == g && !available[body->outputs[i]->id])
+            if (!is_available(g, body->outputs[i], available))
                 return false;
     }
     return true;
 }
 
+static void read_value(const hk_graph *g, const hk_value *v, bool *read)
+{
+    if (v->graph == g && !v->data)
+        read[v->id] = true;
+    for (int64_t i = 0; v->list && v->list->items && i < v->shape.dim[0]; i++)
+        read_value(g, v->list->items[i], read);
+}
+
 static void read_uses(const hk_graph *g, const hk_node *n, bool *read)
 {
     for (int32_t i = 0; i < n->in_count; i++)
-        if (n->in[i] && n->in[i]->graph == g && !n->in[i]->data)
-            read[n->in[i]->id] = true;
+        if (n->in[i])
+            read_value(g, n->in[i], read);
     for (int32_t b = 0; b < n->body_count; b++) {
         for (size_t i = 0; i < n->bodies[b]->node_count; i++)
             read_uses(g, n->bodies[b]->nodes[i], read);
         for (size_t i = 0; i < n->bodies[b]->output_count; i++)
-            if (n->bodies[b]->outputs[i]->graph == g && !n->bodies[b]->outputs[i]->data)
-                read[n->bodies[b]->outputs[i]->id] = true;
+            read_value(g, n->bodies[b]->outputs[i], read);
     }
+}
+
+/* Such nodes are replaced when what they need is known: they wait for it. */
+static bool has_lists(const hk_node *n)
+{
+    for (int32_t i = 0; i < n->in_count; i++)
+        if (n->in[i] && n->in[i]->list)
+            return true;
+    for (int32_t i = 0; i < n->out_count; i++)
+        if (n->out[i] && n->out[i]->list)
+            return true;
+    return false;
 }
 
 static bool shapes_known(const hk_node *n)
@@ -271,7 +318,7 @@ static hk_status classify(hk_stage *s, const hk_device_info *device, bool *whole
         hk_node *n = g->nodes[i];
         bool ready = uses_available(g, n, available), host = n->op->flags & (HK_OP_HOST | HK_OP_CONTROL);
         hk_dtype lacks = hk_node_lacks(n, device);
-        if (ready && !host && lacks == HK_DTYPE_NONE && shapes_known(n)) {
+        if (ready && !host && lacks == HK_DTYPE_NONE && shapes_known(n) && !has_lists(n)) {
             make_available(n, available);
             make_available(n, at_end);
             continue;
@@ -342,6 +389,25 @@ static hk_status device_part(hk_stage *s, hk_graph **out)
     return HK_OK;
 }
 
+/* Lists come out as their leaves. */
+static hk_status flatten_outputs(hk_stage *s, hk_graph *g)
+{
+    s->result_count = g->output_count;
+    s->results = hk_arena_array(g->arena, g->output_count + 1, sizeof *s->results);
+    if (!s->results)
+        return hk_out_of_memory(g->ctx, "a stage");
+    for (size_t i = 0; i < g->output_count; i++)
+        s->results[i] = g->outputs[i];
+    g->output_count = 0;
+    for (size_t i = 0; i < s->result_count; i++)
+        for (size_t k = 0; k < hk_value_leaves(s->results[i]); k++) {
+            size_t at = k;
+            if (!hk_graph_add_output(g, hk_value_leaf(s->results[i], &at)))
+                return HK_STATUS_OUT_OF_MEMORY;
+        }
+    return HK_OK;
+}
+
 /* Takes g over. */
 static hk_status stage_create(hk_program *p, hk_graph *g, hk_stage **out)
 {
@@ -361,9 +427,11 @@ static hk_status stage_create(hk_program *p, hk_graph *g, hk_stage **out)
     if (st == HK_OK)
         st = classify(s, hk_gpu_info(p->env->gpu), &whole);
     if (st == HK_OK && whole)
-        s->graph = NULL;
+        st = flatten_outputs(s, g);
     else if (st == HK_OK)
         st = device_part(s, &part);
+    if (st == HK_OK && whole)
+        s->graph = NULL;
     if (st == HK_OK && p->pass) {
         st = p->pass(part, p->user);
         if (st != HK_OK)
@@ -421,8 +489,7 @@ static hk_status check_first_stage(hk_graph *g, hk_program_pass *pass, void *use
     bool whole = false;
     HK_TRY(hk_widen_halves(g));
     HK_TRY(classify(&s, options->device, &whole));
-    if (!whole)
-        HK_TRY(device_part(&s, &part));
+    HK_TRY(whole ? flatten_outputs(&s, g) : device_part(&s, &part));
     hk_status st = pass(part, user);
     if (st == HK_OK)
         st = hk_plan_create(part, options, &plan);
@@ -449,26 +516,89 @@ hk_status hk_program_check(const hk_graph *graph, hk_program_pass *pass, void *u
 
 /* ---- the first stage, by input shapes */
 
+static size_t count_leaves(const hk_tensor *t)
+{
+    size_t count = 0;
+    if (!hk_dtype_is_list(t->dtype))
+        return 1;
+    for (int64_t i = 0; i < hk_tensor_count(t); i++)
+        count += count_leaves((const hk_tensor *)t->data + i);
+    return count;
+}
+
+static const hk_tensor *find_leaf(const hk_tensor *t, size_t *at)
+{
+    if (!hk_dtype_is_list(t->dtype))
+        return (*at)-- == 0 ? t : NULL;
+    for (int64_t i = 0; i < hk_tensor_count(t); i++) {
+        const hk_tensor *leaf = find_leaf((const hk_tensor *)t->data + i, at);
+        if (leaf)
+            return leaf;
+    }
+    return NULL;
+}
+
+/* Gives an input type and shape of what it is fed with. A list is no input any more: its leaves are. */
+static hk_status bind_value(hk_graph *g, hk_value *v, const hk_tensor *t)
+{
+    v->dtype = t->dtype;
+    v->shape = hk_tensor_shape(t);
+    if (!hk_dtype_is_list(t->dtype)) {
+        v->kind = HK_VALUE_INPUT;
+        return hk_graph_add_input(g, v) ? HK_OK : HK_STATUS_OUT_OF_MEMORY;
+    }
+    int64_t count = hk_tensor_count(t);
+    const hk_tensor *first = count ? t->data : NULL;
+    hk_list held = v->list ? *v->list : (hk_list){0};
+    hk_value **items = hk_arena_array(g->arena, (size_t)count + 1, sizeof *items);
+    if (!items)
+        return hk_out_of_memory(g->ctx, "a list");
+    for (int64_t i = 0; i < count; i++) {
+        char *name = hk_arena_format(g->arena, "%s[%lld]", v->name, (long long)i);
+        items[i] = name ? hk_graph_value(g, name, HK_VALUE_ACTIVATION, HK_DTYPE_NONE, NULL) : NULL;
+        if (!items[i])
+            return hk_out_of_memory(g->ctx, "a list");
+        HK_TRY(bind_value(g, items[i], first + i));
+    }
+    v->kind = HK_VALUE_ACTIVATION;
+    hk_dtype item = first ? first->dtype : held.item;
+    hk_dtype element = first && items[0]->list ? items[0]->list->item : held.element;
+    return hk_value_set_list(v, t->dtype, item, element, items, count) ? HK_OK : HK_STATUS_OUT_OF_MEMORY;
+}
+
+/* What some node must know before shapes are; it stays an input too: nodes on the device may read it. */
+static hk_status bind_contents(hk_graph *g, hk_value *v, const hk_tensor *t, bool wanted)
+{
+    if (!wanted || hk_dtype_is_list(t->dtype) || hk_tensor_count(t) > BOUND_MAX_COUNT)
+        return HK_OK;
+    hk_tensor *copy = hk_tensor_new(g->arena, t->dtype, &v->shape);
+    if (!copy)
+        return hk_out_of_memory(g->ctx, "an operand");
+    memcpy(copy->data, t->data, (size_t)hk_tensor_bytes(t));
+    v->data = copy;
+    return HK_OK;
+}
+
 static hk_status bind_inputs(hk_program *p, const hk_tensor *const *inputs, hk_graph **out)
 {
     hk_graph *g = NULL;
     HK_TRY(hk_graph_clone(p->graph, &g));
-    for (size_t i = 0; i < g->input_count; i++) {
-        hk_value *v = g->inputs[i];
-        v->dtype = inputs[i]->dtype;
-        v->shape = hk_tensor_shape(inputs[i]);
-        if (!p->wanted[v->id] || hk_tensor_count(inputs[i]) > BOUND_MAX_COUNT)
-            continue;
-        hk_tensor *t = hk_tensor_new(g->arena, inputs[i]->dtype, &v->shape);
-        if (!t) {
-            hk_graph_destroy(&g);
-            return hk_out_of_memory(p->env->ctx, "an operand");
-        }
-        memcpy(t->data, inputs[i]->data, (size_t)hk_tensor_bytes(t));
-        v->data = t; /* it stays an input too: nodes on the device may read it */
+    hk_value **given = hk_arena_array(g->arena, g->input_count + 1, sizeof *given);
+    size_t count = g->input_count;
+    hk_status st = given ? HK_OK : hk_out_of_memory(g->ctx, "a stage");
+    for (size_t i = 0; given && i < count; i++)
+        given[i] = g->inputs[i];
+    g->input_count = 0;
+    for (size_t i = 0; i < count && st == HK_OK; i++) {
+        st = bind_value(g, given[i], inputs[i]);
+        if (st == HK_OK)
+            st = bind_contents(g, given[i], inputs[i], p->wanted[given[i]->id]);
     }
-    *out = g;
-    return HK_OK;
+    if (st != HK_OK)
+        hk_graph_destroy(&g);
+    else
+        *out = g;
+    return st;
 }
 
 static hk_status first_stage(hk_program *p, const hk_tensor *const *inputs, hk_stage **out)
@@ -550,9 +680,21 @@ static hk_status body_program(between *b, size_t node, hk_graph *body, hk_progra
     return HK_OK;
 }
 
+/* NULL: out of memory. */
 static const hk_tensor *contents(const between *b, const hk_value *v)
 {
-    return v->graph == b->stage->graph && b->of[v->id] ? b->of[v->id] : v->data;
+    if (v->graph == b->stage->graph && b->of[v->id])
+        return b->of[v->id];
+    if (!v->list || !v->list->items)
+        return v->data;
+    hk_tensor *list = hk_tensor_new(b->arena, v->dtype, &v->shape);
+    for (int64_t i = 0; list && i < v->shape.dim[0]; i++) {
+        const hk_tensor *item = contents(b, v->list->items[i]);
+        if (!item)
+            return NULL;
+        ((hk_tensor *)list->data)[i] = *item;
+    }
+    return list;
 }
 
 static hk_status run_body(between *b, size_t node, hk_control_run *c, const hk_tensor **outputs)
@@ -566,17 +708,14 @@ static hk_status run_body(between *b, size_t node, hk_control_run *c, const hk_t
         inputs[i] = c->body_in[i];
     for (size_t i = 0; i < p->captured_count; i++)
         inputs[p->graph->input_count - p->captured_count + i] = contents(b, p->captured[i]);
+    for (size_t i = 0; i < p->graph->input_count; i++)
+        if (!inputs[i])
+            return hk_out_of_memory(b->p->env->ctx, "a body's input");
     hk_run run = {0};
     HK_TRY(hk_program_submit(p, inputs, b->step, &run));
     HK_TRY(hk_program_wait(p, &run));
-    const hk_graph *planned = hk_exec_plan(run.exec)->graph;
-    for (size_t i = 0; i < planned->output_count; i++) {
-        hk_tensor *t = hk_tensor_new(b->arena, planned->outputs[i]->dtype, &planned->outputs[i]->shape);
-        if (!t)
-            return hk_out_of_memory(b->p->env->ctx, "a body's output");
-        HK_TRY(hk_exec_read(run.exec, run.ticket, i, t->data));
-        outputs[i] = t;
-    }
+    for (size_t i = 0; i < c->body->output_count; i++)
+        HK_TRY(hk_run_read(&run, i, b->arena, &outputs[i]));
     return HK_OK;
 }
 
@@ -625,9 +764,20 @@ static hk_status run_host_nodes(between *b)
     return HK_OK;
 }
 
+static hk_status add_sources(hk_graph *rest, source_list *list, size_t before, uint32_t id)
+{
+    for (size_t i = before; i < rest->input_count; i++) {
+        if (list->count == list->capacity &&
+            !hk_arena_grow(rest->arena, (void **)&list->sources, list->count, &list->capacity, sizeof *list->sources))
+            return hk_out_of_memory(rest->ctx, "a stage");
+        list->sources[list->count++] = (source){.id = id, .leaf = i - before};
+    }
+    return HK_OK;
+}
+
 /* What is left: the deferred nodes that the host has not run, with everything from before as inputs. The ids of the
  * copies are those of stage->graph, so inputs[i]->id names the source. */
-static hk_status rest_graph(between *b, hk_graph **out)
+static hk_status rest_graph(between *b, hk_graph **out, source_list *sources)
 {
     hk_stage *s = b->stage;
     hk_graph *g = s->graph, *rest = NULL;
@@ -651,23 +801,20 @@ static hk_status rest_graph(between *b, hk_graph **out)
     for (size_t i = 0; i < g->value_count && st == HK_OK; i++) {
         hk_value *v = rest->values[i];
         const hk_tensor *t = b->of[i];
-        bool from_before = !v->producer && (v->kind == HK_VALUE_INPUT || v->kind == HK_VALUE_ACTIVATION);
+        bool from_before = !v->producer && (v->kind == HK_VALUE_INPUT || v->kind == HK_VALUE_ACTIVATION) &&
+                           !(v->list && v->list->items); /* whose items come themselves */
         if (!from_before || !(uses.count[i] || uses.is_output[i]))
             continue;
+        size_t before = rest->input_count;
         v->kind = HK_VALUE_INPUT;
-        if (t) {
-            v->dtype = t->dtype;
-            v->shape = hk_tensor_shape(t);
-            if (wanted[v->id] && hk_tensor_count(t) <= BOUND_MAX_COUNT) {
-                hk_tensor *copy = hk_tensor_new(rest->arena, t->dtype, &v->shape);
-                if (copy)
-                    memcpy(copy->data, t->data, (size_t)hk_tensor_bytes(t));
-                v->data = copy;
-                st = copy ? HK_OK : hk_out_of_memory(rest->ctx, "an operand");
-            }
-        }
-        if (st == HK_OK && !hk_graph_add_input(rest, v))
+        if (t)
+            st = bind_value(rest, v, t);
+        else if (!hk_graph_add_input(rest, v))
             st = HK_STATUS_OUT_OF_MEMORY;
+        if (st == HK_OK && t)
+            st = bind_contents(rest, v, t, wanted[v->id]);
+        if (st == HK_OK)
+            st = add_sources(rest, sources, before, (uint32_t)i);
     }
     for (size_t i = 0; i < rest->state_count; i++) {
         hk_state *state = rest->states[i];
@@ -694,10 +841,12 @@ static hk_status next_stage(between *b, hk_stage **out)
     hk_stage *next = st == HK_OK ? find_stage(&s->children, &k) : NULL;
     if (st == HK_OK && !next) {
         hk_graph *rest = NULL;
-        st = rest_graph(b, &rest);
+        source_list sources = {0};
+        st = rest_graph(b, &rest, &sources);
         if (st == HK_OK)
             st = stage_create(b->p, rest, &next);
         if (st == HK_OK) {
+            next->sources = sources.sources;
             next->key = k.bytes;
             next->key_bytes = k.count;
             k.bytes = NULL;
@@ -736,17 +885,18 @@ static hk_status continue_run(hk_program *p, hk_stage *s, const hk_step *step, h
         if (!feeds)
             return hk_out_of_memory(p->env->ctx, "a run");
         for (size_t i = 0; i < g->input_count; i++) {
-            uint32_t id = g->inputs[i]->id;
-            if (b.of[id])
-                feeds[i].host = b.of[id];
+            source from = next->sources[i];
+            if (b.of[from.id])
+                feeds[i].host = find_leaf(b.of[from.id], &from.leaf);
             else
-                feeds[i] = hk_exec_output(s->exec, (size_t)s->output[id]);
+                feeds[i] = hk_exec_output(s->exec, (size_t)s->output[from.id]);
         }
         HK_TRY(hk_exec_submit(next->exec, feeds, step, &run->ticket));
         run->segments += 1 + (uint32_t)s->host_count;
         s = next;
     }
     run->exec = s->exec;
+    run->last = s;
     return HK_OK;
 }
 
@@ -755,13 +905,19 @@ hk_status hk_program_submit(hk_program *p, const hk_tensor *const *inputs, const
     hk_stage *s = NULL;
     HK_TRY(first_stage(p, inputs, &s));
     hk_arena *arena = hk_arena_create(p->env->ctx);
-    hk_feed *feeds = arena ? hk_arena_array(arena, p->graph->input_count + 1, sizeof *feeds) : NULL;
+    size_t leaves = 0, filled = 0;
+    for (size_t i = 0; i < p->graph->input_count; i++)
+        leaves += count_leaves(inputs[i]);
+    hk_feed *feeds = arena ? hk_arena_array(arena, leaves + 1, sizeof *feeds) : NULL;
     if (!feeds) {
         hk_arena_destroy(&arena);
         return hk_out_of_memory(p->env->ctx, "a run");
     }
     for (size_t i = 0; i < p->graph->input_count; i++)
-        feeds[i].host = inputs[i];
+        for (size_t k = 0; k < count_leaves(inputs[i]); k++) {
+            size_t at = k;
+            feeds[filled++].host = find_leaf(inputs[i], &at);
+        }
     *run = (hk_run){.segments = 1, .first = s};
     p->last = s;
     hk_status st = hk_exec_submit(s->exec, feeds, step, &run->ticket);
@@ -775,4 +931,39 @@ hk_status hk_program_wait(hk_program *p, const hk_run *run)
 {
     (void)p;
     return hk_exec_wait(run->exec, run->ticket);
+}
+
+static hk_status read_result(const hk_run *run, const hk_value *v, size_t *at, hk_arena *arena, hk_tensor *out)
+{
+    hk_context *ctx = stage_graph(run->last)->ctx;
+    const hk_value *leaf = v->list ? v : stage_graph(run->last)->outputs[*at];
+    hk_tensor *t = hk_tensor_new(arena, leaf->dtype, &leaf->shape);
+    if (!t)
+        return hk_out_of_memory(ctx, "an output");
+    *out = *t;
+    if (!v->list)
+        return hk_exec_read(run->exec, run->ticket, (*at)++, t->data);
+    for (int64_t i = 0; i < v->shape.dim[0]; i++)
+        HK_TRY(read_result(run, v->list->items[i], at, arena, (hk_tensor *)t->data + i));
+    return HK_OK;
+}
+
+const hk_value *hk_run_output(const hk_run *run, size_t i, size_t *leaf)
+{
+    *leaf = 0;
+    for (size_t k = 0; k < i; k++)
+        *leaf += hk_value_leaves(run->last->results[k]);
+    const hk_value *v = run->last->results[i];
+    return v->list ? v : stage_graph(run->last)->outputs[*leaf];
+}
+
+hk_status hk_run_read(const hk_run *run, size_t i, hk_arena *arena, const hk_tensor **out)
+{
+    size_t leaf = 0;
+    hk_run_output(run, i, &leaf);
+    hk_tensor *t = hk_arena_new(arena, hk_tensor);
+    if (!t)
+        return hk_out_of_memory(stage_graph(run->last)->ctx, "an output");
+    *out = t;
+    return read_result(run, run->last->results[i], &leaf, arena, t);
 }

@@ -19,7 +19,7 @@ typedef struct hk_run {
     hk_exec *exec; /* of the last stage */
     uint64_t ticket;
     uint32_t segments; /* device recordings and host steps */
-    struct hk_stage *first;
+    struct hk_stage *first, *last;
 } hk_run;
 
 /* A pass over the inferred graph of a stage before it is planned: fusion and layout. */
@@ -33,6 +33,10 @@ void hk_program_destroy(hk_program **p);
  * returns at once; the others run all stages but the last to the end. */
 hk_status hk_program_submit(hk_program *p, const hk_tensor *const *inputs, const hk_step *step, hk_run *run);
 hk_status hk_program_wait(hk_program *p, const hk_run *run);
+/* Type and shape of the graph's output i, and which output of run->exec it, or the first tensor in it, is. */
+const hk_value *hk_run_output(const hk_run *run, size_t i, size_t *leaf);
+/* Contents of the graph's output i, after the wait; lists with their items. */
+hk_status hk_run_read(const hk_run *run, size_t i, hk_arena *arena, const hk_tensor **out);
 /* Forgets the plans (states of another shape are wanted). */
 void hk_program_clear(hk_program *p);
 

@@ -5,6 +5,7 @@
 #include "runtime/objects.h"
 #include "runtime/passes.h"
 #include "runtime/program.h"
+#include "ops/support/sequence.h"
 #include "runtime/report.h"
 
 struct hk_session {
@@ -99,6 +100,27 @@ static size_t find_value(hk_value *const *list, size_t count, const char *name)
     return i;
 }
 
+static hk_status check_items(hk_context *ctx, const char *name, hk_dtype item, hk_dtype element, const hk_tensor *t)
+{
+    int64_t count = hk_tensor_count(t);
+    if (t->rank != 1 || count > (t->dtype == HK_OPTIONAL ? 1 : HK_LIST_MAX))
+        return hk_fail(
+            ctx, HK_STATUS_USAGE, "input '%s': %s of rank %d with %lld items, expected rank 1 and at most %d", name,
+            hk_dtype_name(t->dtype), (int)t->rank, (long long)count, t->dtype == HK_OPTIONAL ? 1 : HK_LIST_MAX);
+    for (int64_t i = 0; i < count; i++) {
+        const hk_tensor *x = (const hk_tensor *)t->data + i;
+        hk_dtype expected = item != HK_DTYPE_NONE ? item : ((const hk_tensor *)t->data)->dtype;
+        bool shaped = x->rank >= 0 && x->rank <= HK_MAX_RANK && hk_tensor_count(x) >= 0;
+        if (x->dtype != expected || !shaped || (!x->data && hk_tensor_count(x) > 0) ||
+            (hk_dtype_is_list(x->dtype) && (t->dtype != HK_OPTIONAL || x->dtype != HK_SEQUENCE)))
+            return hk_fail(ctx, HK_STATUS_USAGE, "input '%s': item %lld is no usable %s (it is %s)", name, (long long)i,
+                           hk_dtype_name(expected), hk_dtype_name(x->dtype));
+        if (hk_dtype_is_list(x->dtype))
+            HK_TRY(check_items(ctx, name, element, HK_DTYPE_NONE, x));
+    }
+    return HK_OK;
+}
+
 hk_status hk_check_input(hk_context *ctx, const hk_value *v, const hk_tensor *t)
 {
     hk_shape shape = hk_tensor_shape(t);
@@ -108,6 +130,8 @@ hk_status hk_check_input(hk_context *ctx, const hk_value *v, const hk_tensor *t)
     if (t->dtype != v->dtype)
         return hk_fail(ctx, HK_STATUS_USAGE, "input '%s' is %s, the model expects %s", v->name, hk_dtype_name(t->dtype),
                        hk_dtype_name(v->dtype));
+    if (v->list)
+        return check_items(ctx, v->name, v->list->item, v->list->element, t);
     bool fits = v->shape.rank < 0 || v->shape.rank == shape.rank;
     for (int32_t d = 0; fits && d < v->shape.rank; d++)
         fits = v->shape.dim[d] < 0 || v->shape.dim[d] == shape.dim[d];
@@ -125,6 +149,13 @@ hk_status hk_session_write(hk_session *s, const char *input, const hk_tensor *t)
                        g->input_count ? g->inputs[0]->name : "none");
     HK_TRY(hk_check_input(s->ctx, g->inputs[i], t));
     hk_tensor *mine = &s->inputs[i];
+    if (hk_dtype_is_list(t->dtype)) {
+        hk_tensor copy = {0};
+        HK_TRY(hk_tensor_copy(s->ctx, t, &copy));
+        hk_tensor_release(mine);
+        *mine = copy;
+        return HK_OK;
+    }
     hk_shape shape = hk_tensor_shape(t), have = hk_tensor_shape(mine);
     if (!mine->data || !hk_shape_equal(&shape, &have) || mine->dtype != t->dtype) {
         hk_tensor fresh = {0};
@@ -138,6 +169,8 @@ hk_status hk_session_write(hk_session *s, const char *input, const hk_tensor *t)
 
 /* ---- runs */
 
+static const hk_tensor empty_optional = {.dtype = HK_OPTIONAL, .rank = 1};
+
 hk_status hk_session_submit(hk_session *s, uint64_t *ticket)
 {
     const hk_graph *g = hk_model_graph(s->model);
@@ -147,7 +180,9 @@ hk_status hk_session_submit(hk_session *s, uint64_t *ticket)
     hk_status st = HK_OK;
     for (size_t i = 0; i < g->input_count && st == HK_OK; i++) {
         inputs[i] = &s->inputs[i];
-        if (!s->inputs[i].data)
+        if (!s->inputs[i].data && g->inputs[i]->dtype == HK_OPTIONAL)
+            inputs[i] = &empty_optional;
+        else if (!s->inputs[i].data)
             st = hk_fail(s->ctx, HK_STATUS_USAGE, "input '%s' was not written before the run", g->inputs[i]->name);
     }
     if (st == HK_OK)
@@ -200,6 +235,19 @@ hk_status hk_fill_output(hk_context *ctx, const char *name, hk_dtype dtype, cons
                    hk_shape_print(shape, &a), hk_dtype_name(out->dtype), hk_shape_print(&have, &b));
 }
 
+static hk_status read_list(hk_session *s, size_t i, hk_tensor *out)
+{
+    hk_arena *arena = hk_arena_create(s->ctx);
+    const hk_tensor *t = NULL;
+    if (!arena)
+        return hk_out_of_memory(s->ctx, "an output");
+    hk_status st = hk_run_read(&s->run, i, arena, &t);
+    if (st == HK_OK)
+        st = hk_tensor_copy(s->ctx, t, out);
+    hk_arena_destroy(&arena);
+    return st;
+}
+
 hk_status hk_session_read(hk_session *s, const char *output, hk_tensor *out)
 {
     const hk_graph *g = hk_model_graph(s->model);
@@ -210,10 +258,13 @@ hk_status hk_session_read(hk_session *s, const char *output, hk_tensor *out)
     if (!s->waited)
         return hk_fail(s->ctx, HK_STATUS_USAGE, "no run has been waited for: call hk_session_run before reading '%s'",
                        output);
-    const hk_value *v = hk_exec_plan(s->run.exec)->graph->outputs[i];
+    size_t leaf = 0;
+    const hk_value *v = hk_run_output(&s->run, i, &leaf);
     bool made = false;
+    if (v->list)
+        return read_list(s, i, out);
     HK_TRY(hk_fill_output(s->ctx, output, v->dtype, &v->shape, out, &made));
-    hk_status st = hk_exec_read(s->run.exec, s->run.ticket, i, out->data);
+    hk_status st = hk_exec_read(s->run.exec, s->run.ticket, leaf, out->data);
     if (st != HK_OK && made)
         hk_tensor_release(out);
     return st;

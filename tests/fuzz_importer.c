@@ -67,7 +67,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     if (hk_context_create(NULL, &ctx) != HK_OK)
         return 0;
     run_model(ctx, data, bytes);
-    if (hk_pb_read(ctx, "input", data, bytes, &t) == HK_OK)
+    for (hk_dtype list = HK_SEQUENCE; list <= HK_OPTIONAL; list++)
+        if (hk_pb_read(ctx, "input", data, bytes, list, &t) == HK_OK)
+            hk_tensor_release(&t);
+    if (hk_pb_read(ctx, "input", data, bytes, HK_DTYPE_NONE, &t) == HK_OK)
         hk_tensor_release(&t);
     if (hk_npy_read(ctx, "input", data, bytes, &t) == HK_OK)
         hk_tensor_release(&t);

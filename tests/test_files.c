@@ -437,21 +437,21 @@ static void test_pb_refused(void **state)
     ob_int(&o, 2, HK_FLOAT32);
     size_t head = o.count;
     ob_blob(&o, 9, x, sizeof x);
-    assert_int_equal(hk_pb_read(b->ctx, "x", o.data, o.count, &t), HK_OK);
+    assert_int_equal(hk_pb_read(b->ctx, "x", o.data, o.count, HK_DTYPE_NONE, &t), HK_OK);
     assert_memory_equal(t.data, x, sizeof x);
     hk_tensor_release(&t);
     for (size_t cut = 0; cut < o.count; cut++)
-        assert_int_equal(hk_pb_read(b->ctx, "x", o.data, cut, &t), HK_STATUS_INVALID);
+        assert_int_equal(hk_pb_read(b->ctx, "x", o.data, cut, HK_DTYPE_NONE, &t), HK_STATUS_INVALID);
 
     o.count = head;
     ob_int(&o, 14, 1);
     ob_entry(&o, 13, "location", "/etc/passwd");
-    assert_fails(b, hk_pb_read(b->ctx, "x", o.data, o.count, &t), HK_STATUS_UNSUPPORTED, "another file");
+    assert_fails(b, hk_pb_read(b->ctx, "x", o.data, o.count, HK_DTYPE_NONE, &t), HK_STATUS_UNSUPPORTED, "another file");
     o.count = 0;
     ob_int(&o, 1, 1);
     ob_int(&o, 2, 8);
     ob_text(&o, 6, "text");
-    assert_fails(b, hk_pb_read(b->ctx, "x", o.data, o.count, &t), HK_STATUS_UNSUPPORTED, "type string");
+    assert_fails(b, hk_pb_read(b->ctx, "x", o.data, o.count, HK_DTYPE_NONE, &t), HK_STATUS_UNSUPPORTED, "type string");
     ob_free(&o);
     assert_null(t.data);
     assert_fails(b, hk_tensor_load(b->ctx, in_folder(b, 0, "missing.npy"), &t), HK_STATUS_NO_INPUT, "missing.npy");

@@ -111,6 +111,10 @@ typedef enum hk_dtype {
     HK_FLOAT8E8M0 = 24,
     HK_UINT2 = 25,
     HK_INT2 = 26,
+    /* No element types: a tensor of rank 1 whose elements are hk_tensor. Sequences hold tensors of one type, optionals
+     * nothing or one tensor or sequence. Dense; hk_tensor_release ends the elements too. */
+    HK_SEQUENCE = 100,
+    HK_OPTIONAL = 101,
 } hk_dtype;
 
 /* "float32"; "?" for a number that is none of the above. */
@@ -159,8 +163,8 @@ HK_API void hk_context_destroy(hk_context **ctx);
 /* The sentence of the last failure in this context, "" when there was none. */
 HK_API const char *hk_context_error(const hk_context *ctx);
 
-/* Reads .npy (versions 1-3, C or Fortran order, no objects) or an ONNX TensorProto .pb, told apart by content.
- * The tensor owns its data. */
+/* Reads .npy (versions 1-3, C or Fortran order, no objects) or an ONNX TensorProto .pb, told apart by content; a
+ * SequenceProto or OptionalProto if out->dtype says HK_SEQUENCE or HK_OPTIONAL. The tensor owns its data. */
 HK_API HK_MUST_USE hk_status hk_tensor_load(hk_context *ctx, const char *path, hk_tensor *out);
 /* Writes .npy (version 1) or, if path ends in .pb, a TensorProto; atomically: temporary file, fsync, rename. */
 HK_API HK_MUST_USE hk_status hk_tensor_save(hk_context *ctx, const hk_tensor *t, const char *path);
@@ -284,6 +288,7 @@ typedef struct hk_value_info {
     int32_t rank; /* -1: unknown */
     int64_t shape[HK_MAX_RANK];
     const char *dim_names[HK_MAX_RANK]; /* "batch" where a dimension has a name, else NULL */
+    hk_dtype item;                      /* of a sequence's or optional's elements, if they are known */
 } hk_value_info;
 
 typedef struct hk_problem {
@@ -385,7 +390,8 @@ HK_API HK_MUST_USE hk_status hk_session_create(hk_device *dev, const hk_model *m
                                                hk_session **out);
 /* Frees device memory after the last submitted run has ended. */
 HK_API void hk_session_destroy(hk_session **s);
-/* Copies an input's elements in; shape and dtype must fit the model's. May be called while a run is under way. */
+/* Copies an input's elements in; shape and dtype must fit the model's. May be called while a run is under way. An
+ * optional input that was never written is empty. */
 HK_API HK_MUST_USE hk_status hk_session_write(hk_session *s, const char *input, const hk_tensor *t);
 /* submit + wait. */
 HK_API HK_MUST_USE hk_status hk_session_run(hk_session *s);
@@ -393,7 +399,8 @@ HK_API HK_MUST_USE hk_status hk_session_run(hk_session *s);
 HK_API HK_MUST_USE hk_status hk_session_submit(hk_session *s, uint64_t *ticket);
 HK_API HK_MUST_USE hk_status hk_session_wait(hk_session *s, uint64_t ticket);
 /* An output of the last waited run. If out->data is NULL it is allocated (release it), else it must be contiguous and
- * large enough as out->dtype and out->shape say; shape and dtype are then checked. */
+ * large enough as out->dtype and out->shape say; shape and dtype are then checked. Sequences and optionals are always
+ * allocated. */
 HK_API HK_MUST_USE hk_status hk_session_read(hk_session *s, const char *output, hk_tensor *out);
 /* Every state back to its declared initial value. */
 HK_API HK_MUST_USE hk_status hk_session_reset(hk_session *s);

@@ -5,6 +5,11 @@
 
 #include "ops/support/scan.h"
 
+static bool is_map(const hk_control_run *c)
+{
+    return !strcmp(c->node->type, "SequenceMap");
+}
+
 static bool is_loop(const hk_control_run *c)
 {
     return !strcmp(c->node->type, "Loop");
@@ -30,10 +35,41 @@ static bool begin_loop(hk_control_run *c)
     return true;
 }
 
+static bool begin_map(hk_control_run *c)
+{
+    c->trips = hk_tensor_count(c->in[0]);
+    c->condition = true;
+    c->body = c->node->bodies[0];
+    c->body_in_count = (size_t)c->node->in_count;
+    c->body_in = hk_arena_array(c->arena, c->body_in_count + 1, sizeof *c->body_in);
+    if (!c->body_in)
+        return false;
+    for (int32_t i = 0; i < c->node->out_count; i++) {
+        hk_tensor *list = hk_tensor_new(c->arena, HK_SEQUENCE, &(hk_shape){.rank = 1, .dim = {c->trips}});
+        if (!list)
+            return false;
+        c->out[i] = list;
+    }
+    for (int32_t i = 0; i < c->node->in_count; i++)
+        if (c->in[i]->dtype == HK_SEQUENCE && hk_tensor_count(c->in[i]) != c->trips)
+            c->status = hk_fail(c->ctx, HK_STATUS_INVALID,
+                                "node '%s' (SequenceMap): sequences of %lld and %lld items, expected equal lengths",
+                                c->node->name, (long long)c->trips, (long long)hk_tensor_count(c->in[i]));
+    return true;
+}
+
+static void next_map(hk_control_run *c)
+{
+    for (int32_t i = 0; i < c->node->in_count; i++)
+        c->body_in[i] = c->in[i]->dtype == HK_SEQUENCE ? (const hk_tensor *)c->in[i]->data + c->trip : c->in[i];
+}
+
 bool hk_control_begin(hk_control_run *c)
 {
     if (is_loop(c))
         return begin_loop(c);
+    if (is_map(c))
+        return begin_map(c);
     if (hk_is_scan(c->node))
         return hk_scan_begin(c);
     c->trips = 1;
@@ -49,6 +85,8 @@ bool hk_control_next(hk_control_run *c)
         return false;
     if (hk_is_scan(c->node))
         return hk_scan_next(c);
+    if (is_map(c))
+        next_map(c);
     if (!is_loop(c))
         return true;
     if (c->trip >= HK_LOOP_MAX_TRIPS) {
@@ -91,6 +129,9 @@ hk_status hk_control_step(hk_control_run *c, const hk_tensor *const *outputs)
         HK_TRY(step_loop(c, outputs));
     } else if (hk_is_scan(c->node)) {
         HK_TRY(hk_scan_step(c, outputs));
+    } else if (is_map(c)) {
+        for (int32_t i = 0; i < c->node->out_count; i++)
+            ((hk_tensor *)c->out[i]->data)[c->trip] = *outputs[i];
     } else {
         for (int32_t i = 0; i < c->node->out_count; i++)
             c->out[i] = outputs[i];

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "ops/step.h"
+#include "ops/support/sequence.h"
 
 static void make_constant(hk_value *v)
 {
@@ -94,10 +95,18 @@ static hk_status fold(hk_graph *g, hk_node *n)
     return HK_OK;
 }
 
+static bool makes_list(const hk_node *n)
+{
+    for (int32_t i = 0; i < n->out_count; i++)
+        if (n->out[i] && n->out[i]->list)
+            return true;
+    return false;
+}
+
 static bool foldable(hk_graph *g, const hk_node *n)
 {
     return n->op->eval && !(n->op->flags & (HK_OP_RANDOM | HK_OP_CONTROL | HK_OP_KEEP)) && n->in_count > 0 &&
-           all_known(n) && afford(g, n);
+           all_known(n) && !makes_list(n) && afford(g, n);
 }
 
 /* ---- an If whose condition is known */
@@ -167,6 +176,7 @@ static hk_status inline_branch(hk_graph *g, hk_node *n, hk_graph *body, node_lis
         if (!copy)
             return hk_out_of_memory(g->ctx, "an inlined branch");
         copy->data = v->producer ? NULL : v->data;
+        copy->list = v->producer ? NULL : v->list;
         v->mark = copy;
     }
     for (size_t i = 0; i < body->node_count; i++) {
@@ -214,7 +224,8 @@ static bool expandable(const hk_node *n)
     if (!n->op || !n->op->expand)
         return false;
     for (int32_t i = 0; i < n->in_count; i++)
-        if (n->in[i] && (!hk_shape_known(&n->in[i]->shape) || (n->op->host_inputs >> i & 1u && !n->in[i]->data)))
+        if (n->in[i] && (!hk_shape_known(&n->in[i]->shape) || (n->in[i]->list && !n->in[i]->list->items) ||
+                         (i < 32 && n->op->host_inputs >> i & 1u && !n->in[i]->data)))
             return false;
     for (int32_t i = 0; i < n->out_count; i++)
         if (n->out[i] && n->out[i]->producer == n)
@@ -253,7 +264,7 @@ static hk_status expand(hk_graph *g, const hk_node *n, node_list *list)
         return hk_out_of_memory(g->ctx, "an operator's expansion");
     HK_TRY(n->op->expand(g, n, out));
     for (int32_t i = 0; i < n->out_count; i++)
-        if (n->out[i])
+        if (n->out[i] && !n->out[i]->list)
             HK_TRY(take_output(g, first, out[i], n->out[i]));
     for (size_t i = first; i < g->node_count; i++) {
         g->nodes[i]->name = n->name; /* what reports and errors call them */
@@ -278,6 +289,10 @@ static hk_status infer_list(hk_graph *g, hk_node **nodes, size_t count, node_lis
             continue;
         }
         HK_TRY(infer_node(g, n));
+        if (n->op->flags & HK_OP_VIEW && n->in[0]->list && n->in[0]->list->items) { /* Identity of a list */
+            HK_TRY(hk_expand_list(g, n, 0, n->in[0]->list->items, n->in[0]->shape.dim[0]));
+            continue;
+        }
         if (expandable(n)) {
             node_list inner = {0};
             HK_TRY(expand(g, n, &inner));
@@ -298,6 +313,7 @@ hk_status hk_infer_graph(hk_graph *g)
             g->values[i]->dtype = HK_DTYPE_NONE;
             g->values[i]->shape = HK_SHAPE_UNKNOWN;
             g->values[i]->data = NULL;
+            g->values[i]->list = NULL;
         }
     node_list kept = {0};
     HK_TRY(infer_list(g, g->nodes, g->node_count, &kept));

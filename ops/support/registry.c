@@ -53,7 +53,8 @@ static void set_default(const hk_attr *a, void *field)
     case HK_ATTR_FLOATS:
     case HK_ATTR_TENSOR:
     case HK_ATTR_STRINGS:
-    case HK_ATTR_GRAPH: break; /* zero is absent */
+    case HK_ATTR_GRAPH:
+    case HK_ATTR_TYPE: break; /* zero is absent */
     }
 }
 
@@ -94,14 +95,15 @@ static bool set_attr(hk_arena *arena, const hk_attr_value *value, void *field)
     case HK_ATTR_STRINGS: return set_strings(arena, value->strings, field);
     case HK_ATTR_TENSOR: *(const hk_tensor **)field = value->tensor; return true;
     case HK_ATTR_GRAPH: *(hk_graph **)field = value->graph; return true;
+    case HK_ATTR_TYPE: *(hk_type *)field = value->type; return true;
     }
     return false;
 }
 
 static const char *kind_name(hk_attr_kind k)
 {
-    static const char *const names[] = {"an int", "a float",  "a string", "ints",
-                                        "floats", "a tensor", "a graph",  "strings"};
+    static const char *const names[] = {"an int",   "a float", "a string", "ints",  "floats",
+                                        "a tensor", "a graph", "strings",  "a type"};
     return names[k];
 }
 
@@ -271,6 +273,10 @@ hk_status hk_node_infer(hk_graph *g, hk_node *n)
     for (int32_t i = 0; i < n->in_count; i++)
         if (n->in[i] && n->in[i]->dtype == HK_DTYPE_NONE)
             return hk_infer_fail(&in, HK_STATUS_INVALID, "the element type of input '%s' is unknown", n->in[i]->name);
+    for (int32_t i = 0; i < n->in_count; i++)
+        if (n->in[i] && hk_dtype_is_list(n->in[i]->dtype) && !(op->flags & HK_OP_LIST))
+            return hk_infer_fail(&in, HK_STATUS_INVALID, "input '%s' is of type %s, expected a tensor", n->in[i]->name,
+                                 hk_dtype_name(n->in[i]->dtype));
     HK_TRY(op->infer(&in));
     for (int32_t i = 0; i < n->out_count; i++)
         if (n->out[i] && n->out[i]->dtype == HK_DTYPE_NONE)

@@ -106,11 +106,27 @@ static bool same_shape(const hk_tensor *a, const hk_tensor *b)
     return true;
 }
 
+/* The worst of the items. */
+static comparison compare_items(const hk_tensor *got, const hk_tensor *want, double rtol, double atol, double rel)
+{
+    comparison worst = {.same_type = true, .close = true};
+    for (int64_t i = 0; i < hk_tensor_count(got); i++) {
+        comparison c = compare((const hk_tensor *)got->data + i, (const hk_tensor *)want->data + i, rtol, atol, rel);
+        worst.same_type &= c.same_type;
+        worst.close &= c.close;
+        worst.largest = fmax(worst.largest, c.largest);
+        worst.norm = fmax(worst.norm, c.norm);
+    }
+    return worst;
+}
+
 comparison compare(const hk_tensor *got, const hk_tensor *want, double rtol, double atol, double rel)
 {
     comparison c = {.same_type = same_shape(got, want)};
     if (!c.same_type)
         return c;
+    if (got->dtype == HK_SEQUENCE || got->dtype == HK_OPTIONAL)
+        return compare_items(got, want, rtol, atol, rel);
     int64_t count = hk_tensor_count(got);
     bool each = true;
     double error = 0, norm = 0;

@@ -60,11 +60,11 @@ static hk_status load_list(verify_run_state *r, const char *kind, const hk_value
         snprintf(path, sizeof path, "%s/test_data_set_%d/%s_%zu.pb", r->c->folder, r->set, kind, i);
         if (access(path, R_OK) != 0)
             continue;
+        list[i].dtype = infos[i].dtype; /* what kind of message the file holds */
         hk_status st = hk_tensor_load(r->v->o->ctx, path, &list[i]);
         if (st != HK_OK)
             return st;
     }
-    (void)infos;
     return HK_OK;
 }
 
@@ -72,6 +72,11 @@ static void release_list(hk_tensor *list, size_t count)
 {
     for (size_t i = 0; list && i < count; i++)
         hk_tensor_release(&list[i]);
+}
+
+static bool is_list(const hk_tensor *t)
+{
+    return t->data && (t->dtype == HK_SEQUENCE || t->dtype == HK_OPTIONAL);
 }
 
 /* Elements in reverse order: other contents of the same kind, so that what an operator demands of them still holds. */
@@ -93,15 +98,32 @@ static bool is_float(hk_dtype t)
     return t == HK_FLOAT32 || t == HK_FLOAT64 || t == HK_FLOAT16 || t == HK_BFLOAT16;
 }
 
+static bool has_floats(const hk_tensor *t)
+{
+    if (!is_list(t))
+        return t->data && is_float(t->dtype) && hk_tensor_count(t) > 1;
+    bool floats = false;
+    for (int64_t i = 0; i < hk_tensor_count(t); i++)
+        floats |= has_floats((const hk_tensor *)t->data + i);
+    return floats;
+}
+
+static void change(hk_tensor *t, bool floats_alone)
+{
+    for (int64_t i = 0; is_list(t) && i < hk_tensor_count(t); i++)
+        change((hk_tensor *)t->data + i, floats_alone);
+    if (t->data && !is_list(t) && (!floats_alone || is_float(t->dtype)))
+        reverse(t);
+}
+
 /* Turns the floats around; a set without floats has everything turned around. Twice makes what was. */
 static void change_inputs(verify_run_state *r)
 {
     bool floats = false;
     for (size_t i = 0; i < r->input_count; i++)
-        floats |= r->given[i].data && is_float(r->given[i].dtype) && hk_tensor_count(&r->given[i]) > 1;
+        floats |= has_floats(&r->given[i]);
     for (size_t i = 0; i < r->input_count; i++)
-        if (r->given[i].data && (!floats || is_float(r->given[i].dtype)))
-            reverse(&r->given[i]);
+        change(&r->given[i], floats);
 }
 
 /* ---- runs */
@@ -137,7 +159,9 @@ static bool same_bits(const hk_tensor *a, const hk_tensor *b)
     bool same = a->dtype == b->dtype && a->rank == b->rank;
     for (int32_t d = 0; same && d < a->rank; d++)
         same = a->shape[d] == b->shape[d];
-    return same && !memcmp(a->data, b->data, (size_t)hk_tensor_count(a) * hk_dtype_bytes(a->dtype));
+    for (int64_t i = 0; same && is_list(a) && i < hk_tensor_count(a); i++)
+        same = same_bits((const hk_tensor *)a->data + i, (const hk_tensor *)b->data + i);
+    return same && (is_list(a) || !memcmp(a->data, b->data, (size_t)hk_tensor_count(a) * hk_dtype_bytes(a->dtype)));
 }
 
 /* The same session once more with other inputs, which it may refuse, then with the set's: nothing may be left over. */
