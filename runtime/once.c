@@ -27,8 +27,23 @@ static hk_status run(hk_exec *e, const hk_graph *g, const hk_tensor *const *inpu
     return HK_OK;
 }
 
+static hk_status visit_records(const hk_exec *e, hk_record_visit *visit, void *user)
+{
+    const hk_plan *p = hk_exec_plan(e);
+    for (size_t i = 0; visit && i < p->record_count; i++)
+        if (!visit(user, p->records[i]))
+            return hk_out_of_memory(p->ctx, "a list of kernels");
+    return HK_OK;
+}
+
 hk_status hk_run_once(hk_gpu *gpu, const hk_graph *g, const hk_tensor *const *inputs, const hk_step *step,
                       hk_tensor **outputs, hk_arena *arena)
+{
+    return hk_run_once_visited(gpu, g, inputs, step, outputs, arena, NULL, NULL);
+}
+
+hk_status hk_run_once_visited(hk_gpu *gpu, const hk_graph *g, const hk_tensor *const *inputs, const hk_step *step,
+                              hk_tensor **outputs, hk_arena *arena, hk_record_visit *visit, void *user)
 {
     hk_env *env = NULL;
     hk_exec *e = NULL;
@@ -46,6 +61,8 @@ hk_status hk_run_once(hk_gpu *gpu, const hk_graph *g, const hk_tensor *const *in
     }
     if (st == HK_OK)
         st = run(e, g, inputs, step, outputs, arena);
+    if (st == HK_OK)
+        st = visit_records(e, visit, user);
     hk_exec_destroy(&e);
     hk_graph_destroy(&clone);
     hk_env_destroy(&env);

@@ -6,10 +6,16 @@
 
 #include "core/graph.h"
 #include "gpu/gpu.h"
+#include "ops/record.h"
 #include "ops/step.h"
+
+/* Called for every record of a plan. */
+typedef bool hk_record_visit(void *user, const hk_record *r); /* false: out of memory */
 
 /* Clones g, infers, plans, runs, and reads g's outputs into tensors of the arena. inputs in g->inputs order. */
 hk_status hk_run_once(hk_gpu *gpu, const hk_graph *g, const hk_tensor *const *inputs, const hk_step *step,
                       hk_tensor **outputs, hk_arena *arena);
+hk_status hk_run_once_visited(hk_gpu *gpu, const hk_graph *g, const hk_tensor *const *inputs, const hk_step *step,
+                              hk_tensor **outputs, hk_arena *arena, hk_record_visit *visit, void *user);
 
 #endif

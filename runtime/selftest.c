@@ -2,13 +2,13 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels.h"
 #include "runtime/cases.h"
 #include "runtime/host.h"
 #include "runtime/objects.h"
 #include "runtime/once.h"
 
-static const hk_step step = {
-    .seed = {7, 9}, .step = 3, .lr = 1e-3f, .grad_scale = 1};
+static const hk_step step = {.seed = {7, 9}, .step = 3, .lr = 1e-3f, .grad_scale = 1};
 
 /* Relative norm error; infinite where types, shapes, integers or NaNs differ. */
 static double error_of(const hk_tensor *got, const hk_tensor *want)
@@ -31,8 +31,48 @@ static double error_of(const hk_tensor *got, const hk_tensor *want)
     return error == 0 ? 0 : norm > 0 ? sqrt(error / norm) : sqrt(error) <= 1e-7 ? 0 : INFINITY;
 }
 
-static hk_status run_both(hk_device *dev, hk_arena *arena, const op_case *c, hk_selftest_case *out)
+typedef struct kernel_use {
+    const char **variants;
+    size_t count, capacity, dispatches;
+} kernel_use;
+
+typedef struct selftest {
+    hk_context *ctx;
+    hk_device *dev;
+    const hk_selftest_params *params;
+    hk_selftest_result *result;
+    hk_arena *arena;  /* of the whole test */
+    kernel_use *uses; /* by place in hk_kernels */
+} selftest;
+
+/* Variants are static text, but equal text may lie at several addresses. */
+static bool note_record(void *user, const hk_record *r)
 {
+    selftest *t = user;
+    size_t i = 0, k = 0;
+    const char *variant = r->variant ? r->variant : "";
+    if (r->kind != HK_RECORD_DISPATCH)
+        return true;
+    while (hk_kernels[i] && hk_kernels[i] != r->kernel)
+        i++;
+    if (!hk_kernels[i])
+        return true;
+    kernel_use *u = &t->uses[i];
+    u->dispatches++;
+    while (k < u->count && strcmp(u->variants[k], variant) != 0)
+        k++;
+    if (k < u->count)
+        return true;
+    if (u->count == u->capacity &&
+        !hk_arena_grow(t->arena, (void **)&u->variants, u->count, &u->capacity, sizeof *u->variants))
+        return false;
+    u->variants[u->count++] = variant;
+    return true;
+}
+
+static hk_status run_both(selftest *t, hk_arena *arena, const op_case *c, hk_selftest_case *out)
+{
+    hk_device *dev = t->dev;
     const hk_tensor *tensors[CASE_MAX_INPUTS] = {0}, *feeds[CASE_MAX_INPUTS] = {0};
     case_graph g = {0};
     HK_TRY(case_contents(dev->ctx, arena, c, false, tensors));
@@ -44,16 +84,25 @@ static hk_status run_both(hk_device *dev, hk_arena *arena, const op_case *c, hk_
     if (st == HK_OK)
         st = hk_host_run(g.graph, arena, feeds, want, &step);
     if (st == HK_OK)
-        st = hk_run_once(dev->gpu, g.graph, feeds, &step, got, arena);
+        st = hk_run_once_visited(dev->gpu, g.graph, feeds, &step, got, arena, note_record, t);
     for (size_t i = 0; i < g.graph->output_count && st == HK_OK; i++)
         out->error = fmax(out->error, error_of(got[i], want[i]));
     hk_graph_destroy(&g.graph);
     return st;
 }
 
-static hk_status run_case(hk_device *dev, const hk_op *op, const char *text, const hk_selftest_params *p,
-                          hk_selftest_result *result)
+static void count_case(selftest *t, const hk_selftest_case *out)
 {
+    t->result->skipped += out->skipped;
+    t->result->failed += out->failure && !out->skipped;
+    t->result->passed += !out->failure && !out->skipped;
+    if (t->params->report)
+        t->params->report(t->params->user, out);
+}
+
+static hk_status run_case(selftest *t, const hk_op *op, const char *text)
+{
+    hk_device *dev = t->dev;
     hk_arena *arena = hk_arena_create(dev->ctx);
     op_case *c = arena ? hk_arena_new(arena, op_case) : NULL;
     hk_selftest_case out = {.op = op->type, .text = text};
@@ -63,39 +112,130 @@ static hk_status run_case(hk_device *dev, const hk_op *op, const char *text, con
         out.skipped = true;
         out.failure = c->nodevice ? "it runs on the host" : "it needs a capability beyond the least";
     } else if (st == HK_OK) {
-        st = run_both(dev, arena, c, &out);
+        st = run_both(t, arena, c, &out);
         if (st == HK_OK && !(out.error <= c->tolerance))
             out.failure = "the kernel's result differs from the host's";
-        else if (st != HK_OK)
-            out.failure = hk_context_error(dev->ctx);
     }
-    result->skipped += out.skipped;
-    result->failed += out.failure && !out.skipped;
-    result->passed += !out.failure;
-    if (p->report)
-        p->report(p->user, &out);
+    if (st != HK_OK)
+        out.failure = hk_context_error(dev->ctx);
+    count_case(t, &out);
     hk_arena_destroy(&arena);
     return st == HK_STATUS_OUT_OF_MEMORY || st == HK_STATUS_DEVICE_LOST ? st : HK_OK;
 }
 
-hk_status hk_selftest(hk_device *dev, const hk_selftest_params *params, hk_selftest_result *result)
+/* ---- which operators */
+
+static bool matches(const char *pattern, const char *type)
+{
+    size_t n = strlen(pattern);
+    return n && pattern[n - 1] == '*' ? !strncmp(pattern, type, n - 1) : !strcmp(pattern, type);
+}
+
+static bool chosen(const hk_selftest_params *p, const char *type)
+{
+    bool any = !p->op_count;
+    for (size_t i = 0; i < p->op_count && !any; i++)
+        any = matches(p->ops[i], type);
+    return any;
+}
+
+static hk_status check_names(hk_context *ctx, const hk_selftest_params *p)
+{
+    for (size_t i = 0; i < p->op_count; i++) {
+        const hk_op *op = hk_op_at(0);
+        for (size_t k = 1; op && !matches(p->ops[i], op->type); k++)
+            op = hk_op_at(k);
+        if (!op)
+            return hk_fail(ctx, HK_STATUS_USAGE, "there is no operator '%s'", p->ops[i]);
+    }
+    return HK_OK;
+}
+
+static hk_status each_case(selftest *t)
+{
+    const hk_op *op;
+    HK_TRY(check_names(t->ctx, t->params));
+    for (size_t i = 0; (op = hk_op_at(i)); i++) {
+        if (!chosen(t->params, op->type))
+            continue;
+        t->result->ops++;
+        for (const char *const *text = op->cases; text && *text; text++) {
+            if (t->dev)
+                HK_TRY(run_case(t, op, *text));
+            else
+                count_case(t, &(hk_selftest_case){.op = op->type, .text = *text, .skipped = true});
+        }
+    }
+    return HK_OK;
+}
+
+/* ---- which kernels */
+
+static const char *why_not(const selftest *t, const hk_kernel *k)
+{
+    const hk_device_info *d = hk_gpu_info(t->dev->gpu);
+    uint32_t lacking = k->needs & ~d->caps;
+    static const char *const needs[] = {
+#define HK_X(name, text) "the device lacks " text,
+        HK_CAP_MAP(HK_X)
+#undef HK_X
+    };
+    if (!k->spirv)
+        return "this build has no code for it";
+    for (int i = 0; i < HK_CAP_COUNT; i++)
+        if (lacking >> i & 1u)
+            return needs[i];
+    return d->type == HK_DEVICE_SOFTWARE ? "no case chose it: most of these are kernels for GPUs" : "no case chose it";
+}
+
+static void report_kernels(const selftest *t)
+{
+    for (size_t i = 0; hk_kernels[i]; i++) {
+        const kernel_use *u = &t->uses[i];
+        t->result->kernels++;
+        t->result->kernels_run += u->dispatches > 0;
+        t->result->variants_run += u->count;
+        hk_selftest_kernel k = {.name = hk_kernels[i]->name,
+                                .variants = u->variants,
+                                .variant_count = u->count,
+                                .dispatches = u->dispatches,
+                                .why = u->dispatches ? NULL : why_not(t, hk_kernels[i])};
+        if (t->params->kernel)
+            t->params->kernel(t->params->user, &k);
+    }
+}
+
+static hk_selftest_params read_params(const hk_selftest_params *params)
 {
     hk_selftest_params p = {.size = sizeof p};
     if (params)
         memcpy(&p, params, HK_MIN(params->size, sizeof p));
+    return p;
+}
+
+hk_status hk_selftest(hk_device *dev, const hk_selftest_params *params, hk_selftest_result *result)
+{
+    hk_selftest_params p = read_params(params);
+    selftest t = {.ctx = dev->ctx, .dev = dev, .params = &p, .result = result, .arena = hk_arena_create(dev->ctx)};
+    size_t kernels = 0;
     *result = (hk_selftest_result){0};
-    const hk_op *op;
-    for (size_t i = 0; (op = hk_op_at(i)); i++) {
-        if (p.op && strcmp(p.op, op->type) != 0)
-            continue;
-        result->ops++;
-        for (const char *const *text = op->cases; text && *text; text++)
-            HK_TRY(run_case(dev, op, *text, &p, result));
-    }
-    if (p.op && !result->ops)
-        return hk_fail(dev->ctx, HK_STATUS_USAGE, "there is no operator '%s'", p.op);
-    if (result->failed)
+    while (hk_kernels[kernels])
+        kernels++;
+    t.uses = t.arena ? hk_arena_array(t.arena, kernels + 1, sizeof *t.uses) : NULL;
+    hk_status st = t.uses ? each_case(&t) : hk_out_of_memory(dev->ctx, "the self-test");
+    if (st == HK_OK)
+        report_kernels(&t);
+    hk_arena_destroy(&t.arena);
+    if (st == HK_OK && result->failed)
         return hk_fail(dev->ctx, HK_STATUS_MISMATCH, "%zu cases of %zu failed", result->failed,
                        result->failed + result->passed);
-    return HK_OK;
+    return st;
+}
+
+hk_status hk_selftest_list(hk_context *ctx, const hk_selftest_params *params, hk_selftest_result *result)
+{
+    hk_selftest_params p = read_params(params);
+    selftest t = {.ctx = ctx, .params = &p, .result = result};
+    *result = (hk_selftest_result){0};
+    return each_case(&t);
 }

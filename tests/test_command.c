@@ -191,6 +191,20 @@ static void profiles(void **state)
     expect("", "bench --shape image=5xk " DATA "/digits/model.onnx", 64, "--shape must read");
 }
 
+static void selftest(void **state)
+{
+    (void)state;
+    expect("", "selftest Softmax 'ReduceS*' --kernels", 0, "ran      reduce_f32 ");
+    expect("", "selftest Softmax --kernels", 0, "not run  reduce_f32 ");
+    expect("HILLOCK_CAPS=-subgroup", "selftest Relu --kernels", 0, "the device lacks subgroup");
+    expect("", "selftest Softmax --verbose", 0, "ok   Softmax f32[2,3,4,5];axis=1");
+    expect("", "selftest Softmax --json", 0, "\"failed\":0");
+    expect("VK_DRIVER_FILES=/dev/null VK_ICD_FILENAMES=/dev/null", "selftest --list Softmax", 0,
+           "Softmax                  f32[2,3,4,5];axis=1");
+    expect("", "selftest --list --json Softmax", 0, "\"case\":\"f32[3,0]\"");
+    expect("", "selftest Softmax NoSuchOperator", 64, "NoSuchOperator");
+}
+
 static int make_folder(void **state)
 {
     (void)state;
@@ -212,8 +226,9 @@ int main(int argc, char **argv)
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(usage),          cmocka_unit_test(files),  cmocka_unit_test(devices),  cmocka_unit_test(runs),
-        cmocka_unit_test(verifies_lists), cmocka_unit_test(layers), cmocka_unit_test(profiles),
+        cmocka_unit_test(usage),    cmocka_unit_test(files),          cmocka_unit_test(devices),
+        cmocka_unit_test(runs),     cmocka_unit_test(verifies_lists), cmocka_unit_test(layers),
+        cmocka_unit_test(profiles), cmocka_unit_test(selftest),
     };
     return cmocka_run_group_tests_name("command", tests, make_folder, remove_folder);
 }

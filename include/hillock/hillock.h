@@ -264,19 +264,35 @@ typedef struct hk_selftest_case {
     double error;        /* ||device - host|| / ||host||, the worst of its outputs */
 } hk_selftest_case;
 
+/* A kernel, and the families of its specializations that cases ran. */
+typedef struct hk_selftest_kernel {
+    const char *name;
+    const char *const *variants; /* as hk_plan_row.kernel names them */
+    size_t variant_count;
+    size_t dispatches;
+    const char *why; /* NULL: it ran; else why it did not */
+} hk_selftest_kernel;
+
 typedef struct hk_selftest_params {
     size_t size;
-    const char *op; /* only this operator; default: all */
+    const char *const *ops; /* only these operators; a '*' at the end stands for any rest. Default: all */
+    size_t op_count;
     void (*report)(void *user, const hk_selftest_case *c);
+    void (*kernel)(void *user, const hk_selftest_kernel *k); /* every kernel of the build, when all cases have run */
     void *user;
 } hk_selftest_params;
 
 typedef struct hk_selftest_result {
     size_t ops, passed, failed, skipped;
+    size_t kernels, kernels_run, variants_run; /* of this build; of those, dispatched; their variants */
 } hk_selftest_result;
 
-/* Runs every case of every operator on the device. HK_STATUS_MISMATCH if one fails. */
+/* Runs every case of every operator on the device. HK_STATUS_MISMATCH if one fails, HK_STATUS_USAGE if nothing has the
+ * name of one of ops. */
 HK_API HK_MUST_USE hk_status hk_selftest(hk_device *dev, const hk_selftest_params *params, hk_selftest_result *result);
+/* The cases, without running them: their failure is NULL and their error 0. Counts operators, and cases as skipped. */
+HK_API HK_MUST_USE hk_status hk_selftest_list(hk_context *ctx, const hk_selftest_params *params,
+                                              hk_selftest_result *result);
 
 /* ---------------------------------------------------------------- model */
 
