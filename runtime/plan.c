@@ -270,11 +270,24 @@ static hk_status check_record(const planner *c, const hk_record *r)
     return HK_OK;
 }
 
-static hk_status take_records(planner *c, const hk_lower *l, bool once)
+/* A record that makes scratch from constants, and asks to run once. */
+static bool is_kept(const planner *c, const hk_record *r)
+{
+    bool kept = r->keep;
+    for (uint32_t k = 0; k < r->operand_count && kept; k++) {
+        const hk_operand *o = &r->operand[k];
+        kept = o->access == HK_WRITE ? o->value->id >= c->once_values
+                                     : o->access == HK_READ && o->value->id < c->once_values && c->once[o->value->id];
+    }
+    return kept;
+}
+
+static hk_status take_records(planner *c, const hk_lower *l, bool node_once)
 {
     HK_TRY(grow_slots(c));
     for (size_t i = 1; i < l->record_count; i++) {
         hk_record *r = l->records[i];
+        bool once = node_once || is_kept(c, r);
         HK_TRY(check_record(c, r));
         for (uint32_t k = 0; k < r->operand_count; k++) {
             hk_value *v = r->operand[k].value;

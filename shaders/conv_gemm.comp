@@ -215,17 +215,24 @@ bool tap_inside(uint m, uint tap)
 }
 
 // Where element i of the thread's share of A lies in the tile. Along k by vectors: a warp takes 16 rows of 2 vectors, a
-// whole sector of each row, and its transposing stores meet all 32 banks once.
+// whole sector of each row, and its transposing stores meet all 32 banks once; its next vectors are a constant further.
+const uint BLOCKS = BM / 16;
+const uint STEPS_M = WARPS < BLOCKS ? BLOCKS / WARPS : 1;
+const uint STEP_K = WARPS > BLOCKS ? WARPS / BLOCKS * 8 : 8;
+
 uint a_k(uint i)
 {
-    uint t = gl_LocalInvocationIndex, vector = t + i / 4 * THREADS;
-    uint k4 = vector / 16 % 2 + vector / 32 / (BM / 16) * 2;
-    return W_ROWS ? t / BM + i * STEP_A : W_WIDE ? k4 * 4 + i % 4 : t % BK;
+    uint t = gl_LocalInvocationIndex;
+    if (W_WIDE)
+        return t / 16 % 2 * 4 + (WARPS > BLOCKS ? t / 32 / BLOCKS * 8 : 0) + i / 4 / STEPS_M * STEP_K + i % 4;
+    return W_ROWS ? t / BM + i * STEP_A : t % BK;
 }
 uint a_m(uint i)
 {
-    uint t = gl_LocalInvocationIndex, vector = t + i / 4 * THREADS;
-    return W_ROWS ? t % BM : W_WIDE ? vector % 16 + vector / 32 % (BM / 16) * 16 : t / BK + i * STEP_A;
+    uint t = gl_LocalInvocationIndex;
+    if (W_WIDE)
+        return t % 16 + (WARPS > BLOCKS ? t / 32 % BLOCKS : t / 32) * 16 + i / 4 % STEPS_M * (WARPS * 16);
+    return W_ROWS ? t % BM : t / BK + i * STEP_A;
 }
 
 // Rows past the end are computed and dropped; k past the end must give 0, for 0 times another operand's NaN is NaN.

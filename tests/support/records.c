@@ -229,7 +229,7 @@ static hk_status run_once(state *s)
     return st;
 }
 
-enum { WARM_MS = 100 };
+enum { WARM_MS = 200 };
 
 static uint64_t now_ns(void)
 {
@@ -257,7 +257,7 @@ static hk_status time_record(state *s, size_t i, double *ns)
         hk_gpu_timestamp(commands[c], 1);
         st = hk_gpu_end(commands[c]);
     }
-    uint64_t warm_ns = 1000000u * (uint64_t)(s->run->warm_ms ? s->run->warm_ms : WARM_MS);
+    uint64_t warm_ns = 1000000u * (uint64_t)(s->run->warm_ms && i ? s->run->warm_ms : WARM_MS);
     for (uint64_t start = now_ns(); st == HK_OK && now_ns() - start < warm_ns;) {
         before = ticket;
         st = hk_gpu_submit(s->gpu, &commands[0], 1, &ticket);

@@ -8,16 +8,16 @@
 #include "gpu/gpu.h"
 #include "ops/op.h"
 
-#define HK_TEST_RECORDS_MAX 128
+#define HK_TEST_RECORDS_MAX 192
 
 typedef struct hk_records_run {
     bool gpu_tuning;          /* lower as for a GPU, whatever the device is */
     uint32_t units;           /* compute_units_hint; 0: 132 */
     uint32_t max_invocations; /* 0: the device's */
     uint32_t max_shared_bytes;
-    uint32_t repeats;                            /* > 0: time so many runs of all records */
-    uint32_t warm_ms;                            /* the device is kept busy so long before; 0: 100 */
-    bool no_host;                                /* do not evaluate on the host: too large */
+    uint32_t repeats; /* > 0: time so many runs of all records */
+    uint32_t warm_ms; /* the device is kept busy so long before, 200 before the first; 0: 200 */
+    bool no_host;     /* do not evaluate on the host: too large */
     hk_status (*lower)(hk_lower *l, void *user); /* instead of each operator's own; NULL: none */
     void *user;
     const hk_tensor *const *feeds; /* contents of g->inputs, in order; NULL: random */

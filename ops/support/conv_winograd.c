@@ -1,0 +1,128 @@
+/* Forward 3x3 convolutions by Winograd's F(2x2, 3x3): shaders/conv_winograd.comp and a batch of 16 matrix products. */
+#include "kernels.h"
+#include "ops/support/conv_lower.h"
+#include "ops/support/gemm.h"
+#include "shaders/conv_winograd.push.h"
+
+enum { H = HK_AXIS_H, W = HK_AXIS_W };
+enum { PRODUCTS = 16, LANES = 128 };
+
+typedef struct winograd {
+    int64_t lines, columns; /* of tiles in an image */
+    int64_t tiles, row;     /* of all images; the same in whole vectors */
+} winograd;
+
+static winograd tiles_of(const hk_conv *p)
+{
+    winograd t = {.lines = (p->w.out[H] + 1) / 2, .columns = (p->w.out[W] + 1) / 2};
+    t.tiles = p->n * t.lines * t.columns;
+    t.row = (t.tiles + 3) / 4 * 4;
+    return t;
+}
+
+bool hk_conv_fits_winograd(const hk_conv_job *job)
+{
+    const hk_conv *p = &job->p;
+    const hk_window *w = &p->w;
+    winograd t = tiles_of(p);
+    bool window = w->spatial == 2 && w->kernel[H] == 3 && w->kernel[W] == 3 && w->stride[H] == 1 && w->stride[W] == 1 &&
+                  w->dilation[H] == 1 && w->dilation[W] == 1 && w->begin[H] < 65536 && w->begin[W] < 65536;
+    return job->pass == HK_CONV_FORWARD && p->groups == 1 && window &&
+           PRODUCTS * HK_MAX(p->c, p->k) * t.row <= INT32_MAX;
+}
+
+/* Microseconds of an H200 either way: multiplications at the rates measured, bytes of the transforms, two dispatches
+ * more. */
+bool hk_conv_prefers_winograd(const hk_lower *l, const hk_conv_job *job)
+{
+    const double direct_rate = 28e6, product_rate = 34e6, bytes_rate = 2.8e6, dispatches = 8;
+    const hk_conv *p = &job->p;
+    if (l->cpu || job->tile || !hk_conv_fits_winograd(job) || HK_MIN(p->c, p->k) < 64)
+        return false;
+    winograd t = tiles_of(p);
+    double direct = hk_conv_flops(p) / direct_rate;
+    double bytes = 2.0 * 4 * PRODUCTS * (double)((p->c + p->k) * t.row) +
+                   4.0 * (double)(hk_shape_count(&job->x->shape) + hk_shape_count(&job->y->shape));
+    double products = 2.0 * PRODUCTS * (double)(p->c * p->k) * (double)t.row / product_rate;
+    return direct > 100 && products + bytes / bytes_rate + dispatches < 0.9 * direct;
+}
+
+static struct conv_winograd_push push_of(const winograd *t, int64_t channels, int64_t height, int64_t width)
+{
+    hk_divisor row = hk_divisor_of(t->row), plane = hk_divisor_of(t->lines * t->columns),
+               line = hk_divisor_of(t->columns);
+    return (struct conv_winograd_push){.count = (uint32_t)(channels * t->row),
+                                       .channels = (uint32_t)channels,
+                                       .tiles = (uint32_t)t->tiles,
+                                       .row = (uint32_t)t->row,
+                                       .height = (uint32_t)height,
+                                       .width = (uint32_t)width,
+                                       .row_magic = row.multiplier,
+                                       .row_shift = row.shift,
+                                       .plane_tiles = (uint32_t)(t->lines * t->columns),
+                                       .plane_magic = plane.multiplier,
+                                       .plane_shift = plane.shift,
+                                       .line_tiles = (uint32_t)t->columns,
+                                       .line_magic = line.multiplier,
+                                       .line_shift = line.shift};
+}
+
+static hk_record *emit(hk_lower *l, const hk_kernel *kernel, const char *name, const struct conv_winograd_push *push,
+                       hk_value *from, hk_value *to)
+{
+    hk_record *r = hk_emit(l, kernel, name);
+    hk_push(r, push, sizeof *push);
+    hk_use(r, from, HK_READ, offsetof(struct conv_winograd_push, from));
+    hk_use(r, to, HK_WRITE, offsetof(struct conv_winograd_push, to));
+    uint32_t lanes = HK_MIN((uint32_t)LANES, l->device->max_invocations);
+    hk_workgroup(r, lanes, 1, 1);
+    hk_grid_1d(l, r, (push->count + (uint64_t)lanes - 1) / lanes);
+    return r;
+}
+
+static void emit_output(hk_lower *l, const hk_conv_job *job, const winograd *t, hk_value *products)
+{
+    const hk_conv *p = &job->p;
+    struct conv_winograd_push push = push_of(t, p->k, p->w.out[H], p->w.out[W]);
+    push.alpha = job->alpha;
+    push.beta = job->beta;
+    hk_record *r = emit(l, &hk_kernel_conv_winograd_output, "conv winograd output", &push, products, job->y);
+    hk_use(r, job->bias, HK_READ, offsetof(struct conv_winograd_push, bias));
+    hk_use(r, job->residual, HK_READ, offsetof(struct conv_winograd_push, residual));
+    hk_spec(r, 3, hk_conv_epilogue(job));
+    hk_spec(r, 4, job->activation);
+    hk_spec(r, 5,
+            p->w.out[W] % 2 == 0 && hk_value_alignment(job->y) >= 8 &&
+                (!job->residual || hk_value_alignment(job->residual) >= 8));
+}
+
+hk_status hk_conv_lower_winograd(hk_lower *l, const hk_conv_job *job)
+{
+    const hk_conv *p = &job->p;
+    winograd t = tiles_of(p);
+    hk_value *u = hk_scratch(l, HK_FLOAT32, PRODUCTS * p->k * p->c);
+    hk_value *v = hk_scratch(l, HK_FLOAT32, PRODUCTS * p->c * t.row);
+    hk_value *m = hk_scratch(l, HK_FLOAT32, PRODUCTS * p->k * t.row);
+    if (!u || !v || !m)
+        return hk_out_of_memory(l->ctx, "a convolution's transforms");
+    struct conv_winograd_push weight = {.count = (uint32_t)(p->k * p->c)};
+    emit(l, &hk_kernel_conv_winograd_weight, "conv winograd weight", &weight, job->w, u)->keep = true;
+    struct conv_winograd_push input = push_of(&t, p->c, p->w.in[H], p->w.in[W]);
+    input.pads = (uint32_t)p->w.begin[H] | (uint32_t)p->w.begin[W] << 16;
+    emit(l, &hk_kernel_conv_winograd_input, "conv winograd input", &input, job->x, v);
+    HK_TRY(hk_gemm_lower(l, &(hk_gemm){.a = u,
+                                       .b = v,
+                                       .c = m,
+                                       .m = p->k,
+                                       .n = t.row,
+                                       .k = p->c,
+                                       .lda = p->c,
+                                       .ldb = t.row,
+                                       .batch_rank = 1,
+                                       .batch = {PRODUCTS},
+                                       .batch_a = {p->k * p->c},
+                                       .batch_b = {p->c * t.row},
+                                       .alpha = 1}));
+    emit_output(l, job, &t, m);
+    return HK_OK;
+}
