@@ -106,8 +106,12 @@ static hk_status join_shape(const hk_args *a, int32_t i, int32_t axis, hk_shape 
                             (int)out->rank);
     for (int32_t d = 0; d < out->rank; d++) {
         int64_t dim = x.rank < 0 ? -1 : x.dim[d];
-        if (d == axis)
-            out->dim[d] = dim < 0 || out->dim[d] < 0 ? -1 : out->dim[d] + dim;
+        if (d == axis && (dim < 0 || out->dim[d] < 0))
+            out->dim[d] = -1;
+        else if (d == axis && __builtin_add_overflow(out->dim[d], dim, &out->dim[d]))
+            return hk_args_fail(a, "dimension %d of the result is above 2^63", (int)d);
+        else if (d == axis)
+            continue;
         else if (out->dim[d] < 0)
             out->dim[d] = dim;
         else if (dim >= 0 && dim != out->dim[d])
@@ -215,17 +219,23 @@ static hk_status concat_lower(hk_lower *l)
     return HK_OK;
 }
 
-static int64_t concat_place(const hk_node *n, int32_t i)
+static int64_t placed_at(const hk_node *n, int64_t at)
+{
+    return at * (int64_t)hk_dtype_device_bytes(hk_value_storage(n->out[0])) % PLACE_BYTES ? -1 : at;
+}
+
+static void concat_place(const hk_node *n, int64_t *offset)
 {
     hk_args a = hk_node_args(NULL, n);
     hk_shape s;
     int32_t axis;
     int64_t at = 0;
-    if (concat_shape(&a, &s, &axis) != HK_OK || axis < 0 || !hk_shape_known(&s) || hk_shape_span(&s, 0, axis) != 1)
-        return -1;
-    for (int32_t k = 0; k < i; k++)
-        at += hk_shape_count(&n->in[k]->shape);
-    return at * (int64_t)hk_dtype_device_bytes(hk_value_storage(n->out[0])) % PLACE_BYTES ? -1 : at;
+    bool flat = concat_shape(&a, &s, &axis) == HK_OK && axis >= 0 && hk_shape_known(&s) &&
+                hk_shape_span(&s, 0, axis) == 1;
+    for (int32_t i = 0; i < n->in_count; i++) {
+        offset[i] = flat ? placed_at(n, at) : -1;
+        at += flat ? hk_shape_count(&n->in[i]->shape) : 0;
+    }
 }
 
 /* The part of dy that input i became. */
@@ -613,10 +623,10 @@ static hk_status pack_lower(hk_lower *l)
     return pack_gaps(l);
 }
 
-static int64_t pack_place(const hk_node *n, int32_t i)
+static void pack_place(const hk_node *n, int64_t *offset)
 {
-    int64_t at = ((const pack_attrs *)n->attrs)->offsets.v[i];
-    return at * (int64_t)hk_dtype_device_bytes(hk_value_storage(n->out[0])) % PLACE_BYTES ? -1 : at;
+    for (int32_t i = 0; i < n->in_count; i++)
+        offset[i] = placed_at(n, ((const pack_attrs *)n->attrs)->offsets.v[i]);
 }
 
 static const char *const pack_cases[] = {
@@ -642,7 +652,7 @@ const hk_op hk_ops_concat[] = {
      .eval = concat_eval,
      .lower = concat_lower,
      .backward = concat_backward,
-     .place_offset = concat_place,
+     .place = concat_place,
      .cases = concat_1_cases},
     {.type = "Concat",
      .since = 4,
@@ -657,7 +667,7 @@ const hk_op hk_ops_concat[] = {
      .eval = concat_eval,
      .lower = concat_lower,
      .backward = concat_backward,
-     .place_offset = concat_place,
+     .place = concat_place,
      .cases = concat_cases},
     {.type = "Split",
      .since = 1,
@@ -718,7 +728,7 @@ const hk_op hk_ops_concat[] = {
      .infer = pack_infer,
      .eval = pack_eval,
      .lower = pack_lower,
-     .place_offset = pack_place,
+     .place = pack_place,
      .cases = pack_cases},
     {0},
 };

@@ -65,8 +65,10 @@ static hk_status infer_body(hk_infer *in, hk_graph *body)
     HK_TRY(hk_graph_sort(body));
     for (size_t i = 0; i < body->node_count; i++) {
         hk_status st = hk_node_infer(body, body->nodes[i]);
-        if (st != HK_OK)
-            return hk_fail_prefix(in->ctx, st, "in the body of node '%s' (%s)", in->node->name, in->node->type);
+        /* Bodies in bodies: the innermost says enough. */
+        if (st != HK_OK && strncmp(hk_context_error(in->ctx), "in the body of", 14) != 0)
+            st = hk_fail_prefix(in->ctx, st, "in the body of node '%s' (%s)", in->node->name, in->node->type);
+        HK_TRY(st);
     }
     return HK_OK;
 }

@@ -173,7 +173,7 @@ typedef enum hk_op_flags {
     HK_OP_CONTROL = 4,    /* If, Loop, Scan: run by the runtime */
     HK_OP_RANDOM = 8,     /* depends on the step block: never folded or merged */
     HK_OP_POINTWISE = 16, /* elementwise with broadcasting: may join a chain (ops/pointwise.h has its code) */
-    HK_OP_PLACE = 32,     /* Concat and Pack: inputs may be produced in place inside output 0 (place_offset()) */
+    HK_OP_PLACE = 32,     /* Concat and Pack: inputs may be produced in place inside output 0 (place()) */
     HK_OP_KEEP = 64,      /* has an effect besides its outputs (updates state): never pruned */
     HK_OP_ANY_TYPE = 128, /* moves elements whole: its kernels take every element type */
     HK_OP_LIST = 512,     /* takes sequences or optionals; others are given tensors alone */
@@ -199,7 +199,8 @@ typedef struct hk_op {
      * hk_build and names the values that stand for the node's outputs (out[i], for each output that is present). */
     hk_status (*expand)(hk_graph *g, const hk_node *n, hk_value **out);
     int64_t (*view_offset)(const hk_node *n); /* elements; -1: this node cannot be a view; NULL with VIEW: 0 */
-    int64_t (*place_offset)(const hk_node *n, int32_t i); /* elements at which input i lies; -1: not in place */
+    /* With PLACE: offset[i] becomes the elements at which input i lies, -1: not in place. */
+    void (*place)(const hk_node *n, int64_t *offset);
     /* Cases for the generic test, gradient check and bench; grammar in runtime/cases.h. Ended by NULL. */
     const char *const *cases;
 } hk_op;

@@ -64,8 +64,8 @@ typedef struct hk_lower {
 } hk_lower;
 
 bool hk_lower_has(const hk_lower *l, hk_cap cap);
-/* The planner's: empties the list for the next node and puts a dummy record in place 0, which emit calls hand out when
- * memory has run out. False when even that fails. */
+/* The planner's: empties the list for the next node. In its place 0 is a dummy record, which emit calls hand out when
+ * memory has run out; false when even that could not be made. */
 bool hk_lower_begin(hk_lower *l);
 /* A new dispatch record of l->node. Never NULL: on out of memory it returns a dummy and sets l->failed. */
 hk_record *hk_emit(hk_lower *l, const hk_kernel *kernel, const char *variant);

@@ -15,7 +15,7 @@
 enum {
     MEMBERS = 2 * CHAIN_STEPS, /* a conversion between types of equal representation takes no step */
     USERS = 64,     /* of a value: beyond, its node stays by itself, so that nobody looks at each of them for each */
-    REACHED = 4096, /* nodes that a search for a cycle looks at before it takes one for granted */
+    REACHED = 1024, /* nodes that a search for a cycle looks at before it takes one for granted */
     SMALL = 65536,  /* elements up to which computing a costly function for every element is cheaper than a pass */
 };
 
@@ -46,6 +46,8 @@ typedef struct fusion {
     size_t group_count, group_capacity;
     hk_node **stack; /* of the search */
     uint32_t stamp;
+    uint32_t lowest_second; /* id of the first node that makes a second result of a finished group */
+    uint32_t search_end;    /* nodes from this id on lead to no operand of the group under way */
 } fusion;
 
 static node_info *info_of(const fusion *f, const hk_node *n)
@@ -191,11 +193,25 @@ static void push_users(fusion *f, const group *p, const hk_value *v, size_t *dep
     for (uint32_t i = 0; i < f->uses.count[v->id]; i++) {
         hk_node *user = f->uses.users[v->id][i];
         node_info *info = info_of(f, representative(f, user));
-        if (is_inside(p, user) || info->reached == f->stamp)
+        if (user->id >= f->search_end || is_inside(p, user) || info->reached == f->stamp)
             continue;
         info->reached = f->stamp;
         f->stack[(*depth)++] = user;
     }
+}
+
+/* From a node only nodes of higher ids are reached, unless a finished group gives its second result before its root. So
+ * the search ends at the last operand, if no such result comes before that. */
+static uint32_t end_of_search(const fusion *f, const group *p)
+{
+    uint32_t last = 0;
+    for (int32_t i = 0; i < p->count; i++)
+        for (int32_t k = 0; k < p->member[i]->in_count; k++) {
+            const hk_value *v = p->member[i]->in[k];
+            if (v && v->producer && place_of_value(p, v) < 0)
+                last = HK_MAX(last, v->producer->id);
+        }
+    return last < f->lowest_second ? last + 1 : UINT32_MAX;
 }
 
 /* Does something that uses the second result reach an operand of the group? */
@@ -205,6 +221,7 @@ static bool makes_cycle(fusion *f, const group *p)
     if (!p->second)
         return false;
     f->stamp++;
+    f->search_end = end_of_search(f, p);
     push_users(f, p, p->second, &depth);
     for (size_t looked_at = 0; depth > 0; looked_at++) {
         hk_node *n = f->stack[--depth];
@@ -315,6 +332,8 @@ static hk_status find_group(fusion *f, hk_node *root)
         if (!p->copy[i])
             info_of(f, p->member[i])->group = (int32_t)f->group_count;
     f->groups[f->group_count++] = p;
+    if (p->second)
+        f->lowest_second = HK_MIN(f->lowest_second, p->second->producer->id);
     return HK_OK;
 }
 
@@ -384,7 +403,7 @@ static hk_status fuse(fusion *f)
 
 hk_status hk_fuse_chains(hk_graph *g)
 {
-    fusion f = {.g = g, .arena = hk_arena_create(g->ctx)};
+    fusion f = {.g = g, .arena = hk_arena_create(g->ctx), .lowest_second = UINT32_MAX};
     if (!f.arena)
         return hk_out_of_memory(g->ctx, "fusing elementwise operators");
     hk_status st = hk_graph_sort(g);

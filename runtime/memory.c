@@ -1,8 +1,32 @@
-/* Offsets: greedy by size. Each storage takes the lowest gap among the placed ones that live at the same time. */
+/*
+ * Offsets: greedy by size. Each storage takes the lowest gap among the placed ones that live at the same time, which a
+ * tree over the lifetimes finds.
+ */
 #include <stdlib.h>
+#include <string.h>
 
 #include "gpu/gpu.h"
 #include "runtime/plan.h"
+
+/* Neighbours looked at for all storages of a region. What comes after goes behind everything: a graph made to have
+ * thousands of values alive at once takes more memory, not minutes. */
+enum { LOOKS_MAX = 1 << 21, LOOKS_EACH = 64 };
+
+typedef struct region {
+    hk_plan *p;
+    uint64_t bank_bytes;
+    hk_storage **list; /* by size, the largest first */
+    size_t count;
+    /* a complete binary tree over the storages by first group: last[i] is one more than the latest last group among the
+     * placed ones below, 0: none is placed; leaves from leaf_base on */
+    hk_storage **by_first;
+    uint32_t *last;
+    size_t leaf_base;
+    hk_storage **alive; /* placed ones that live with the one under way */
+    size_t alive_count, looks;
+    uint64_t *bytes; /* of each bank so far */
+    uint32_t *banks;
+} region;
 
 static int by_size(const void *a, const void *b)
 {
@@ -12,73 +36,163 @@ static int by_size(const void *a, const void *b)
     return x->root->id < y->root->id ? -1 : 1;
 }
 
-static bool live_together(const hk_storage *a, const hk_storage *b)
+static int by_first_group(const void *a, const void *b)
 {
-    return a->first <= b->last && b->first <= a->last;
+    const hk_storage *x = *(hk_storage *const *)a, *y = *(hk_storage *const *)b;
+    if (x->first != y->first)
+        return x->first < y->first ? -1 : 1;
+    return x->root->id < y->root->id ? -1 : 1;
 }
 
-/* placed is kept sorted by (bank, offset), so one walk finds the lowest gap. */
-static size_t find_gap(hk_storage *const *placed, size_t count, const hk_storage *s, uint64_t bank_bytes, bool reuse,
-                       uint32_t *bank, uint64_t *offset)
+static int by_place(const void *a, const void *b)
 {
-    uint32_t b = 0;
-    uint64_t end = 0;
-    size_t i = 0;
-    for (; i < count; i++) {
-        const hk_storage *other = placed[i];
-        if (reuse && !live_together(other, s))
-            continue;
-        if (other->bank == b && other->offset >= end + s->bytes)
-            break;
-        if (other->bank > b) {
-            if (end + s->bytes <= bank_bytes)
-                break;
-            b = other->bank;
-            end = 0;
-            if (other->offset >= s->bytes)
-                break;
-        }
-        end = HK_MAX(end, other->offset + other->bytes);
-    }
-    if (i == count && end + s->bytes > bank_bytes) {
-        b++;
-        end = 0;
-    }
-    *bank = b;
-    *offset = end;
-    size_t at = 0;
-    while (at < count && (placed[at]->bank < b || (placed[at]->bank == b && placed[at]->offset <= end)))
-        at++;
-    return at;
+    const hk_storage *x = *(hk_storage *const *)a, *y = *(hk_storage *const *)b;
+    if (x->bank != y->bank)
+        return x->bank < y->bank ? -1 : 1;
+    return x->offset != y->offset ? x->offset < y->offset ? -1 : 1 : 0;
 }
 
-static hk_status place_region(hk_plan *p, hk_region region, uint64_t bank_bytes, bool reuse, uint64_t *bytes,
+/* ---- who lives at the same time */
+
+static size_t leaf_of(const region *r, const hk_storage *s)
+{
+    size_t low = 0, high = r->count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (by_first_group(&r->by_first[middle], &s) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return r->leaf_base + low;
+}
+
+static void note_placed(region *r, const hk_storage *s)
+{
+    for (size_t i = leaf_of(r, s); i > 0; i /= 2)
+        r->last[i] = HK_MAX(r->last[i], s->last + 1);
+}
+
+/* Collects below node, whose leaves are from .. from + width. */
+static void collect_alive(region *r, size_t node, size_t from, size_t width, const hk_storage *s)
+{
+    if (from >= r->count || r->last[node] <= s->first || r->by_first[from]->first > s->last)
+        return;
+    if (width == 1) {
+        r->alive[r->alive_count++] = r->by_first[from];
+        return;
+    }
+    collect_alive(r, 2 * node, from, width / 2, s);
+    collect_alive(r, 2 * node + 1, from + width / 2, width / 2, s);
+}
+
+/* ---- where */
+
+/* The lowest gap among those alive, which are sorted by place. */
+static void lowest_gap(const region *r, hk_storage *s)
+{
+    s->bank = 0;
+    s->offset = 0;
+    for (size_t i = 0; i < r->alive_count; i++) {
+        const hk_storage *other = r->alive[i];
+        for (; other->bank > s->bank; s->bank++, s->offset = 0)
+            if (s->offset + s->bytes <= r->bank_bytes)
+                return;
+        if (other->offset >= s->offset + s->bytes)
+            return;
+        s->offset = HK_MAX(s->offset, other->offset + other->bytes);
+    }
+    if (s->offset + s->bytes > r->bank_bytes) {
+        s->bank++;
+        s->offset = 0;
+    }
+}
+
+/* Behind everything, in the first bank with room. */
+static void behind(const region *r, hk_storage *s)
+{
+    s->bank = 0;
+    while (s->bank < HK_MAX_BANKS && r->bytes[s->bank] + s->bytes > r->bank_bytes)
+        s->bank++;
+    s->offset = s->bank < HK_MAX_BANKS ? r->bytes[s->bank] : 0;
+}
+
+static void place(region *r, hk_storage *s, bool reuse)
+{
+    r->alive_count = 0;
+    if (!reuse || r->looks > LOOKS_MAX + LOOKS_EACH * r->count) {
+        behind(r, s);
+        return;
+    }
+    collect_alive(r, 1, 0, r->leaf_base, s);
+    r->looks += r->alive_count;
+    if (r->alive_count > 1)
+        qsort(r->alive, r->alive_count, sizeof *r->alive, by_place);
+    lowest_gap(r, s);
+}
+
+static hk_status place_all(region *r, bool reuse)
+{
+    for (size_t i = 0; i < r->count; i++) {
+        hk_storage *s = r->list[i];
+        if (s->bytes > r->bank_bytes)
+            return hk_fail(r->p->ctx, HK_STATUS_OUT_OF_MEMORY,
+                           "value '%s' needs %llu bytes, more than the device's largest allocation of %llu",
+                           s->root->name, (unsigned long long)s->bytes, (unsigned long long)r->bank_bytes);
+        place(r, s, reuse);
+        if (s->bank >= HK_MAX_BANKS)
+            return hk_fail(r->p->ctx, HK_STATUS_OUT_OF_MEMORY, "more than %d arenas are needed; use a smaller batch",
+                           HK_MAX_BANKS);
+        if (reuse)
+            note_placed(r, s);
+        r->bytes[s->bank] = HK_MAX(r->bytes[s->bank], s->offset + s->bytes);
+        *r->banks = HK_MAX(*r->banks, s->bank + 1);
+    }
+    return HK_OK;
+}
+
+static hk_status place_region(hk_plan *p, hk_region which, uint64_t bank_bytes, bool reuse, uint64_t *bytes,
                               uint32_t *banks)
 {
-    hk_storage **list = hk_arena_array(p->arena, p->storage_count + 1, sizeof *list);
-    hk_storage **placed = hk_arena_array(p->arena, p->storage_count + 1, sizeof *placed);
-    if (!list || !placed)
+    region r = {.p = p, .bank_bytes = bank_bytes, .bytes = bytes, .banks = banks, .leaf_base = 1};
+    r.list = hk_arena_array(p->arena, p->storage_count + 1, sizeof(hk_storage *));
+    if (!r.list)
         return hk_out_of_memory(p->ctx, "a memory plan");
-    size_t count = 0;
     for (size_t i = 0; i < p->storage_count; i++)
-        if (p->storages[i].region == region && p->storages[i].used)
-            list[count++] = &p->storages[i];
-    qsort(list, count, sizeof *list, by_size);
-    for (size_t i = 0; i < count; i++) {
-        hk_storage *s = list[i];
-        if (s->bytes > bank_bytes)
-            return hk_fail(p->ctx, HK_STATUS_OUT_OF_MEMORY,
-                           "value '%s' needs %llu bytes, more than the device's largest allocation of %llu",
-                           s->root->name, (unsigned long long)s->bytes, (unsigned long long)bank_bytes);
-        size_t at = find_gap(placed, i, s, bank_bytes, reuse, &s->bank, &s->offset);
-        if (s->bank >= HK_MAX_BANKS)
-            return hk_fail(p->ctx, HK_STATUS_OUT_OF_MEMORY, "more than %d arenas are needed; use a smaller batch",
-                           HK_MAX_BANKS);
-        for (size_t k = i; k > at; k--)
-            placed[k] = placed[k - 1];
-        placed[at] = s;
-        bytes[s->bank] = HK_MAX(bytes[s->bank], s->offset + s->bytes);
-        *banks = HK_MAX(*banks, s->bank + 1);
+        if (p->storages[i].region == which && p->storages[i].used)
+            r.list[r.count++] = &p->storages[i];
+    if (r.count == 0)
+        return HK_OK;
+    while (r.leaf_base < r.count)
+        r.leaf_base *= 2;
+    r.by_first = hk_arena_array(p->arena, r.count, sizeof(hk_storage *));
+    r.alive = hk_arena_array(p->arena, r.count, sizeof(hk_storage *));
+    r.last = hk_arena_array(p->arena, 2 * r.leaf_base, sizeof *r.last);
+    if (!r.by_first || !r.alive || !r.last)
+        return hk_out_of_memory(p->ctx, "a memory plan");
+    memcpy(r.by_first, r.list, r.count * sizeof(hk_storage *));
+    qsort(r.list, r.count, sizeof *r.list, by_size);
+    qsort(r.by_first, r.count, sizeof *r.by_first, by_first_group);
+    return place_all(&r, reuse);
+}
+
+/* The most activation bytes alive in one group. */
+static hk_status count_live(hk_plan *p)
+{
+    uint64_t alive = 0;
+    uint64_t *change = hk_arena_array(p->arena, p->group_count + 2u, sizeof *change); /* modulo 2^64 */
+    if (!change)
+        return hk_out_of_memory(p->ctx, "a memory plan");
+    for (size_t i = 0; i < p->storage_count; i++) {
+        const hk_storage *s = &p->storages[i];
+        if (s->region != HK_REGION_ACTIVATIONS || !s->used)
+            continue;
+        change[s->first] += s->bytes;
+        change[s->last + 1] -= s->bytes;
+    }
+    for (uint32_t g = 0; g <= p->group_count; g++) {
+        alive += change[g];
+        p->live_bytes = HK_MAX(p->live_bytes, alive);
     }
     return HK_OK;
 }
@@ -86,17 +200,7 @@ static hk_status place_region(hk_plan *p, hk_region region, uint64_t bank_bytes,
 hk_status hk_plan_memory(hk_plan *p, const hk_plan_options *options)
 {
     bool reuse = !(options->debug & HK_DEBUG_POISON); /* a canary must not be another value's data */
-    uint64_t *alive = hk_arena_array(p->arena, p->group_count + 2u, sizeof *alive);
-    if (!alive)
-        return hk_out_of_memory(p->ctx, "a memory plan");
-    for (size_t i = 0; i < p->storage_count; i++) {
-        const hk_storage *s = &p->storages[i];
-        if (s->region == HK_REGION_ACTIVATIONS && s->used)
-            for (uint32_t g = s->first; g <= s->last; g++)
-                alive[g] += s->bytes;
-    }
-    for (uint32_t g = 0; g <= p->group_count; g++)
-        p->live_bytes = HK_MAX(p->live_bytes, alive[g]);
+    HK_TRY(count_live(p));
     HK_TRY(
         place_region(p, HK_REGION_ACTIVATIONS, options->bank_bytes, reuse, p->activation_bytes, &p->activation_banks));
     return place_region(p, HK_REGION_PINNED, options->bank_bytes, false, p->pinned_bytes, &p->pinned_banks);

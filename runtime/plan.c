@@ -18,6 +18,7 @@ typedef struct planner {
     size_t once_count, run_count;
     hk_record **once_records, **run_records; /* program order */
     size_t once_capacity, run_capacity;
+    hk_lower lower; /* of one node after the other */
 } planner;
 
 static hk_status no_memory(const planner *c)
@@ -89,11 +90,16 @@ static hk_status place_inputs(planner *c, const hk_node *n)
         HK_TRY(own_storage(c, n->out[0]));
     hk_slot whole = p->slots[n->out[0]->id];
     uint64_t element = hk_dtype_device_bytes(hk_value_storage(n->out[0]));
+    int64_t *offsets = hk_arena_array(c->arena, (size_t)n->in_count + 1, sizeof *offsets);
+    if (!offsets)
+        return no_memory(c);
+    n->op->place(n, offsets);
     for (int32_t i = 0; i < n->in_count; i++) {
         hk_value *v = n->in[i];
-        int64_t offset = v && n->op->place_offset ? n->op->place_offset(n, i) : -1;
-        if (offset < 0 || (uint64_t)offset * element % 16 != 0 || !v->producer || v->kind != HK_VALUE_ACTIVATION ||
-            v->state || has_slot(c, v) || c->once[v->id] || hk_node_view_offset(v->producer) >= 0)
+        int64_t offset = offsets[i];
+        if (offset < 0 || !v || (uint64_t)offset * element % 16 != 0 || !v->producer ||
+            v->kind != HK_VALUE_ACTIVATION || v->state || has_slot(c, v) || c->once[v->id] ||
+            hk_node_view_offset(v->producer) >= 0)
             continue;
         p->slots[v->id] = (hk_slot){.storage = whole.storage, .offset = whole.offset + (uint64_t)offset * element};
     }
@@ -325,17 +331,17 @@ static hk_status lower_node(planner *c, hk_node *n)
         return HK_OK;
     if (!n->op->lower)
         return hk_fail(c->p->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s) cannot run on the device", n->name, n->type);
-    hk_lower l = lowering(c);
-    l.node = n;
-    if (!hk_lower_begin(&l))
+    hk_lower *l = &c->lower;
+    l->node = n;
+    if (!hk_lower_begin(l))
         return no_memory(c);
-    HK_TRY(n->op->lower(&l));
-    if (l.failed)
+    HK_TRY(n->op->lower(l));
+    if (l->failed)
         return no_memory(c);
     bool once = n->out_count > 0;
     for (int32_t k = 0; k < n->out_count; k++)
         once &= !n->out[k] || c->once[n->out[k]->id];
-    return take_records(c, &l, once);
+    return take_records(c, l, once);
 }
 
 /* States whose last version lies elsewhere are copied into place behind everything. */
@@ -347,20 +353,21 @@ static hk_status copy_states(planner *c)
         if (old == new || (c->p->slots[old->id].storage == c->p->slots[new->id].storage &&
                            c->p->slots[old->id].offset == c->p->slots[new->id].offset))
             continue;
-        hk_lower l = lowering(c);
-        l.node = &copy_node;
-        if (!hk_lower_begin(&l))
+        hk_lower *l = &c->lower;
+        l->node = &copy_node;
+        if (!hk_lower_begin(l))
             return no_memory(c);
-        hk_emit_copy(&l, new, 0, old, 0, hk_value_bytes(old));
-        if (l.failed)
+        hk_emit_copy(l, new, 0, old, 0, hk_value_bytes(old));
+        if (l->failed)
             return no_memory(c);
-        HK_TRY(take_records(c, &l, false));
+        HK_TRY(take_records(c, l, false));
     }
     return HK_OK;
 }
 
 /* ---- groups */
 
+/* One or several earlier accesses of a storage, as a later one sees them: whoever conflicts comes behind this group. */
 typedef struct access {
     uint64_t start, end;
     uint32_t group;
@@ -368,38 +375,80 @@ typedef struct access {
     struct access *next; /* of the same storage */
 } access;
 
-static uint32_t earliest_group(const planner *c, access *const *lists, const hk_record *r)
+typedef struct access_list {
+    access *first;
+    size_t count;
+} access_list;
+
+static bool conflicts(const access *a, uint64_t start, uint64_t end, bool write)
+{
+    return (a->write || write) && a->start < end && start < a->end;
+}
+
+static uint32_t earliest_group(const planner *c, const access_list *lists, const hk_record *r)
 {
     uint32_t group = 0;
     for (uint32_t k = 0; k < r->operand_count; k++) {
         const hk_operand *o = &r->operand[k];
         uint64_t start = operand_start(c->p, o), end = start + o->bytes;
-        for (const access *a = lists[c->p->slots[o->value->id].storage]; a; a = a->next)
-            if ((a->write || o->access & HK_WRITE) && a->start < end && start < a->end)
+        for (const access *a = lists[c->p->slots[o->value->id].storage].first; a; a = a->next)
+            if (conflicts(a, start, end, o->access & HK_WRITE))
                 group = HK_MAX(group, a->group + 1);
     }
     return group;
 }
 
-/* Old accesses that a later write covers whole can be forgotten: whoever conflicts with them conflicts with the write.
+/* Whoever conflicts with a conflicts with b, which is not earlier. */
+static bool is_covered(const access *a, const access *b)
+{
+    return (b->write || !a->write) && a->start >= b->start && a->end <= b->end && a->group <= b->group;
+}
+
+/* Both are the same to everybody else, and together one range. */
+static bool are_neighbours(const access *a, const access *b)
+{
+    return a->write == b->write && a->group == b->group && a->start <= b->end && b->start <= a->end;
+}
+
+/* Above this many, a storage's accesses are taken for one: a few barriers more, but no walk that grows with the graph.
  */
-static hk_status note_accesses(const planner *c, access **lists, const hk_record *r, uint32_t group)
+enum { ACCESSES_MAX = 256 };
+
+static hk_status note_access(const planner *c, access_list *list, access new)
+{
+    bool crowded = list->count >= ACCESSES_MAX;
+    for (access **at = &list->first; *at;) {
+        access *a = *at;
+        bool joins = crowded || are_neighbours(a, &new);
+        if (!joins && !is_covered(a, &new)) {
+            at = &a->next;
+            continue;
+        }
+        if (joins)
+            new = (access){.start = HK_MIN(a->start, new.start),
+                           .end = HK_MAX(a->end, new.end),
+                           .group = HK_MAX(a->group, new.group),
+                           .write = a->write || new.write};
+        *at = a->next;
+        list->count--;
+    }
+    access *a = hk_arena_new(c->arena, access);
+    if (!a)
+        return no_memory(c);
+    *a = new;
+    a->next = list->first;
+    list->first = a;
+    list->count++;
+    return HK_OK;
+}
+
+static hk_status note_accesses(const planner *c, access_list *lists, const hk_record *r, uint32_t group)
 {
     for (uint32_t k = 0; k < r->operand_count; k++) {
         const hk_operand *o = &r->operand[k];
-        access **list = &lists[c->p->slots[o->value->id].storage];
-        access *a = hk_arena_new(c->arena, access);
-        if (!a)
-            return no_memory(c);
-        uint64_t start = operand_start(c->p, o), end = start + o->bytes;
-        for (access **at = list; *at && o->access & HK_WRITE;) {
-            if ((*at)->start >= start && (*at)->end <= end && (*at)->group < group)
-                *at = (*at)->next;
-            else
-                at = &(*at)->next;
-        }
-        *a = (access){.start = start, .end = end, .group = group, .write = o->access & HK_WRITE, .next = *list};
-        *list = a;
+        uint64_t start = operand_start(c->p, o);
+        access new = {.start = start, .end = start + o->bytes, .group = group, .write = o->access & HK_WRITE};
+        HK_TRY(note_access(c, &lists[c->p->slots[o->value->id].storage], new));
     }
     return HK_OK;
 }
@@ -407,7 +456,7 @@ static hk_status note_accesses(const planner *c, access **lists, const hk_record
 static hk_status group_records(planner *c, hk_record *const *records, size_t count, uint32_t base, uint32_t *groups,
                                uint32_t *most)
 {
-    access **lists = hk_arena_array(c->arena, c->p->storage_count + 1, sizeof(access *));
+    access_list *lists = hk_arena_array(c->arena, c->p->storage_count + 1, sizeof *lists);
     if (!lists)
         return no_memory(c);
     for (size_t i = 0; i < count; i++) {
@@ -516,6 +565,7 @@ static hk_status build(planner *c)
     HK_TRY(place_states(c));
     HK_TRY(assign_storages(c));
     size_t nodes = c->g->node_count;
+    c->lower = lowering(c);
     for (size_t i = 0; i < nodes; i++)
         HK_TRY(lower_node(c, c->order[i]));
     HK_TRY(copy_states(c));

@@ -75,24 +75,45 @@ static bool afford(hk_graph *g, const hk_node *n)
     return true;
 }
 
-static hk_status fold(hk_graph *g, hk_node *n)
+static hk_status keep_folded(hk_graph *g, hk_value *v, const hk_tensor *t)
+{
+    hk_shape shape = hk_tensor_shape(t);
+    hk_tensor *copy = hk_tensor_new(g->arena, t->dtype, &shape);
+    if (!copy)
+        return hk_out_of_memory(g->ctx, "constant folding");
+    memcpy(copy->data, t->data, (size_t)hk_tensor_bytes(t));
+    v->data = copy;
+    v->dtype = t->dtype;
+    v->shape = shape;
+    make_constant(v);
+    return HK_OK;
+}
+
+/* In an arena of its own, for evaluators leave in it what they needed on the way. */
+static hk_status fold_in(hk_graph *g, hk_node *n, hk_arena *arena)
 {
     static const hk_step no_step;
-    const hk_tensor **in = hk_arena_array(g->arena, (size_t)n->in_count + 1, sizeof *in);
-    hk_tensor **out = hk_arena_array(g->arena, (size_t)n->out_count + 1, sizeof *out);
+    const hk_tensor **in = hk_arena_array(arena, (size_t)n->in_count + 1, sizeof *in);
+    hk_tensor **out = hk_arena_array(arena, (size_t)n->out_count + 1, sizeof *out);
     if (!in || !out)
         return hk_out_of_memory(g->ctx, "constant folding");
     for (int32_t i = 0; i < n->in_count; i++)
         in[i] = n->in[i] ? n->in[i]->data : NULL;
-    HK_TRY(hk_node_eval(g->ctx, g->arena, n, in, out, &no_step));
+    HK_TRY(hk_node_eval(g->ctx, arena, n, in, out, &no_step));
     for (int32_t i = 0; i < n->out_count; i++)
-        if (n->out[i]) {
-            n->out[i]->data = out[i];
-            n->out[i]->dtype = out[i]->dtype;
-            n->out[i]->shape = hk_tensor_shape(out[i]);
-            make_constant(n->out[i]);
-        }
+        if (n->out[i])
+            HK_TRY(keep_folded(g, n->out[i], out[i]));
     return HK_OK;
+}
+
+static hk_status fold(hk_graph *g, hk_node *n)
+{
+    hk_arena *arena = hk_arena_create(g->ctx);
+    if (!arena)
+        return hk_out_of_memory(g->ctx, "constant folding");
+    hk_status st = fold_in(g, n, arena);
+    hk_arena_destroy(&arena);
+    return st;
 }
 
 static bool makes_list(const hk_node *n)

@@ -29,11 +29,11 @@ static hk_record *new_record(hk_lower *l, hk_record_kind kind, const char *varia
 
 bool hk_lower_begin(hk_lower *l)
 {
-    l->record_count = 0;
-    l->records = NULL;
-    l->record_capacity = 0;
+    l->record_count = 1;
+    if (l->records)
+        return true;
     return hk_arena_grow(l->arena, (void **)&l->records, 0, &l->record_capacity, sizeof *l->records) &&
-           (l->records[l->record_count++] = hk_arena_new(l->arena, hk_record)) != NULL;
+           (l->records[0] = hk_arena_new(l->arena, hk_record)) != NULL;
 }
 
 hk_record *hk_emit(hk_lower *l, const hk_kernel *kernel, const char *variant)

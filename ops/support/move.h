@@ -2,7 +2,7 @@
  * Strided moves: one description for every operator that only rearranges elements (Transpose, Slice, Expand, Tile,
  * ...), done on the host by hk_host_move and on the device by whichever kernel fits. Also what kernels of movers share.
  *
- * Kernels rely on this: a value that is no view starts at a multiple of 16 bytes in device memory. So place_offset()
+ * Kernels rely on this: a value that is no view starts at a multiple of 16 bytes in device memory. So place()
  * hands out only such places.
  */
 #ifndef HK_MOVE_H

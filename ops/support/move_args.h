@@ -15,7 +15,7 @@ typedef struct hk_args {
 
 hk_args hk_infer_args(const hk_infer *in);
 hk_args hk_eval_args(const hk_eval *e);
-/* For view_offset(), place_offset() and backward rules: ctx may be NULL, then failures leave no sentence. */
+/* For view_offset(), place() and backward rules: ctx may be NULL, then failures leave no sentence. */
 hk_args hk_node_args(hk_context *ctx, const hk_node *n);
 
 bool hk_args_present(const hk_args *a, int32_t i);
