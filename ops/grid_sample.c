@@ -1,8 +1,9 @@
 /*
- * GridSample, AffineGrid, and the backward operators:
+ * GridSample, AffineGrid, and operators of our own:
  *
- * hk.GridSampleGrad(dY, X, grid) -> dgrid
- * hk.GridTaps(grid; input_shape) -> indices, weights     what every grid position reads of an input plane
+ * hk.GridSample(X, grid; pixels) -> Y             GridSample whose grid may count elements instead of going from -1 to
+ * 1 hk.GridSampleGrad(dY, X, grid) -> dgrid hk.GridTaps(grid; input_shape) -> indices, weights     what every grid
+ * position reads of an input plane
  *
  * X's gradient scatters dY times the taps' weights by hk.GatherNDGrad, whose sums have a fixed order.
  */
@@ -19,10 +20,12 @@
 
 typedef enum method { NEAREST, LINEAR, CUBIC } method;
 typedef enum padding { ZEROS, BORDER, REFLECTION } padding;
+typedef enum scale { EDGES, CORNERS, PIXELS } scale; /* what -1 and 1 are, or that the grid counts elements */
 
 typedef struct grid_attrs {
     const char *mode, *padding_mode;
     int64_t align_corners;
+    int64_t pixels;      /* of our own operators: grid coordinates are element numbers */
     hk_ints input_shape; /* hk.GridTaps: spatial extents of X */
 } grid_attrs;
 
@@ -30,8 +33,10 @@ typedef struct grid_attrs {
     HK_STRING_ATTR(grid_attrs, mode, "linear"), HK_STRING_ATTR(grid_attrs, padding_mode, "zeros"),                     \
         HK_INT_ATTR(grid_attrs, align_corners, 0)
 static const hk_attr attr_list[] = {GRID_ATTRS, {0}};
+static const hk_attr own_attr_list[] = {GRID_ATTRS, HK_INT_ATTR(grid_attrs, pixels, 0), {0}};
 static const hk_attr taps_attr_list[] = {
     GRID_ATTRS,
+    HK_INT_ATTR(grid_attrs, pixels, 0),
     {.name = "input_shape", .kind = HK_ATTR_INTS, .offset = offsetof(grid_attrs, input_shape), .required = true},
     {0}};
 
@@ -40,7 +45,7 @@ static const hk_attr taps_attr_list[] = {
 typedef struct sampling {
     method method;
     padding padding;
-    bool corners;
+    scale scale;
     int32_t axes, taps; /* taps: of one axis */
     int64_t n, places;  /* grids, positions in each */
     int64_t in[HK_AXES];
@@ -60,7 +65,12 @@ static hk_status read_words(const hk_args *a, sampling *s)
     if (m == HK_COUNT(modes) || p == HK_COUNT(paddings))
         return hk_args_fail(a, "mode '%s' with padding_mode '%s' is none that the standard has", t->mode,
                             t->padding_mode);
-    *s = (sampling){.method = methods[m], .padding = (padding)p, .corners = t->align_corners != 0, .in = {1, 1, 1}};
+    *s = (sampling){.method = methods[m],
+                    .padding = (padding)p,
+                    .scale = t->pixels          ? PIXELS
+                             : t->align_corners ? CORNERS
+                                                : EDGES,
+                    .in = {1, 1, 1}};
     s->taps = s->method == NEAREST ? 1 : s->method == LINEAR ? 2 : 4;
     return HK_OK;
 }
@@ -186,9 +196,10 @@ static void filter_at(method m, double x, double at, double *value, double *slop
 
 static void line_at(const sampling *s, double g, int64_t extent, line *out)
 {
-    double n = (double)extent, low = s->corners ? 0 : -0.5, high = s->corners ? n - 1 : n - 0.5;
-    double x = s->corners ? (g + 1) * 0.5 * (n - 1) : ((g + 1) * n - 1) * 0.5;
-    double slope = s->corners ? (n - 1) * 0.5 : n * 0.5, ignored;
+    bool corners = s->scale == CORNERS, pixels = s->scale == PIXELS;
+    double n = (double)extent, low = corners ? 0 : -0.5, high = corners ? n - 1 : n - 0.5, ignored;
+    double x = pixels ? g : corners ? (g + 1) * 0.5 * (n - 1) : ((g + 1) * n - 1) * 0.5;
+    double slope = pixels ? 1 : corners ? (n - 1) * 0.5 : n * 0.5;
     if (!(fabs(x) < 1e9))
         x = -1e6;
     if (s->method == NEAREST)
@@ -344,7 +355,7 @@ static hk_record *emit(hk_lower *l, const hk_kernel *kernel, const char *variant
     hk_spec(r, 3, (uint32_t)s->axes);
     hk_spec(r, 4, s->method);
     hk_spec(r, 5, s->padding);
-    hk_spec(r, 6, s->corners);
+    hk_spec(r, 6, s->scale);
     hk_spec(r, 7, (uint32_t)HK_MAX(chunk, 1));
     hk_move_grid(l, r, count);
     r->flops = 2.0 * (double)(count * HK_MAX(chunk, 1) * tap_count(s));
@@ -432,6 +443,7 @@ static hk_status input_gradient(hk_gradient *g, hk_node *n, hk_value *dy, const 
     const hk_attr_value taps_values[] = {HK_SET_STRING("mode", t->mode),
                                          HK_SET_STRING("padding_mode", t->padding_mode),
                                          HK_SET_INT("align_corners", t->align_corners),
+                                         HK_SET_INT("pixels", t->pixels),
                                          HK_SET_INTS("input_shape", x->dim + 2, x->rank - 2),
                                          {0}};
     const hk_attr_value scatter_values[] = {HK_SET_INT("batch_dims", 1), HK_SET_INTS("shape", whole, 3), {0}};
@@ -464,6 +476,7 @@ static hk_status sample_backward(hk_gradient *g, hk_node *n)
     const hk_attr_value values[] = {HK_SET_STRING("mode", t->mode),
                                     HK_SET_STRING("padding_mode", t->padding_mode),
                                     HK_SET_INT("align_corners", t->align_corners),
+                                    HK_SET_INT("pixels", t->pixels),
                                     {0}};
     HK_TRY(hk_build(graph, "hk.GridSampleGrad", values, (hk_value *[]){dy, n->in[0], n->in[1]}, 3, &dgrid, 1));
     return hk_gradient_add(g, n->in[1], dgrid);
@@ -581,6 +594,11 @@ static const char *const sample_cases[] = {
     "f32[1,70,20,30] f32[1,40,50,2] ; mode=\"bilinear\" ; nograd",
     NULL,
 };
+static const char *const own_cases[] = {
+    "f32[1,2,4,5] f32[1,3,6,2] ; pixels=1",
+    "f32[2,3,7] f32[2,5,1]+ ; pixels=1 mode=\"cubic\" padding_mode=\"reflection\"",
+    NULL,
+};
 static const char *const grad_cases[] = {
     "f32[1,2,3,6] f32[1,2,4,5] f32[1,3,6,2] ; ; nograd",
     "f32[1,2,4,3] f32[1,2,5,4] f32[1,4,3,2] ; mode=\"cubic\" padding_mode=\"reflection\" ; nograd",
@@ -613,7 +631,8 @@ static const char *const affine_cases[] = {
 
 const hk_op hk_ops_grid_sample[] = {
     OP("GridSample", 16, 2, 1, attr_list, sample, sample_backward, sample_cases),
-    OP("hk.GridSampleGrad", 1, 3, 1, attr_list, grad, NULL, grad_cases),
+    OP("hk.GridSample", 1, 2, 1, own_attr_list, sample, sample_backward, own_cases),
+    OP("hk.GridSampleGrad", 1, 3, 1, own_attr_list, grad, NULL, grad_cases),
     OP("hk.GridTaps", 1, 1, 2, taps_attr_list, taps, NULL, taps_cases),
     {.type = "AffineGrid",
      .since = 20,

@@ -6,7 +6,10 @@
 layout(constant_id = 3) const uint AXES = 2;
 layout(constant_id = 4) const uint METHOD = 1;  // 0 nearest, 1 linear, 2 cubic
 layout(constant_id = 5) const uint PADDING = 0; // 0 zeros, 1 border, 2 reflection
-layout(constant_id = 6) const bool CORNERS = false; // -1 and 1 are the centres of the outermost elements, else their edges
+// -1 and 1 are the edges (0) or centres (1) of the outermost elements; 2: the grid counts elements
+layout(constant_id = 6) const uint SCALE = 0;
+const bool CORNERS = SCALE == 1u;
+const bool PIXELS = SCALE == 2u;
 
 const uint TAPS = METHOD == 0u ? 1u : METHOD == 1u ? 2u : 4u;
 
@@ -49,8 +52,8 @@ vec2 filter_at(float distance, float side) // value, derivative by x
 Line line_at(float g, uint extent)
 {
     float n = float(extent), low = CORNERS ? 0.0 : -0.5, high = CORNERS ? n - 1.0 : n - 0.5;
-    precise float x = CORNERS ? (g + 1.0) * 0.5 * (n - 1.0) : ((g + 1.0) * n - 1.0) * 0.5;
-    float slope = CORNERS ? (n - 1.0) * 0.5 : n * 0.5, ignored;
+    precise float x = PIXELS ? g : CORNERS ? (g + 1.0) * 0.5 * (n - 1.0) : ((g + 1.0) * n - 1.0) * 0.5;
+    float slope = PIXELS ? 1.0 : CORNERS ? (n - 1.0) * 0.5 : n * 0.5, ignored;
     if (!(abs(x) < 1.0e9))
         x = -1.0e6; // far outside; NaN too
     x = METHOD == 0u ? roundEven(x) : x;
