@@ -13,6 +13,9 @@ struct hk_model {
     hk_arena *arena;
     hk_value_info *inputs, *outputs, *parameters;
     size_t input_count, output_count, parameter_count;
+    const char **roles;    /* of the parameters */
+    const char **metadata; /* key and value alternate */
+    hk_node_info *nodes;   /* made on demand */
 };
 
 const hk_graph *hk_model_graph(const hk_model *m)
@@ -41,17 +44,112 @@ static hk_value_info *describe_list(hk_arena *arena, hk_value *const *list, size
     return infos;
 }
 
+/* What operand `input` of that operator is for. Which are parameters at all is in the operators' tables. */
+static const char *role_of(const char *op, int32_t input)
+{
+    static const struct {
+        const char *op;
+        const char *roles[3]; /* of operands 0 to 2 */
+    } known[] = {
+        {"BatchNormalization", {"", "scale", "bias"}},
+        {"LayerNormalization", {"", "scale", "bias"}},
+        {"InstanceNormalization", {"", "scale", "bias"}},
+        {"GroupNormalization", {"", "scale", "bias"}},
+        {"RMSNormalization", {"", "scale", ""}},
+        {"PRelu", {"", "slope", ""}},
+        {"Gather", {"table", "", ""}},
+        {"Add", {"bias", "bias", ""}},
+        {"Sub", {"bias", "bias", ""}},
+        {"Mul", {"scale", "scale", ""}},
+        {"Div", {"scale", "scale", ""}},
+        {"Conv", {"", "weight", "bias"}},
+        {"ConvTranspose", {"", "weight", "bias"}},
+        {"Gemm", {"weight", "weight", "bias"}},
+    };
+    for (size_t i = 0; i < HK_COUNT(known); i++)
+        if (!strcmp(known[i].op, op) && input < 3 && *known[i].roles[input])
+            return known[i].roles[input];
+    bool recurrent = !strcmp(op, "LSTM") || !strcmp(op, "GRU") || !strcmp(op, "RNN");
+    return recurrent && input == 3 ? "bias" : recurrent && input == 7 ? "peephole" : "weight";
+}
+
+/* The first operand in a parameter's place decides. */
+static void find_roles(const hk_graph *g, const char **of)
+{
+    for (size_t i = 0; i < g->node_count; i++) {
+        const hk_node *n = g->nodes[i];
+        for (int32_t k = 0; n->op && k < n->in_count && k < 32; k++)
+            if (n->in[k] && n->in[k]->graph == g && n->op->parameters >> k & 1u && !of[n->in[k]->id])
+                of[n->in[k]->id] = role_of(n->type, k);
+    }
+}
+
 static bool describe_parameters(hk_model *m)
 {
     const hk_graph *g = m->import->graph;
     for (size_t i = 0; i < g->value_count; i++)
         m->parameter_count += g->values[i]->kind == HK_VALUE_PARAMETER;
     m->parameters = hk_arena_array(m->arena, m->parameter_count + 1, sizeof *m->parameters);
+    m->roles = hk_arena_array(m->arena, m->parameter_count + 1, sizeof *m->roles);
+    const char **of = hk_arena_array(m->arena, g->value_count + 1, sizeof *of);
+    if (!m->parameters || !m->roles || !of)
+        return false;
+    find_roles(g, of);
     size_t at = 0;
-    for (size_t i = 0; m->parameters && i < g->value_count; i++)
-        if (g->values[i]->kind == HK_VALUE_PARAMETER)
+    for (size_t i = 0; i < g->value_count; i++)
+        if (g->values[i]->kind == HK_VALUE_PARAMETER) {
+            m->roles[at] = of[i] ? of[i] : "weight";
             describe(&m->parameters[at++], g->values[i]);
-    return m->parameters != NULL;
+        }
+    return true;
+}
+
+const char *hk_model_parameter_role(const hk_model *m, size_t i)
+{
+    return i < m->parameter_count ? m->roles[i] : "";
+}
+
+static bool describe_metadata(hk_model *m)
+{
+    const hk_import_result *r = m->import;
+    m->metadata = hk_arena_array(m->arena, 2 * r->metadata_count + 1, sizeof *m->metadata);
+    for (size_t i = 0; m->metadata && i < r->metadata_count; i++) {
+        m->metadata[2 * i] = r->metadata[i].key ? r->metadata[i].key : "";
+        m->metadata[2 * i + 1] = r->metadata[i].value ? r->metadata[i].value : "";
+    }
+    return m->metadata != NULL;
+}
+
+static hk_value_info *describe_operands(hk_model *m, hk_value *const *list, int32_t count)
+{
+    hk_value_info *infos = hk_arena_array(m->arena, (size_t)count + 1, sizeof *infos);
+    for (int32_t i = 0; infos && i < count; i++)
+        if (list[i])
+            describe(&infos[i], list[i]);
+    return infos;
+}
+
+hk_status hk_model_nodes(hk_model *m, const hk_node_info **nodes, size_t *count)
+{
+    const hk_graph *g = m->import->graph;
+    hk_node_info *list = m->nodes ? m->nodes : hk_arena_array(m->arena, g->node_count + 1, sizeof *list);
+    for (size_t i = 0; list && !m->nodes && i < g->node_count; i++) {
+        const hk_node *n = g->nodes[i];
+        list[i] = (hk_node_info){.name = n->name,
+                                 .op = n->type,
+                                 .inputs = describe_operands(m, n->in, n->in_count),
+                                 .outputs = describe_operands(m, n->out, n->out_count),
+                                 .input_count = (size_t)n->in_count,
+                                 .output_count = (size_t)n->out_count};
+        if (!list[i].inputs || !list[i].outputs)
+            list = NULL;
+    }
+    if (!list)
+        return hk_out_of_memory(m->ctx, "a list of nodes");
+    m->nodes = list;
+    *nodes = list;
+    *count = g->node_count;
+    return HK_OK;
 }
 
 static hk_status load(hk_context *ctx, const char *path, const void *data, size_t bytes, const hk_model_params *params,
@@ -69,7 +167,7 @@ static hk_status load(hk_context *ctx, const char *path, const void *data, size_
         m->output_count = g->output_count;
         m->inputs = m->arena ? describe_list(m->arena, g->inputs, g->input_count) : NULL;
         m->outputs = m->inputs ? describe_list(m->arena, g->outputs, g->output_count) : NULL;
-        if (!m->outputs || !describe_parameters(m))
+        if (!m->outputs || !describe_parameters(m) || !describe_metadata(m))
             st = hk_out_of_memory(ctx, "a model");
     }
     if (st == HK_OK)
@@ -114,7 +212,9 @@ void hk_model_get_info(const hk_model *m, hk_model_info *out)
                            .ir_version = r->ir_version,
                            .opset = r->opset,
                            .nodes = r->graph->node_count,
-                           .parameters = m->parameter_count};
+                           .parameters = m->parameter_count,
+                           .metadata_count = r->metadata_count,
+                           .metadata = m->metadata};
     for (size_t i = 0; i < m->parameter_count; i++) {
         hk_shape shape = {.rank = m->parameters[i].rank};
         memcpy(shape.dim, m->parameters[i].shape, sizeof shape.dim);
@@ -189,10 +289,34 @@ hk_status hk_model_check(hk_model *m)
         .device = &least_device, .precision = HK_PRECISION_STRICT, .bank_bytes = least_device.max_allocation_bytes};
     if (m->import->problem_count)
         return HK_OK; /* nothing is known behind the first */
-    hk_status st = hk_program_check(m->import->graph, hk_run_passes, &passes, &options);
+    hk_status st = hk_program_check(m->import->graph, hk_run_passes, &passes, &options, NULL);
     if (st == HK_OK || st == HK_STATUS_OUT_OF_MEMORY)
         return st;
     return add_problem(m, hk_context_error(m->ctx));
+}
+
+hk_status hk_model_estimate(hk_model *m, const hk_value_info *inputs, hk_estimate *out)
+{
+    hk_pass_options passes = {.device = &least_device, .precision = HK_PRECISION_STRICT, .inference = true};
+    hk_plan_options options = {
+        .device = &least_device, .precision = HK_PRECISION_STRICT, .bank_bytes = least_device.max_allocation_bytes};
+    hk_graph *g = NULL;
+    hk_estimate estimate = {0};
+    HK_TRY(hk_model_check_runs(m));
+    HK_TRY(hk_graph_clone(m->import->graph, &g));
+    for (size_t i = 0; inputs && i < g->input_count; i++) {
+        if (inputs[i].rank < 0 || inputs[i].rank > HK_MAX_RANK)
+            continue;
+        g->inputs[i]->shape = (hk_shape){.rank = inputs[i].rank};
+        memcpy(g->inputs[i]->shape.dim, inputs[i].shape, sizeof inputs[i].shape);
+    }
+    hk_status st = hk_run_template_passes(g, &passes);
+    if (st == HK_OK)
+        st = hk_program_check(g, hk_run_passes, &passes, &options, &estimate);
+    hk_graph_destroy(&g);
+    if (st == HK_OK)
+        *out = estimate;
+    return st;
 }
 
 hk_status hk_model_check_runs(const hk_model *m)

@@ -481,7 +481,33 @@ static hk_status inputs_suffice(const hk_graph *g, bool *out)
     return HK_OK;
 }
 
-static hk_status check_first_stage(hk_graph *g, hk_program_pass *pass, void *user, const hk_plan_options *options)
+static uint64_t sum(const uint64_t *bytes, uint32_t banks)
+{
+    uint64_t all = 0;
+    for (uint32_t b = 0; b < banks; b++)
+        all += bytes[b];
+    return all;
+}
+
+static void estimate_plan(const hk_plan *p, bool whole, hk_estimate *e)
+{
+    *e = (hk_estimate){.known = true, .whole = whole, .live_bytes = p->live_bytes};
+    e->activation_bytes = sum(p->activation_bytes, p->activation_banks);
+    e->input_output_bytes = sum(p->pinned_bytes, p->pinned_banks);
+    for (size_t i = 0; i < p->storage_count; i++)
+        if (p->storages[i].used && p->storages[i].region == HK_REGION_WEIGHTS)
+            e->weight_bytes += p->storages[i].bytes;
+    for (size_t i = p->once_count; i < p->record_count; i++) {
+        const hk_record *r = p->records[i];
+        e->flops += r->flops;
+        e->dispatches += r->kind == HK_RECORD_DISPATCH;
+        for (uint32_t k = 0; k < r->operand_count; k++)
+            e->moved_bytes += r->operand[k].bytes * (r->operand[k].access == HK_READ_WRITE ? 2u : 1u);
+    }
+}
+
+static hk_status check_first_stage(hk_graph *g, hk_program_pass *pass, void *user, const hk_plan_options *options,
+                                   hk_estimate *estimate)
 {
     hk_stage s = {.graph = g};
     hk_graph *part = g;
@@ -493,12 +519,15 @@ static hk_status check_first_stage(hk_graph *g, hk_program_pass *pass, void *use
     hk_status st = pass(part, user);
     if (st == HK_OK)
         st = hk_plan_create(part, options, &plan);
+    if (st == HK_OK && estimate)
+        estimate_plan(plan, whole, estimate);
     if (part != g)
         hk_graph_destroy(&part);
     return st;
 }
 
-hk_status hk_program_check(const hk_graph *graph, hk_program_pass *pass, void *user, const hk_plan_options *options)
+hk_status hk_program_check(const hk_graph *graph, hk_program_pass *pass, void *user, const hk_plan_options *options,
+                           hk_estimate *estimate)
 {
     hk_graph *g = NULL;
     bool plannable = false;
@@ -509,7 +538,7 @@ hk_status hk_program_check(const hk_graph *graph, hk_program_pass *pass, void *u
     if (st == HK_OK)
         st = inputs_suffice(g, &plannable);
     if (st == HK_OK && plannable)
-        st = check_first_stage(g, pass, user, options);
+        st = check_first_stage(g, pass, user, options, estimate);
     hk_graph_destroy(&g);
     return st;
 }

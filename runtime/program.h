@@ -42,7 +42,8 @@ void hk_program_clear(hk_program *p);
 
 /* Infers, folds and, when all inputs have known shapes, plans the first stage of a copy of the graph, and forgets it:
  * what a run would fail with before it touches a device. */
-hk_status hk_program_check(const hk_graph *graph, hk_program_pass *pass, void *user, const hk_plan_options *options);
+hk_status hk_program_check(const hk_graph *graph, hk_program_pass *pass, void *user, const hk_plan_options *options,
+                           hk_estimate *estimate); /* of that stage; NULL: not wanted */
 
 /* Walks the stages of the last run, first to last; exec may be NULL for a stage without device work. */
 typedef struct hk_stage hk_stage;

@@ -75,7 +75,7 @@ static void files(void **state)
     expect("", "inspect " DATA "/models/unknown_op/model.onnx", 65, "Frobnicate");
     expect("", "inspect " DATA "/models/custom_domain/model.onnx", 65, "Twist");
     expect("", "inspect " DATA "/digits/model.onnx", 0, "38,282 elements");
-    expect("", "inspect --json " DATA "/digits/model.onnx", 0, "\"schema\":\"hillock-inspect-1\"");
+    expect("", "inspect --json " DATA "/digits/model.onnx", 0, "\"schema\":\"hillock-inspect-2\"");
     expect("", "demo --data absent", 66, "absent");
 }
 
@@ -191,6 +191,21 @@ static void profiles(void **state)
     expect("", "bench --shape image=5xk " DATA "/digits/model.onnx", 64, "--shape must read");
 }
 
+static void inspects(void **state)
+{
+    (void)state;
+    expect("", "inspect " DATA "/digits/model.onnx", 0, "3.weight  float32 [32,16,3,3]  weight");
+    expect("", "inspect --batch 32 --json " DATA "/digits/model.onnx", 0, "\"whole\":true,\"weight_bytes\":");
+    expect("", "inspect --json --shape image=2x1x8x8 " DATA "/digits/model.onnx", 0,
+           "\"needs\":{\"known\":true,\"whole\":true");
+    expect("", "inspect --shape image=2x1xk " DATA "/digits/model.onnx", 64, "--shape must read");
+    expect("", "inspect --shape image=2x3x8x8 " DATA "/digits/model.onnx", 0, "no estimate for these shapes");
+    expect("", "inspect " DATA "/models/nonzero/model.onnx", 0, "up to the first step of the host");
+    expect("", "inspect " DATA "/exports/script_eval_kept/model.onnx", 0, "bn_a.bias  float32 [8]  bias");
+    expect("", "inspect --dot " DATA "/digits/model.onnx", 0, "n8 -> o0 [label=\"float32 [batch,10]\"];");
+    expect("", "inspect --json " DATA "/models/unknown_op/model.onnx", 65, "\"op\":\"Frobnicate\"");
+}
+
 static void selftest(void **state)
 {
     (void)state;
@@ -228,7 +243,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(usage),    cmocka_unit_test(files),          cmocka_unit_test(devices),
         cmocka_unit_test(runs),     cmocka_unit_test(verifies_lists), cmocka_unit_test(layers),
-        cmocka_unit_test(profiles), cmocka_unit_test(selftest),
+        cmocka_unit_test(profiles), cmocka_unit_test(inspects),       cmocka_unit_test(selftest),
     };
     return cmocka_run_group_tests_name("command", tests, make_folder, remove_folder);
 }

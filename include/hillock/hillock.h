@@ -321,7 +321,26 @@ typedef struct hk_model_info {
     size_t nodes;
     size_t parameters;       /* float initializers that are weights, by operand role */
     int64_t parameter_count; /* elements in them */
+    size_t metadata_count;
+    const char *const *metadata; /* key, value, key, value, ... */
 } hk_model_info;
+
+typedef struct hk_node_info {
+    const char *name, *op;
+    const hk_value_info *inputs, *outputs; /* name NULL: absent */
+    size_t input_count, output_count;
+} hk_node_info;
+
+/* What one run will take, from the plan of the given shapes. */
+typedef struct hk_estimate {
+    bool known; /* false: all else is 0, because dimensions are open or an input's contents decide about shapes */
+    bool whole; /* false: only up to the first step of the host, whose result decides about the rest */
+    uint64_t weight_bytes, activation_bytes, input_output_bytes;
+    uint64_t live_bytes; /* the most activation bytes alive at once */
+    uint64_t moved_bytes;
+    double flops;
+    size_t dispatches;
+} hk_estimate;
 
 typedef struct hk_model_params {
     size_t size;
@@ -344,6 +363,12 @@ HK_API const hk_value_info *hk_model_inputs(const hk_model *m, size_t *count);
 HK_API const hk_value_info *hk_model_outputs(const hk_model *m, size_t *count);
 /* Trainable tensors: float initializers in a weight, bias, scale or slope role. */
 HK_API const hk_value_info *hk_model_parameters(const hk_model *m, size_t *count);
+/* "weight", "bias", "scale", "slope" or "table" (rows are looked up), of parameter i. */
+HK_API const char *hk_model_parameter_role(const hk_model *m, size_t i);
+/* The main graph in the order it runs. Bodies and functions are not in it, constants are no nodes. */
+HK_API HK_MUST_USE hk_status hk_model_nodes(hk_model *m, const hk_node_info **nodes, size_t *count);
+/* inputs: shapes in the model's order, NULL: those of the file. As for a device of minimal limits. */
+HK_API HK_MUST_USE hk_status hk_model_estimate(hk_model *m, const hk_value_info *inputs, hk_estimate *out);
 /* Everything that keeps the model from running; *count 0: it runs. */
 HK_API const hk_problem *hk_model_problems(const hk_model *m, size_t *count);
 /* Infers shapes, folds constants and, where the file gives the shape of every input, plans as for a device of the
@@ -472,7 +497,7 @@ typedef struct hk_layer {
 
 typedef struct hk_layers_params {
     size_t size;
-    double bound; /* default: 5e-6 */
+    double bound; /* default: 5e-6; of 16-bit values at least one unit in the last place */
     hk_precision precision;
     void (*report)(void *user, const hk_layer *layer); /* in the order of the graph; lent for the call */
     void *user;

@@ -86,8 +86,11 @@ comparison compare(const hk_tensor *got, const hk_tensor *want, double rtol, dou
 double tensor_element(const hk_tensor *t, int64_t i);
 /* Every --input NAME=FILE, in their order: calls take with the tensor, which it may keep by zeroing it. */
 hk_status each_input(const options *o, hk_status (*take)(void *user, const char *name, hk_tensor *t), void *user);
-/* Fills every input with random contents (floats normal-like, integers 0): for bench and profile. Unknown dimensions
- * come from --shape NAME=1x3x224x224 or, the first of an input, from --batch; else they are 1. */
+/* The shape for an input: what the model says, and for dimensions that it leaves open --shape NAME=1x3x224x224 or, the
+ * first of an input, --batch N; else 1. An unknown rank stays -1. */
+hk_status choose_shape(const options *o, const hk_value_info *v, int32_t *rank, int64_t *shape);
+/* Fills every input with random contents (floats normal-like, integers 0) in the shape of
+ * choose_shape: for bench and profile. */
 hk_status write_random_inputs(const options *o, hk_session *s, const hk_model *m);
 
 /* A model with random inputs, planned, after its first run. */

@@ -183,24 +183,39 @@ hk_status each_input(const options *o, hk_status (*take)(void *user, const char 
 
 /* ---- random inputs */
 
-static bool parse_shape(const options *o, const char *name, hk_tensor *t)
+/* The last --shape of that name; false if it is malformed. Without one, all stays. */
+static bool parse_shape(const options *o, const char *name, int32_t *rank, int64_t *shape)
 {
     size_t length = strlen(name);
-    for (size_t i = 0; i < o->given_count; i++) {
+    for (size_t i = o->given_count; i-- > 0;) {
         const char *v = o->given[i].value;
         if (strcmp(o->given[i].spec->name, "--shape") != 0 || strncmp(v, name, length) != 0 || v[length] != '=')
             continue;
-        t->rank = 0;
-        for (v += length + 1; *v && t->rank < HK_MAX_RANK;) {
+        *rank = 0;
+        for (v += length + 1; *v && *rank < HK_MAX_RANK;) {
             char *end = NULL;
-            t->shape[t->rank++] = strtoll(v, &end, 10);
-            if (end == v || (*end && *end != 'x'))
+            shape[(*rank)++] = strtoll(v, &end, 10);
+            if (end == v || (*end && *end != 'x') || shape[*rank - 1] < 0)
                 return false;
             v = *end ? end + 1 : end;
         }
-        return true;
+        return !*v;
     }
     return true;
+}
+
+hk_status choose_shape(const options *o, const hk_value_info *v, int32_t *rank, int64_t *shape)
+{
+    double batch = 1;
+    if (!option_number(o, "--batch", 1, 1e9, 1, &batch))
+        return HK_STATUS_USAGE;
+    *rank = v->rank;
+    for (int32_t d = 0; d < v->rank; d++)
+        shape[d] = v->shape[d] >= 0 ? v->shape[d] : d == 0 ? (int64_t)batch : 1;
+    if (parse_shape(o, v->name, rank, shape))
+        return HK_OK;
+    fprintf(stderr, "hillock: --shape must read NAME=1x3x224x224\n");
+    return HK_STATUS_USAGE;
 }
 
 /* xorshift64*, a fixed seed: the same inputs in every run. Sums of four uniforms look normal enough. */
@@ -218,16 +233,11 @@ static double random_value(uint64_t *state)
 
 static hk_status write_random(const options *o, hk_session *s, const hk_value_info *v, uint64_t *state)
 {
-    hk_tensor t = {.dtype = v->dtype, .rank = v->rank < 0 ? 0 : v->rank};
-    double batch = 1;
-    if (!option_number(o, "--batch", 1, 1e9, 1, &batch))
-        return HK_STATUS_USAGE;
-    for (int32_t d = 0; d < t.rank; d++)
-        t.shape[d] = v->shape[d] >= 0 ? v->shape[d] : d == 0 ? (int64_t)batch : 1;
-    if (!parse_shape(o, v->name, &t)) {
-        fprintf(stderr, "hillock: --shape must read NAME=1x3x224x224\n");
-        return HK_STATUS_USAGE;
-    }
+    hk_tensor t = {.dtype = v->dtype};
+    hk_status st = choose_shape(o, v, &t.rank, t.shape);
+    if (st != HK_OK)
+        return st;
+    t.rank = t.rank < 0 ? 0 : t.rank;
     int64_t count = hk_tensor_count(&t);
     t.data = count < 0 ? NULL : calloc((size_t)count + 1, hk_dtype_bytes(t.dtype) + 1);
     if (!t.data)
@@ -239,7 +249,7 @@ static hk_status write_random(const options *o, hk_session *s, const hk_value_in
         else if (t.dtype == HK_FLOAT64)
             ((double *)t.data)[i] = x;
     }
-    hk_status st = hk_session_write(s, v->name, &t);
+    st = hk_session_write(s, v->name, &t);
     free(t.data);
     return st;
 }
