@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "ops/support/scan.h"
+#include "ops/support/unroll.h"
 #include "ops/support/sequence.h"
 
 /* ---- bodies */
@@ -249,18 +250,6 @@ typedef struct loop_attrs {
 } loop_attrs;
 static const hk_attr loop_attr_list[] = {HK_GRAPH_ATTR(loop_attrs, body), {0}};
 
-/* The trip count, if nothing can end the loop earlier; else -1. */
-static int64_t known_trips(const hk_node *n, const hk_graph *body)
-{
-    const hk_tensor *trips = hk_known(n, 0), *condition = hk_known(n, 1);
-    const hk_value *again = body->outputs[0];
-    bool entered = !hk_in(n, 1) || condition;
-    if (entered && condition && !hk_get_int(condition, 0))
-        return 0;
-    bool endless = again == body->inputs[1] || (again->data && hk_get_int(again->data, 0));
-    return entered && endless && trips ? HK_MAX(hk_get_int(trips, 0), 0) : -1;
-}
-
 static hk_status loop_infer(hk_infer *in)
 {
     hk_node *n = in->node;
@@ -285,7 +274,7 @@ static hk_status loop_infer(hk_infer *in)
     for (int32_t i = 0; i < scans; i++) {
         const hk_value *row = body->outputs[1 + carried + i];
         hk_shape s;
-        HK_TRY(stacked_shape(in, &row->shape, 0, known_trips(n, body), &s));
+        HK_TRY(stacked_shape(in, &row->shape, 0, hk_loop_trips(n), &s));
         HK_TRY(hk_infer_output(in, carried + i, row->dtype, &s));
     }
     return HK_OK;
@@ -463,7 +452,9 @@ const hk_op hk_ops_control[] = {
      .flags = HK_OP_CONTROL | HK_OP_LIST,
      .attrs_bytes = sizeof(loop_attrs),
      .attrs = loop_attr_list,
-     .infer = loop_infer},
+     .infer = loop_infer,
+     .expand = hk_loop_unroll,
+     .expands = hk_loop_unrolls},
     {.type = "Scan",
      .since = 9,
      .in_min = 1,
@@ -473,7 +464,9 @@ const hk_op hk_ops_control[] = {
      .flags = HK_OP_CONTROL,
      .attrs_bytes = sizeof(hk_scan_attrs),
      .attrs = scan_attr_list,
-     .infer = scan_infer},
+     .infer = scan_infer,
+     .expand = hk_scan_unroll,
+     .expands = hk_scan_unrolls},
     {.type = "SequenceMap",
      .since = 17,
      .in_min = 1,

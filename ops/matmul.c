@@ -8,7 +8,7 @@
 #include "ops/support/gemm.h"
 
 typedef struct gemm_attrs {
-    int64_t transA, transB, activation;
+    int64_t transA, transB, activation, broadcast;
     float alpha, beta, activation_a, activation_b;
 } gemm_attrs;
 
@@ -18,6 +18,13 @@ static const hk_attr gemm_table[] = {
     HK_FLOAT_ATTR(gemm_attrs, alpha, 1.0f),
     HK_FLOAT_ATTR(gemm_attrs, beta, 1.0f),
     {0},
+};
+
+/* Before opset 7 an attribute allowed C to be smaller than the product. */
+static const hk_attr gemm1_table[] = {
+    HK_INT_ATTR(gemm_attrs, transA, 0),     HK_INT_ATTR(gemm_attrs, transB, 0),
+    HK_FLOAT_ATTR(gemm_attrs, alpha, 1.0f), HK_FLOAT_ATTR(gemm_attrs, beta, 1.0f),
+    HK_INT_ATTR(gemm_attrs, broadcast, 0),  {0},
 };
 
 static const hk_attr hk_gemm_table[] = {
@@ -198,7 +205,8 @@ static hk_status infer_gemm(hk_infer *in)
                              hk_shape_print(&a->shape, &ta), p.trans_a ? " transposed" : "", b->name,
                              hk_shape_print(&b->shape, &tb), p.trans_b ? " transposed" : "");
     if (!matmul)
-        HK_TRY(check_addend(in, hk_in(in->node, 2), "bias", a, &y, false));
+        HK_TRY(
+            check_addend(in, hk_in(in->node, 2), "bias", a, &y, in->node->op->attrs == gemm1_table && !at.broadcast));
     if (fused)
         HK_TRY(check_addend(in, hk_in(in->node, 3), "residual", a, &y, true));
     return hk_infer_output(in, 0, a->dtype, &y);
@@ -320,6 +328,18 @@ static hk_status lower_gemm(hk_lower *l)
     if (bias)
         resolve_bias(&bias->shape, &p);
     return hk_gemm_lower(l, &p);
+}
+
+/* Gemm of opsets 1 and 6 is today's, once C's shape is known to fit. */
+static hk_status expand_gemm1(hk_graph *g, const hk_node *n, hk_value **out)
+{
+    const gemm_attrs at = attrs_of(n);
+    const hk_attr_value attrs[] = {HK_SET_INT("transA", at.transA),
+                                   HK_SET_INT("transB", at.transB),
+                                   HK_SET_FLOAT("alpha", at.alpha),
+                                   HK_SET_FLOAT("beta", at.beta),
+                                   {0}};
+    return hk_build(g, "Gemm", attrs, n->in, n->in_count, out, 1);
 }
 
 /* ---- differentiation */
@@ -549,6 +569,9 @@ static const char *const matmul_cases[] = {
     NULL,
 };
 
+static const char *const gemm1_cases[] = {"f32[3,4] f32[4,5] f32[5] ; broadcast=1 ; opset=6",
+                                          "f32[4,3] f32[5,4] f32[3,5] ; transA=1 transB=1 alpha=0.5 ; opset=1", NULL};
+
 static const char *const gemm7_cases[] = {"f32[3,4] f32[4,5] f32[5]",
                                           "f32[4,3] f32[5,4] f32[1,5] ; transA=1 transB=1 alpha=0.5", NULL};
 
@@ -616,6 +639,20 @@ static const char *const convert_cases[] = {
 
 const hk_op hk_ops_matmul[] = {
     GEMM_OP("MatMul", 1, 0, 2, 2, NULL, matmul_cases),
+    {.type = "Gemm",
+     .since = 1,
+     .until = 6,
+     .in_min = 3,
+     .in_max = 3,
+     .out_min = 1,
+     .out_max = 1,
+     .parameters = 7,
+     .attrs_bytes = sizeof(gemm_attrs),
+     .attrs = gemm1_table,
+     .infer = infer_gemm,
+     .eval = eval_gemm,
+     .expand = expand_gemm1,
+     .cases = gemm1_cases},
     GEMM_OP("Gemm", 7, 10, 3, 3, gemm_table, gemm7_cases),
     GEMM_OP("Gemm", 11, 0, 2, 3, gemm_table, gemm_cases),
     GEMM_OP("hk.Gemm", 1, 0, 2, 4, hk_gemm_table, fused_cases),

@@ -198,6 +198,7 @@ typedef struct hk_op {
      * backward(). Called when the shapes of all inputs and the contents of host_inputs are known; adds nodes to g with
      * hk_build and names the values that stand for the node's outputs (out[i], for each output that is present). */
     hk_status (*expand)(hk_graph *g, const hk_node *n, hk_value **out);
+    bool (*expands)(const hk_graph *g, const hk_node *n); /* NULL: always, once input shapes are known */
     int64_t (*view_offset)(const hk_node *n); /* elements; -1: this node cannot be a view; NULL with VIEW: 0 */
     /* With PLACE: offset[i] becomes the elements at which input i lies, -1: not in place. */
     void (*place)(const hk_node *n, int64_t *offset);

@@ -240,7 +240,7 @@ static hk_status infer_node(hk_graph *g, hk_node *n)
 
 /* ---- operators that are others */
 
-static bool expandable(const hk_node *n)
+static bool expandable(const hk_graph *g, const hk_node *n)
 {
     if (!n->op || !n->op->expand)
         return false;
@@ -250,7 +250,7 @@ static bool expandable(const hk_node *n)
             return false;
     for (int32_t i = 0; i < n->out_count; i++)
         if (n->out[i] && n->out[i]->producer == n)
-            return true;
+            return !n->op->expands || n->op->expands(g, n);
     return false; /* folded */
 }
 
@@ -314,7 +314,7 @@ static hk_status infer_list(hk_graph *g, hk_node **nodes, size_t count, node_lis
             HK_TRY(hk_expand_list(g, n, 0, n->in[0]->list->items, n->in[0]->shape.dim[0]));
             continue;
         }
-        if (expandable(n)) {
+        if (expandable(g, n)) {
             node_list inner = {0};
             HK_TRY(expand(g, n, &inner));
             HK_TRY(infer_list(g, inner.nodes, inner.count, kept));
