@@ -142,7 +142,7 @@ static hk_status resolve(const hk_args *a, problem *r)
                           .rows = q.dim[2],
                           .size = q.dim[3],
                           .v_size = v.dim[3],
-                          .y_rows = by_rows,
+                          .order = by_rows ? HK_ATTENTION_ROWS : HK_ATTENTION_HEADS,
                           .causal = at->is_causal != 0,
                           .softcap = at->softcap,
                           .scale = at->scale};
@@ -651,17 +651,22 @@ static hk_status attention_backward(hk_gradient *g, hk_node *n)
  * finds attention written as products and a softmax: transposed, sliced and split operands are read where they are. */
 
 typedef struct view_attrs {
-    int64_t batch, heads, kv_heads, rows, keys, size, v_size, y_rows, is_causal, past;
+    int64_t batch, heads, kv_heads, rows, keys, size, v_size, is_causal, past;
+    int64_t order; /* hk_attention_order */
+    int64_t zero;
     hk_ints q_view, k_view, v_view; /* offset and strides of batch, head and row, elements */
     float scale;
 } view_attrs;
 
 static const hk_attr view_attr_list[] = {
-    HK_INT_ATTR(view_attrs, batch, 1),  HK_INT_ATTR(view_attrs, heads, 1),     HK_INT_ATTR(view_attrs, kv_heads, 1),
-    HK_INT_ATTR(view_attrs, rows, 1),   HK_INT_ATTR(view_attrs, keys, 1),      HK_INT_ATTR(view_attrs, size, 1),
-    HK_INT_ATTR(view_attrs, v_size, 1), HK_INT_ATTR(view_attrs, y_rows, 0),    HK_INT_ATTR(view_attrs, is_causal, 0),
-    HK_INT_ATTR(view_attrs, past, 0),   HK_INTS_ATTR(view_attrs, q_view),      HK_INTS_ATTR(view_attrs, k_view),
-    HK_INTS_ATTR(view_attrs, v_view),   HK_FLOAT_ATTR(view_attrs, scale, 1.0), {0}};
+    HK_INT_ATTR(view_attrs, batch, 1),     HK_INT_ATTR(view_attrs, heads, 1),
+    HK_INT_ATTR(view_attrs, kv_heads, 1),  HK_INT_ATTR(view_attrs, rows, 1),
+    HK_INT_ATTR(view_attrs, keys, 1),      HK_INT_ATTR(view_attrs, size, 1),
+    HK_INT_ATTR(view_attrs, v_size, 1),    HK_INT_ATTR(view_attrs, order, HK_ATTENTION_HEADS),
+    HK_INT_ATTR(view_attrs, zero, 0),      HK_INT_ATTR(view_attrs, is_causal, 0),
+    HK_INT_ATTR(view_attrs, past, 0),      HK_INTS_ATTR(view_attrs, q_view),
+    HK_INTS_ATTR(view_attrs, k_view),      HK_INTS_ATTR(view_attrs, v_view),
+    HK_FLOAT_ATTR(view_attrs, scale, 1.0), {0}};
 
 /* The view of an attribute, inside a value of so many elements (-1: unknown). */
 static hk_status read_view(const hk_args *a, int32_t i, const hk_ints *list, const int64_t extent[4],
@@ -685,8 +690,8 @@ static hk_status read_view(const hk_args *a, int32_t i, const hk_ints *list, con
 static hk_status resolve_views(const hk_args *a, hk_attention *p)
 {
     const view_attrs *at = a->node->attrs;
-    if (at->kv_heads < 1 || at->heads % at->kv_heads)
-        return hk_args_fail(a, "expected heads to be a multiple of kv_heads");
+    if (at->kv_heads < 1 || at->heads % at->kv_heads || at->order < 0 || at->order >= HK_ATTENTION_ORDERS)
+        return hk_args_fail(a, "expected heads to be a multiple of kv_heads, and a known order");
     *p = (hk_attention){.batch = at->batch,
                         .heads = at->heads,
                         .kv_heads = at->kv_heads,
@@ -694,7 +699,8 @@ static hk_status resolve_views(const hk_args *a, hk_attention *p)
                         .keys = at->keys,
                         .size = at->size,
                         .v_size = at->v_size,
-                        .y_rows = at->y_rows != 0,
+                        .order = (hk_attention_order)at->order,
+                        .zero = at->zero != 0,
                         .causal = at->is_causal != 0,
                         .past = at->past,
                         .scale = at->scale};
@@ -716,9 +722,11 @@ static hk_status views_infer(hk_infer *in)
     hk_attention p;
     HK_TRY(check_types(in));
     HK_TRY(resolve_views(&a, &p));
-    const hk_shape rows = {.rank = 3, .dim = {p.batch, p.rows, p.heads * p.v_size}},
-                   heads = {.rank = 4, .dim = {p.batch, p.heads, p.rows, p.v_size}};
-    return hk_infer_output(in, Y, in->node->in[Q]->dtype, p.y_rows ? &rows : &heads);
+    const hk_shape shapes[HK_ATTENTION_ORDERS] = {
+        [HK_ATTENTION_HEADS] = {.rank = 4, .dim = {p.batch, p.heads, p.rows, p.v_size}},
+        [HK_ATTENTION_ROWS] = {.rank = 3, .dim = {p.batch, p.rows, p.heads * p.v_size}},
+        [HK_ATTENTION_BATCH] = {.rank = 3, .dim = {p.rows, p.batch, p.heads * p.v_size}}};
+    return hk_infer_output(in, Y, in->node->in[Q]->dtype, &shapes[p.order]);
 }
 
 static hk_status views_eval(hk_eval *e)
@@ -786,9 +794,13 @@ CASES(
 CASES(view_cases,
       "f32[2,5,3,2,8] f32[2,5,3,2,8] f32[2,5,3,2,8] f32[1,2,1,5];batch=2 heads=2 kv_heads=2 rows=5 keys=5 size=8 "
       "v_size=8 "
-      "y_rows=1 scale=0.4 q_view=[0,240,8,48] k_view=[16,240,8,48] v_view=[32,240,8,48];nograd",
+      "order=1 scale=0.4 q_view=[0,240,8,48] k_view=[16,240,8,48] v_view=[32,240,8,48];nograd",
       "f32[200] f32[300] f32[300] f32[2,1,3,5];batch=4 heads=2 rows=3 keys=5 size=7 v_size=6 is_causal=1 past=2 "
-      "q_view=[1,30,14,8] k_view=[3,50,0,9] v_view=[0,50,0,8];nograd");
+      "q_view=[1,30,14,8] k_view=[3,50,0,9] v_view=[0,50,0,8];nograd",
+      "f32[2,33,2,8] f32[2,33,2,8] f32[2,33,2,8] bool[33,33];batch=2 heads=2 kv_heads=2 rows=33 keys=33 size=8 "
+      "v_size=8 order=2 zero=1 q_view=[0,528,8,16] k_view=[0,528,8,16] v_view=[0,528,8,16];nograd",
+      "f32[1,1,5,8] f32[1,1,3,8] f32[1,1,3,8] bool[5,1];rows=5 keys=3 size=8 v_size=8 zero=1 q_view=[0,0,0,8] "
+      "k_view=[0,0,0,8] v_view=[0,0,0,8];nograd");
 
 #define ATTENTION(...)                                                                                                 \
     {                                                                                                                  \

@@ -13,13 +13,13 @@
 // the end, which keeps an SM busy where there are few queries. A thread holds 4 queries x 4 keys of the scores and,
 // of the results, 4 queries x 4 columns of every 32. Tiles of keys and values are CHUNK elements wide; the next one is on
 // its way into registers while one is multiplied.
-layout(constant_id = 9) const uint QUERIES = 16;
-layout(constant_id = 10) const uint SLICES = 1;
-layout(constant_id = 11) const uint CHUNK = 64;
-layout(constant_id = 12) const uint Q_CHUNKS = 1; // of a query and a key
-layout(constant_id = 13) const uint V_CHUNKS = 1; // of a value
+layout(constant_id = 10) const uint QUERIES = 16;
+layout(constant_id = 11) const uint SLICES = 1;
+layout(constant_id = 12) const uint CHUNK = 64;
+layout(constant_id = 13) const uint Q_CHUNKS = 1; // of a query and a key
+layout(constant_id = 14) const uint V_CHUNKS = 1; // of a value
 
-layout(constant_id = 14) const uint STEP = 16; // elements or keys multiplied in a row, code without a jump: 4, 8, 16
+layout(constant_id = 15) const uint STEP = 16; // elements or keys multiplied in a row, code without a jump: 4, 8, 16
 
 const uint KEYS = 32;
 const uint ACROSS = 8; // threads side by side along keys and columns
@@ -242,7 +242,7 @@ void store_slices()
         [[unroll]] for (uint r = 0u; r < 4u; ++r)
             [[unroll]] for (uint i = 0u; i < VECTORS; ++i)
                 tile[slice * TILE + (down * 4u + r) * UNITS + i * ACROSS + across] =
-                    sums[(r * V_CHUNKS + c) * VECTORS + i] / total[r];
+                    quotient(sums[(r * V_CHUNKS + c) * VECTORS + i], total[r]);
         barrier();
         for (uint i = thread(); i < QUERIES * UNITS; i += THREADS) {
             vec4 y = tile[i];
@@ -256,7 +256,7 @@ void store_slices()
 void main()
 {
     uint group = linear_group(), blocks = (push.rows + QUERIES - 1u) / QUERIES;
-    if (group >= push.work)
+    if (group >= push.batches * push.heads * blocks)
         return;
     h = find_head(group / blocks);
     query = group % blocks * QUERIES;
@@ -278,5 +278,5 @@ void main()
         [[unroll]] for (uint c = 0u; c < V_CHUNKS; ++c)
             [[unroll]] for (uint i = 0u; i < VECTORS; ++i)
                 store4(h, query + down * 4u + r, c * CHUNK + i * 32u + across * 4u,
-                       sums[(r * V_CHUNKS + c) * VECTORS + i] / total[r]);
+                       quotient(sums[(r * V_CHUNKS + c) * VECTORS + i], total[r]));
 }

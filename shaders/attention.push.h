@@ -24,6 +24,6 @@ UINT(v_size)
 UINT(heads)
 UINT(group) /* heads that share one head of keys and values */
 UINT(past)  /* causal: query i sees keys 0 .. past + i */
-UINT(work)  /* the grid may be larger: workgroups, or elements of y */
+UINT(batches)
 FLOAT(scale)
 PUSH_END

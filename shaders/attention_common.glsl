@@ -13,11 +13,15 @@ layout(constant_id = 4) const bool CAUSAL = false;
 layout(constant_id = 5) const bool LENGTHS = false;
 layout(constant_id = 6) const bool SOFTCAP = false;
 layout(constant_id = 7) const uint WIDE = 0;      // bits WIDE_*: rows of the operand are whole, aligned vectors
-layout(constant_id = 8) const bool Y_ROWS = false; // y is [batch][row][head][v_size], else [batch][head][row][v_size]
+layout(constant_id = 8) const uint ORDER = 0;      // of y: ORDER_*
+layout(constant_id = 9) const bool ZERO = false;   // a query that sees no key gives 0 instead of NaN
 
 const uint MASK_NONE = 0u;
 const uint MASK_ADDED = 1u;
 const uint MASK_BOOL = 2u;
+const uint ORDER_HEADS = 0u; // [batch][head][row][v_size]
+const uint ORDER_ROWS = 1u;  // [batch][row][head][v_size]
+const uint ORDER_BATCH = 2u; // [row][batch][head][v_size]
 const uint WIDE_Q = 1u;
 const uint WIDE_K = 2u;
 const uint WIDE_V = 4u;
@@ -113,10 +117,16 @@ vec4 load4(uvec2 address, bool wide, uint base, uint at, uint extent)
     return x;
 }
 
+vec4 quotient(vec4 sum, float total)
+{
+    return ZERO && !(total > 0.0) ? vec4(0.0) : sum / total;
+}
+
 void store4(Head h, uint row, uint column, vec4 y)
 {
-    uint first = Y_ROWS ? (h.batch * push.rows + row) * push.heads + h.head
-                        : (h.batch * push.heads + h.head) * push.rows + row;
+    uint first = ORDER == ORDER_HEADS ? (h.batch * push.heads + h.head) * push.rows + row
+                 : ORDER == ORDER_ROWS ? (h.batch * push.rows + row) * push.heads + h.head
+                                       : (row * push.batches + h.batch) * push.heads + h.head;
     uint at = first * push.v_size + column;
     if (row >= push.rows)
         return;

@@ -5,7 +5,7 @@
 
 // Attention in registers alone, for devices that are processors and for head sizes whose tiles do not fit elsewhere: an
 // invocation takes one query and COLUMNS vectors of v's columns, and walks the keys four at a time.
-layout(constant_id = 9) const uint COLUMNS = 16;
+layout(constant_id = 10) const uint COLUMNS = 16;
 
 vec4 sums[COLUMNS];
 
@@ -24,7 +24,7 @@ void main()
 {
     uint blocks = (push.v_size + 4u * COLUMNS - 1u) / (4u * COLUMNS);
     uint item = linear_invocation();
-    if (item >= push.work)
+    if (item >= push.batches * push.heads * blocks * push.rows)
         return;
     uint row = item % push.rows, block = item / push.rows % blocks, first = block * 4u * COLUMNS;
     Head h = find_head(item / push.rows / blocks);
@@ -52,5 +52,5 @@ void main()
         }
     }
     [[unroll]] for (uint c = 0u; c < COLUMNS; ++c)
-        store4(h, row, first + 4u * c, sums[c] / total);
+        store4(h, row, first + 4u * c, quotient(sums[c], total));
 }

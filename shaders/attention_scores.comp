@@ -7,7 +7,7 @@
 void main()
 {
     uint at = linear_invocation();
-    if (at >= push.work)
+    if (at >= push.batches * push.heads * push.rows * push.keys)
         return;
     uint key = at % push.keys, row = at / push.keys % push.rows;
     Head h = find_head(at / push.keys / push.rows);

@@ -97,19 +97,21 @@ static void score_row(const hk_attention *p, const hk_attention_tensors *t, int6
     for (int64_t key = 0; key < p->keys; key++)
         sum += s[key] = exp(s[key] - largest);
     for (int64_t key = 0; key < p->keys; key++)
-        s[key] /= sum;
+        s[key] = p->zero && !(sum > 0.0) ? 0.0 : s[key] / sum;
 }
 
 static void weigh_values(const hk_attention *p, const hk_attention_tensors *t, int64_t b, int64_t head, int64_t row,
                          const double *s)
 {
     int64_t kv = head / (p->heads / p->kv_heads), v = p->v.offset + b * p->v.batch + kv * p->v.head;
-    int64_t y = (p->y_rows ? (b * p->rows + row) * p->heads + head : (b * p->heads + head) * p->rows + row) * p->v_size;
+    int64_t y = p->order == HK_ATTENTION_HEADS  ? (b * p->heads + head) * p->rows + row
+                : p->order == HK_ATTENTION_ROWS ? (b * p->rows + row) * p->heads + head
+                                                : (row * p->batch + b) * p->heads + head;
     for (int64_t c = 0; c < p->v_size; c++) {
         double sum = 0.0;
         for (int64_t key = 0; key < p->keys; key++)
             sum += s[key] * hk_get_double(t->v, v + key * p->v.row + c);
-        hk_set_double(t->y, y + c, sum);
+        hk_set_double(t->y, y * p->v_size + c, sum);
     }
 }
 
@@ -234,7 +236,7 @@ static void use_view(hk_record *r, hk_value *v, const hk_attention_view *w, size
 
 /* What the kernels share. y: results, or the scores that attention_scores works on in place. */
 static hk_record *emit(hk_lower *l, const hk_attention *p, const hk_attention_values *v, const hk_kernel *kernel,
-                       const char *name, int64_t work)
+                       const char *name)
 {
     hk_record *r = hk_emit(l, kernel, name);
     bool causal_lengths = p->causal && p->lengths;
@@ -255,7 +257,7 @@ static hk_record *emit(hk_lower *l, const hk_attention *p, const hk_attention_va
         .heads = (uint32_t)p->heads,
         .group = (uint32_t)(p->heads / p->kv_heads),
         .past = (uint32_t)(causal_lengths ? -p->rows : p->past),
-        .work = (uint32_t)work,
+        .batches = (uint32_t)p->batch,
         .scale = p->scale,
     };
     hk_push(r, &push, sizeof push);
@@ -280,21 +282,21 @@ static void use_operands(hk_record *r, const hk_attention *p, const hk_attention
     hk_spec(r, 7,
             (is_wide(v->q, &p->q, p->size) ? WIDE_Q : 0u) | (is_wide(v->k, &p->k, p->size) ? WIDE_K : 0u) |
                 (is_wide(v->v, &p->v, p->v_size) ? WIDE_V : 0u) | (is_wide(v->y, &y, p->v_size) ? WIDE_Y : 0u));
-    hk_spec(r, 8, p->y_rows);
+    hk_spec(r, 8, p->order);
+    hk_spec(r, 9, p->zero);
     r->flops = 2.0 * (double)(p->batch * p->heads * p->rows) * (double)(p->keys * (p->size + p->v_size));
 }
 
 static void emit_tiles(hk_lower *l, const hk_attention *p, const hk_attention_values *v, const choice *c)
 {
     int64_t groups = p->batch * p->heads * ceil_div(p->rows, c->tile->queries);
-    hk_record *r = emit(l, p, v, c->subgroup ? &hk_kernel_attention_subgroup : &hk_kernel_attention, c->tile->name,
-                        groups);
+    hk_record *r = emit(l, p, v, c->subgroup ? &hk_kernel_attention_subgroup : &hk_kernel_attention, c->tile->name);
     use_operands(r, p, v);
     hk_workgroup(r, threads_of(c->tile), 1, 1);
     uint32_t step = l->device->type == HK_DEVICE_SOFTWARE ? 4 : 16; /* short code compiles sooner */
     const uint32_t spec[] = {c->tile->queries, c->tile->slices, c->chunk, c->q_chunks, c->v_chunks, step};
     for (uint32_t i = 0; i < HK_COUNT(spec); i++)
-        hk_spec(r, 9 + i, spec[i]);
+        hk_spec(r, 10 + i, spec[i]);
     r->subgroup_size = c->subgroup ? l->device->subgroup_size : 0;
     hk_grid_1d(l, r, (uint64_t)groups);
 }
@@ -305,10 +307,10 @@ static void emit_registers(hk_lower *l, const hk_attention *p, const hk_attentio
     while (columns < 16 && 4 * (int64_t)columns < p->v_size)
         columns *= 2;
     int64_t work = p->batch * p->heads * p->rows * ceil_div(p->v_size, 4 * (int64_t)columns);
-    hk_record *r = emit(l, p, v, &hk_kernel_attention_cpu, "attention registers", work);
+    hk_record *r = emit(l, p, v, &hk_kernel_attention_cpu, "attention registers");
     use_operands(r, p, v);
     hk_workgroup(r, threads, 1, 1);
-    hk_spec(r, 9, columns);
+    hk_spec(r, 10, columns);
     hk_grid_1d(l, r, (uint64_t)ceil_div(work, threads));
 }
 
@@ -358,7 +360,7 @@ hk_status hk_attention_emit_scores(hk_lower *l, const hk_attention *p, const hk_
         return HK_OK;
     hk_attention q = *p;
     q.softcap = stage >= HK_ATTENTION_CAPPED ? p->softcap : 0;
-    hk_record *r = emit(l, &q, v, &hk_kernel_attention_scores, "attention scores", count);
+    hk_record *r = emit(l, &q, v, &hk_kernel_attention_scores, "attention scores");
     hk_use(r, products, HK_READ_WRITE, offsetof(struct attention_push, y));
     uint32_t threads = l->cpu ? 8 : 128;
     hk_workgroup(r, threads, 1, 1);

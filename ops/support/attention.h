@@ -17,12 +17,21 @@ typedef struct hk_attention_view {
     int64_t offset, batch, head, row;
 } hk_attention_view;
 
+/* How y lies in memory, contiguous in each case. */
+typedef enum hk_attention_order {
+    HK_ATTENTION_HEADS, /* [batch, heads, rows, v_size] */
+    HK_ATTENTION_ROWS,  /* [batch, rows, heads * v_size] */
+    HK_ATTENTION_BATCH, /* [rows, batch, heads * v_size] */
+    HK_ATTENTION_ORDERS
+} hk_attention_order;
+
 typedef struct hk_attention {
     int64_t batch, heads, kv_heads; /* heads is a multiple of kv_heads */
     int64_t rows, keys;             /* queries and keys of a head */
     int64_t size, v_size;           /* elements of a query or key, and of a value */
     hk_attention_view q, k, v;
-    bool y_rows; /* y is [batch, rows, heads * v_size], else [batch, heads, rows, v_size]; either is contiguous */
+    hk_attention_order order;
+    bool zero;   /* a query that sees no key gives 0 instead of NaN */
     bool causal; /* query i sees keys up to past + i */
     int64_t past;
     bool lengths;         /* key j of batch b is hidden if j >= lengths[b]; causal: past is lengths[b] - rows */
