@@ -18,7 +18,7 @@
 
 enum {
     SIZE_MOST = 256,       /* elements of a head: what the kernel's tiles hold */
-    FOLDED_MOST = 1 << 22, /* elements of a sum of constant masks that is computed now */
+    FOLDED_MOST = 1 << 22, /* elements of a mask that is computed now if it is constant */
 };
 
 /* Axes of the operands' views. */
@@ -135,9 +135,9 @@ static bool mask_fits(const found *f, const hk_value *mask, const hk_shape *scor
     int32_t first = 0;
     if (mask->dtype != HK_FLOAT32 && mask->dtype != HK_BOOL)
         return false;
-    while (m->rank - first > 0 && m->dim[first] == 1)
+    while (m->rank - first > 4 && m->dim[first] == 1)
         first++;
-    *out = (hk_shape){.rank = HK_MAX(m->rank - first, 1), .dim = {1}};
+    *out = (hk_shape){.rank = m->rank - first};
     memcpy(out->dim, m->dim + first, (size_t)(m->rank - first) * sizeof out->dim[0]);
     if (hk_shape_equal(scores, final))
         return out->rank <= final->rank;
@@ -145,26 +145,24 @@ static bool mask_fits(const found *f, const hk_value *mask, const hk_shape *scor
     bool split = scores->rank == 5 && final->rank == 4 && scores->dim[0] * scores->dim[1] == final->dim[0];
     for (int32_t d = 1; split && d < 4; d++)
         split = scores->dim[1 + d] == final->dim[d];
-    return split && out->rank <= 4 && (out->rank < 4 || out->dim[0] == scores->dim[1]);
+    return split && out->rank <= 4 && (out->rank < 4 || out->dim[0] == 1 || out->dim[0] == scores->dim[1]);
 }
 
-static hk_status add_masks(found *f, hk_value *mask)
+/* v, or what it comes to if that can be computed now. */
+static hk_status fold(found *f, hk_value **v)
 {
-    if (!f->mask) {
-        f->mask = mask;
-        return HK_OK;
-    }
-    hk_value *sum;
-    HK_TRY(hk_build_binary(f->g, "Add", f->mask, mask, &sum));
-    f->mask = sum;
-    const hk_node *n = sum->producer;
-    if (!n->in[0]->data || !n->in[1]->data || hk_shape_count(&sum->shape) > FOLDED_MOST)
-        return HK_OK;
+    const hk_node *n = (*v)->producer;
+    const hk_tensor *in[3] = {NULL};
     const hk_step step = {0};
     hk_tensor *t = NULL;
-    HK_TRY(hk_node_eval(f->g->ctx, f->g->arena, n, (const hk_tensor *[]){n->in[0]->data, n->in[1]->data}, &t, &step));
-    f->mask = hk_graph_constant(f->g, "mask", t);
-    return f->mask ? HK_OK : HK_STATUS_OUT_OF_MEMORY;
+    for (int32_t i = 0; i < n->in_count; i++)
+        if (!(in[i] = n->in[i]->data))
+            return HK_OK;
+    if (hk_shape_count(&(*v)->shape) > FOLDED_MOST)
+        return HK_OK;
+    HK_TRY(hk_node_eval(f->g->ctx, f->g->arena, n, in, &t, &step));
+    *v = hk_graph_constant(f->g, "mask", t);
+    return *v ? HK_OK : HK_STATUS_OUT_OF_MEMORY;
 }
 
 /* Adds a mask to those found; *taken false: it cannot be one. */
@@ -175,9 +173,16 @@ static hk_status take_mask(found *f, hk_value *mask, const hk_shape *scores, boo
              (!f->mask || hk_shape_broadcast(&s, &f->mask->shape, &both));
     if (!*taken)
         return HK_OK;
-    if (!hk_shape_equal(&s, &mask->shape))
+    if (!hk_shape_equal(&s, &mask->shape)) {
         HK_TRY(hk_build_reshape(f->g, mask, &s, &mask));
-    return add_masks(f, mask);
+        HK_TRY(fold(f, &mask));
+    }
+    if (f->mask) {
+        HK_TRY(hk_build_binary(f->g, "Add", f->mask, mask, &mask));
+        HK_TRY(fold(f, &mask));
+    }
+    f->mask = mask;
+    return HK_OK;
 }
 
 /* Where(condition, scores, c) or Where(condition, c, scores): scores + Where(condition, 0, c), or the other way. c is
@@ -196,6 +201,7 @@ static hk_status take_choice(found *f, const hk_node *n, int32_t at, const hk_sh
     in[at] = zero;
     in[3 - at] = low;
     HK_TRY(hk_build(f->g, "Where", NULL, in, 3, &mask, 1));
+    HK_TRY(fold(f, &mask));
     return take_mask(f, mask, scores, taken);
 }
 

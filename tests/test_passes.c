@@ -267,13 +267,153 @@ static int end_context(void **state)
     return 0;
 }
 
+/* ---- attention */
+
+static hk_value *scalar(hk_graph *g, double x)
+{
+    return hk_graph_scalar(g, HK_FLOAT32, x);
+}
+
+static hk_value *softmax(hk_graph *g, hk_value *x)
+{
+    const hk_attr_value attrs[] = {HK_SET_INT("axis", -1), {0}};
+    return node(g, "Softmax", attrs, x, NULL);
+}
+
+static hk_value *gather(hk_graph *g, hk_value *x, int64_t i)
+{
+    const hk_attr_value attrs[] = {HK_SET_INT("axis", 0), {0}};
+    return node(g, "Gather", attrs, x, hk_graph_scalar(g, HK_INT64, (double)i));
+}
+
+static const int64_t swap[] = {0, 2, 1, 3}, swap_last[] = {0, 1, 3, 2};
+
+/* [2, 5, 12] as [2, 3, 5, 4] */
+static hk_value *heads(hk_graph *g, const char *name)
+{
+    return transpose(g, reshape(g, input(g, name, SHAPE(2, 5, 12)), SHAPE(2, 5, 3, 4)), swap);
+}
+
+/* Scores of two inputs of three heads, scaled on both sides as the exporters do. */
+static hk_value *scores(hk_graph *g)
+{
+    hk_value *q = node(g, "Mul", NULL, heads(g, "q"), scalar(g, 0.7));
+    hk_value *k = node(g, "Mul", NULL, transpose(g, heads(g, "k"), swap_last), scalar(g, 0.7));
+    return node(g, "MatMul", NULL, q, k);
+}
+
+/* The rest, with the transpose of the result. */
+static hk_value *weighed(hk_graph *g, hk_value *p)
+{
+    return reshape(g, transpose(g, node(g, "MatMul", NULL, p, heads(g, "v")), swap), SHAPE(2, 5, 12));
+}
+
+/* What is left of a graph in which attention was found: the node, and views. */
+static void assert_found(hk_graph *g, size_t nodes)
+{
+    hk_graph *copy = NULL;
+    OK(hk_graph_clone(g, &copy));
+    assert_int_equal(left(copy, hk_fuse_attention, "hk.Attention"), 1);
+    assert_int_equal(left(g, hk_fuse_attention, NULL), nodes);
+}
+
+static void attention(void **state)
+{
+    (void)state;
+    hk_graph *g = new_graph(); /* no mask: operands are read where they lie, and so is the result */
+    output(g, weighed(g, softmax(g, scores(g))));
+    assert_found(g, 3); /* it and two reshapes of the result */
+
+    g = new_graph(); /* a mask, and zero where nothing is seen */
+    hk_value *p = softmax(g, node(g, "Add", NULL, scores(g), filled(g, SHAPE(2, 1, 5, 5), -0.3))), *in[3];
+    in[0] = node(g, "IsNaN", NULL, p, NULL);
+    in[1] = scalar(g, 0.0);
+    in[2] = p;
+    OK(hk_build(g, "Where", NULL, in, 3, &p, 1));
+    output(g, weighed(g, p));
+    assert_found(g, 3);
+
+    g = new_graph(); /* a mask by choice */
+    in[0] = node(g, "Greater", NULL, filled(g, SHAPE(5, 5), 0.0), scalar(g, 0.5));
+    in[1] = scores(g);
+    in[2] = scalar(g, -1e30);
+    OK(hk_build(g, "Where", NULL, in, 3, &p, 1));
+    output(g, weighed(g, softmax(g, p)));
+    assert_found(g, 3); /* the mask is constant */
+
+    g = new_graph(); /* scale on the scores, then a mask that another node computes */
+    p = node(g, "Div", NULL, scores(g), scalar(g, 3.0));
+    p = node(g, "Add", NULL, node(g, "Sin", NULL, input(g, "mask", SHAPE(1, 3, 5, 1)), NULL), p);
+    output(g, weighed(g, softmax(g, p)));
+    assert_found(g, 4);
+}
+
+static void attention_in_windows(void **state)
+{
+    (void)state;
+    static const int64_t split[] = {2, 0, 3, 1, 4};
+    hk_graph *g = new_graph(); /* one projection for q, k, v; a bias for heads and a mask for windows */
+    hk_value *qkv = transpose(g, reshape(g, input(g, "x", SHAPE(4, 5, 18)), SHAPE(4, 5, 3, 2, 3)), split);
+    hk_value *q = node(g, "Mul", NULL, gather(g, qkv, 0), scalar(g, 0.5));
+    hk_value *s = node(g, "MatMul", NULL, q, transpose(g, gather(g, qkv, 1), swap_last));
+    s = reshape(g, node(g, "Add", NULL, s, filled(g, SHAPE(1, 2, 5, 5), -0.5)), SHAPE(2, 2, 2, 5, 5));
+    s = reshape(g, node(g, "Add", NULL, s, filled(g, SHAPE(1, 2, 1, 5, 5), -0.2)), SHAPE(4, 2, 5, 5));
+    hk_value *y = node(g, "MatMul", NULL, softmax(g, s), gather(g, qkv, 2));
+    output(g, reshape(g, transpose(g, y, swap), SHAPE(4, 5, 6)));
+    assert_found(g, 3);
+
+    static const int64_t batch_second[] = {2, 0, 1, 3};
+    g = new_graph(); /* two heads of keys and values for four of queries; the result's rows first */
+    hk_value *kv[2];
+    for (int i = 0; i < 2; i++) {
+        hk_value *x = reshape(g, input(g, i ? "v" : "k", SHAPE(2, 2, 5, 4)), SHAPE(2, 2, 1, 5, 4));
+        x = node(g, "Expand", NULL, x, hk_graph_ints(g, (int64_t[]){2, 2, 2, 5, 4}, 5));
+        kv[i] = reshape(g, x, SHAPE(2, 4, 5, 4));
+    }
+    s = node(g, "MatMul", NULL, input(g, "q", SHAPE(2, 4, 3, 4)), transpose(g, kv[0], swap_last));
+    y = node(g, "MatMul", NULL, softmax(g, s), kv[1]);
+    output(g, reshape(g, transpose(g, y, batch_second), SHAPE(6, 16)));
+    assert_found(g, 3);
+}
+
+/* What looks like attention and is none, or is wanted for something else too. */
+static void no_attention(void **state)
+{
+    (void)state;
+    hk_graph *g = new_graph();
+    hk_value *p = softmax(g, scores(g));
+    output(g, weighed(g, p));
+    output(g, p);
+    assert_int_equal(left(g, hk_fuse_attention, "hk.Attention"), 0);
+
+    g = new_graph(); /* the mask would be scaled */
+    p = node(g, "Mul", NULL, node(g, "Add", NULL, scores(g), filled(g, SHAPE(5, 5), -0.3)), scalar(g, 0.5));
+    output(g, weighed(g, softmax(g, p)));
+    assert_int_equal(left(g, hk_fuse_attention, "hk.Attention"), 0);
+
+    const hk_attr_value rows[] = {HK_SET_INT("axis", 2), {0}};
+    g = new_graph();
+    output(g, weighed(g, node(g, "Softmax", rows, scores(g), NULL)));
+    assert_int_equal(left(g, hk_fuse_attention, "hk.Attention"), 0);
+
+    g = new_graph(); /* a factor for each key is no scale */
+    p = node(g, "Mul", NULL, scores(g), filled(g, SHAPE(5), 0.5));
+    output(g, weighed(g, softmax(g, p)));
+    assert_int_equal(left(g, hk_fuse_attention, "hk.Attention"), 0);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(views),  cmocka_unit_test(copies),
-        cmocka_unit_test(common), cmocka_unit_test(random_nodes_stay),
+        cmocka_unit_test(views),
+        cmocka_unit_test(attention),
+        cmocka_unit_test(attention_in_windows),
+        cmocka_unit_test(no_attention),
+        cmocka_unit_test(copies),
+        cmocka_unit_test(common),
+        cmocka_unit_test(random_nodes_stay),
         cmocka_unit_test(pads),
     };
     return cmocka_run_group_tests_name("passes", tests, make_context, end_context);
