@@ -24,6 +24,7 @@ typedef struct hk_control_run {
     const hk_tensor **body_in;
     size_t body_in_count;
     /* inner */
+    int64_t most_trips; /* of a Loop, set before hk_control_begin; 0: HK_LOOP_MAX_TRIPS */
     int64_t trip, trips;
     bool condition;
     int32_t carried, scans;
@@ -37,5 +38,7 @@ bool hk_control_begin(hk_control_run *c); /* false: out of memory */
 bool hk_control_next(hk_control_run *c);
 hk_status hk_control_step(hk_control_run *c, const hk_tensor *const *body_outputs);
 hk_status hk_control_end(hk_control_run *c);
+/* Whether the body's output i is needed after the next iteration, so to the end. */
+bool hk_control_keeps(const hk_control_run *c, size_t i);
 
 #endif

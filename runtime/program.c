@@ -8,6 +8,7 @@
 #include "ops/infer.h"
 #include "runtime/element_types.h"
 
+#define MOST_BODIES 2        /* of a control node: If has two */
 #define BOUND_MAX_COUNT 1024 /* elements of an operand that becomes part of a plan's key */
 
 struct hk_stage {
@@ -28,7 +29,8 @@ struct hk_stage {
     size_t result_count;
     struct source *sources; /* by input of exec, of a continuation */
     struct hk_stage *children, *last_child;
-    hk_program **bodies; /* by host node: the program of a control node's body */
+    hk_program **bodies; /* by host node, MOST_BODIES each: the programs of a control node's bodies */
+    hk_program **ran;    /* by host node: that of the last run */
 };
 
 /* Where a continuation finds an input: a value of the stage before, or a leaf of a list that the host made. */
@@ -63,7 +65,7 @@ static void stage_destroy(hk_context *ctx, hk_stage *s)
         hk_stage *next = s->next;
         stage_destroy(ctx, s->children);
         hk_exec_destroy(&s->exec);
-        for (size_t i = 0; s->bodies && i < s->host_count; i++)
+        for (size_t i = 0; s->bodies && i < s->host_count * MOST_BODIES; i++)
             hk_program_destroy(&s->bodies[i]);
         hk_graph_destroy(&s->graph);
         hk_free(ctx, s->key);
@@ -123,7 +125,7 @@ uint64_t hk_stage_host_ns(const hk_stage *s, size_t i)
 
 const hk_stage *hk_stage_body(const hk_stage *s, size_t i)
 {
-    return s->bodies && s->bodies[i] ? s->bodies[i]->last : NULL;
+    return s->ran && s->ran[i] ? s->ran[i]->last : NULL;
 }
 
 /* ---- keys: what a plan depends on */
@@ -689,36 +691,43 @@ static hk_status read_values(between *b, uint64_t ticket)
     return HK_OK;
 }
 
-static hk_status body_program(between *b, size_t node, hk_graph *body, hk_program **out)
+/* Both branches of an If keep their plans. */
+static hk_status body_program(between *b, size_t node, const hk_graph *body, hk_program **out)
 {
     hk_stage *s = b->stage;
+    const hk_node *n = s->host_nodes[node];
+    size_t at = node * MOST_BODIES;
     if (!s->bodies)
-        s->bodies = hk_arena_array(s->graph->arena, s->host_count, sizeof(hk_program *));
+        s->bodies = hk_arena_array(s->graph->arena, s->host_count * MOST_BODIES, sizeof(hk_program *));
     if (!s->bodies)
         return hk_out_of_memory(b->p->env->ctx, "a body");
-    if (s->bodies[node] && s->bodies[node]->user != body)
-        hk_program_destroy(&s->bodies[node]); /* the If's other branch */
-    if (!s->bodies[node]) {
+    for (int32_t i = 0; i < n->body_count; i++)
+        at += n->bodies[i] == body ? (size_t)i : 0;
+    if (!s->bodies[at]) {
         hk_program *p = NULL;
-        HK_TRY(hk_program_create(b->p->env, NULL, b->p->max_plans, NULL, body, &p));
-        s->bodies[node] = p;
-        HK_TRY(hk_graph_clone_body(body, &p->owned, &p->captured, &p->captured_count));
+        HK_TRY(hk_program_create(b->p->env, NULL, b->p->max_plans, b->p->pass, b->p->user, &p));
+        hk_status st = hk_graph_clone_body(body, &p->owned, &p->captured, &p->captured_count);
+        if (st != HK_OK) {
+            hk_program_destroy(&p);
+            return st;
+        }
         p->graph = p->owned;
+        s->bodies[at] = p;
     }
-    *out = s->bodies[node];
+    *out = s->bodies[at];
     return HK_OK;
 }
 
 /* NULL: out of memory. */
-static const hk_tensor *contents(const between *b, const hk_value *v)
+static const hk_tensor *contents(const between *b, hk_arena *arena, const hk_value *v)
 {
     if (v->graph == b->stage->graph && b->of[v->id])
         return b->of[v->id];
     if (!v->list || !v->list->items)
         return v->data;
-    hk_tensor *list = hk_tensor_new(b->arena, v->dtype, &v->shape);
+    hk_tensor *list = hk_tensor_new(arena, v->dtype, &v->shape);
     for (int64_t i = 0; list && i < v->shape.dim[0]; i++) {
-        const hk_tensor *item = contents(b, v->list->items[i]);
+        const hk_tensor *item = contents(b, arena, v->list->items[i]);
         if (!item)
             return NULL;
         ((hk_tensor *)list->data)[i] = *item;
@@ -726,47 +735,91 @@ static const hk_tensor *contents(const between *b, const hk_value *v)
     return list;
 }
 
-static hk_status run_body(between *b, size_t node, hk_control_run *c, const hk_tensor **outputs)
+/* passing: for outputs that the next iteration ends. */
+static hk_status run_body(between *b, size_t node, hk_control_run *c, hk_arena *passing, const hk_tensor **outputs)
 {
     hk_program *p = NULL;
     HK_TRY(body_program(b, node, c->body, &p));
-    const hk_tensor **inputs = hk_arena_array(b->arena, p->graph->input_count + 1, sizeof(hk_tensor *));
+    const hk_tensor **inputs = hk_arena_array(passing, p->graph->input_count + 1, sizeof(hk_tensor *));
     if (!inputs)
         return hk_out_of_memory(b->p->env->ctx, "a body");
     for (size_t i = 0; i < c->body_in_count; i++)
         inputs[i] = c->body_in[i];
     for (size_t i = 0; i < p->captured_count; i++)
-        inputs[p->graph->input_count - p->captured_count + i] = contents(b, p->captured[i]);
+        inputs[p->graph->input_count - p->captured_count + i] = contents(b, passing, p->captured[i]);
     for (size_t i = 0; i < p->graph->input_count; i++)
         if (!inputs[i])
             return hk_out_of_memory(b->p->env->ctx, "a body's input");
     hk_run run = {0};
+    b->stage->ran[node] = p;
     HK_TRY(hk_program_submit(p, inputs, b->step, &run));
     HK_TRY(hk_program_wait(p, &run));
     for (size_t i = 0; i < c->body->output_count; i++)
-        HK_TRY(hk_run_read(&run, i, b->arena, &outputs[i]));
+        HK_TRY(hk_run_read(&run, i, hk_control_keeps(c, i) ? b->arena : passing, &outputs[i]));
     return HK_OK;
+}
+
+/* A tensor of its own in the arena, items included. */
+static hk_status keep(hk_arena *arena, const hk_tensor *from, hk_tensor *to)
+{
+    hk_shape s = hk_tensor_shape(from);
+    hk_tensor *t = hk_tensor_new(arena, from->dtype, &s);
+    if (!t)
+        return HK_STATUS_OUT_OF_MEMORY;
+    *to = *t;
+    if (!hk_dtype_is_list(from->dtype))
+        memcpy(to->data, from->data, (size_t)hk_tensor_bytes(from));
+    for (int64_t i = 0; hk_dtype_is_list(from->dtype) && i < hk_tensor_count(from); i++)
+        HK_TRY(keep(arena, (const hk_tensor *)from->data + i, (hk_tensor *)to->data + i));
+    return HK_OK;
+}
+
+static hk_status keep_outputs(between *b, const hk_node *n, const hk_control_run *c)
+{
+    for (int32_t i = 0; i < n->out_count; i++) {
+        hk_tensor *t = n->out[i] ? hk_arena_new(b->arena, hk_tensor) : NULL;
+        if (!n->out[i])
+            continue;
+        if (!t || keep(b->arena, c->out[i], t) != HK_OK)
+            return hk_out_of_memory(b->p->env->ctx, "a result of control flow");
+        b->of[n->out[i]->id] = t;
+    }
+    return HK_OK;
+}
+
+/* What an iteration passes on lives in one of two arenas, so that long loops do not grow. */
+static hk_status run_iterations(between *b, size_t node, hk_control_run *c, hk_arena *passing[2])
+{
+    for (size_t i = 0; hk_control_next(c); i++) {
+        hk_arena **arena = &passing[i % 2];
+        hk_arena_destroy(arena);
+        *arena = hk_arena_create(b->p->env->ctx);
+        const hk_tensor **outputs = *arena ? hk_arena_array(*arena, c->body->output_count + 1, sizeof *outputs) : NULL;
+        if (!outputs)
+            return hk_out_of_memory(b->p->env->ctx, "control flow");
+        HK_TRY(run_body(b, node, c, *arena, outputs));
+        HK_TRY(hk_control_step(c, outputs));
+    }
+    HK_TRY(hk_control_end(c));
+    return keep_outputs(b, b->stage->host_nodes[node], c);
 }
 
 static hk_status run_control(between *b, size_t node, const hk_tensor *const *in)
 {
     hk_node *n = b->stage->host_nodes[node];
-    hk_control_run c = {.ctx = b->p->env->ctx, .arena = b->arena, .node = n, .in = in};
+    hk_control_run c = {
+        .ctx = b->p->env->ctx, .arena = b->arena, .node = n, .in = in, .most_trips = b->p->env->max_iterations};
+    hk_arena *passing[2] = {NULL, NULL};
     c.out = hk_arena_array(b->arena, (size_t)n->out_count + 1, sizeof *c.out);
-    if (!c.out || !hk_control_begin(&c))
+    if (!b->stage->ran)
+        b->stage->ran = hk_arena_array(b->stage->graph->arena, b->stage->host_count, sizeof(hk_program *));
+    if (!c.out || !b->stage->ran || !hk_control_begin(&c))
         return hk_out_of_memory(b->p->env->ctx, "control flow");
-    while (hk_control_next(&c)) {
-        const hk_tensor **outputs = hk_arena_array(b->arena, c.body->output_count + 1, sizeof *outputs);
-        if (!outputs)
-            return hk_out_of_memory(b->p->env->ctx, "control flow");
-        HK_TRY(run_body(b, node, &c, outputs));
-        HK_TRY(hk_control_step(&c, outputs));
-    }
-    HK_TRY(hk_control_end(&c));
-    for (int32_t i = 0; i < n->out_count; i++)
-        if (n->out[i])
-            b->of[n->out[i]->id] = c.out[i];
-    return HK_OK;
+    b->stage->ran[node] = NULL;
+    hk_status st = run_iterations(b, node, &c, passing);
+    hk_arena_destroy(&passing[0]);
+    hk_arena_destroy(&passing[1]);
+    return st;
 }
 
 static hk_status run_host_nodes(between *b)
@@ -778,7 +831,7 @@ static hk_status run_host_nodes(between *b)
         if (!in || !out)
             return hk_out_of_memory(b->p->env->ctx, "a host step");
         for (int32_t k = 0; k < n->in_count; k++)
-            in[k] = n->in[k] ? contents(b, n->in[k]) : NULL;
+            in[k] = n->in[k] ? contents(b, b->arena, n->in[k]) : NULL;
         if (n->op->flags & HK_OP_CONTROL) {
             HK_TRY(run_control(b, i, in));
             continue;

@@ -65,6 +65,7 @@ hk_status hk_session_create(hk_device *dev, const hk_model *m, const hk_session_
     if (st == HK_OK) {
         s->env->precision = p.precision == HK_PRECISION_DEFAULT ? HK_PRECISION_STRICT : p.precision;
         s->env->profile = p.profile;
+        s->env->max_iterations = (int64_t)HK_MIN(p.max_iterations, (uint64_t)INT64_MAX);
         st = hk_program_create(s->env, s->graph, p.max_plans, hk_run_passes, &s->passes, &s->program);
     }
     if (st == HK_OK)

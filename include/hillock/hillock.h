@@ -421,10 +421,11 @@ typedef struct hk_session_params {
     size_t size;
     hk_precision precision;
     hk_profile profile;
-    uint64_t seed;       /* of Dropout and random operators */
-    uint32_t max_plans;  /* plans kept, one per set of input shapes; default: 8 */
-    bool no_fusion;      /* all passes off */
-    uint32_t passes_off; /* bit (1 << HK_PASS_x): without that pass */
+    uint64_t seed;           /* of Dropout and random operators */
+    uint32_t max_plans;      /* plans kept, one per set of input shapes; default: 8 */
+    bool no_fusion;          /* all passes off */
+    uint32_t passes_off;     /* bit (1 << HK_PASS_x): without that pass */
+    uint64_t max_iterations; /* of a Loop, which fails above; default: 1,000,000 */
 } hk_session_params;
 
 /* The model must outlive the session and is not changed by it. */

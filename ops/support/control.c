@@ -89,9 +89,12 @@ bool hk_control_next(hk_control_run *c)
         next_map(c);
     if (!is_loop(c))
         return true;
-    if (c->trip >= HK_LOOP_MAX_TRIPS) {
-        c->status = hk_fail(c->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (Loop): more than %d iterations", c->node->name,
-                            HK_LOOP_MAX_TRIPS);
+    int64_t most = c->most_trips ? c->most_trips : HK_LOOP_MAX_TRIPS;
+    if (c->trip >= most) {
+        c->status = hk_fail(c->ctx, HK_STATUS_UNSUPPORTED,
+                            "node '%s' (Loop): does not end after %lld iterations, the most that are allowed: if it "
+                            "should take longer, raise hk_session_params.max_iterations",
+                            c->node->name, (long long)most);
         return false;
     }
     c->iteration = hk_tensor_new(c->arena, HK_INT64, &HK_SCALAR);
@@ -168,6 +171,15 @@ static hk_status stack(hk_control_run *c, int32_t i)
     }
     c->out[c->carried + i] = t;
     return HK_OK;
+}
+
+bool hk_control_keeps(const hk_control_run *c, size_t i)
+{
+    if (is_loop(c))
+        return i >= (size_t)c->carried + 1;
+    if (hk_is_scan(c->node))
+        return i >= (size_t)c->carried;
+    return true;
 }
 
 hk_status hk_control_end(hk_control_run *c)
