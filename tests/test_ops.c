@@ -33,8 +33,7 @@ enum {
 static const double epsilon = 1e-5, gradient_tolerance = 1e-6;
 
 /* The same step block that tests/support/device.c gives the device. */
-static const hk_step test_step = {
-    .seed = {7, 9}, .step = 3, .lr = 1e-3f, .grad_scale = 1};
+static const hk_step test_step = {.seed = {7, 9}, .step = 3, .lr = 1e-3f, .grad_scale = 1};
 
 typedef struct bench {
     hk_context *ctx;
@@ -496,7 +495,7 @@ static void test_op(void **state)
     size_t count = 0, failed = 0;
     for (; op->cases && op->cases[count]; count++)
         failed += !run_case(t->bench, op, op->cases[count]);
-    if (count == 0 && !(op->flags & (HK_OP_CONTROL | HK_OP_LIST))) /* tested by test_sequences */
+    if (count == 0 && !(op->flags & (HK_OP_CONTROL | HK_OP_LIST))) /* tested by test_control */
         fail_msg("%s (version %d): no cases", op->type, op->since);
     print_message("%s (version %d): %zu cases%s\n", op->type, op->since, count, failed ? "" : ", all good");
     if (failed)

@@ -18,6 +18,11 @@ double data_error(const hk_tensor *a, const hk_tensor *b)
     if (a->dtype != b->dtype || !hk_shape_equal(&x, &y))
         return 1e300;
     double error = 0, norm = 0;
+    if (hk_dtype_is_list(a->dtype)) {
+        for (int64_t i = 0; i < hk_tensor_count(a); i++)
+            error = fmax(error, data_error((const hk_tensor *)a->data + i, (const hk_tensor *)b->data + i));
+        return error;
+    }
     for (int64_t i = 0; i < hk_shape_count(&x); i++) {
         double p = hk_get_double(a, i), q = hk_get_double(b, i);
         if (isnan(p) || isnan(q)) {
@@ -45,7 +50,7 @@ bool data_run_set(hk_context *ctx, hk_session *s, const hk_model *m, const char 
     size_t count = 0;
     const hk_value_info *infos = hk_model_inputs(m, &count);
     for (size_t i = 0; i < count; i++) {
-        hk_tensor t = {0};
+        hk_tensor t = {.dtype = infos[i].dtype};
         snprintf(path, sizeof path, "%s/test_data_set_%d/input_%zu.pb", folder, set, i);
         if (access(path, R_OK) != 0)
             return false;
@@ -58,7 +63,7 @@ bool data_run_set(hk_context *ctx, hk_session *s, const hk_model *m, const char 
     *error = 0;
     infos = hk_model_outputs(m, &count);
     for (size_t i = 0; i < count; i++) {
-        hk_tensor got = {0}, want = {0};
+        hk_tensor got = {0}, want = {.dtype = infos[i].dtype};
         snprintf(path, sizeof path, "%s/test_data_set_%d/output_%zu.pb", folder, set, i);
         if (hk_session_read(s, infos[i].name, &got) != HK_OK)
             fail_msg("%s: %s", path, hk_context_error(ctx));

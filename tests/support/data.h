@@ -12,7 +12,7 @@
 bool data_run_set(hk_context *ctx, hk_session *s, const hk_model *m, const char *folder, int set, double *error);
 
 /* ‖a − b‖ / ‖b‖ of two tensors of equal dtype and shape; 1e300 if those differ or a NaN stands alone. Integers: 0 or
- * 1e300. */
+ * 1e300. Lists: the worst of their items. */
 double data_error(const hk_tensor *a, const hk_tensor *b);
 
 #endif
