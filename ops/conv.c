@@ -250,6 +250,9 @@ static const char *const conv_cases[] = {
     "f32[3,4,21] p.f32[5,4,3] p.f32[5]; pads=[1,2] strides=[2]",
     "f32[2,4,40] p.f32[4,1,9]; group=4 dilations=[3] pads=[12,12]",
     "f32[1,2,4,5,6] p.f32[3,2,2,3,3] p.f32[3]; pads=[0,1,1,1,1,1] strides=[1,2,1]",
+    "f32[2,3,5,6,8] f32[12,3,3,3,3] f32[12]; pads=[1,1,1,1,1,1] strides=[2,1,2]; nograd",
+    "f32[1,4,7,5,6] f32[20,2,2,1,3] f32[20]; group=2 dilations=[3,1,2] pads=[0,0,1,2,0,1]; nograd",
+    "f32[1,10,3,4,4] f32[9,10,3,1,1]; ; nograd",
     "f32[0,3,8,8] p.f32[4,3,3,3] p.f32[4]; ; nograd",
     "f32[2,3,32,32] f32[32,3,3,3] f32[32]; pads=[1,1,1,1]; nograd",
     "f32[3,32,16,16] f32[64,32,3,3] f32[64]; pads=[1,1,1,1]; nograd",
@@ -265,6 +268,7 @@ static const char *const conv_cases[] = {
 };
 
 static const char *const fused_cases[] = {
+    "f32[1,3,4,5,6] f32[10,3,3,3,3] f32[10] f32[1,10,4,5,6]; pads=[1,1,1,1,1,1] activation=1; nograd",
     "f32[2,3,7,9] f32[4,3,3,3] f32[4]; pads=[1,1,1,1] activation=1; nograd",
     "f32[2,3,7,9] f32[4,3,3,3] - f32[2,4,7,9]; pads=[1,1,1,1] activation=2 alpha=0.1; nograd",
     "f32[1,8,6,6] f32[5,8,1,1] f32[5] f32[1,5,6,6]; activation=8 alpha=-0.5 beta=0.75; nograd",

@@ -297,6 +297,8 @@ static const char *const data_cases[] = {
     "f32[3,64,16,16] f32[64,32,3,3]; pads=[1,1,1,1] input_shape=[16,16]; nograd",
     "f32[2,136,7,7] f32[136,70,3,3]; pads=[1,1,1,1] strides=[2,2] input_shape=[14,14]; nograd",
     "f32[2,136,14,14] f32[136,64,1,1]; input_shape=[14,14]; nograd",
+    "f32[2,12,3,6,4] f32[12,10,3,3,3]; pads=[1,1,1,1,1,1] strides=[2,1,2] input_shape=[5,6,8]; nograd",
+    "f32[1,20,4,5,5] f32[20,10,2,1,3]; group=2 dilations=[3,1,2] pads=[0,0,1,0,0,2] input_shape=[7,5,6]; nograd",
     "f32[0,4,8,8] f32[4,3,3,3]; pads=[1,1,1,1] input_shape=[8,8]; nograd",
     NULL,
 };
@@ -315,6 +317,8 @@ static const char *const weight_cases[] = {
     "f32[4,3,32,32] f32[4,32,32,32]; pads=[1,1,1,1] kernel_shape=[3,3]; out=2 nograd",
     "f32[3,32,16,16] f32[3,64,16,16]; pads=[1,1,1,1] kernel_shape=[3,3]; out=2 nograd",
     "f32[2,70,7,7] f32[2,136,7,7]; pads=[1,1,1,1] kernel_shape=[3,3]; out=2 nograd",
+    "f32[2,3,5,6,8] f32[2,12,3,6,4]; pads=[1,1,1,1,1,1] strides=[2,1,2] kernel_shape=[3,3,3]; out=2 nograd",
+    "f32[1,4,7,5,6] f32[1,20,4,5,5]; group=2 dilations=[3,1,2] pads=[0,0,1,0,0,2] kernel_shape=[2,1,3]; nograd",
     "f32[0,3,8,8] f32[0,4,8,8]; pads=[1,1,1,1] kernel_shape=[3,3]; out=2 nograd",
     NULL,
 };

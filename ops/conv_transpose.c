@@ -295,6 +295,7 @@ static const char *const transpose_cases[] = {
     "f32[1,3,4,4] p.f32[3,2,2,2] ; dilations=[3,3] strides=[2,2] output_padding=[2,1]",
     "f32[2,4,9] p.f32[4,3,4] p.f32[3] ; strides=[2] pads=[1,1]",
     "f32[1,3,3,2,4] p.f32[3,2,2,3,2] p.f32[2] ; strides=[2,1,2] pads=[0,1,0,1,0,1]",
+    "f32[1,5,3,2,4] f32[5,12,3,2,2] f32[12] ; strides=[2,2,1] pads=[1,0,0,0,0,1] output_padding=[1,1,0] ; nograd",
     "f32[0,3,4,4] f32[3,2,2,2] ; ; nograd",
     "f32[2,3,0,4] f32[3,2,2,2] ; strides=[2,2] pads=[0,0,0,0] output_shape=[0,8] ; nograd",
     "f32[1,64,14,14] f32[64,32,2,2] f32[32] ; strides=[2,2] ; nograd",

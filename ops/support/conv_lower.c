@@ -510,6 +510,8 @@ hk_status hk_conv_lower_gather(hk_lower *l, const hk_conv_job *job)
         hk_conv_lower_depthwise(l, job);
         return HK_OK;
     }
+    if (hk_conv_prefers_depth(l, job))
+        return hk_conv_lower_depth(l, job);
     if (hk_conv_prefers_winograd(l, job))
         return hk_conv_lower_winograd(l, job);
     if (!l->cpu && thin_fits(l, job, &v)) {

@@ -38,7 +38,8 @@ void hk_conv_lower_weight_rows(hk_lower *l, const hk_conv_job *job);
 bool hk_conv_is_depthwise(const hk_conv_job *job);
 void hk_conv_lower_depthwise(hk_lower *l, const hk_conv_job *job);
 
-/* 3x3 windows with stride 1 by Winograd's transforms: whether the kernels can (forward), and whether they are faster. */
+/* 3x3 windows with stride 1 by Winograd's transforms: whether the kernels can (forward), and whether they are faster.
+ */
 bool hk_conv_fits_winograd(const hk_conv_job *job);
 bool hk_conv_prefers_winograd(const hk_lower *l, const hk_conv_job *job);
 hk_status hk_conv_lower_winograd(hk_lower *l, const hk_conv_job *job);
@@ -46,6 +47,10 @@ hk_status hk_conv_lower_winograd(hk_lower *l, const hk_conv_job *job);
 /* What the families share: multiply-adds counted twice, and the bits of the shaders' EPILOGUE (1 bias, 2 residual). */
 double hk_conv_flops(const hk_conv *p);
 uint32_t hk_conv_epilogue(const hk_conv_job *job);
+
+/* Three axes through the kernels for two, on GPUs (conv_depth.c): any pass. */
+bool hk_conv_prefers_depth(const hk_lower *l, const hk_conv_job *job);
+hk_status hk_conv_lower_depth(hk_lower *l, const hk_conv_job *job);
 
 /* Sums partial results in a fixed order: out[i] (and bias_out[j]) = sum over splits of partial[s][i], then the epilogue
  * of the job. partial holds splits x (count + bias_count) floats. */

@@ -196,6 +196,8 @@ hk_status hk_conv_lower_weight(hk_lower *l, const hk_conv_job *job)
             hk_emit_fill(l, job->bias, 0);
         return HK_OK;
     }
+    if (hk_conv_prefers_depth(l, job))
+        return hk_conv_lower_depth(l, job);
     if (!l->cpu && matrix_fits(&job->p))
         return lower_matrix(l, job);
     hk_conv_lower_weight_rows(l, job);
