@@ -4,6 +4,7 @@
 #include "core/file.h"
 #include "core/tensor.h"
 #include "importer/import.h"
+#include "train/dataset.h"
 
 #define TEXT_OF(x) TEXT_OF_(x)
 #define TEXT_OF_(x) #x
@@ -22,7 +23,7 @@ const char *hk_build_info(void)
 #else
                           "gcc " __VERSION__
 #endif
-                          ", " HK_BUILD_TYPE ", glslang " HK_GLSLANG;
+                          ", " HK_BUILD_TYPE ", glslang " HK_GLSLANG "; reads " HK_DATA_FORMATS;
 }
 
 const char *hk_status_text(hk_status st)

@@ -48,7 +48,7 @@ extern "C" {
 
 /* "0.1.0"; the library's, which may differ from the header's HK_VERSION_*. */
 HK_API const char *hk_version(void);
-/* One line: version, compiler, build type, glslang that made the shaders. */
+/* One line: version, compiler, build type, glslang that made the shaders, formats of data. */
 HK_API const char *hk_build_info(void);
 
 /* ---------------------------------------------------------------- status */
@@ -514,6 +514,83 @@ typedef struct hk_layers_result {
 HK_API HK_MUST_USE hk_status hk_verify_layers(hk_device *dev, const hk_model *m, const hk_tensor *inputs,
                                               size_t input_count, const hk_layers_params *params,
                                               hk_layers_result *result);
+
+/* ---------------------------------------------------------------- data */
+
+/* Samples and their targets, read from
+ *   - IDX files (MNIST's), gzipped too, or a folder with a pair of them;
+ *   - .npy (first dimension: samples), .npz with one array per model input and one named labels, y or targets;
+ *   - CSV with a line of column names or without;
+ *   - CIFAR-10's and CIFAR-100's binary files, or a folder of them;
+ *   - a folder with a folder of PNG, JPEG, PPM or PGM images per class.
+ * Which formats this build reads is in hk_build_info(): gzip and .npz need zlib, PNG libpng, JPEG libjpeg-turbo. */
+typedef struct hk_dataset hk_dataset;
+
+typedef struct hk_dataset_params {
+    size_t size;
+    const char *labels;       /* file of the targets; default: in the data, or beside it with "labels" for "images" */
+    const char *label_column; /* of CSV, its name or number from 0; default: the last */
+    int32_t rank;             /* shape of a sample of one input, to which numbers are reshaped and images scaled and */
+    int64_t shape[HK_MAX_RANK]; /* cropped, (C,H,W); an image gains or loses colour as C says. Default: as found */
+    uint32_t resize;            /* shorter side of an image before the middle is cropped; default: the shape itself */
+    bool targets;               /* targets are numbers (float32), not labels of classes */
+    float scale;                /* multiplies samples; default: 1/255 for bytes, else 1 */
+    const float *mean, *std;    /* of each channel, after scale: (x - mean) / std; copied */
+    size_t channels;            /* entries in mean and std: 1 or C */
+    uint64_t max_bad;           /* samples that cannot be read and are left out; default: the first is an error */
+} hk_dataset_params;
+
+typedef struct hk_dataset_info {
+    const char *format;         /* "IDX", "CIFAR-10" */
+    size_t count;               /* samples */
+    size_t inputs;              /* arrays per sample */
+    const hk_value_info *input; /* by input: name ("" if the format has none), type, shape of one sample */
+    hk_value_info target;       /* int64 labels of rank 0, or numbers */
+    int64_t classes;            /* of labels: the largest and one, or the folders; else 0 */
+    const char *const *class_names;
+    uint64_t bad; /* samples left out so far */
+} hk_dataset_info;
+
+/* HK_STATUS_INVALID names the file and line or sample: labels that are no numbers or negative, ragged lines, NaN,
+ * counts that differ, images of no known format, an empty class. */
+HK_API HK_MUST_USE hk_status hk_dataset_open(hk_context *ctx, const char *path, const hk_dataset_params *params,
+                                             hk_dataset **out);
+HK_API void hk_dataset_close(hk_dataset **d);
+HK_API void hk_dataset_get_info(const hk_dataset *d, hk_dataset_info *out);
+
+/* Batches, prepared by threads while the device computes. Their order and augmentation follow from the seed alone. */
+typedef struct hk_loader hk_loader;
+
+typedef struct hk_loader_params {
+    size_t size;
+    size_t batch; /* default: 32 */
+    uint64_t seed;
+    bool shuffle;     /* anew in each epoch */
+    bool drop_last;   /* leave out what does not fill a batch */
+    double holdout;   /* share of the samples, drawn by the seed, that is held out; default: none */
+    bool held_out;    /* those are loaded, else the others */
+    bool flip;        /* mirror every second image */
+    uint32_t shift;   /* move images by up to so many pixels, zeros beyond the edge */
+    uint32_t threads; /* default: 2 */
+} hk_loader_params;
+
+typedef struct hk_batch {
+    const hk_tensor *inputs; /* lent until the next call */
+    size_t input_count;
+    const hk_tensor *target;
+    size_t count;          /* samples; 0: the epoch is over */
+    uint64_t epoch, index; /* of the batch in its epoch */
+    const size_t *samples; /* their numbers in the dataset */
+} hk_batch;
+
+/* The dataset must outlive its loaders. HK_STATUS_INVALID: the part to be loaded is empty. */
+HK_API HK_MUST_USE hk_status hk_loader_create(hk_dataset *d, const hk_loader_params *params, hk_loader **out);
+HK_API void hk_loader_destroy(hk_loader **l);
+HK_API size_t hk_loader_samples(const hk_loader *l); /* in an epoch */
+HK_API size_t hk_loader_batches(const hk_loader *l);
+HK_API HK_MUST_USE hk_status hk_loader_next(hk_loader *l, hk_batch *out);
+/* Goes to a batch of an epoch: what follows is what would have followed there. */
+HK_API HK_MUST_USE hk_status hk_loader_seek(hk_loader *l, uint64_t epoch, uint64_t batch);
 
 /* ---------------------------------------------------------------- trainer */
 

@@ -1,0 +1,32 @@
+# Optional libraries for data: zlib (gzip, .npz), libpng, libjpeg-turbo. As with protobuf-c, libhillock.so uses the shared
+# ones, and libhillock.a and the command the static ones where they are installed, so that the command runs elsewhere.
+option(HILLOCK_DATA_LIBRARIES "use zlib, libpng and libjpeg-turbo where they are found" ON)
+set(data_shared)
+set(data_static)
+set(data_definitions)
+set(data_private)
+
+function(data_library name header library static define)
+    find_path(${name}_INCLUDE ${header})
+    find_library(${name}_SHARED ${library})
+    find_library(${name}_STATIC ${static})
+    mark_as_advanced(${name}_INCLUDE ${name}_SHARED ${name}_STATIC)
+    if(NOT ${name}_INCLUDE OR NOT ${name}_SHARED)
+        message(STATUS "${library} not found: some formats of data cannot be read")
+        return()
+    endif()
+    set(static_library ${${name}_STATIC})
+    if(NOT static_library)
+        set(static_library ${${name}_SHARED})
+    endif()
+    set(data_shared ${${name}_SHARED} ${data_shared} PARENT_SCOPE)
+    set(data_static ${static_library} ${data_static} PARENT_SCOPE)
+    set(data_definitions ${data_definitions} ${define} PARENT_SCOPE)
+    set(data_private "-l${library} ${data_private}" PARENT_SCOPE)
+endfunction()
+
+if(HILLOCK_DATA_LIBRARIES)
+    data_library(ZLIB zlib.h z libz.a HK_HAVE_ZLIB) # first: what comes later is put before it, and libpng needs it
+    data_library(PNG png.h png libpng.a HK_HAVE_PNG)
+    data_library(JPEG turbojpeg.h turbojpeg libturbojpeg.a HK_HAVE_JPEG)
+endif()
