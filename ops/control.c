@@ -360,6 +360,73 @@ static hk_status scan_infer(hk_infer *in)
     return HK_OK;
 }
 
+/* ---- Scan of opset 8, over a batch of sequences (ops/support/scan.h) */
+
+static const hk_attr batched_scan_attr_list[] = {
+    HK_GRAPH_ATTR(hk_scan_attrs, body),
+    {.name = "num_scan_inputs",
+     .kind = HK_ATTR_INT,
+     .offset = offsetof(hk_scan_attrs, num_scan_inputs),
+     .required = true},
+    {.name = "directions", .kind = HK_ATTR_INTS, .offset = offsetof(hk_scan_attrs, scan_input_directions)},
+    {0},
+};
+
+/* Sets a body input that sees input i of the node without its first `cut` dimensions, which must agree. */
+static hk_status set_batched_input(hk_infer *in, int32_t i, int32_t cut, int64_t outer[2])
+{
+    const hk_value *x = in->node->in[1 + i];
+    if (!x)
+        return hk_infer_fail(in, HK_STATUS_INVALID, "input %d is absent", (int)i + 1);
+    hk_shape s = x->shape;
+    if (s.rank >= 0 && s.rank < cut)
+        return hk_infer_fail(in, HK_STATUS_INVALID, "input '%s' has %d dimensions, expected at least %d", x->name,
+                             (int)s.rank, (int)cut);
+    for (int32_t d = 0; d < cut && s.rank >= 0; d++) {
+        if (outer[d] >= 0 && s.dim[d] >= 0 && outer[d] != s.dim[d])
+            return hk_infer_fail(in, HK_STATUS_INVALID, "input '%s' has extent %lld in dimension %d, expected %lld",
+                                 x->name, (long long)s.dim[d], (int)d, (long long)outer[d]);
+        outer[d] = HK_MAX(outer[d], s.dim[d]);
+    }
+    for (int32_t d = cut; d < s.rank; d++)
+        s.dim[d - cut] = s.dim[d];
+    s.rank = s.rank < 0 ? -1 : s.rank - cut;
+    return set_input(in, in->node->bodies[0], (size_t)i, x->dtype, &s, NULL);
+}
+
+static hk_status batched_scan_infer(hk_infer *in)
+{
+    const hk_scan_attrs *a = in->node->attrs;
+    hk_node *n = in->node;
+    const hk_graph *body = n->bodies[0];
+    int64_t outer[2] = {-1, -1};
+    if (a->num_scan_inputs < 1 || a->num_scan_inputs >= n->in_count)
+        return hk_infer_fail(in, HK_STATUS_INVALID, "num_scan_inputs is %lld, expected 1 to %d",
+                             (long long)a->num_scan_inputs, (int)n->in_count - 1);
+    int32_t sequences = (int32_t)a->num_scan_inputs, carried = n->in_count - 1 - sequences;
+    if (n->out_count < carried)
+        return hk_infer_fail(in, HK_STATUS_INVALID,
+                             "has %d outputs, expected at least one for each of %d carried values", (int)n->out_count,
+                             (int)carried);
+    HK_TRY(check_counts(in, body, (size_t)(carried + sequences), (size_t)n->out_count));
+    HK_TRY(check_list(in, a->scan_input_directions, sequences, "directions"));
+    if (hk_in(n, 0) && n->in[0]->dtype != HK_INT64)
+        return hk_infer_fail(in, HK_STATUS_INVALID, "lengths '%s' are %s, expected int64", n->in[0]->name,
+                             hk_dtype_name(n->in[0]->dtype));
+    for (int32_t i = 0; i < carried + sequences; i++)
+        HK_TRY(set_batched_input(in, i, i < carried ? 1 : 2, outer));
+    HK_TRY(infer_body(in, n->bodies[0]));
+    for (int32_t i = 0; i < n->out_count; i++) {
+        const hk_value *row = body->outputs[i];
+        hk_shape steps = row->shape, s;
+        if (i >= carried)
+            HK_TRY(stacked_shape(in, &row->shape, 0, outer[1], &steps));
+        HK_TRY(stacked_shape(in, &steps, 0, outer[0], &s));
+        HK_TRY(hk_infer_output(in, i, row->dtype, &s));
+    }
+    return HK_OK;
+}
+
 /* ---- SequenceMap: the body once for each item of the first input; of further sequences it sees the item at the same
  * place, and further tensors as they are. The items are known when it is this node's turn, so it runs as copies of the
  * body (the host interpreter drives it like a loop). */
@@ -455,6 +522,17 @@ const hk_op hk_ops_control[] = {
      .infer = loop_infer,
      .expand = hk_loop_unroll,
      .expands = hk_loop_unrolls},
+    {.type = "Scan",
+     .since = 8,
+     .until = 8,
+     .in_min = 0,
+     .in_max = -1,
+     .out_min = 1,
+     .out_max = -1,
+     .flags = HK_OP_CONTROL,
+     .attrs_bytes = sizeof(hk_scan_attrs),
+     .attrs = batched_scan_attr_list,
+     .infer = batched_scan_infer},
     {.type = "Scan",
      .since = 9,
      .in_min = 1,

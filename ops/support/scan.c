@@ -10,6 +10,11 @@ bool hk_is_scan(const hk_node *n)
     return !strcmp(n->type, "Scan");
 }
 
+bool hk_is_batched_scan(const hk_node *n)
+{
+    return n->op->until == 8;
+}
+
 static int32_t sequences(const hk_control_run *c)
 {
     return (int32_t)((const hk_scan_attrs *)c->node->attrs)->num_scan_inputs;
@@ -48,6 +53,8 @@ static hk_status find_length(hk_control_run *c)
 
 bool hk_scan_begin(hk_control_run *c)
 {
+    if (hk_is_batched_scan(c->node))
+        return hk_batched_scan_begin(c);
     c->carried = c->node->in_count - sequences(c);
     c->scans = c->node->out_count - c->carried;
     c->condition = true;
@@ -89,6 +96,8 @@ static const hk_tensor *cut(hk_control_run *c, int32_t i)
 
 bool hk_scan_next(hk_control_run *c)
 {
+    if (hk_is_batched_scan(c->node))
+        return hk_batched_scan_next(c);
     for (int32_t i = 0; i < sequences(c); i++) {
         c->body_in[c->carried + i] = cut(c, i);
         if (!c->body_in[c->carried + i]) {
@@ -101,6 +110,8 @@ bool hk_scan_next(hk_control_run *c)
 
 hk_status hk_scan_step(hk_control_run *c, const hk_tensor *const *outputs)
 {
+    if (hk_is_batched_scan(c->node))
+        return hk_batched_scan_step(c, outputs);
     for (int32_t i = 0; i < c->carried; i++)
         c->body_in[i] = outputs[i];
     for (int32_t i = 0; i < c->scans; i++)
@@ -142,6 +153,8 @@ static hk_status stack(hk_control_run *c, int32_t i)
 
 hk_status hk_scan_end(hk_control_run *c)
 {
+    if (hk_is_batched_scan(c->node))
+        return hk_batched_scan_end(c);
     for (int32_t i = 0; i < c->carried; i++)
         c->out[i] = c->body_in[i];
     for (int32_t i = 0; i < c->scans; i++)
