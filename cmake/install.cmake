@@ -4,6 +4,10 @@ install(TARGETS hillock hillock_static EXPORT hillock-targets
     ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 if(TARGET hillock_command)
     install(TARGETS hillock_command RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+    if(NOT CMAKE_CROSSCOMPILING)
+        install(DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/man/ DESTINATION ${CMAKE_INSTALL_MANDIR}/man1
+            FILES_MATCHING PATTERN "*.1")
+    endif()
 endif()
 install(FILES include/hillock/hillock.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/hillock)
 install(EXPORT hillock-targets NAMESPACE hillock:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/hillock)

@@ -48,6 +48,19 @@ static void write_file(const char *name, const char *text)
     assert_int_equal(fclose(f), 0);
 }
 
+/* Files that the command writes, read into output. */
+static void expect_file(const char *name, const char *text)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    output[fread(output, 1, sizeof output - 1, f)] = '\0';
+    fclose(f);
+    if (!strstr(output, text))
+        fail_msg("'%s' has no '%s':\n%s", name, text, output);
+}
+
 static void usage(void **state)
 {
     (void)state;
@@ -55,11 +68,18 @@ static void usage(void **state)
     expect("", "--help", 0, "verify");
     expect("", "--version", 0, "glslang");
     expect("", "absent", 64, "unknown verb");
+    expect("", "verifi", 64, "did you mean 'verify'?");
+    expect("", "help bench", 0, "usage: hillock bench");
+    expect("", "--man-pages man", 0, NULL);
+    expect("", "--man-pages absent/man", 73, "absent/man");
+    expect_file("man/hillock.1", ".BR hillock\\-verify (1)");
     static const char *const verbs[] = {"devices", "inspect", "run", "verify", "bench", "profile", "selftest", "demo"};
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
         char arguments[64];
         snprintf(arguments, sizeof arguments, "%s --help", verbs[i]);
         expect("", arguments, 0, "example: hillock");
+        snprintf(arguments, sizeof arguments, "man/hillock-%s.1", verbs[i]);
+        expect_file(arguments, ".SH EXAMPLE\nhillock ");
     }
     expect("", "verify --rtoll 1 x", 64, "did you mean '--rtol'?");
     expect("", "verify --rtol", 64, "needs a value");
@@ -160,19 +180,6 @@ static void layers(void **state)
            64, "no input 'pixels'");
     expect("", "verify --layers " DATA "/digits/model.onnx --input image", 64, "NAME=FILE");
     expect("", "verify --layers " DATA "/models/unknown_op", 65, "Frobnicate");
-}
-
-/* Files that the command writes, read into output. */
-static void expect_file(const char *name, const char *text)
-{
-    char path[400];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *f = fopen(path, "r");
-    assert_non_null(f);
-    output[fread(output, 1, sizeof output - 1, f)] = '\0';
-    fclose(f);
-    if (!strstr(output, text))
-        fail_msg("'%s' has no '%s':\n%s", name, text, output);
 }
 
 static void profiles(void **state)

@@ -41,6 +41,10 @@ typedef struct options {
 
 #define EXIT_USAGE 64
 
+size_t edit_distance(const char *a, const char *b); /* Levenshtein, for suggestions; names are short */
+/* hillock.1 and hillock-VERB.1 in folder, which is made; returns an exit code. */
+int write_man_pages(const char *folder, const verb *const *verbs, size_t count);
+
 /* Parses and makes the context. Returns -1 to go on, else the exit code (after --help or a message). */
 int options_parse(options *o, const verb *v, const option_spec *specs, int argc, char **argv);
 const char *option_value(const options *o, const char *name); /* the last one given, NULL if none */

@@ -37,6 +37,33 @@ static int print_version(void)
     return 0;
 }
 
+static int unknown_verb(const char *name)
+{
+    const char *best = NULL;
+    size_t least = 4;
+    for (size_t i = 0; i < VERBS; i++)
+        if (edit_distance(name, verbs[i]->name) < least) {
+            least = edit_distance(name, verbs[i]->name);
+            best = verbs[i]->name;
+        }
+    fprintf(stderr, "hillock: unknown verb '%s'", name);
+    fprintf(stderr, best ? "; did you mean '%s'?\n" : "; see hillock --help\n", best);
+    return EXIT_USAGE;
+}
+
+static int help(const char *name)
+{
+    for (size_t i = 0; name && i < VERBS; i++)
+        if (!strcmp(name, verbs[i]->name)) {
+            printf("%s", verbs[i]->usage);
+            return 0;
+        }
+    if (name)
+        return unknown_verb(name);
+    print_help(stdout);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2) {
@@ -45,13 +72,12 @@ int main(int argc, char **argv)
     }
     if (!strcmp(argv[1], "--version"))
         return print_version();
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) {
-        print_help(stdout);
-        return 0;
-    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help"))
+        return help(argc > 2 ? argv[2] : NULL);
+    if (!strcmp(argv[1], "--man-pages") && argc == 3)
+        return write_man_pages(argv[2], verbs, VERBS);
     for (size_t i = 0; i < VERBS; i++)
         if (!strcmp(argv[1], verbs[i]->name))
             return verbs[i]->run(argc - 1, argv + 1);
-    fprintf(stderr, "hillock: unknown verb '%s'; see hillock --help\n", argv[1]);
-    return EXIT_USAGE;
+    return unknown_verb(argv[1]);
 }

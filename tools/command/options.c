@@ -14,7 +14,7 @@ static void print_log(void *user, hk_log_level level, const char *line)
 static const option_spec common[] = {
     {"--help", false, false}, {"--json", false, false}, {"--quiet", false, false}, {"--device", true, false}, {0}};
 
-static size_t distance(const char *a, const char *b) /* Levenshtein, for suggestions; names are short */
+size_t edit_distance(const char *a, const char *b)
 {
     size_t row[64], n = strlen(b);
     if (n >= 63)
@@ -50,8 +50,8 @@ static int unknown(const verb *v, const option_spec *specs, const char *name)
     const option_spec *lists[] = {specs, common};
     for (size_t i = 0; i < 2; i++)
         for (const option_spec *s = lists[i]; s && s->name; s++)
-            if (distance(name, s->name) < least) {
-                least = distance(name, s->name);
+            if (edit_distance(name, s->name) < least) {
+                least = edit_distance(name, s->name);
                 best = s->name;
             }
     fprintf(stderr, "hillock %s: unknown option '%s'", v->name, name);
