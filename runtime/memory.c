@@ -11,6 +11,7 @@
 /* Neighbours looked at for all storages of a region. What comes after goes behind everything: a graph made to have
  * thousands of values alive at once takes more memory, not minutes. */
 enum { LOOKS_MAX = 1 << 21, LOOKS_EACH = 64 };
+enum { TRIES_MAX = 32 }; /* other orders, while the arena is larger than what lives at once */
 
 typedef struct region {
     hk_plan *p;
@@ -151,8 +152,64 @@ static hk_status place_all(region *r, bool reuse)
     return HK_OK;
 }
 
-static hk_status place_region(hk_plan *p, hk_region which, uint64_t bank_bytes, bool reuse, uint64_t *bytes,
-                              uint32_t *banks)
+/* ---- a better order. The storage that ends highest found no gap because others came before it: it becomes the first.
+ * Each try costs a placement, so there are few, and none in a graph that already took long. */
+
+static uint64_t total_bytes(const region *r)
+{
+    uint64_t total = 0;
+    for (uint32_t b = 0; b < *r->banks; b++)
+        total += r->bytes[b];
+    return total;
+}
+
+static void highest_first(region *r)
+{
+    size_t at = 0;
+    for (size_t i = 1; i < r->count; i++) {
+        const hk_storage *a = r->list[at], *b = r->list[i];
+        if (b->bank > a->bank || (b->bank == a->bank && b->offset + b->bytes > a->offset + a->bytes))
+            at = i;
+    }
+    hk_storage *first = r->list[at];
+    memmove(r->list + 1, r->list, at * sizeof(hk_storage *));
+    r->list[0] = first;
+}
+
+static hk_status place_again(region *r)
+{
+    memset(r->last, 0, 2 * r->leaf_base * sizeof *r->last);
+    memset(r->bytes, 0, *r->banks * sizeof *r->bytes);
+    *r->banks = 0;
+    return place_all(r, true);
+}
+
+/* least: no arena can be smaller. The best order found is placed once more at the end. */
+static hk_status improve(region *r, uint64_t least)
+{
+    hk_storage **best = hk_arena_array(r->p->arena, r->count, sizeof(hk_storage *));
+    uint64_t best_bytes = total_bytes(r);
+    size_t each = r->looks;
+    if (!best)
+        return hk_out_of_memory(r->p->ctx, "a memory plan");
+    memcpy(best, r->list, r->count * sizeof(hk_storage *));
+    for (int i = 0; i < TRIES_MAX && best_bytes > least && r->looks + 2 * each < LOOKS_MAX; i++) {
+        highest_first(r);
+        HK_TRY(place_again(r));
+        if (total_bytes(r) >= best_bytes)
+            continue;
+        best_bytes = total_bytes(r);
+        memcpy(best, r->list, r->count * sizeof(hk_storage *));
+    }
+    if (total_bytes(r) == best_bytes)
+        return HK_OK;
+    memcpy(r->list, best, r->count * sizeof(hk_storage *));
+    return place_again(r);
+}
+
+/* least: bytes that live at once, towards which other orders are tried; 0: none is. */
+static hk_status place_region(hk_plan *p, hk_region which, uint64_t bank_bytes, bool reuse, uint64_t least,
+                              uint64_t *bytes, uint32_t *banks)
 {
     region r = {.p = p, .bank_bytes = bank_bytes, .bytes = bytes, .banks = banks, .leaf_base = 1};
     r.list = hk_arena_array(p->arena, p->storage_count + 1, sizeof(hk_storage *));
@@ -173,7 +230,8 @@ static hk_status place_region(hk_plan *p, hk_region which, uint64_t bank_bytes, 
     memcpy(r.by_first, r.list, r.count * sizeof(hk_storage *));
     qsort(r.list, r.count, sizeof *r.list, by_size);
     qsort(r.by_first, r.count, sizeof *r.by_first, by_first_group);
-    return place_all(&r, reuse);
+    HK_TRY(place_all(&r, reuse));
+    return reuse && least && *banks == 1 ? improve(&r, least) : HK_OK;
 }
 
 /* The most activation bytes alive in one group. */
@@ -201,7 +259,7 @@ hk_status hk_plan_memory(hk_plan *p, const hk_plan_options *options)
 {
     bool reuse = !(options->debug & HK_DEBUG_POISON); /* a canary must not be another value's data */
     HK_TRY(count_live(p));
-    HK_TRY(
-        place_region(p, HK_REGION_ACTIVATIONS, options->bank_bytes, reuse, p->activation_bytes, &p->activation_banks));
-    return place_region(p, HK_REGION_PINNED, options->bank_bytes, false, p->pinned_bytes, &p->pinned_banks);
+    HK_TRY(place_region(p, HK_REGION_ACTIVATIONS, options->bank_bytes, reuse, p->live_bytes, p->activation_bytes,
+                        &p->activation_banks));
+    return place_region(p, HK_REGION_PINNED, options->bank_bytes, false, 0, p->pinned_bytes, &p->pinned_banks);
 }
