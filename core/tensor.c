@@ -346,7 +346,27 @@ void hk_tensor_release(hk_tensor *t)
     memset(t, 0, sizeof *t);
 }
 
-#define AS(type) (((const type *)t->data)[i])
+/* Elements of a model's weights lie in the mapped file at any address. */
+#define READER(type)                                                                                                   \
+    static inline type read_##type(const hk_tensor *t, int64_t i)                                                      \
+    {                                                                                                                  \
+        type x;                                                                                                        \
+        memcpy(&x, (const char *)t->data + i * (int64_t)sizeof x, sizeof x);                                           \
+        return x;                                                                                                      \
+    }
+READER(float)
+READER(double)
+READER(uint8_t)
+READER(int8_t)
+READER(uint16_t)
+READER(int16_t)
+READER(uint32_t)
+READER(int32_t)
+READER(int64_t)
+READER(uint64_t)
+#undef READER
+
+#define AS(type) read_##type(t, i)
 double hk_get_double(const hk_tensor *t, int64_t i)
 {
     switch (t->dtype) {
@@ -381,6 +401,8 @@ int64_t hk_get_int(const hk_tensor *t, int64_t i)
     case HK_UINT16: return AS(uint16_t);
     case HK_INT16: return AS(int16_t);
     case HK_BOOL: return AS(uint8_t) != 0;
+    case HK_SEQUENCE:
+    case HK_OPTIONAL:
     case HK_DTYPE_NONE: return 0;
     case HK_FLOAT32:
     case HK_FLOAT64:
@@ -391,9 +413,7 @@ int64_t hk_get_int(const hk_tensor *t, int64_t i)
     case HK_FLOAT8E5M2:
     case HK_FLOAT8E5M2FNUZ:
     case HK_FLOAT4E2M1:
-    case HK_FLOAT8E8M0:
-    case HK_SEQUENCE:
-    case HK_OPTIONAL: break;
+    case HK_FLOAT8E8M0: break;
     }
     double x = hk_get_double(t, i);
     if (!(x == x))

@@ -53,6 +53,9 @@ typedef enum hk_gpu_memory {
     HK_GPU_READBACK, /* host-visible, coherent, cached: for reading by the host */
 } hk_gpu_memory;
 
+/* Bytes that may still be allocated on the device: what the driver says is left, within max_memory_bytes. */
+uint64_t hk_gpu_memory_room(hk_gpu *gpu);
+
 /* bytes > 0. The buffer can be the operand of copies, fills and shaders. HK_STATUS_OUT_OF_MEMORY names purpose and
  * bytes, also when max_memory_bytes or maxMemoryAllocationSize would be exceeded. */
 hk_status hk_gpu_buffer_create(hk_gpu *gpu, hk_gpu_memory kind, uint64_t bytes, const char *purpose,

@@ -84,6 +84,15 @@ static uint64_t heap_room(hk_gpu *gpu, uint32_t heap)
     return room;
 }
 
+uint64_t hk_gpu_memory_room(hk_gpu *gpu)
+{
+    uint64_t room = 0;
+    for (uint32_t i = 0; i < gpu->memory.memoryHeapCount; i++)
+        if (is_device_heap(gpu, i))
+            room = HK_MAX(room, heap_room(gpu, i));
+    return room;
+}
+
 static void count_memory(hk_gpu *gpu, const hk_gpu_buffer *b, bool allocated)
 {
     if (allocated) {

@@ -49,7 +49,7 @@ hk_status hk_tensor_head_read(const hk_tensor_reader *r, const Onnx__TensorProto
 /* Reads elements that lie in the message itself. */
 hk_status hk_tensor_body_read(const hk_tensor_reader *r, const Onnx__TensorProto *t, const hk_tensor_head *head,
                               hk_decoded *out);
-/* A tensor over (or, where alignment or bools forbid, copied from) little-endian elements. */
+/* A tensor over little-endian elements, aligned or not; bools and packed elements are copied. */
 const hk_tensor *hk_tensor_over(const hk_tensor_reader *r, const hk_tensor_head *head, const uint8_t *elements);
 /* The name of an ONNX element type, "?" for none. */
 const char *hk_onnx_type_name(int32_t data_type);

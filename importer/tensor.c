@@ -225,7 +225,7 @@ const hk_tensor *hk_tensor_over(const hk_tensor_reader *r, const hk_tensor_head 
 {
     size_t size = hk_dtype_bytes(head->dtype);
     bool packed = hk_dtype_bits(head->dtype) < 8;
-    if (head->dtype == HK_BOOL || packed || (uintptr_t)elements % size != 0) {
+    if (head->dtype == HK_BOOL || packed) {
         hk_tensor *copy = hk_tensor_new(r->arena, head->dtype, &head->shape);
         if (copy == NULL)
             return NULL;

@@ -114,6 +114,8 @@ static hk_status allocate(hk_env *env, hk_arena *arena, hk_store *store, hk_stor
     return HK_OK;
 }
 
+enum { PIECE_BYTES = 1 << 20 }; /* of what is made on the way to the device */
+
 static hk_status upload_tensor(hk_env *env, const hk_stored *to, const hk_tensor *t)
 {
     int64_t count = hk_tensor_count(t);
@@ -122,11 +124,17 @@ static hk_status upload_tensor(hk_env *env, const hk_stored *to, const hk_tensor
         return HK_OK;
     if (hk_dtype_device_bytes(t->dtype) == hk_dtype_bytes(t->dtype))
         return hk_gpu_upload(env->gpu, to->buffer, to->offset, t->data, bytes);
-    void *wide = hk_alloc(env->ctx, bytes);
-    if (!wide)
-        return hk_out_of_memory(env->ctx, "an upload");
-    hk_widen(t->dtype, t->data, wide, count);
-    hk_status st = hk_gpu_upload(env->gpu, to->buffer, to->offset, wide, bytes);
+    int64_t piece = HK_MIN(count, (int64_t)PIECE_BYTES / (int64_t)hk_dtype_device_bytes(t->dtype));
+    uint64_t piece_bytes = (uint64_t)piece * hk_dtype_device_bytes(t->dtype);
+    void *wide = hk_alloc(env->ctx, (size_t)piece_bytes);
+    hk_status st = wide ? HK_OK : hk_out_of_memory(env->ctx, "an upload");
+    for (int64_t done = 0, k = 0; done < count && st == HK_OK; done += piece, k++) {
+        const char *from = (const char *)t->data + (size_t)done * hk_dtype_bytes(t->dtype);
+        int64_t now = HK_MIN(piece, count - done);
+        hk_widen(t->dtype, from, wide, now);
+        st = hk_gpu_upload(env->gpu, to->buffer, to->offset + (uint64_t)k * piece_bytes, wide,
+                           (uint64_t)now * hk_dtype_device_bytes(t->dtype));
+    }
     hk_free(env->ctx, wide);
     return st;
 }
@@ -227,9 +235,52 @@ static hk_status collect_weights(hk_env *env, const hk_plan *p, hk_store *own)
     return HK_OK;
 }
 
+static uint64_t bytes_to_come(const hk_store *store)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < store->count; i++)
+        bytes += store->weights[i].stored.buffer ? 0 : padded(store->weights[i].stored.bytes);
+    return bytes;
+}
+
+static void forget_new(hk_store *store)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < store->count; i++)
+        if (store->weights[i].stored.buffer)
+            store->weights[kept++] = store->weights[i];
+    store->count = kept;
+}
+
+/* Everything the plan will allocate on the device, before the first of it is. */
+static hk_status check_room(hk_env *env, const hk_plan *p, uint64_t weights)
+{
+    uint64_t activations = 0, pinned = 0, room = hk_gpu_memory_room(env->gpu);
+    for (uint32_t b = 0; b < p->activation_banks; b++) {
+        uint64_t there = env->activations[b] ? hk_gpu_buffer_bytes(env->activations[b]) : 0;
+        activations += p->activation_bytes[b] > there ? p->activation_bytes[b] - there : 0;
+    }
+    for (uint32_t b = 0; b < p->pinned_banks; b++)
+        pinned += p->pinned_bytes[b];
+    if (weights + activations + pinned <= room)
+        return HK_OK;
+    return hk_fail(
+        env->ctx, HK_STATUS_OUT_OF_MEMORY,
+        "the run needs %llu bytes of device memory (%llu for weights, %llu for intermediate values, %llu for "
+        "inputs, outputs and what is computed once), there is room for %llu: use a smaller batch",
+        (unsigned long long)(weights + activations + pinned), (unsigned long long)weights,
+        (unsigned long long)activations, (unsigned long long)pinned, (unsigned long long)room);
+}
+
 hk_status hk_env_add_weights(hk_env *env, const hk_plan *p, hk_store *own)
 {
     HK_TRY(collect_weights(env, p, own));
+    hk_status st = check_room(env, p, bytes_to_come(&env->weights) + bytes_to_come(own));
+    if (st != HK_OK) {
+        forget_new(&env->weights);
+        forget_new(own);
+        return st;
+    }
     HK_TRY(upload_new(env, env->arena, &env->weights));
     return upload_new(env, p->arena, own);
 }
@@ -259,11 +310,12 @@ static hk_status reset_state(hk_env *env, const hk_named_state *s)
 {
     if (s->initial)
         return upload_tensor(env, &s->stored, s->initial);
-    void *zeros = hk_alloc(env->ctx, (size_t)HK_MAX(s->stored.bytes, (uint64_t)1));
-    if (!zeros)
-        return hk_out_of_memory(env->ctx, "a state");
-    hk_status st = s->stored.bytes ? hk_gpu_upload(env->gpu, s->stored.buffer, s->stored.offset, zeros, s->stored.bytes)
-                                   : HK_OK;
+    uint64_t piece = HK_MIN(s->stored.bytes, (uint64_t)PIECE_BYTES);
+    void *zeros = hk_alloc(env->ctx, (size_t)piece);
+    hk_status st = zeros ? HK_OK : hk_out_of_memory(env->ctx, "a state");
+    for (uint64_t done = 0; done < s->stored.bytes && st == HK_OK; done += piece)
+        st = hk_gpu_upload(env->gpu, s->stored.buffer, s->stored.offset + done, zeros,
+                           HK_MIN(piece, s->stored.bytes - done));
     hk_free(env->ctx, zeros);
     return st;
 }

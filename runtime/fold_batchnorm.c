@@ -39,8 +39,10 @@ static hk_status fold(hk_graph *g, hk_node *conv, hk_node *bn)
                        sqrt(hk_get_double(constant(bn, 4), c) + (epsilon ? (double)*epsilon : 1e-5));
         double bias = b ? hk_get_double(b, c) : 0;
         hk_set_double(b2, c, (bias - hk_get_double(constant(bn, 3), c)) * scale + hk_get_double(constant(bn, 2), c));
+        float *to = (float *)w2->data + c * each;
+        memcpy(to, (const char *)w->data + c * each * (int64_t)sizeof *to, (size_t)each * sizeof *to);
         for (int64_t i = 0; i < each; i++)
-            ((float *)w2->data)[c * each + i] = (float)((double)((const float *)w->data)[c * each + i] * scale);
+            to[i] = (float)((double)to[i] * scale);
     }
     hk_value *values[2] = {hk_graph_constant(g, conv->in[1]->name, w2), hk_graph_constant(g, bn->in[2]->name, b2)};
     if (!values[0] || !values[1])

@@ -6,7 +6,7 @@
 
 static const char usage[] =
     "usage: hillock bench MODEL [--shape NAME=1x3x224x224 ...] [--batch N] [--seconds 3] [--warm-up 0.5]\n"
-    "                     [--precision P] [--device D] [--json]\n\n"
+    "                     [--precision P] [--device D] [--max-memory 2G] [--json]\n\n"
     "Times whole runs: inputs written, submitted, waited for, outputs read. Inputs are random; a dimension that the\n"
     "model leaves open is 1, or N if it is an input's first and --batch is given, unless --shape gives it. Prints "
     "what\n"

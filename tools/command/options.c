@@ -11,8 +11,9 @@ static void print_log(void *user, hk_log_level level, const char *line)
     fprintf(stderr, "hillock: %s\n", line);
 }
 
-static const option_spec common[] = {
-    {"--help", false, false}, {"--json", false, false}, {"--quiet", false, false}, {"--device", true, false}, {0}};
+static const option_spec common[] = {{"--help", false, false},      {"--json", false, false},
+                                     {"--quiet", false, false},     {"--device", true, false},
+                                     {"--max-memory", true, false}, {0}};
 
 size_t edit_distance(const char *a, const char *b)
 {
@@ -174,9 +175,29 @@ bool option_precision(const options *o, hk_precision *out)
     return true;
 }
 
+/* "1500000", "512M", "2G": bytes. */
+static bool read_bytes(const char *text, uint64_t *out)
+{
+    static const char units[] = "KMGT";
+    char *end = NULL;
+    double x = strtod(text, &end);
+    const char *unit = *end ? strchr(units, *end) : NULL;
+    if (end == text || !(x > 0) || x > 0x1p40 || (*end && (!unit || end[1])))
+        return false;
+    for (const char *u = units; unit && u <= unit; u++)
+        x *= 1024;
+    *out = (uint64_t)x;
+    return true;
+}
+
 hk_status open_device(const options *o, hk_device **out)
 {
     hk_device_params params = {.size = sizeof params, .select = o->device};
+    const char *most = option_value(o, "--max-memory");
+    if (most && !read_bytes(most, &params.max_memory_bytes)) {
+        fprintf(stderr, "hillock: option '--max-memory' must be bytes like 1500000, 512M or 2G, found '%s'\n", most);
+        return HK_STATUS_USAGE;
+    }
     return hk_device_open(o->ctx, &params, out);
 }
 

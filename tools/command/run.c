@@ -7,7 +7,7 @@
 
 static const char usage[] =
     "usage: hillock run MODEL --input NAME=FILE ... --output-dir DIR [--precision strict|high|fast] [--device D] "
-    "[--json]\n\n"
+    "[--max-memory 2G] [--json]\n\n"
     "Runs a model once. Inputs are .npy or ONNX TensorProto .pb files, outputs become DIR/NAME.npy ('/' in a name "
     "becomes\n"
     "'_'). With --json, prints for every node where it ran (device, host, view) and with which kernel.\n\n"
