@@ -133,7 +133,8 @@ hk_value *hk_out(const hk_node *n, int32_t i);
 const hk_tensor *hk_known(const hk_node *n, int32_t i); /* contents of input i when known on the host, else NULL */
 
 /* ---- host evaluation: constant folding and the oracle of every test. Works on float32 and float64 (and the integer
- * types the op takes) through hk_get_double, with double accumulation. */
+ * types the op takes) through hk_get_double, with double accumulation. Contents may lie at any address (weights in a
+ * mapped file), so they are read with hk_get_double, hk_get_int or memcpy only. */
 
 typedef struct hk_eval {
     hk_context *ctx;
