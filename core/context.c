@@ -11,11 +11,29 @@
 /* A sentence lives in the context itself, so that running out of memory can still be reported. */
 enum { SENTENCE_BYTES = 2048, LOG_LINE_BYTES = 2048 };
 
+#if defined(__SANITIZE_ADDRESS__)
+#define ALLOCATIONS_APART 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define ALLOCATIONS_APART 1
+#endif
+#endif
+
+/* Under AddressSanitizer every allocation is a block of its own, so that an overrun inside an arena is seen. */
+#ifdef ALLOCATIONS_APART
+enum { BLOCK_BYTES = 16 };
+#else
+enum { BLOCK_BYTES = 16 * 1024 };
+#endif
+
+enum { ARENA_ALIGNMENT = 16 };
+
 struct hk_context {
     hk_allocator allocator;
     void (*log)(void *user, hk_log_level level, const char *line);
     void *log_user;
     hk_log_level log_level;
+    size_t arena_block_bytes;
     char error[SENTENCE_BYTES];
 };
 
@@ -54,6 +72,7 @@ hk_status hk_context_create(const hk_context_params *params, hk_context **out)
         .log = p.log,
         .log_user = p.log_user,
         .log_level = p.log_level == HK_LOG_DEFAULT ? HK_LOG_WARN : p.log_level,
+        .arena_block_bytes = BLOCK_BYTES,
     };
     *out = ctx;
     return HK_OK;
@@ -66,6 +85,11 @@ void hk_context_destroy(hk_context **ctx)
     hk_allocator allocator = (*ctx)->allocator;
     allocator.realloc(allocator.user, *ctx, 0);
     *ctx = NULL;
+}
+
+void hk_context_split_arenas(hk_context *ctx)
+{
+    ctx->arena_block_bytes = ARENA_ALIGNMENT;
 }
 
 const char *hk_context_error(const hk_context *ctx)
@@ -154,22 +178,6 @@ hk_status hk_out_of_memory(hk_context *ctx, const char *what)
 
 /* ---------------------------------------------------------------- arena */
 
-#if defined(__SANITIZE_ADDRESS__)
-#define ALLOCATIONS_APART 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define ALLOCATIONS_APART 1
-#endif
-#endif
-
-/* Under AddressSanitizer every allocation is a block of its own, so that an overrun inside an arena is seen. */
-#ifdef ALLOCATIONS_APART
-enum { BLOCK_BYTES = 16 };
-#else
-enum { BLOCK_BYTES = 16 * 1024 };
-#endif
-enum { ARENA_ALIGNMENT = 16 };
-
 typedef struct arena_block {
     struct arena_block *next;
     size_t used, bytes; /* of what follows the header */
@@ -218,7 +226,7 @@ void *hk_arena_alloc(hk_arena *arena, size_t bytes)
 
     arena_block *first = arena->blocks;
     if (first == NULL || first->bytes - first->used < bytes) {
-        size_t block_bytes = HK_MAX(bytes, (size_t)BLOCK_BYTES);
+        size_t block_bytes = HK_MAX(bytes, arena->ctx->arena_block_bytes);
         arena_block *b = hk_alloc(arena->ctx, BLOCK_HEADER + block_bytes);
         if (b == NULL)
             return NULL;

@@ -46,6 +46,9 @@ void *hk_arena_alloc(hk_arena *arena, size_t bytes);
 void *hk_arena_array(hk_arena *arena, size_t count, size_t bytes);
 char *hk_arena_string(hk_arena *arena, const char *s);
 char *hk_arena_format(hk_arena *arena, const char *format, ...) HK_PRINTF(2, 3);
+/* For tests: from now on each allocation in an arena of the context is one of the context's allocator, which can fail.
+ */
+void hk_context_split_arenas(hk_context *ctx);
 #define hk_arena_new(arena, type) ((type *)hk_arena_alloc((arena), sizeof(type)))
 
 /* Makes room for one more element in an arena-held list: doubles it when full. False when out of memory. */
