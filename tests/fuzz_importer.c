@@ -1,15 +1,15 @@
 /*
- * Fuzz target: bytes → model, TensorProto and .npy. With libFuzzer (clang -fsanitize=fuzzer), or, compiled with
- * -DHK_FUZZ_STANDALONE, a program that runs it on the files it is given, to replay a corpus without libFuzzer.
+ * Fuzz target: bytes → model → plan, TensorProto and .npy, without a device. With libFuzzer (clang -fsanitize=fuzzer),
+ * or, compiled with -DHK_FUZZ_STANDALONE, a program that runs it on the files it is given, to replay a corpus.
  */
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "importer/import.h"
+#include "runtime/model.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
+int LLVMFuzzerInitialize(int *argc, char ***argv);
 
 static void check(bool holds)
 {
@@ -46,18 +46,20 @@ static uint8_t look_at(const hk_graph *g)
 
 static void run_model(hk_context *ctx, const uint8_t *data, size_t bytes)
 {
-    hk_import_result *r = NULL;
-    hk_status st = hk_import(ctx, NULL, data, bytes, NULL, &r);
+    hk_model *m = NULL;
+    hk_status st = hk_model_load_memory(ctx, data, bytes, NULL, &m);
     check(st == HK_OK || hk_context_error(ctx)[0] != '\0');
     check(st != HK_STATUS_INTERNAL);
     if (st != HK_OK)
         return;
-    volatile uint8_t sum = look_at(r->graph);
+    volatile uint8_t sum = look_at(hk_model_graph(m));
     (void)sum;
     hk_graph *copy = NULL;
-    check(hk_graph_clone(r->graph, &copy) == HK_OK);
+    check(hk_graph_clone(hk_model_graph(m), &copy) == HK_OK);
     hk_graph_destroy(&copy);
-    hk_import_destroy(&r);
+    st = hk_model_check(m);
+    check(st == HK_OK || st == HK_STATUS_OUT_OF_MEMORY);
+    hk_model_destroy(&m);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
@@ -78,23 +80,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     return 0;
 }
 
-#ifdef HK_FUZZ_STANDALONE
-int main(int argc, char **argv)
+int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    for (int i = 1; i < argc; i++) {
-        FILE *f = fopen(argv[i], "rb");
-        if (f == NULL || fseek(f, 0, SEEK_END) != 0)
-            return 66;
-        long bytes = ftell(f);
-        rewind(f);
-        uint8_t *data = malloc(bytes > 0 ? (size_t)bytes : 1);
-        if (bytes < 0 || data == NULL || fread(data, 1, (size_t)bytes, f) != (size_t)bytes)
-            return 74;
-        fclose(f);
-        LLVMFuzzerTestOneInput(data, (size_t)bytes);
-        free(data);
-    }
-    printf("%d inputs, nothing found\n", argc - 1);
+    (void)argc;
+    (void)argv;
     return 0;
 }
-#endif
