@@ -1,6 +1,6 @@
 /*
  * ConvTranspose: the data gradient of a convolution, run by that pass's kernels with bias in their store phase; its own
- * gradients are a forward convolution and a weight gradient. Col2Im is one whose weights put every tap in its place.
+ * gradients are a forward convolution and a weight gradient.
  *
  * The convolution whose adjoint this is reads (n, m, out) and makes (n, c, in): hk_conv's X is our output, its Y our
  * input. It never asks where its windows end, so output_padding only makes the output longer.
@@ -304,148 +304,6 @@ static const char *const transpose_cases[] = {
     NULL,
 };
 
-/* ---- Col2Im: (n, c * taps, blocks) put back into (n, c, image), overlaps summed */
-
-typedef struct image_attrs {
-    hk_ints dilations, pads, strides;
-} image_attrs;
-static const hk_attr image_attr_list[] = {
-    HK_INTS_ATTR(image_attrs, dilations), HK_INTS_ATTR(image_attrs, pads), HK_INTS_ATTR(image_attrs, strides), {0}};
-
-typedef struct image {
-    int32_t spatial;
-    int64_t taps;
-    hk_shape y;
-    int64_t size[HK_AXES], block[HK_AXES], blocks[HK_AXES], padding[HK_AXES]; /* at the end, to the stated size */
-} image;
-
-/* spatial is 0 while the operands are not known. */
-static hk_status read_image(const hk_args *a, image *m)
-{
-    const image_attrs *t = a->node->attrs;
-    hk_shape x = hk_args_shape(a, 0);
-    int64_t length = 1;
-    int32_t sizes, extents;
-    *m = (image){.taps = 1, .y = HK_SHAPE_UNKNOWN};
-    HK_TRY(hk_args_ints(a, 1, "image_shape", m->size, HK_AXES, &sizes));
-    HK_TRY(hk_args_ints(a, 2, "block_shape", m->block, HK_AXES, &extents));
-    if (sizes < 0 || extents < 0 || x.rank < 0)
-        return HK_OK;
-    if (x.rank != 3 || sizes != extents || sizes < 1 || (t->dilations.v && t->dilations.count != sizes) ||
-        (t->strides.v && t->strides.count != sizes) || (t->pads.v && t->pads.count != 2 * sizes))
-        return hk_args_fail(a,
-                            "expected an input of rank 3, and entries of image_shape, block_shape, dilations, strides "
-                            "and pads for the same 1 to 3 axes");
-    m->y = (hk_shape){.rank = 2 + sizes, .dim = {x.dim[0]}};
-    for (int32_t i = 0; i < sizes; i++) {
-        int64_t step = entry(&t->strides, i, 1), dilation = entry(&t->dilations, i, 1),
-                pads = entry(&t->pads, i, 0) + entry(&t->pads, sizes + i, 0);
-        if (m->block[i] < 1 || step < 1 || dilation < 1 || m->size[i] < 1 || pads < 0 || m->block[i] > 1 << 20 ||
-            dilation > 1 << 20 || step > 1 << 20)
-            return hk_args_fail(a, "sizes, strides and dilations must be positive, pads not negative");
-        int64_t room = m->size[i] + pads - (m->block[i] - 1) * dilation - 1;
-        if (room < 0)
-            return hk_args_fail(a, "axis %d of the image is smaller than a block", (int)i);
-        m->blocks[i] = room / step + 1;
-        m->padding[i] = room % step;
-        m->taps *= m->block[i];
-        m->y.dim[2 + i] = m->size[i];
-        length *= m->blocks[i];
-    }
-    if ((x.dim[1] >= 0 && x.dim[1] % m->taps) || (x.dim[2] >= 0 && x.dim[2] != length))
-        return hk_args_fail(a, "expected an input [batch,channels * %lld,%lld], found [?,%lld,%lld]",
-                            (long long)m->taps, (long long)length, (long long)x.dim[1], (long long)x.dim[2]);
-    m->y.dim[1] = x.dim[1] < 0 ? -1 : x.dim[1] / m->taps;
-    m->spatial = sizes;
-    return HK_OK;
-}
-
-static hk_status image_infer(hk_infer *in)
-{
-    hk_args a = hk_infer_args(in);
-    image m;
-    if (!hk_dtype_is_float(in->node->in[0]->dtype))
-        return hk_infer_fail(in, HK_STATUS_UNSUPPORTED, "expected a float input, found %s",
-                             hk_dtype_name(in->node->in[0]->dtype));
-    HK_TRY(read_image(&a, &m));
-    return hk_infer_output(in, 0, in->node->in[0]->dtype, &m.y);
-}
-
-static hk_status image_eval(hk_eval *e)
-{
-    hk_args a = hk_eval_args(e);
-    const image_attrs *t = e->node->attrs;
-    image m;
-    HK_TRY(read_image(&a, &m));
-    hk_tensor *out = hk_eval_output(e, 0, e->in[0]->dtype, &m.y);
-    double *y = out ? hk_tensor_doubles(e->arena, out) : NULL;
-    if (!y)
-        return hk_out_of_memory(e->ctx, "evaluating Col2Im");
-    int64_t count = hk_tensor_count(e->in[0]), length = e->in[0]->shape[2];
-    for (int64_t i = 0; i < count; i++) {
-        int64_t place = i % length, tap = i / length % m.taps, at[HK_AXES], to = i / (length * m.taps);
-        bool inside = true;
-        for (int32_t d = m.spatial - 1; d >= 0; d--) {
-            at[d] = place % m.blocks[d] * entry(&t->strides, d, 1) - entry(&t->pads, d, 0) +
-                    tap % m.block[d] * entry(&t->dilations, d, 1);
-            place /= m.blocks[d];
-            tap /= m.block[d];
-            inside &= at[d] >= 0 && at[d] < m.size[d];
-        }
-        for (int32_t d = 0; d < m.spatial; d++)
-            to = to * m.size[d] + at[d];
-        if (inside)
-            y[to] += hk_get_double(e->in[0], i);
-    }
-    for (int64_t i = 0; i < hk_tensor_count(out); i++)
-        hk_set_double(out, i, y[i]);
-    return HK_OK;
-}
-
-/* Weights (c * taps, 1, block): channel c * taps + t has a 1 at tap t. */
-static hk_value *tap_weights(hk_graph *g, const image *m, hk_dtype dtype)
-{
-    hk_shape s = {.rank = 2 + m->spatial, .dim = {m->y.dim[1] * m->taps, 1}};
-    memcpy(s.dim + 2, m->block, (size_t)m->spatial * sizeof *s.dim);
-    hk_tensor *w = hk_tensor_new(g->arena, dtype, &s);
-    for (int64_t i = 0; w && i < s.dim[0]; i++)
-        hk_set_double(w, i * m->taps + i % m->taps, 1.0);
-    return w ? hk_graph_constant(g, NULL, w) : NULL;
-}
-
-static hk_status image_expand(hk_graph *g, const hk_node *n, hk_value **out)
-{
-    const image_attrs *t = n->attrs;
-    hk_args a = hk_node_args(g->ctx, n);
-    image m;
-    HK_TRY(read_image(&a, &m));
-    hk_shape s = {.rank = 2 + m.spatial, .dim = {m.y.dim[0], m.y.dim[1] * m.taps}};
-    memcpy(s.dim + 2, m.blocks, (size_t)m.spatial * sizeof *s.dim);
-    hk_value *x, *w = tap_weights(g, &m, n->in[0]->dtype);
-    if (!w)
-        return hk_out_of_memory(g->ctx, "weights of Col2Im");
-    HK_TRY(hk_build_reshape(g, n->in[0], &s, &x));
-    hk_attr_value values[6] = {HK_SET_INT("group", m.y.dim[1]), HK_SET_INTS("output_padding", m.padding, m.spatial)};
-    int k = 2;
-    if (t->strides.v)
-        values[k++] = (hk_attr_value)HK_SET_INTS("strides", t->strides.v, t->strides.count);
-    if (t->dilations.v)
-        values[k++] = (hk_attr_value)HK_SET_INTS("dilations", t->dilations.v, t->dilations.count);
-    if (t->pads.v)
-        values[k++] = (hk_attr_value)HK_SET_INTS("pads", t->pads.v, t->pads.count);
-    return hk_build(g, "ConvTranspose", values, (hk_value *[]){x, w}, 2, out, 1);
-}
-
-static const char *const image_cases[] = {
-    "f32[1,5,5] i64={5,5} i64={1,5}",
-    "f32[2,18,12] i64={5,6} i64={3,3}",
-    "f32[1,8,4] i64={5,7} i64={2,2} ; strides=[2,3] dilations=[1,2] pads=[0,0,0,0]",
-    "f32[1,6,25] i64={6,5} i64={2,3} ; pads=[0,1,0,1]",
-    "f32[2,6,4] i64={9} i64={3} ; strides=[2]",
-    "f32[1,8,8] i64={3,3,3} i64={2,2,2}",
-    NULL,
-};
-
 const hk_op hk_ops_conv_transpose[] = {
     {
         .type = "ConvTranspose",
@@ -462,21 +320,6 @@ const hk_op hk_ops_conv_transpose[] = {
         .lower = transpose_lower,
         .backward = transpose_backward,
         .cases = transpose_cases,
-    },
-    {
-        .type = "Col2Im",
-        .since = 18,
-        .in_min = 3,
-        .in_max = 3,
-        .out_min = 1,
-        .out_max = 1,
-        .host_inputs = 6,
-        .attrs_bytes = sizeof(image_attrs),
-        .attrs = image_attr_list,
-        .infer = image_infer,
-        .eval = image_eval,
-        .expand = image_expand,
-        .cases = image_cases,
     },
     {0},
 };

@@ -125,17 +125,19 @@ static hk_status deform_eval(hk_eval *e)
 
 /* ---- as other nodes */
 
-/* Where the taps are without offsets: [1, taps, places, 2], the column first. */
-static hk_value *resting_places(hk_graph *g, const hk_window *w, hk_dtype dtype)
+/* A constant of shape [1, taps, rows, columns, 2] with extents of 1 where it does not change: what taps (which 0), rows
+ * (1) or columns (2) add to a place, the column first. Their sum is where windows rest without offsets. */
+static hk_value *resting(hk_graph *g, const hk_window *w, hk_dtype dtype, int which)
 {
-    int64_t taps = hk_window_taps(w), places = hk_window_out_count(w);
-    hk_tensor *t = hk_tensor_new(g->arena, dtype, &(hk_shape){4, {1, taps, places, 2}});
-    for (int64_t i = 0; t && i < taps * places; i++) {
-        int64_t tap = i / places, o = i % places;
-        hk_set_double(t, 2 * i,
-                      (double)(o % w->out[W] * w->stride[W] - w->begin[W] + tap % w->kernel[W] * w->dilation[W]));
-        hk_set_double(t, 2 * i + 1,
-                      (double)(o / w->out[W] * w->stride[H] - w->begin[H] + tap / w->kernel[W] * w->dilation[H]));
+    hk_shape s = {5, {1, 1, 1, 1, 2}};
+    int64_t count = which == 0 ? hk_window_taps(w) : w->out[which];
+    s.dim[1 + which] = count;
+    hk_tensor *t = hk_tensor_new(g->arena, dtype, &s);
+    for (int64_t i = 0; t && i < count; i++) {
+        int64_t column = which == 0 ? i % w->kernel[W] * w->dilation[W] : i * w->stride[W] - w->begin[W],
+                row = which == 0 ? i / w->kernel[W] * w->dilation[H] : i * w->stride[H] - w->begin[H];
+        hk_set_double(t, 2 * i, which == 1 ? 0 : (double)column);
+        hk_set_double(t, 2 * i + 1, which == 2 ? 0 : (double)row);
     }
     return t ? hk_graph_constant(g, NULL, t) : NULL;
 }
@@ -143,16 +145,22 @@ static hk_value *resting_places(hk_graph *g, const hk_window *w, hk_dtype dtype)
 /* Offsets [n, groups * taps * 2, out] (row first) added to the resting places: [n * groups, taps, places, 2]. */
 static hk_status build_grid(hk_graph *g, hk_value *offset, const hk_window *w, int64_t fields, hk_value **grid)
 {
-    int64_t taps = hk_window_taps(w), places = hk_window_out_count(w), axis = 3;
-    const int64_t perm[] = {0, 1, 3, 2}, swap[] = {1, 0};
-    hk_value *base = resting_places(g, w, offset->dtype), *v, *order = hk_graph_ints(g, swap, 2);
-    const hk_attr_value attrs[] = {HK_SET_INT("axis", axis), {0}};
-    if (!base || !order)
+    const int64_t perm[] = {0, 1, 3, 4, 2}, swap[] = {1, 0};
+    int64_t taps = hk_window_taps(w);
+    hk_value *order = hk_graph_ints(g, swap, 2), *v;
+    const hk_attr_value attrs[] = {HK_SET_INT("axis", 2), {0}};
+    if (!order)
         return hk_out_of_memory(g->ctx, "a deformed convolution");
-    HK_TRY(hk_build_reshape(g, offset, &(hk_shape){4, {fields, taps, 2, places}}, &v));
-    HK_TRY(hk_build_transpose(g, v, perm, 4, &v));
+    HK_TRY(hk_build_reshape(g, offset, &(hk_shape){5, {fields, taps, 2, w->out[H], w->out[W]}}, &v));
     HK_TRY(hk_build(g, "Gather", attrs, (hk_value *[]){v, order}, 2, &v, 1));
-    return hk_build_binary(g, "Add", base, v, grid);
+    HK_TRY(hk_build_transpose(g, v, perm, 5, &v));
+    for (int which = 0; which < 3; which++) {
+        hk_value *c = resting(g, w, offset->dtype, which);
+        if (!c)
+            return hk_out_of_memory(g->ctx, "a deformed convolution");
+        HK_TRY(hk_build_binary(g, "Add", v, c, &v));
+    }
+    return hk_build_reshape(g, v, &(hk_shape){4, {fields, taps, hk_window_out_count(w), 2}}, grid);
 }
 
 static hk_status deform_expand(hk_graph *g, const hk_node *n, hk_value **out)

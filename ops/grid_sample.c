@@ -525,7 +525,7 @@ static double base_at(const hk_node *n, const hk_shape *size, int64_t place, int
     if (axis == axes)
         return 1;
     for (int32_t d = 0; d < axis; d++)
-        place /= size->dim[size->rank - 1 - d];
+        place /= HK_MAX(size->dim[size->rank - 1 - d], 1);
     int64_t extent = size->dim[size->rank - 1 - axis], i = place % extent;
     if (((const grid_attrs *)n->attrs)->align_corners)
         return extent > 1 ? -1 + 2.0 * (double)i / (double)(extent - 1) : 0;
@@ -552,24 +552,50 @@ static hk_status affine_eval(hk_eval *e)
     return HK_OK;
 }
 
+/* Coordinate `axis` of all positions along its dimension, 1 everywhere else: a constant that broadcasts. */
+static hk_value *affine_axis(hk_graph *g, const hk_node *n, const hk_shape *size, int32_t axis)
+{
+    int32_t axes = size->rank - 2, d = axes - axis; /* dimension of the output */
+    hk_shape s = {.rank = axes + 2, .dim = {1, 1, 1, 1, 1}};
+    s.dim[d] = size->dim[d + 1];
+    hk_tensor *t = hk_tensor_new(g->arena, n->in[0]->dtype, &s);
+    int64_t stride = 1;
+    for (int32_t k = 0; k < axis; k++)
+        stride *= HK_MAX(size->dim[size->rank - 1 - k], 1);
+    for (int64_t i = 0; t && i < s.dim[d]; i++)
+        hk_set_double(t, i, base_at(n, size, i * stride, axis));
+    return t ? hk_graph_constant(g, NULL, t) : NULL;
+}
+
+/* A sum of columns of theta times coordinates: one chain of broadcasting nodes, no table of positions. */
 static hk_status affine_expand(hk_graph *g, const hk_node *n, hk_value **out)
 {
     hk_args a = hk_node_args(g->ctx, n);
-    const int64_t swap[] = {0, 2, 1};
     hk_shape size, y;
-    hk_value *v, *theta;
     HK_TRY(read_affine(&a, &size, &y));
     int32_t axes = size.rank - 2;
-    int64_t places = hk_shape_span(&size, 2, size.rank);
-    hk_tensor *base = hk_tensor_new(g->arena, n->in[0]->dtype, &(hk_shape){2, {places, axes + 1}});
-    hk_value *b = base ? hk_graph_constant(g, NULL, base) : NULL;
-    if (!b)
-        return hk_out_of_memory(g->ctx, "an affine grid");
-    for (int64_t i = 0; i < hk_tensor_count(base); i++)
-        hk_set_double(base, i, base_at(n, &size, i / (axes + 1), (int32_t)(i % (axes + 1))));
-    HK_TRY(hk_build_transpose(g, n->in[0], swap, 3, &theta));
-    HK_TRY(hk_build_binary(g, "MatMul", b, theta, &v));
-    return hk_build_reshape(g, v, &y, out);
+    hk_shape column = {.rank = axes + 2, .dim = {size.dim[0], 1, 1, 1, 1}};
+    column.dim[axes + 1] = axes;
+    const hk_attr_value attrs[] = {HK_SET_INT("axis", 2), {0}};
+    *out = NULL;
+    for (int32_t k = 0; k <= axes; k++) {
+        int32_t which = (k + axes) % (axes + 1); /* the translation first */
+        int64_t index = which;
+        hk_value *v, *i = hk_graph_ints(g, &index, 1);
+        if (!i)
+            return HK_STATUS_OUT_OF_MEMORY;
+        HK_TRY(hk_build(g, "Gather", attrs, (hk_value *[]){n->in[0], i}, 2, &v, 1));
+        HK_TRY(hk_build_reshape(g, v, &column, &v));
+        if (which < axes) {
+            hk_value *coordinate = affine_axis(g, n, &size, which);
+            if (!coordinate)
+                return hk_out_of_memory(g->ctx, "an affine grid");
+            HK_TRY(hk_build_binary(g, "Mul", coordinate, v, &v));
+            HK_TRY(hk_build_binary(g, "Add", *out, v, &v));
+        }
+        *out = v;
+    }
+    return HK_OK;
 }
 
 /* ---- cases */
