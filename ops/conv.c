@@ -263,6 +263,8 @@ static const char *const conv_cases[] = {
     "f32[1,12,95,94] f32[24,1,5,5]; group=12 pads=[2,2,2,2] strides=[2,2]; nograd",
     "f32[1,40,42,43] f32[40,1,3,5] f32[40]; group=40 pads=[2,4,2,4] dilations=[2,2]; nograd",
     "f32[2,36,13,13] f32[40,36,1,1] f32[40]; strides=[2,2]; nograd",
+    "f32[2,3,48,33] f32[20,3,16,16] f32[20]; strides=[16,16]; nograd",
+    "f32[20,3,30,31] f32[40,3,3,3] f32[40]; pads=[1,1,1,1] strides=[2,2]; nograd",
     "f32[1,300,7,7] f32[48,300,1,1] f32[48]; ; nograd",
     NULL,
 };

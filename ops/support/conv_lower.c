@@ -278,7 +278,13 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const gather_
 {
     const hk_window *w = &v->p->w;
     gather_table table = table_size(v);
-    hk_conv_extent extent = {v->m, v->p->n * v->out_plane, table.most_k, v->p->groups, 32, false};
+    hk_conv_extent extent = {v->m,
+                             v->p->n * v->out_plane,
+                             table.most_k,
+                             v->p->groups,
+                             32,
+                             false,
+                             4.0 * (double)(hk_shape_count(&v->source->shape) + hk_shape_count(&v->result->shape))};
     hk_conv_choice choice = job->tile ? hk_conv_split(&extent, job->tile, job->splits) : hk_conv_choose(l, &extent);
     const hk_conv_tile *t = choice.tile;
     bool point = is_point(v);
@@ -338,7 +344,7 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const gather_
 
 /* ---- the thin kernel */
 
-enum { THIN_OC = 32, THIN_PIXELS = 2, THIN_MOST_K = 32 };
+enum { THIN_OC = 32, THIN_PIXELS = 2, THIN_MOST_K = 32, THIN_MOST_POINT_K = 16 };
 
 /* Sums so short that a GEMM would only fill and empty its tiles, and pixels enough to fill the device without splits.
  */
@@ -348,8 +354,8 @@ static bool thin_fits(const hk_lower *l, const hk_conv_job *job, const gather_vi
     uint32_t lanes = HK_MIN(128u, l->device->max_invocations);
     int64_t workgroups = v->p->n * v->out_plane / (lanes * THIN_PIXELS) * ((v->m + THIN_OC - 1) / THIN_OC);
     return v->forward && !job->tile && !job->scale && v->p->groups == 1 && w->spatial < 3 &&
-           v->channels * v->taps <= THIN_MOST_K && v->m > 16 && w->begin[H] < 65536 && w->begin[W] < 65536 &&
-           workgroups >= 2 * l->compute_units_hint;
+           v->channels * v->taps <= (v->taps == 1 ? THIN_MOST_POINT_K : THIN_MOST_K) && v->m > 16 &&
+           w->begin[H] < 65536 && w->begin[W] < 65536 && workgroups >= 2 * l->compute_units_hint;
 }
 
 static void lower_thin(hk_lower *l, const hk_conv_job *job, const gather_view *v)
@@ -462,7 +468,7 @@ void hk_conv_lower_direct(hk_lower *l, const hk_conv_job *job)
     hk_grid_1d(l, r, column_blocks * blocks);
 }
 
-/* ---- windows that cover the whole plane: a matrix product of images and weights */
+/* ---- matrix products as they are: windows that cover the whole plane, and on software devices single taps */
 
 static bool covers_plane(const hk_conv_job *job)
 {
@@ -474,26 +480,46 @@ static bool covers_plane(const hk_conv_job *job)
     return covered;
 }
 
-static hk_status lower_product(hk_lower *l, const hk_conv_job *job)
+static hk_gemm product_of(const hk_conv_job *job)
 {
-    int64_t k = job->p.c * hk_window_taps(&job->p.w);
-    return hk_gemm_lower(l, &(hk_gemm){.a = job->x,
-                                       .b = job->w,
-                                       .bias = job->bias,
-                                       .residual = job->residual,
-                                       .c = job->y,
-                                       .m = job->p.n,
-                                       .n = job->p.k,
-                                       .k = k,
-                                       .lda = k,
-                                       .ldb = k,
-                                       .trans_b = true,
-                                       .bias_n = 1,
-                                       .alpha = 1,
-                                       .beta = 1,
-                                       .activation = job->activation,
-                                       .act_a = job->alpha,
-                                       .act_b = job->beta});
+    return (hk_gemm){.bias = job->bias,
+                     .residual = job->residual,
+                     .c = job->y,
+                     .alpha = 1,
+                     .beta = 1,
+                     .activation = job->activation,
+                     .act_a = job->alpha,
+                     .act_b = job->beta};
+}
+
+/* Rows are images, columns are channels. */
+static hk_status lower_covered(hk_lower *l, const hk_conv_job *job)
+{
+    hk_gemm p = product_of(job);
+    p.a = job->x;
+    p.b = job->w;
+    p.m = job->p.n;
+    p.n = job->p.k;
+    p.k = p.lda = p.ldb = job->p.c * hk_window_taps(&job->p.w);
+    p.trans_b = true;
+    p.bias_n = 1;
+    return hk_gemm_lower(l, &p);
+}
+
+/* Rows are channels, columns are pixels, images are a batch. */
+static hk_status lower_points(hk_lower *l, const hk_conv_job *job)
+{
+    hk_gemm p = product_of(job);
+    p.a = job->w;
+    p.b = job->x;
+    p.m = job->p.k;
+    p.n = p.ldb = hk_window_out_count(&job->p.w);
+    p.k = p.lda = job->p.c;
+    p.bias_m = 1;
+    p.batch_rank = 1;
+    p.batch[0] = job->p.n;
+    p.batch_b[0] = p.k * p.n;
+    return hk_gemm_lower(l, &p);
 }
 
 hk_status hk_conv_lower_gather(hk_lower *l, const hk_conv_job *job)
@@ -505,7 +531,9 @@ hk_status hk_conv_lower_gather(hk_lower *l, const hk_conv_job *job)
                        "the model in float32",
                        l->node->name, l->node->type, hk_dtype_name(v.source->dtype));
     if (covers_plane(job))
-        return lower_product(l, job);
+        return lower_covered(l, job);
+    if (l->cpu && v.forward && is_point(&v) && v.source_plane == v.out_plane && v.p->groups == 1 && !job->scale)
+        return lower_points(l, job);
     if (!l->cpu && hk_conv_is_depthwise(job)) {
         hk_conv_lower_depthwise(l, job);
         return HK_OK;

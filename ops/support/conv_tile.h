@@ -20,6 +20,7 @@ typedef struct hk_conv_extent {
     int64_t m, n, k, groups;
     uint32_t most_splits;
     bool weight;
+    double bytes; /* that must be moved at least, 0: few */
 } hk_conv_extent;
 
 typedef struct hk_conv_choice {

@@ -31,11 +31,11 @@ bool hk_conv_fits_winograd(const hk_conv_job *job)
            PRODUCTS * HK_MAX(p->c, p->k) * t.row <= INT32_MAX;
 }
 
-/* Microseconds of an H200 either way: multiplications at the rates measured, bytes of the transforms, two dispatches
+/* Microseconds of an H100 either way: multiplications at the rates measured, bytes of the transforms, two dispatches
  * more. */
 bool hk_conv_prefers_winograd(const hk_lower *l, const hk_conv_job *job)
 {
-    const double direct_rate = 28e6, product_rate = 34e6, bytes_rate = 2.8e6, dispatches = 8;
+    const double direct_rate = 33e6, product_rate = 36e6, bytes_rate = 4.5e6, dispatches = 8;
     const hk_conv *p = &job->p;
     if (l->cpu || job->tile || !hk_conv_fits_winograd(job) || HK_MIN(p->c, p->k) < 64)
         return false;

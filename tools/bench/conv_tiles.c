@@ -1,7 +1,7 @@
 /*
  * Times every tile of the convolution matrix kernel, with several numbers of splits, for forward convolutions given as
- * lines "n c h w k r s stride pad" on standard input; last, what the library would choose. The figures behind the rates
- * in ops/support/conv_tile.c:
+ * lines "n c h w k r s stride pad" on standard input; last Winograd's transforms and what the library would choose. The
+ * figures behind the rates in ops/support/conv_tile.c:
  *
  *     conv_tiles [MOST_SPLITS] < LAYERS
  */
@@ -34,28 +34,14 @@ typedef struct bench {
 
 /* Tiles worth a measurement that the library does not choose among (yet). */
 static const hk_conv_tile more_tiles[] = {
-    {128, 128, 16, 8, 8, 2, 1, 1, 0, "x 128x128x16", "", ""},
-    {128, 64, 16, 8, 8, 2, 1, 1, 0, "x 128x64x16", "", ""},
-    {64, 128, 16, 8, 8, 2, 1, 1, 0, "x 64x128x16", "", ""},
-    {128, 128, 16, 8, 8, 1, 1, 1, 0, "x 128x128x16/s1", "", ""},
-    {128, 64, 16, 8, 8, 1, 1, 1, 0, "x 128x64x16/s1", "", ""},
-    {64, 64, 16, 8, 4, 2, 1, 1, 0, "x 64x64x16", "", ""},
-    {64, 64, 16, 8, 8, 2, 2, 1, 0, "x 64x64x16/2 88", "", ""},
-    {128, 128, 8, 16, 8, 2, 1, 1, 0, "x 128x128x8 16x8", "", ""},
-    {32, 64, 16, 4, 8, 2, 1, 1, 0, "x 32x64x16", "", ""},
-    {32, 128, 16, 8, 4, 2, 1, 1, 0, "x 32x128x16", "", ""},
-    {16, 256, 8, 4, 8, 2, 1, 1, 0, "x 16x256x8", "", ""},
-    {16, 128, 16, 4, 4, 2, 1, 1, 0, "x 16x128x16", "", ""},
-    {16, 32, 128, 4, 4, 1, 8, 1, 0, "x 16x32x128/8", "", ""},
-    {16, 32, 64, 4, 4, 2, 8, 1, 0, "x 16x32x64/8", "", ""},
-    {32, 32, 64, 4, 4, 2, 4, 1, 0, "x 32x32x64/4", "", ""},
-    {32, 32, 64, 4, 4, 1, 8, 1, 0, "x 32x32x64/8", "", ""},
-    {32, 32, 128, 4, 4, 1, 8, 1, 0, "x 32x32x128/8", "", ""},
-    {16, 64, 64, 4, 4, 1, 4, 1, 0, "x 16x64x64/4", "", ""},
-    {64, 128, 8, 8, 16, 2, 1, 1, 0, "x 64x128x8 8x16", "", ""},
-    {128, 128, 16, 16, 8, 1, 1, 1, 0, "x 128x128x16/s1 16x8", "", ""},
-    {64, 128, 16, 8, 8, 1, 1, 1, 0, "x 64x128x16/s1", "", ""},
-    {64, 64, 16, 8, 4, 1, 1, 1, 0, "x 64x64x16/s1", "", ""},
+    {64, 128, 24, 8, 8, 1, 1, 1, 0, "more 64x128x24", "", ""},
+    {64, 128, 32, 8, 8, 1, 1, 1, 0, "more 64x128x32", "", ""},
+    {64, 128, 16, 8, 4, 1, 1, 1, 0, "more 64x128x16 8x4", "", ""},
+    {64, 256, 16, 8, 8, 1, 1, 1, 0, "more 64x256x16", "", ""},
+    {128, 64, 16, 8, 8, 1, 1, 1, 0, "more 128x64x16", "", ""},
+    {128, 128, 16, 8, 8, 1, 1, 1, 0, "more 128x128x16", "", ""},
+    {32, 128, 16, 8, 4, 2, 1, 1, 0, "more 32x128x16 2-stage", "", ""},
+    {64, 64, 16, 8, 4, 2, 1, 1, 0, "more 64x64x16 2-stage", "", ""},
 };
 
 static hk_status lower_trial(hk_lower *l, bench *b, const hk_conv_tile *tile, uint32_t splits)
@@ -80,6 +66,16 @@ static hk_status lower_tile(hk_lower *l, bench *b, const hk_conv_tile *tile)
     return HK_OK;
 }
 
+static hk_status lower_winograd(hk_lower *l, bench *b)
+{
+    const hk_node *n = l->node;
+    hk_conv_job job = {.p = b->p, .pass = HK_CONV_FORWARD, .x = n->in[0], .w = n->in[1], .y = n->out[0]};
+    if (b->count == TRIALS || !hk_conv_fits_winograd(&job))
+        return HK_OK;
+    b->trials[b->count++] = (trial){NULL, 1, l->record_count - 1};
+    return hk_conv_lower_winograd(l, &job);
+}
+
 static hk_status lower_all(hk_lower *l, void *user)
 {
     size_t count;
@@ -88,6 +84,7 @@ static hk_status lower_all(hk_lower *l, void *user)
         HK_TRY(lower_tile(l, user, &tiles[i]));
     for (size_t i = 0; i < HK_COUNT(more_tiles); i++)
         HK_TRY(lower_tile(l, user, &more_tiles[i]));
+    HK_TRY(lower_winograd(l, user));
     return lower_trial(l, user, NULL, 0);
 }
 
@@ -125,10 +122,10 @@ static hk_status time_layer(hk_context *ctx, hk_gpu *gpu, const layer *a, uint32
         double ns = 0;
         for (size_t k = from; k < to; k++)
             ns += run.ns[k];
-        printf("%d,%d,%d,%d,%d,%d,%d,%d,%d %-32s splits %2u %9.2f us (sum %6.2f) %7.2f TFLOP/s%s\n", a->n, a->c, a->h,
-               a->w, a->k, a->r, a->s, a->stride, a->pad, run.variant[from], b.trials[i].splits, ns * 1e-3,
-               to > from + 1 ? run.ns[from + 1] * 1e-3 : 0.0, run.flops[from] / ns * 1e-3,
-               b.trials[i].tile ? "" : " CHOSEN");
+        printf("%d,%d,%d,%d,%d,%d,%d,%d,%d %-32s splits %2u %9.2f us (second %6.2f) %7.2f TFLOP/s%s\n", a->n, a->c,
+               a->h, a->w, a->k, a->r, a->s, a->stride, a->pad, run.variant[from], b.trials[i].splits, ns * 1e-3,
+               to > from + 1 ? run.ns[from + 1] * 1e-3 : 0.0, hk_conv_flops(&b.p) / ns * 1e-3,
+               i + 1 < b.count ? "" : " CHOSEN");
     }
     hk_graph_destroy(&g);
     return st;
