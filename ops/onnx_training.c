@@ -15,12 +15,12 @@ typedef struct training_attrs {
 } training_attrs;
 
 static const hk_attr adagrad_list[] = {HK_FLOAT_ATTR(training_attrs, decay_factor, 0),
-                                       HK_FLOAT_ATTR(training_attrs, epsilon, 0),
+                                       HK_FLOAT_ATTR(training_attrs, epsilon, 1e-6),
                                        HK_FLOAT_ATTR(training_attrs, norm_coefficient, 0),
                                        {0}};
 static const hk_attr adam_list[] = {HK_FLOAT_ATTR(training_attrs, alpha, 0.9),
                                     HK_FLOAT_ATTR(training_attrs, beta, 0.999),
-                                    HK_FLOAT_ATTR(training_attrs, epsilon, 0),
+                                    HK_FLOAT_ATTR(training_attrs, epsilon, 1e-6),
                                     HK_FLOAT_ATTR(training_attrs, norm_coefficient, 0),
                                     HK_FLOAT_ATTR(training_attrs, norm_coefficient_post, 0),
                                     {0}};
