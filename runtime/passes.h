@@ -30,6 +30,8 @@ hk_status hk_drop_views(hk_graph *g);
 hk_status hk_merge_common(hk_graph *g);
 /* Pad with what the Conv, MaxPool or AveragePool behind it pads with becomes part of its pads. */
 hk_status hk_fold_pads(hk_graph *g);
+/* GELU, LayerNormalization and RMSNormalization written out become one node. */
+hk_status hk_fuse_formulas(hk_graph *g);
 /* Products around a softmax become hk.Attention (inference only: a gradient needs the probabilities). */
 hk_status hk_fuse_attention(hk_graph *g);
 /* Bias, activation and residual sum into the store phase of Conv and Gemm. */

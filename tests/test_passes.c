@@ -267,12 +267,83 @@ static int end_context(void **state)
     return 0;
 }
 
-/* ---- attention */
-
 static hk_value *scalar(hk_graph *g, double x)
 {
     return hk_graph_scalar(g, HK_FLOAT32, x);
 }
+
+/* ---- formulas */
+
+static hk_value *mean(hk_graph *g, hk_value *x)
+{
+    return node(g, "ReduceMean", NULL, x, hk_graph_ints(g, (int64_t[]){-1}, 1));
+}
+
+/* x / sqrt(mean(square) + epsilon), with a division or a reciprocal. */
+static hk_value *normalized(hk_graph *g, hk_value *x, hk_value *square, bool reciprocal)
+{
+    hk_value *d = node(g, "Add", NULL, mean(g, square), scalar(g, 1e-5));
+    d = node(g, "Sqrt", NULL, d, NULL);
+    return reciprocal ? node(g, "Mul", NULL, x, node(g, "Reciprocal", NULL, d, NULL)) : node(g, "Div", NULL, x, d);
+}
+
+static hk_graph *layer_norm(bool by_power, bool reciprocal, hk_shape scale, hk_shape bias)
+{
+    hk_graph *g = new_graph();
+    hk_value *x = input(g, "x", SHAPE(3, 4, 5)), *d = node(g, "Sub", NULL, x, mean(g, x));
+    hk_value *square = by_power ? node(g, "Pow", NULL, d, scalar(g, 2.0)) : node(g, "Mul", NULL, d, d);
+    hk_value *y = normalized(g, d, square, reciprocal);
+    if (scale.rank)
+        y = node(g, "Mul", NULL, filled(g, scale, 0.5), y);
+    if (bias.rank)
+        y = node(g, "Add", NULL, y, filled(g, bias, -0.5));
+    output(g, y);
+    return g;
+}
+
+static void formulas(void **state)
+{
+    (void)state;
+    assert_int_equal(left(layer_norm(true, false, SHAPE(5), SHAPE(5)), hk_fuse_formulas, NULL), 1);
+    assert_int_equal(left(layer_norm(false, true, SHAPE(5), (hk_shape){0}), hk_fuse_formulas, NULL), 1);
+    assert_int_equal(left(layer_norm(true, true, (hk_shape){0}, (hk_shape){0}), hk_fuse_formulas, NULL), 1);
+    /* what is added is no bias of the rows: the addition stays */
+    assert_int_equal(left(layer_norm(true, false, SHAPE(5), SHAPE(4, 5)), hk_fuse_formulas, NULL), 2);
+
+    hk_graph *g = new_graph();
+    hk_value *x = input(g, "x", SHAPE(3, 4, 5));
+    hk_value *y = normalized(g, x, node(g, "Pow", NULL, x, scalar(g, 2.0)), true);
+    output(g, node(g, "Mul", NULL, filled(g, SHAPE(5), 0.5), y));
+    assert_int_equal(left(g, hk_fuse_formulas, NULL), 1);
+
+    g = new_graph(); /* the mean of other squares */
+    x = input(g, "x", SHAPE(3, 4, 5));
+    y = input(g, "y", SHAPE(3, 4, 5));
+    output(g, normalized(g, x, node(g, "Mul", NULL, y, y), false));
+    assert_int_equal(left(g, hk_fuse_formulas, "RMSNormalization"), 0);
+
+    g = new_graph(); /* x/2 (1 + erf(x / sqrt 2)) */
+    x = input(g, "x", SHAPE(3, 5));
+    y = node(g, "Erf", NULL, node(g, "Div", NULL, x, scalar(g, sqrt(2.0))), NULL);
+    y = node(g, "Mul", NULL, node(g, "Add", NULL, y, scalar(g, 1.0)), x);
+    output(g, node(g, "Mul", NULL, y, scalar(g, 0.5)));
+    assert_int_equal(left(g, hk_fuse_formulas, NULL), 1);
+
+    for (int power = 0; power < 2; power++) { /* the same with tanh; 0.044 is another function */
+        for (int other = 0; other < 2; other++) {
+            g = new_graph();
+            x = input(g, "x", SHAPE(3, 5));
+            y = power ? node(g, "Pow", NULL, x, scalar(g, 3.0)) : node(g, "Mul", NULL, node(g, "Mul", NULL, x, x), x);
+            y = node(g, "Add", NULL, x, node(g, "Mul", NULL, y, scalar(g, other ? 0.044 : 0.044715)));
+            y = node(g, "Tanh", NULL, node(g, "Mul", NULL, y, scalar(g, 0.7978845608)), NULL);
+            y = node(g, "Add", NULL, y, scalar(g, 1.0));
+            output(g, node(g, "Mul", NULL, node(g, "Mul", NULL, x, scalar(g, 0.5)), y));
+            assert_int_equal(left(g, hk_fuse_formulas, "Gelu"), !other);
+        }
+    }
+}
+
+/* ---- attention */
 
 static hk_value *softmax(hk_graph *g, hk_value *x)
 {
@@ -407,13 +478,10 @@ int main(int argc, char **argv)
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(views),
-        cmocka_unit_test(attention),
-        cmocka_unit_test(attention_in_windows),
-        cmocka_unit_test(no_attention),
-        cmocka_unit_test(copies),
-        cmocka_unit_test(common),
-        cmocka_unit_test(random_nodes_stay),
+        cmocka_unit_test(views),        cmocka_unit_test(formulas),
+        cmocka_unit_test(attention),    cmocka_unit_test(attention_in_windows),
+        cmocka_unit_test(no_attention), cmocka_unit_test(copies),
+        cmocka_unit_test(common),       cmocka_unit_test(random_nodes_stay),
         cmocka_unit_test(pads),
     };
     return cmocka_run_group_tests_name("passes", tests, make_context, end_context);

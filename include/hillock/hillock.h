@@ -406,6 +406,7 @@ typedef enum hk_profile {
     X(VIEWS, "views")         /* nodes that change nothing, chains of reshapes and of transposes */                    \
     X(COMMON, "common")       /* subexpressions computed twice */                                                      \
     X(PADS, "pads")           /* Pad into the padding of the convolution or pooling behind it */                       \
+    X(FORMULAS, "formulas")   /* GELU and normalizations written out */                                                \
     X(ATTENTION, "attention") /* products around a softmax into one node that stores no scores */                      \
     X(EPILOGUES, "epilogues") /* bias, activation and residual sum into Conv and matrix products */                    \
     X(CHAINS, "chains")       /* elementwise operators that follow one another into one pass over memory */
