@@ -1,12 +1,13 @@
 /*
- * Operators that select by value or by position: NonZero, Compress and Unique, whose output size depends on data (they
- * run on the host), and OneHot, Trilu and EyeLike.
+ * Operators that select by value or by position: NonZero and Unique, whose output size depends on data (they run on the
+ * host), Compress, which is a Gather behind NonZero, and OneHot, Trilu and EyeLike.
  */
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
 
 #include "kernels.h"
+#include "ops/support/build.h"
 #include "ops/support/move.h"
 #include "ops/support/move_args.h"
 #include "shaders/gather_one_hot.push.h"
@@ -127,6 +128,29 @@ static hk_status compress_eval(hk_eval *e)
         if (hk_get_int(e->in[1], i))
             copy_slice(e->in[0], &s, i, y, kept, at++);
     return HK_OK;
+}
+
+/* Where the condition holds, and a Gather of that: the host sees the condition alone. */
+static hk_status compress_expand(hk_graph *g, const hk_node *n, hk_value **out)
+{
+    hk_args a = hk_node_args(g->ctx, n);
+    int64_t axis = ((const compress_attrs *)n->attrs)->axis;
+    slices s;
+    HK_TRY(read_slices(&a, axis, &s));
+    hk_value *x = n->in[0], *condition = n->in[1], *where = NULL;
+    int64_t length = HK_MIN(hk_shape_count(&condition->shape), s.extent);
+    if (axis == NO_AXIS)
+        HK_TRY(hk_build_reshape(g, x, &(hk_shape){.rank = 1, .dim = {s.extent}}, &x));
+    HK_TRY(
+        hk_build_reshape(g, condition, &(hk_shape){.rank = 1, .dim = {hk_shape_count(&condition->shape)}}, &condition));
+    hk_value *range[] = {condition, hk_graph_ints(g, &(int64_t){0}, 1), hk_graph_ints(g, &length, 1)};
+    if (!range[1] || !range[2])
+        return HK_STATUS_OUT_OF_MEMORY;
+    HK_TRY(hk_build(g, "Slice", NULL, range, 3, &condition, 1));
+    HK_TRY(hk_build_unary(g, "NonZero", condition, &where));
+    HK_TRY(hk_build_binary(g, "Squeeze", where, range[1], &where));
+    const hk_attr_value attrs[] = {HK_SET_INT("axis", HK_MAX(s.axis, 0)), {0}};
+    return hk_build(g, "Gather", attrs, (hk_value *[]){x, where}, 2, out, 1);
 }
 
 static const char *const compress_cases[] = {
@@ -596,7 +620,18 @@ static const char *const eye_cases[] = {
 
 const hk_op hk_ops_nonzero[] = {
     HOST_OP("NonZero", 9, 1, 1, 0, NULL, nonzero, nonzero_cases),
-    HOST_OP("Compress", 9, 2, 1, sizeof(compress_attrs), compress_attr_list, compress, compress_cases),
+    {.type = "Compress",
+     .since = 9,
+     .in_min = 2,
+     .in_max = 2,
+     .out_min = 1,
+     .out_max = 1,
+     .attrs_bytes = sizeof(compress_attrs),
+     .attrs = compress_attr_list,
+     .infer = compress_infer,
+     .eval = compress_eval,
+     .expand = compress_expand,
+     .cases = compress_cases},
     HOST_OP("Unique", 11, 1, 4, sizeof(unique_attrs), unique_attr_list, unique, unique_cases),
     {.type = "OneHot",
      .since = 9,

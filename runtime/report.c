@@ -1,6 +1,8 @@
 /* Reports. */
 #include "runtime/report.h"
 
+#include "runtime/element_types.h"
+
 typedef struct rows {
     hk_arena *arena;
     hk_plan_row *list;
@@ -92,7 +94,7 @@ static void end(hk_report *report, const hk_env *env, const rows *r, uint32_t se
     report->info.weight_bytes = env->weights.bytes + env->state_store.bytes;
 }
 
-static hk_status add_host(hk_context *ctx, rows *r, const hk_node *n, uint64_t ns)
+static hk_status add_host(hk_context *ctx, rows *r, const hk_env *env, const hk_node *n, uint64_t ns)
 {
     hk_plan_row *row = add(r);
     if (!row)
@@ -102,21 +104,22 @@ static hk_status add_host(hk_context *ctx, rows *r, const hk_node *n, uint64_t n
                          .where = n->op->flags & HK_OP_CONTROL ? "control" : "host",
                          .kernel = "",
                          .dtype = output_dtype(n),
+                         .lacking = hk_node_lacks(n, hk_gpu_info(env->gpu)),
                          .group = r->group++,
                          .ns = ns};
     return row->node && row->op ? HK_OK : hk_out_of_memory(ctx, "a report");
 }
 
 /* A body's program follows the node that owns it, as it ran last. */
-static hk_status add_stages(hk_context *ctx, hk_report *report, rows *r, const hk_stage *first)
+static hk_status add_stages(hk_context *ctx, hk_report *report, rows *r, const hk_env *env, const hk_stage *first)
 {
     for (const hk_stage *s = first; s; s = hk_stage_next(s)) {
         HK_TRY(add_exec(ctx, report, r, hk_stage_exec(s)));
         size_t count = 0;
         hk_node *const *nodes = hk_stage_host_nodes(s, &count);
         for (size_t i = 0; i < count; i++) {
-            HK_TRY(add_host(ctx, r, nodes[i], hk_stage_host_ns(s, i)));
-            HK_TRY(add_stages(ctx, report, r, hk_stage_body(s, i)));
+            HK_TRY(add_host(ctx, r, env, nodes[i], hk_stage_host_ns(s, i)));
+            HK_TRY(add_stages(ctx, report, r, env, hk_stage_body(s, i)));
         }
     }
     return HK_OK;
@@ -127,7 +130,7 @@ hk_status hk_report_make(hk_context *ctx, hk_report *report, const hk_env *env, 
 {
     rows r;
     HK_TRY(begin(ctx, report, &r));
-    HK_TRY(add_stages(ctx, report, &r, first));
+    HK_TRY(add_stages(ctx, report, &r, env, first));
     end(report, env, &r, segments);
     return HK_OK;
 }

@@ -456,6 +456,7 @@ typedef struct hk_plan_row {
                            of their own: those of their last run) */
     const char *kernel; /* kernel variant, "" on the host */
     hk_dtype dtype;     /* of its first output */
+    hk_dtype lacking;   /* on the host because no kernel takes this element type; else HK_DTYPE_NONE */
     uint32_t group;     /* barrier group: equal numbers run side by side */
     uint64_t ns;        /* device time in the last run, 0 without HK_PROFILE_DISPATCHES; of host steps the host's */
     uint64_t bytes;     /* operand bytes read + written */

@@ -20,7 +20,7 @@ static const char usage[] =
     "                       the relative norm, and nothing else then passes a float output\n"
     "  --twice              runs every set again in the same session, after a run with other inputs: the outputs must\n"
     "                       be the first run's bit for bit\n"
-    "  --device-floats      fails a folder in which the host computed a node with 16- or 32-bit float outputs\n"
+    "  --device-floats      fails a folder in which the host computed floats that the device could have\n"
     "  --expect FILE        folders that may fail, each with its reason behind a tab; one that passes is an error\n"
     "  --write-expect FILE  writes such a list of what fails\n"
     "  --layers             looks for the first wrong node instead: every value of the model on the device, without\n"

@@ -188,7 +188,7 @@ static hk_status run_again(verify_run_state *r)
     return st;
 }
 
-/* float64 has no device kernels: its nodes may run on the host. */
+/* Nodes of element types without device kernels may run on the host. */
 static hk_status check_places(verify_run_state *r)
 {
     hk_plan_info plan;
@@ -196,7 +196,7 @@ static hk_status check_places(verify_run_state *r)
     hk_status st = hk_session_get_plan(r->session, &plan);
     for (size_t i = 0; st == HK_OK && i < plan.row_count; i++) {
         const hk_plan_row *row = &plan.rows[i];
-        if (strcmp(row->where, "host") != 0 || !is_float(row->dtype) || row->dtype == HK_FLOAT64)
+        if (strcmp(row->where, "host") != 0 || !is_float(row->dtype) || row->lacking != HK_DTYPE_NONE)
             continue;
         snprintf(what, sizeof what, "node '%.100s' (%.60s) computes floats on the host", row->node, row->op);
         fail(r, what);
