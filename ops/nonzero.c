@@ -1,6 +1,6 @@
 /*
- * Operators that select by value or by position: NonZero and Unique, whose output size depends on data (they run on the
- * host), Compress, which is a Gather behind NonZero, and OneHot, Trilu and EyeLike.
+ * Operators that select by value or by position: NonZero and hk.Unique, whose output size depends on data (they run on
+ * the host), Compress and Unique, which gather what these found, and OneHot, Trilu and EyeLike.
  */
 #include <math.h>
 #include <stddef.h>
@@ -304,6 +304,34 @@ static hk_status unique_eval(hk_eval *e)
     HK_TRY(list_output(e, 1, g.first, g.count));
     HK_TRY(list_output(e, 2, g.of, s.extent));
     return list_output(e, 3, g.size, g.count);
+}
+
+/* The host finds the places (hk.Unique, whose output 0 nobody asks for); the elements stay on the device. */
+static hk_status unique_expand(hk_graph *g, const hk_node *n, hk_value **out)
+{
+    const unique_attrs *attrs = n->attrs;
+    hk_args a = hk_node_args(g->ctx, n);
+    hk_value *x = n->in[0], *found[4] = {NULL};
+    slices s;
+    HK_TRY(read_slices(&a, attrs->axis, &s));
+    const hk_attr_value list[] = {HK_SET_INT("axis", attrs->axis), HK_SET_INT("sorted", attrs->sorted), {0}};
+    HK_TRY(hk_build(g, "hk.Unique", list, &x, 1, found, HK_MAX(n->out_count, 2)));
+    hk_node *places = found[0]->producer;
+    for (int32_t i = 0; i < places->out_count; i++) {
+        bool wanted = hk_out(n, i) || (i == 1 && n->out[0]);
+        if (i > 0 && wanted)
+            continue;
+        found[i]->producer = NULL;
+        places->out[i] = NULL;
+    }
+    for (int32_t i = 1; i < n->out_count; i++)
+        out[i] = found[i];
+    if (!n->out[0])
+        return HK_OK;
+    if (attrs->axis == NO_AXIS)
+        HK_TRY(hk_build_reshape(g, x, &(hk_shape){.rank = 1, .dim = {s.extent}}, &x));
+    const hk_attr_value axis[] = {HK_SET_INT("axis", HK_MAX(s.axis, 0)), {0}};
+    return hk_build(g, "Gather", axis, (hk_value *[]){x, found[1]}, 2, out, 1);
 }
 
 static const char *const unique_cases[] = {
@@ -632,7 +660,19 @@ const hk_op hk_ops_nonzero[] = {
      .eval = compress_eval,
      .expand = compress_expand,
      .cases = compress_cases},
-    HOST_OP("Unique", 11, 1, 4, sizeof(unique_attrs), unique_attr_list, unique, unique_cases),
+    {.type = "Unique",
+     .since = 11,
+     .in_min = 1,
+     .in_max = 1,
+     .out_min = 1,
+     .out_max = 4,
+     .attrs_bytes = sizeof(unique_attrs),
+     .attrs = unique_attr_list,
+     .infer = unique_infer,
+     .eval = unique_eval,
+     .expand = unique_expand,
+     .cases = unique_cases},
+    HOST_OP("hk.Unique", 1, 1, 4, sizeof(unique_attrs), unique_attr_list, unique, unique_cases),
     {.type = "OneHot",
      .since = 9,
      .in_min = 3,
