@@ -1,12 +1,13 @@
 /*
- * ConvTranspose: the data gradient of a convolution, run by that pass's kernels with bias in their store phase; its own
- * gradients are a forward convolution and a weight gradient.
+ * ConvTranspose, and hk.ConvTranspose with an epilogue like hk.Conv's: the data gradient of a convolution, run by that
+ * pass's kernels with bias in their store phase; its own gradients are a forward convolution and a weight gradient.
  *
  * The convolution whose adjoint this is reads (n, m, out) and makes (n, c, in): hk_conv's X is our output, its Y our
  * input. It never asks where its windows end, so output_padding only makes the output longer.
  */
 #include <string.h>
 
+#include "ops/activation.h"
 #include "ops/support/build.h"
 #include "ops/support/conv_lower.h"
 #include "ops/support/move_args.h"
@@ -15,19 +16,23 @@ typedef struct transpose_attrs {
     const char *auto_pad;
     hk_ints kernel_shape, strides, dilations, pads, output_padding, output_shape;
     int64_t group;
+    int64_t activation; /* hk.ConvTranspose: a code of ops/activation.h with its two parameters */
+    float alpha, beta;
 } transpose_attrs;
 
-static const hk_attr attr_list[] = {HK_STRING_ATTR(transpose_attrs, auto_pad, "NOTSET"),
-                                    HK_INTS_ATTR(transpose_attrs, kernel_shape),
-                                    HK_INTS_ATTR(transpose_attrs, strides),
-                                    HK_INTS_ATTR(transpose_attrs, dilations),
-                                    HK_INTS_ATTR(transpose_attrs, pads),
-                                    HK_INTS_ATTR(transpose_attrs, output_padding),
-                                    HK_INTS_ATTR(transpose_attrs, output_shape),
-                                    HK_INT_ATTR(transpose_attrs, group, 1),
-                                    {0}};
+#define TRANSPOSE_ATTRS                                                                                                \
+    HK_STRING_ATTR(transpose_attrs, auto_pad, "NOTSET"), HK_INTS_ATTR(transpose_attrs, kernel_shape),                  \
+        HK_INTS_ATTR(transpose_attrs, strides), HK_INTS_ATTR(transpose_attrs, dilations),                              \
+        HK_INTS_ATTR(transpose_attrs, pads), HK_INTS_ATTR(transpose_attrs, output_padding),                            \
+        HK_INTS_ATTR(transpose_attrs, output_shape), HK_INT_ATTR(transpose_attrs, group, 1)
+static const hk_attr attr_list[] = {TRANSPOSE_ATTRS, {0}};
+static const hk_attr fused_attr_list[] = {TRANSPOSE_ATTRS,
+                                          HK_INT_ATTR(transpose_attrs, activation, 0),
+                                          HK_FLOAT_ATTR(transpose_attrs, alpha, 0.0),
+                                          HK_FLOAT_ATTR(transpose_attrs, beta, 0.0),
+                                          {0}};
 
-enum { IN_X, IN_W, IN_BIAS };
+enum { IN_X, IN_W, IN_BIAS, IN_RESIDUAL };
 
 /* ---- geometry */
 
@@ -170,6 +175,11 @@ static hk_status transpose_infer(hk_infer *in)
     if (bias && hk_shape_known(&bias->shape) && p.c >= 0 && (bias->shape.rank != 1 || bias->shape.dim[0] != p.c))
         return hk_infer_fail(in, HK_STATUS_INVALID, "expected a bias of shape [%lld]", (long long)p.c);
     hk_shape y = output_shape(&p);
+    const hk_value *residual = hk_in(in->node, IN_RESIDUAL);
+    if (!hk_activation_valid(((const transpose_attrs *)in->node->attrs)->activation))
+        return hk_infer_fail(in, HK_STATUS_INVALID, "the activation's code is not known");
+    if (residual && hk_shape_known(&residual->shape) && hk_shape_known(&y) && !hk_shape_equal(&residual->shape, &y))
+        return hk_infer_fail(in, HK_STATUS_INVALID, "expected a residual of the output's shape");
     return hk_infer_output(in, 0, x->dtype, &y);
 }
 
@@ -178,7 +188,9 @@ static hk_status transpose_infer(hk_infer *in)
 static hk_status transpose_eval(hk_eval *e)
 {
     hk_args a = hk_eval_args(e);
-    const hk_tensor *bias = e->node->in_count > IN_BIAS ? e->in[IN_BIAS] : NULL;
+    const transpose_attrs *t = e->node->attrs;
+    const hk_tensor *bias = hk_in(e->node, IN_BIAS) ? e->in[IN_BIAS] : NULL;
+    const hk_tensor *residual = hk_in(e->node, IN_RESIDUAL) ? e->in[IN_RESIDUAL] : NULL;
     hk_conv p;
     HK_TRY(resolve(&a, &p));
     hk_shape s = output_shape(&p);
@@ -189,8 +201,11 @@ static hk_status transpose_eval(hk_eval *e)
         return hk_out_of_memory(e->ctx, "evaluating a transposed convolution");
     hk_conv_reference(&p, HK_CONV_DATA, y, w, x);
     int64_t plane = hk_window_in_count(&p.w), count = hk_tensor_count(out);
-    for (int64_t i = 0; i < count; i++)
-        hk_set_double(out, i, y[i] + (bias ? hk_get_double(bias, i / plane % p.c) : 0.0));
+    for (int64_t i = 0; i < count; i++) {
+        double v = y[i] + (bias ? hk_get_double(bias, i / plane % p.c) : 0.0) +
+                   (residual ? hk_get_double(residual, i) : 0.0);
+        hk_set_double(out, i, hk_activation_apply(t->activation, v, (double)t->alpha, (double)t->beta));
+    }
     return HK_OK;
 }
 
@@ -200,6 +215,11 @@ static hk_status transpose_lower(hk_lower *l)
     hk_args a = hk_node_args(l->ctx, n);
     hk_conv_job job = {
         .pass = HK_CONV_DATA, .x = n->out[0], .w = n->in[IN_W], .y = n->in[IN_X], .bias = hk_in(n, IN_BIAS)};
+    const transpose_attrs *t = n->attrs;
+    job.residual = hk_in(n, IN_RESIDUAL);
+    job.activation = (uint32_t)t->activation;
+    job.alpha = t->alpha;
+    job.beta = t->beta;
     HK_TRY(resolve(&a, &job.p));
     if (hk_shape_count(&job.x->shape) == 0)
         return HK_OK;
@@ -304,6 +324,14 @@ static const char *const transpose_cases[] = {
     NULL,
 };
 
+static const char *const fused_cases[] = {
+    "f32[2,4,5,7] f32[4,3,2,2] f32[3] ; strides=[2,2] activation=1 ; nograd",
+    "f32[1,20,5,6] f32[20,12,3,3] - f32[1,12,9,11] ; strides=[2,2] pads=[1,1,1,1] activation=2 alpha=0.1 ; nograd",
+    "f32[1,600,3,4] f32[600,16,1,1] f32[16] f32[1,16,3,4] ; activation=8 alpha=-0.5 beta=0.75 ; nograd",
+    "f32[1,5,3,2,4] f32[5,12,3,2,2] f32[12] f32[1,12,5,4,4] ; strides=[2,2,1] pads=[1,0,0,1,0,1] activation=1 ; nograd",
+    NULL,
+};
+
 const hk_op hk_ops_conv_transpose[] = {
     {
         .type = "ConvTranspose",
@@ -320,6 +348,21 @@ const hk_op hk_ops_conv_transpose[] = {
         .lower = transpose_lower,
         .backward = transpose_backward,
         .cases = transpose_cases,
+    },
+    {
+        .type = "hk.ConvTranspose",
+        .since = 1,
+        .in_min = 2,
+        .in_max = 4,
+        .out_min = 1,
+        .out_max = 1,
+        .parameters = 1u << IN_W | 1u << IN_BIAS,
+        .attrs_bytes = sizeof(transpose_attrs),
+        .attrs = fused_attr_list,
+        .infer = transpose_infer,
+        .eval = transpose_eval,
+        .lower = transpose_lower,
+        .cases = fused_cases,
     },
     {0},
 };

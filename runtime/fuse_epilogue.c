@@ -1,5 +1,6 @@
-/* Conv, MatMul and Gemm take over what follows them: bias, residual sum, activation; and a convolution of single taps
- * the scale of its input's channels. While the pass runs, a node's mark is its place in the order of the graph. */
+/* Conv, ConvTranspose, MatMul and Gemm take over what follows them: bias, residual sum, activation; and a convolution
+ * of single taps the scale of its input's channels. While the pass runs, a node's mark is its place in the order of the
+ * graph. */
 #include <math.h>
 #include <string.h>
 
@@ -21,6 +22,14 @@ typedef struct epilogue {
 static bool is_type(const hk_node *n, const char *type)
 {
     return n->op && !n->domain && !strcmp(n->type, type);
+}
+
+/* What a convolution with an epilogue is called, NULL for matrix products. */
+static const char *fused_convolution(const hk_node *n)
+{
+    return is_type(n, "ConvTranspose")                   ? "hk.ConvTranspose"
+           : is_type(n, "Conv") || is_type(n, "hk.Conv") ? "hk.Conv"
+                                                         : NULL;
 }
 
 /* The only user of the result so far, NULL if there are several or it is a graph output. */
@@ -102,7 +111,7 @@ static bool computed_before(const epilogue *e, const hk_value *v)
 
 static bool take_add(epilogue *e, const hk_node *n)
 {
-    bool product = !is_type(e->base, "Conv") && !is_type(e->base, "hk.Conv");
+    bool product = !fused_convolution(e->base);
     if (!is_type(n, "Add") || n->in[0] == n->in[1])
         return false;
     hk_value *other = n->in[0] == e->result ? n->in[1] : n->in[0];
@@ -188,7 +197,7 @@ static void take_scale(epilogue *e)
 
 static hk_status rebuild(epilogue *e)
 {
-    bool conv = is_type(e->base, "Conv") || is_type(e->base, "hk.Conv");
+    const char *conv = fused_convolution(e->base);
     hk_attr_value attrs[32];
     size_t count = hk_copy_attrs(e->base, attrs, HK_COUNT(attrs) - 4);
     attrs[count++] = (hk_attr_value)HK_SET_INT("activation", e->activation);
@@ -197,7 +206,7 @@ static hk_status rebuild(epilogue *e)
     attrs[count] = (hk_attr_value){0};
     hk_value *in[5] = {e->x, e->base->in[1], e->bias, e->residual, e->scale}, *out = NULL;
     int32_t count_in = e->scale ? 5 : e->residual ? 4 : e->bias ? 3 : 2;
-    HK_TRY(hk_build(e->g, conv ? "hk.Conv" : "hk.Gemm", attrs, in, count_in, &out, 1));
+    HK_TRY(hk_build(e->g, conv ? conv : "hk.Gemm", attrs, in, count_in, &out, 1));
     out->producer->name = e->result->producer->name;
     out->producer->mark = e->base->mark;
     hk_graph_take_over(out, e->result);
@@ -214,7 +223,7 @@ hk_status hk_fuse_epilogues(hk_graph *g)
         g->nodes[i]->mark = (int32_t)i;
     for (size_t i = 0; i < count; i++) {
         hk_node *n = g->nodes[i];
-        if (!is_type(n, "Conv") && !is_type(n, "MatMul") && !is_type(n, "Gemm"))
+        if (!is_type(n, "Conv") && !is_type(n, "ConvTranspose") && !is_type(n, "MatMul") && !is_type(n, "Gemm"))
             continue;
         epilogue e = all;
         e.base = n;

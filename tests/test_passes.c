@@ -473,6 +473,82 @@ static void no_attention(void **state)
     assert_int_equal(left(g, hk_fuse_attention, "hk.Attention"), 0);
 }
 
+/* ---- operators that are others */
+
+static hk_status nothing(hk_graph *g)
+{
+    (void)g;
+    return HK_OK;
+}
+
+static hk_value *deepened(hk_graph *g, hk_value *x)
+{
+    const hk_attr_value attrs[] = {HK_SET_INT("blocksize", 2), {0}};
+    return node(g, "DepthToSpace", attrs, x, NULL);
+}
+
+static void expansions(void **state)
+{
+    (void)state;
+    hk_graph *g = new_graph();
+    hk_value *y = deepened(g, input(g, "x", SHAPE(1, 8, 2, 3)));
+    output(g, node(g, "Relu", NULL, y, NULL));
+    output(g, y); /* what the expansion makes is the value itself, output and operand */
+    assert_int_equal(left(g, nothing, NULL), 4);
+
+    g = new_graph(); /* an expansion whose parts are expanded: two reshapes and a transpose each */
+    output(g, deepened(g, deepened(g, input(g, "x", SHAPE(1, 16, 2, 3)))));
+    assert_int_equal(left(g, nothing, "Transpose"), 2);
+
+    g = new_graph(); /* into nothing: the input again, as a value of its own */
+    hk_value *in[] = {input(g, "x", SHAPE(0, 3)), hk_graph_ints(g, (int64_t[]){0, 0, 0}, 3)};
+    OK(hk_build(g, "ReverseSequence", NULL, in, 2, &y, 1));
+    output(g, y);
+    assert_int_equal(left(g, nothing, "Identity"), 1);
+
+    g = new_graph(); /* not before its shape is known */
+    y = deepened(g, input(g, "x", SHAPE(-1, 8, 2, 3)));
+    output(g, y);
+    OK(hk_infer_graph(g));
+    assert_int_equal(g->node_count, 1);
+    assert_string_equal(g->nodes[0]->type, "DepthToSpace");
+    g->inputs[0]->shape.dim[0] = 5;
+    const char *name = g->outputs[0]->name;
+    OK(hk_infer_graph(g));
+    assert_int_equal(g->node_count, 3);
+    assert_string_equal(g->outputs[0]->name, name);
+    assert_ptr_equal(g->outputs[0], y);
+    hk_graph_destroy(&g);
+}
+
+/* ConvTranspose in two groups, with statistics behind it. */
+static hk_graph *transposed_convolution(bool bias, hk_value **y)
+{
+    hk_graph *g = new_graph();
+    const hk_attr_value attrs[] = {HK_SET_INTS("strides", ((int64_t[]){2, 2}), 2), HK_SET_INT("group", 2), {0}};
+    hk_value *in[] = {input(g, "x", SHAPE(1, 4, 3, 2)), filled(g, SHAPE(4, 3, 2, 2), -0.4), filled(g, SHAPE(6), 0.1)};
+    OK(hk_build(g, "ConvTranspose", attrs, in, bias ? 3 : 2, y, 1));
+    return g;
+}
+
+static void transposed_convolutions(void **state)
+{
+    (void)state;
+    for (int bias = 0; bias < 2; bias++) {
+        hk_value *y, *out;
+        hk_graph *g = transposed_convolution(bias, &y);
+        hk_value *in[] = {y, filled(g, SHAPE(6), 0.5), filled(g, SHAPE(6), -0.2), filled(g, SHAPE(6), 0.3),
+                          filled(g, SHAPE(6), 0.7)};
+        OK(hk_build(g, "BatchNormalization", NULL, in, 5, &out, 1));
+        output(g, out);
+        assert_int_equal(left(g, hk_fold_batchnorm, NULL), 1);
+
+        g = transposed_convolution(bias, &y);
+        output(g, node(g, "Relu", NULL, node(g, "Add", NULL, y, filled(g, y->shape, -0.5)), NULL));
+        assert_int_equal(left(g, hk_fuse_epilogues, NULL), 1);
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1)
@@ -483,6 +559,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(no_attention), cmocka_unit_test(copies),
         cmocka_unit_test(common),       cmocka_unit_test(random_nodes_stay),
         cmocka_unit_test(pads),
+        cmocka_unit_test(expansions),
+        cmocka_unit_test(transposed_convolutions),
     };
     return cmocka_run_group_tests_name("passes", tests, make_context, end_context);
 }

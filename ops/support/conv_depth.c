@@ -5,6 +5,8 @@
  * - and the passes in two axes, with their matrix kernels, do the rest. It costs the source read once more and its copy
  * written and read for every tap of depth, which the matrix kernels win back many times over the direct kernel.
  *
+ * Windows of one element in height and width need no gathering: depth and plane are two axes as they lie.
+ *
  * The data gradient gathers dY, with the strides' gaps as zeros, and takes the weights' depth taps backwards.
  */
 #include "ops/support/conv_lower.h"
@@ -48,6 +50,35 @@ static depth_gather gather_of(const hk_conv_job *job)
                           .step = 1};
 }
 
+/* Height and width are nothing but a plane to windows of one element there: then depth and plane are two axes already.
+ */
+static bool is_plane(const hk_window *w)
+{
+    bool plane = true;
+    for (int axis = 1; axis < HK_AXES; axis++)
+        plane &= w->kernel[axis] == 1 && w->stride[axis] == 1 && w->begin[axis] == 0 && w->in[axis] == w->out[axis];
+    return plane;
+}
+
+static hk_conv_job over_planes(const hk_conv_job *job)
+{
+    hk_conv_job flat = *job;
+    hk_window *w = &flat.p.w;
+    w->spatial = 2;
+    w->in[2] *= w->in[1];
+    w->out[2] *= w->out[1];
+    w->in[1] = w->in[D];
+    w->out[1] = w->out[D];
+    w->kernel[1] = w->kernel[D];
+    w->stride[1] = w->stride[D];
+    w->dilation[1] = w->dilation[D];
+    w->begin[1] = w->begin[D];
+    w->end[1] = w->end[D];
+    w->in[D] = w->out[D] = w->kernel[D] = w->stride[D] = w->dilation[D] = 1;
+    w->begin[D] = w->end[D] = 0;
+    return flat;
+}
+
 bool hk_conv_prefers_depth(const hk_lower *l, const hk_conv_job *job)
 {
     const hk_conv *p = &job->p;
@@ -55,8 +86,9 @@ bool hk_conv_prefers_depth(const hk_lower *l, const hk_conv_job *job)
     int64_t made = (job->pass == HK_CONV_DATA ? p->c : p->k) / p->groups;
     double elements = (double)(g.images * g.rows) * (double)(g.channels * g.taps) * (double)g.plane;
     bool flat = p->w.in[D] == 1 && p->w.out[D] == 1 && p->w.kernel[D] == 1;
-    return !l->cpu && p->w.spatial == 3 && !flat && !job->tile && made >= LEAST_CHANNELS &&
-           elements <= (double)MOST_ELEMENTS;
+    if (l->cpu || p->w.spatial != 3 || job->tile)
+        return false;
+    return is_plane(&p->w) || (!flat && !job->scale && made >= LEAST_CHANNELS && elements <= (double)MOST_ELEMENTS);
 }
 
 /* The source with everything a window reaches, zeros where there is no element: [images * channels, reach, plane]. */
@@ -147,6 +179,10 @@ static hk_conv flattened(const hk_conv *p, const depth_gather *g, hk_conv_pass p
 hk_status hk_conv_lower_depth(hk_lower *l, const hk_conv_job *job)
 {
     const hk_conv *p = &job->p;
+    if (is_plane(&p->w)) {
+        hk_conv_job planes = over_planes(job);
+        return job->pass == HK_CONV_WEIGHT ? hk_conv_lower_weight(l, &planes) : hk_conv_lower_gather(l, &planes);
+    }
     bool data = job->pass == HK_CONV_DATA, weight = job->pass == HK_CONV_WEIGHT;
     depth_gather g = gather_of(job);
     hk_conv_job flat = *job;
