@@ -1,7 +1,10 @@
 /* Element types without a kernel: 16-bit floats are computed in float32, everything else runs on the host. */
 #include "runtime/element_types.h"
 
+#include "ops/infer.h"
 #include "ops/op.h"
+
+#define FOLD_MAX_BYTES (64 << 20) /* of what a node on the host makes of constants alone */
 
 /* Inputs that kernels read, and outputs. */
 static hk_value *kernel_value(const hk_node *n, int32_t i)
@@ -112,7 +115,7 @@ static hk_status narrow_outputs(widening *w, hk_node *n)
     return HK_OK;
 }
 
-hk_status hk_widen_halves(hk_graph *g)
+static hk_status widen_halves(hk_graph *g)
 {
     widening w = {.g = g};
     size_t count = g->node_count;
@@ -132,4 +135,31 @@ hk_status hk_widen_halves(hk_graph *g)
         HK_TRY(narrow_outputs(&w, n));
     }
     return hk_graph_sort(g);
+}
+
+/* ---- weights of types without a kernel are converted when a plan is made, not in every run */
+
+static bool is_foldable(const hk_node *n)
+{
+    bool known = n->op->eval && n->in_count > 0 && !(n->op->flags & (HK_OP_RANDOM | HK_OP_KEEP));
+    for (int32_t i = 0; i < n->in_count; i++)
+        known &= !n->in[i] || (n->in[i]->kind == HK_VALUE_CONSTANT && n->in[i]->data);
+    for (int32_t i = 0; i < n->out_count && known; i++) {
+        int64_t count = n->out[i] ? hk_shape_count(&n->out[i]->shape) : 0;
+        known = count >= 0 && count <= FOLD_MAX_BYTES / 8;
+    }
+    return known;
+}
+
+hk_status hk_settle_element_types(hk_graph *g, const hk_device_info *device)
+{
+    bool folded = false;
+    HK_TRY(widen_halves(g));
+    for (size_t i = 0; i < g->node_count; i++) {
+        if (hk_node_lacks(g->nodes[i], device) == HK_DTYPE_NONE || !is_foldable(g->nodes[i]))
+            continue;
+        HK_TRY(hk_fold_node(g, g->nodes[i]));
+        folded = true;
+    }
+    return folded ? hk_graph_prune(g) : HK_OK;
 }

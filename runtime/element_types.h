@@ -15,7 +15,8 @@
 /* The first element type of an inferred node that its kernels do not take on this device; HK_DTYPE_NONE: they take all.
  */
 hk_dtype hk_node_lacks(const hk_node *n, const hk_device_info *device);
-/* Puts casts around the nodes of an inferred graph that take no 16-bit floats. */
-hk_status hk_widen_halves(hk_graph *g);
+/* Puts casts around the nodes of an inferred graph that take no 16-bit floats, and evaluates nodes of constants alone
+ * that would run on the host. */
+hk_status hk_settle_element_types(hk_graph *g, const hk_device_info *device);
 
 #endif

@@ -54,7 +54,7 @@ hk_status hk_run_once_visited(hk_gpu *gpu, const hk_graph *g, const hk_tensor *c
     if (st == HK_OK)
         st = hk_infer_graph(clone);
     if (st == HK_OK)
-        st = hk_widen_halves(clone);
+        st = hk_settle_element_types(clone, hk_gpu_info(gpu));
     if (st == HK_OK) {
         st = hk_exec_create(env, clone, &e);
         clone = NULL;

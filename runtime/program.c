@@ -425,7 +425,7 @@ static hk_status stage_create(hk_program *p, hk_graph *g, hk_stage **out)
         hk_graph_destroy(&g);
     }
     if (st == HK_OK)
-        st = hk_widen_halves(g);
+        st = hk_settle_element_types(g, hk_gpu_info(p->env->gpu));
     if (st == HK_OK)
         st = classify(s, hk_gpu_info(p->env->gpu), &whole);
     if (st == HK_OK && whole)
@@ -515,7 +515,7 @@ static hk_status check_first_stage(hk_graph *g, hk_program_pass *pass, void *use
     hk_graph *part = g;
     hk_plan *plan = NULL;
     bool whole = false;
-    HK_TRY(hk_widen_halves(g));
+    HK_TRY(hk_settle_element_types(g, options->device));
     HK_TRY(classify(&s, options->device, &whole));
     HK_TRY(whole ? flatten_outputs(&s, g) : device_part(&s, &part));
     hk_status st = pass(part, user);

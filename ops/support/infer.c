@@ -106,7 +106,7 @@ static hk_status fold_in(hk_graph *g, hk_node *n, hk_arena *arena)
     return HK_OK;
 }
 
-static hk_status fold(hk_graph *g, hk_node *n)
+hk_status hk_fold_node(hk_graph *g, hk_node *n)
 {
     hk_arena *arena = hk_arena_create(g->ctx);
     if (!arena)
@@ -228,7 +228,7 @@ static hk_status infer_node(hk_graph *g, hk_node *n)
 {
     HK_TRY(hk_node_infer(g, n));
     if (foldable(g, n))
-        return fold(g, n);
+        return hk_fold_node(g, n);
     bool known = n->out_count > 0; /* Shape's result, found by inference itself */
     for (int32_t i = 0; i < n->out_count; i++)
         known &= !n->out[i] || n->out[i]->data;
