@@ -413,6 +413,8 @@ static const char *const resize_cases[] = {
     "i64[1,1,4,4]<99 - - i64={1,1,7,3} ; nearest_mode=\"round_prefer_ceil\" ; nograd",
     "u8[1,1,4,4]<200 - - i64={1,1,7,3} ; ; nograd",
     "i32[1,1,4,4]<999 - - i64={1,1,8,8} ; mode=\"linear\" ; nograd",
+    "f16[1,2,4,6] - - i64={1,2,7,8} ; mode=\"linear\" ; nograd tol=1e-3 min-skip",
+    "f16[1,2,4,6] - - i64={1,2,7,8} ; ; nograd min-skip",
     "f32[0,2,4,4] - f32={1,1,2,2} ; mode=\"linear\" ; nograd",
     "f32[1,2,4,4] - - i64={1,2,0,4} ; mode=\"linear\" ; nograd",
     "f32[8,16,20,24] - f32={1,1,2,2} ; mode=\"linear\" ; nograd",
