@@ -43,9 +43,16 @@ static hk_status resolve(const hk_args *a, const hk_shape *image, const int64_t 
     for (int32_t i = 0; i < count; i++)
         if (block[i] < 1 || image->dim[2 + i] < 1)
             return hk_args_fail(a, "expected positive extents of image and block");
-    return hk_window_resolve(&((const columns_attrs *)a->node->attrs)->window, image, block, w, &problem)
-               ? HK_OK
-               : hk_args_fail(a, "%s", problem.text);
+    if (!hk_window_resolve(&((const columns_attrs *)a->node->attrs)->window, image, block, w, &problem))
+        return hk_args_fail(a, "%s", problem.text);
+    double taps = 1, places = 1;
+    for (int32_t d = 0; d < HK_AXES; d++) {
+        taps *= (double)w->kernel[d];
+        places *= (double)w->out[d];
+    }
+    if (taps > INT32_MAX || places > INT32_MAX)
+        return hk_args_fail(a, "%g elements of a block and %g blocks are too many", taps, places);
+    return HK_OK;
 }
 
 /* image is of unknown rank while the operands are not known. */

@@ -36,6 +36,8 @@ enum { IN_X, IN_W, IN_BIAS, IN_RESIDUAL };
 
 /* ---- geometry */
 
+#define MOST ((int64_t)1 << 30) /* of attributes: products with extents do not overflow */
+
 static int64_t entry(const hk_ints *list, int32_t i, int64_t absent)
 {
     return list->v ? list->v[i] : absent;
@@ -61,8 +63,8 @@ static hk_status check_lists(const hk_args *a, const hk_shape *x, const hk_shape
             return hk_args_fail(a, "%s has %d entries, expected %d", lists[k].name, (int)lists[k].list->count,
                                 (int)spatial);
         for (int32_t i = 0; lists[k].list->v && i < spatial; i++)
-            if (lists[k].list->v[i] < lists[k].least || lists[k].list->v[i] > INT32_MAX)
-                return hk_args_fail(a, "%s: expected values from %d to 2^31-1, found %lld", lists[k].name,
+            if (lists[k].list->v[i] < lists[k].least || lists[k].list->v[i] > MOST)
+                return hk_args_fail(a, "%s: expected values from %d to 2^30, found %lld", lists[k].name,
                                     (int)lists[k].least, (long long)lists[k].list->v[i]);
     }
     if (t->pads.v && t->pads.count != 2 * spatial)
@@ -101,6 +103,8 @@ static hk_status resolve_axis(const hk_args *a, hk_window *w, int32_t i)
     HK_TRY(stated_output(a, w->spatial, i, &want));
     if (x < 0 || w->kernel[axis] < 0)
         return HK_OK;
+    if (x > INT32_MAX || w->kernel[axis] > INT32_MAX)
+        return hk_args_fail(a, "spatial axis %d is longer than 2^31-1", (int)i);
     if (want < 0 && same)
         want = x * w->stride[axis];
     int64_t whole = (x - 1) * w->stride[axis] + entry(&t->output_padding, i, 0) +
@@ -128,7 +132,8 @@ static hk_status resolve(const hk_args *a, hk_conv *p)
     const transpose_attrs *t = a->node->attrs;
     hk_shape x = hk_args_shape(a, IN_X), w = hk_args_shape(a, IN_W);
     HK_TRY(check_lists(a, &x, &w));
-    if (t->group < 1 || (w.dim[0] >= 0 && (w.dim[0] == 0 || w.dim[0] % t->group)) || w.dim[1] == 0)
+    if (t->group < 1 || t->group > INT32_MAX || (w.dim[0] >= 0 && (w.dim[0] == 0 || w.dim[0] % t->group)) ||
+        w.dim[1] == 0)
         return hk_args_fail(a, "expected channels, and a group that divides the weight's %lld input channels",
                             (long long)w.dim[0]);
     if (x.dim[1] >= 0 && w.dim[0] >= 0 && x.dim[1] != w.dim[0])

@@ -46,7 +46,7 @@ static hk_status read_deform(const hk_args *a, hk_conv *p)
         return hk_args_fail(a, "expected an input and a weight of rank 4, found %d and %d", (int)x.rank, (int)w.rank);
     if (!hk_conv_resolve(&t->conv, &x, &w, p, &problem))
         return hk_args_fail(a, "%s", problem.text);
-    if (t->offset_group < 1 || (p->c >= 0 && p->c % t->offset_group))
+    if (t->offset_group < 1 || t->offset_group > INT32_MAX || (p->c >= 0 && p->c % t->offset_group))
         return hk_args_fail(a, "expected an offset_group that divides the input's %lld channels", (long long)p->c);
     int64_t fields = p->w.kernel[H] < 0 || p->w.kernel[W] < 0 ? -1 : hk_window_taps(&p->w) * t->offset_group;
     if (!is_field(&offset, p, fields < 0 ? -1 : 2 * fields) ||

@@ -124,6 +124,8 @@ static hk_status read_axes(const hk_args *a, int32_t rank, int32_t axes[HK_MAX_R
     const hk_ints *list = &((const resize_attrs *)a->node->attrs)->axes;
     bool used[HK_MAX_RANK] = {false};
     *count = list->v ? list->count : rank;
+    if (*count > rank)
+        return hk_args_fail(a, "axes has %d entries, expected at most the input's rank %d", (int)*count, (int)rank);
     for (int32_t i = 0; i < *count; i++) {
         axes[i] = list->v ? hk_axis(list->v[i], rank) : i;
         if (axes[i] < 0 || used[axes[i]])
@@ -282,14 +284,20 @@ static void filter_taps(const resize *r, const resize_attrs *t, int32_t d, int64
         weight[k] /= sum;
 }
 
+enum { MOST_REACH = 1 << 20, MOST_ENTRIES = 1 << 24 /* of an axis: 200 MiB */ };
+
 static hk_status axis_taps(const hk_args *a, hk_arena *arena, const resize *r, const resize_attrs *t, int32_t d,
                            hk_taps *taps)
 {
     double stretch = t->antialias && r->scale[d] < 1 ? r->scale[d] : 1,
            reach = r->method == LINEAR ? 1 / stretch : 2 / stretch;
+    if (r->method != NEAREST && reach > MOST_REACH)
+        return hk_args_fail(a, "axis %d: a filter over %g elements is too wide, expected at most %d", (int)d, 2 * reach,
+                            2 * MOST_REACH);
     int64_t first = (int64_t)floor(-reach) + 1, count = r->method == NEAREST ? 1 : 2 - 2 * first;
-    if (count > 1 << 20 || count * r->y.dim[d] > INT32_MAX / 2)
-        return hk_args_fail(a, "axis %d: a filter over %lld elements is too wide", (int)d, (long long)count);
+    if (count * r->y.dim[d] > MOST_ENTRIES)
+        return hk_args_fail(a, "axis %d: %lld weighted elements are too many for a table, expected at most %d", (int)d,
+                            (long long)(count * r->y.dim[d]), MOST_ENTRIES);
     if (!hk_taps_new(arena, r->x.dim[d], r->y.dim[d], count, taps))
         return hk_out_of_memory(a->ctx, "a table of taps");
     for (int64_t o = 0; o < taps->out; o++) {
