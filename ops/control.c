@@ -478,10 +478,13 @@ static hk_status map_expand(hk_graph *g, const hk_node *n, hk_value **out)
     (void)out;
     if (!in || !made || !items)
         return hk_out_of_memory(g->ctx, "a sequence's map");
-    if ((uint64_t)count * HK_MAX(body->node_count, (size_t)1) > HK_MAP_MAX)
-        return hk_fail(g->ctx, HK_STATUS_UNSUPPORTED,
-                       "node '%s' (%s): a body of %zu nodes for %lld items; at most %d nodes in all are supported",
-                       n->name, n->type, body->node_count, (long long)count, HK_MAP_MAX);
+    g->list_items += HK_MAP_WEIGHT * (uint64_t)count * (body->node_count + 1);
+    if (g->list_items > HK_LIST_TOTAL_MAX)
+        return hk_fail(
+            g->ctx, HK_STATUS_UNSUPPORTED,
+            "node '%s' (%s): a body of %zu nodes for %lld items; at most %d nodes in all maps of a graph are "
+            "supported",
+            n->name, n->type, body->node_count, (long long)count, HK_LIST_TOTAL_MAX / HK_MAP_WEIGHT);
     for (int64_t k = 0; k < count; k++) {
         char *prefix = hk_arena_format(g->arena, "%s/%lld/", n->name, (long long)k);
         if (!prefix)

@@ -14,6 +14,7 @@
 #include "runtime/host.h"
 #include "runtime/model.h"
 #include "tests/support/data.h"
+#include "tests/support/onnx_bytes.h"
 
 #define DATA HK_TEST_DATA "/control/"
 
@@ -280,6 +281,45 @@ static void loops_are_bounded(void **state)
     close_model(&o);
 }
 
+/* A small file cannot ask for lists without end. */
+static void lists_are_bounded(void **state)
+{
+    (void)state;
+    static const char *const says[] = {"splits into 5000 pieces, at most 4096", "in all lists of a graph"};
+    for (size_t i = 0; i < 2; i++) {
+        onnx_bytes *o = calloc(1, sizeof *o);
+        char in[64], out[32];
+        assert_non_null(o);
+        ob_model(o, 17);
+        ob_open(o, 7);
+        ob_input(o, "x", "N");
+        ob_node(o, 1, "SplitToSequence", "x", "s0");
+        for (int k = 0; k < 90; k++) {
+            snprintf(in, sizeof in, "s%d,x", k);
+            snprintf(out, sizeof out, "s%d", k + 1);
+            ob_node(o, 1, "SequenceInsert", in, out);
+        }
+        ob_node(o, 1, "SequenceLength", "s90", "n");
+        ob_value(o, 12, "n", HK_INT64, "");
+        while (o->depth > 0)
+            ob_close(o);
+        hk_model *m = NULL;
+        hk_session *s = NULL;
+        OK(hk_model_load_memory(ctx, o->data, o->count, NULL, &m));
+        ob_free(o);
+        free(o);
+        OK(hk_session_create(dev, m, NULL, &s));
+        static float x[5000];
+        OK(hk_session_write(s, "x",
+                            &(hk_tensor){.data = x, .dtype = HK_FLOAT32, .rank = 1, .shape = {i ? 4000 : 5000}}));
+        assert_int_equal(hk_session_run(s), i ? HK_STATUS_UNSUPPORTED : HK_STATUS_INVALID);
+        if (!strstr(hk_context_error(ctx), says[i]))
+            fail_msg("'%s', expected '%s'", hk_context_error(ctx), says[i]);
+        hk_session_destroy(&s);
+        hk_model_destroy(&m);
+    }
+}
+
 static void lists_are_checked(void **state)
 {
     (void)state;
@@ -335,7 +375,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(on_the_device),      cmocka_unit_test(on_the_host),       cmocka_unit_test(places),
         cmocka_unit_test(shapes_come_and_go), cmocka_unit_test(plans_are_bounded), cmocka_unit_test(refused),
-        cmocka_unit_test(loops_are_bounded),  cmocka_unit_test(lists_are_checked),
+        cmocka_unit_test(loops_are_bounded),  cmocka_unit_test(lists_are_checked), cmocka_unit_test(lists_are_bounded),
     };
     return cmocka_run_group_tests_name("control", tests, start, stop);
 }

@@ -8,9 +8,9 @@
 #include "ops/op.h"
 
 enum {
-    HK_LIST_MAX = 4096,         /* items of one list */
-    HK_MAP_MAX = 1 << 16,       /* nodes into which a SequenceMap grows */
-    HK_LIST_TOTAL_MAX = 1 << 20 /* of all lists that a graph makes: lists made of lists grow with their square */
+    HK_LIST_MAX = 4096,          /* items of one list */
+    HK_LIST_TOTAL_MAX = 1 << 18, /* of all lists that a graph makes: lists made of lists grow with their square */
+    HK_MAP_WEIGHT = 4,           /* a node that SequenceMap makes counts as so many items */
 };
 
 /* Type of output i: a list of that many items (-1: unknown). */
