@@ -31,11 +31,21 @@ static hk_status read_params(hk_context *ctx, const hk_model_params *given, hk_m
     return HK_OK;
 }
 
+/* Adds what to do to the sentence. */
+static hk_status too_large(hk_importer *imp, hk_status st)
+{
+    const char *advice = imp->params.max_file_bytes == MODEL_BYTES_MAX
+                             ? "an ONNX file ends at 2 GiB, so export the model with external data"
+                             : "raise max_file_bytes, or export the model with external data";
+    return hk_fail(imp->ctx, st, "%s: %s", hk_context_error(imp->ctx), advice);
+}
+
 static hk_status copy_model(hk_importer *imp, const void *data, size_t bytes, hk_file *out)
 {
     if (bytes > imp->params.max_file_bytes)
-        return hk_fail(imp->ctx, HK_STATUS_UNSUPPORTED, "the model has %zu bytes, more than the limit of %llu", bytes,
-                       (unsigned long long)imp->params.max_file_bytes);
+        return too_large(imp, hk_fail(imp->ctx, HK_STATUS_UNSUPPORTED,
+                                      "the model has %zu bytes, more than the limit of %llu", bytes,
+                                      (unsigned long long)imp->params.max_file_bytes));
     imp->result->copy = hk_alloc(imp->ctx, bytes);
     if (imp->result->copy == NULL)
         return hk_out_of_memory(imp->ctx, "a model's bytes");
@@ -59,7 +69,9 @@ static hk_status open_model(hk_importer *imp, const char *path, const void *data
     if (path == NULL) {
         HK_TRY(copy_model(imp, data, bytes, &r->files[0]));
     } else {
-        HK_TRY(hk_file_open(imp->ctx, path, imp->params.max_file_bytes, &r->files[0]));
+        hk_status st = hk_file_open(imp->ctx, path, imp->params.max_file_bytes, &r->files[0]);
+        if (st != HK_OK)
+            return st == HK_STATUS_UNSUPPORTED ? too_large(imp, st) : st;
         const char *slash = strrchr(path, '/');
         imp->folder_path = slash == NULL ? "." : hk_arena_format(imp->temporary, "%.*s", (int)(slash - path) + 1, path);
         if (imp->folder_path == NULL)

@@ -565,6 +565,21 @@ static void test_external(void **state)
 
 /* ---- options */
 
+/* A file of holes, larger than protobuf allows. */
+static void test_above_2_gib(void **state)
+{
+    bench *b = *state;
+    folder f;
+    make_folder(&f);
+    FILE *file = fopen(f.model, "wb");
+    assert_non_null(file);
+    assert_int_equal(ftruncate(fileno(file), (off_t)3 << 30), 0);
+    fclose(file);
+    import(b, f.model, NULL, 0);
+    assert_fails(b, HK_STATUS_UNSUPPORTED, "export the model with external data");
+    remove_folder(&f);
+}
+
 static void test_limits(void **state)
 {
     (void)state;
@@ -628,6 +643,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_many, start, stop),
         cmocka_unit_test_setup_teardown(test_repeated_parts, start, stop),
         cmocka_unit_test_setup_teardown(test_external, start, stop),
+        cmocka_unit_test_setup_teardown(test_above_2_gib, start, stop),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_allocations_fail),
     };

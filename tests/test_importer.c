@@ -483,6 +483,22 @@ static void test_constants(void **state)
     import_bytes(b);
     assert_problem(b, 0, "#1", "Constant", "type string");
 
+    /* A sparse initializer, its indices counted through the dense tensor. */
+    restart(b);
+    ob_small(&b->o);
+    ob_open(&b->o, 15);
+    ob_floats(&b->o, 1, "w", "2", (const float[]){8, 9}, 2);
+    ob_tensor_open(&b->o, 2, "", HK_INT64, "2");
+    ob_int(&b->o, 7, 1);
+    ob_int(&b->o, 7, 3);
+    ob_close(&b->o);
+    ob_int(&b->o, 3, 2);
+    ob_int(&b->o, 3, 2);
+    import_bytes(b);
+    assert_ok(b);
+    assert_memory_equal(value(b, "w")->data->data, ((const float[]){0, 8, 0, 9}), 16);
+    assert_int_equal(value(b, "w")->kind, HK_VALUE_CONSTANT);
+
     /* A sparse tensor that is small in the file and 4 GB when dense; an index outside. */
     for (int outside = 0; outside < 2; outside++) {
         restart(b);
