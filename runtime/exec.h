@@ -39,6 +39,7 @@ typedef struct hk_env {
     hk_arena *arena;
     hk_precision precision;
     int64_t max_iterations; /* of a Loop, 0: the default */
+    uint64_t iterations;    /* of all loops in the run under way */
     hk_profile profile;
     hk_plan_fault fault; /* planted by tests */
     hk_gpu_buffer *activations[HK_MAX_BANKS];

@@ -342,7 +342,8 @@ static hk_status classify(hk_stage *s, const hk_device_info *device, bool *whole
                 s->read[n->in[k]->id] = progress = true;
     }
     mark_wanted(g, s->deferred, s->wanted);
-    log_types(s, g->nodes[first], lacking, typed);
+    if (g->node_count)
+        log_types(s, g->nodes[first], lacking, typed);
     for (size_t i = 0; i < g->node_count && !*whole && !progress; i++)
         if (s->deferred[i])
             return hk_fail(g->ctx, HK_STATUS_UNSUPPORTED,
@@ -787,10 +788,20 @@ static hk_status keep_outputs(between *b, const hk_node *n, const hk_control_run
     return HK_OK;
 }
 
+enum { LOOPS_AT_MOST = 16 }; /* as long as one loop may be, in one run */
+
 /* What an iteration passes on lives in one of two arenas, so that long loops do not grow. */
 static hk_status run_iterations(between *b, size_t node, hk_control_run *c, hk_arena *passing[2])
 {
+    hk_env *env = b->p->env;
+    uint64_t each = env->max_iterations ? (uint64_t)env->max_iterations : HK_LOOP_MAX_TRIPS;
+    uint64_t most = each > UINT64_MAX / LOOPS_AT_MOST ? UINT64_MAX : each * LOOPS_AT_MOST;
     for (size_t i = 0; hk_control_next(c); i++) {
+        if (++env->iterations > most) /* loops inside each other: each may be within its bound */
+            return hk_fail(env->ctx, HK_STATUS_UNSUPPORTED,
+                           "node '%s' (%s): bodies have run %llu times, the most that are allowed in one run: if it "
+                           "should take longer, raise hk_session_params.max_iterations",
+                           c->node->name, c->node->type, (unsigned long long)most);
         hk_arena **arena = &passing[i % 2];
         hk_arena_destroy(arena);
         *arena = hk_arena_create(b->p->env->ctx);
@@ -985,6 +996,8 @@ static hk_status continue_run(hk_program *p, hk_stage *s, const hk_step *step, h
 hk_status hk_program_submit(hk_program *p, const hk_tensor *const *inputs, const hk_step *step, hk_run *run)
 {
     hk_stage *s = NULL;
+    if (!p->owned) /* not a body */
+        p->env->iterations = 0;
     HK_TRY(first_stage(p, inputs, &s));
     hk_arena *arena = hk_arena_create(p->env->ctx);
     size_t leaves = 0, filled = 0;

@@ -130,6 +130,38 @@ static void test_no_device(void **state)
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* 60 times 60 iterations, each loop within its bound. */
+static void test_nested_loops(void **state)
+{
+    (void)state;
+    counted c = {0};
+    hk_device *dev = NULL;
+    hk_model *m = NULL;
+    hk_session *s = NULL;
+    hk_device_params device = {.size = sizeof device, .cache_dir = ""};
+    float x[6] = {1, 2, 3, 4, 5, 6};
+    hk_tensor in = {.data = x, .dtype = HK_FLOAT32, .rank = 2, .shape = {2, 3}};
+    counted_open(&c);
+    hk_status st = hk_device_open(c.ctx, &device, &dev);
+    for (uint64_t most = 100; most <= 1000 && st == HK_OK; most *= 10) {
+        hk_session_params params = {.size = sizeof params, .max_iterations = most};
+        assert_int_equal(hk_model_load(c.ctx, FOLDER "/loop_nested.onnx", NULL, &m), HK_OK);
+        assert_int_equal(hk_session_create(dev, m, &params, &s), HK_OK);
+        assert_int_equal(hk_session_write(s, "x", &in), HK_OK);
+        hk_status ran = hk_session_run(s);
+        assert_int_equal(ran, most == 100 ? HK_STATUS_UNSUPPORTED : HK_OK);
+        if (ran != HK_OK)
+            assert_non_null(strstr(hk_context_error(c.ctx), "bodies have run 1600 times"));
+        hk_session_destroy(&s);
+        hk_model_destroy(&m);
+    }
+    hk_device_close(&dev);
+    assert_true(counted_close(&c));
+    if (st == HK_STATUS_NO_DEVICE)
+        skip();
+    assert_int_equal(st, HK_OK);
+}
+
 /* What can be said of a run is said before any memory is taken for it. */
 static void test_max_memory(void **state)
 {
@@ -158,10 +190,8 @@ static void test_max_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_load),
-        cmocka_unit_test(test_inspect),
-        cmocka_unit_test(test_no_device),
-        cmocka_unit_test(test_max_memory),
+        cmocka_unit_test(test_load),         cmocka_unit_test(test_inspect),    cmocka_unit_test(test_no_device),
+        cmocka_unit_test(test_nested_loops), cmocka_unit_test(test_max_memory),
     };
     return cmocka_run_group_tests_name("hostile files", tests, NULL, NULL);
 }
