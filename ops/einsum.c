@@ -475,6 +475,7 @@ const hk_op hk_ops_einsum[] = {
      .in_max = -1,
      .out_min = 1,
      .out_max = 1,
+     .flags = HK_OP_PARTS_FOLD,
      .parameters = ~0u,
      .attrs_bytes = sizeof(einsum_attrs),
      .attrs = attr_list,

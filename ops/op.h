@@ -169,16 +169,17 @@ hk_status hk_build(hk_graph *g, const char *type, const hk_attr_value *attrs, hk
 /* ---- the operator */
 
 typedef enum hk_op_flags {
-    HK_OP_VIEW = 1,       /* output 0 is input 0's storage at view_offset(), no work */
-    HK_OP_HOST = 2,       /* runs on the host in a segment of its own (output size depends on data) */
-    HK_OP_CONTROL = 4,    /* If, Loop, Scan: run by the runtime */
-    HK_OP_RANDOM = 8,     /* depends on the step block: never folded or merged */
-    HK_OP_POINTWISE = 16, /* elementwise with broadcasting: may join a chain (ops/pointwise.h has its code) */
-    HK_OP_PLACE = 32,     /* Concat and Pack: inputs may be produced in place inside output 0 (place()) */
-    HK_OP_KEEP = 64,      /* has an effect besides its outputs (updates state): never pruned */
-    HK_OP_ANY_TYPE = 128, /* moves elements whole: its kernels take every element type */
-    HK_OP_LIST = 512,     /* takes sequences or optionals; others are given tensors alone */
-    HK_OP_HALF = 256,     /* its kernels take float16 and bfloat16 */
+    HK_OP_VIEW = 1,          /* output 0 is input 0's storage at view_offset(), no work */
+    HK_OP_HOST = 2,          /* runs on the host in a segment of its own (output size depends on data) */
+    HK_OP_CONTROL = 4,       /* If, Loop, Scan: run by the runtime */
+    HK_OP_RANDOM = 8,        /* depends on the step block: never folded or merged */
+    HK_OP_POINTWISE = 16,    /* elementwise with broadcasting: may join a chain (ops/pointwise.h has its code) */
+    HK_OP_PLACE = 32,        /* Concat and Pack: inputs may be produced in place inside output 0 (place()) */
+    HK_OP_KEEP = 64,         /* has an effect besides its outputs (updates state): never pruned */
+    HK_OP_ANY_TYPE = 128,    /* moves elements whole: its kernels take every element type */
+    HK_OP_LIST = 512,        /* takes sequences or optionals; others are given tensors alone */
+    HK_OP_HALF = 256,        /* its kernels take float16 and bfloat16 */
+    HK_OP_PARTS_FOLD = 1024, /* expands before it is folded: its own evaluation may take far longer than its parts' */
 } hk_op_flags;
 
 typedef struct hk_op {

@@ -126,8 +126,8 @@ static bool makes_list(const hk_node *n)
 
 static bool foldable(hk_graph *g, const hk_node *n)
 {
-    return n->op->eval && !(n->op->flags & (HK_OP_RANDOM | HK_OP_CONTROL | HK_OP_KEEP)) && n->in_count > 0 &&
-           all_known(n) && !makes_list(n) && afford(g, n);
+    return n->op->eval && !(n->op->flags & (HK_OP_RANDOM | HK_OP_CONTROL | HK_OP_KEEP | HK_OP_PARTS_FOLD)) &&
+           n->in_count > 0 && all_known(n) && !makes_list(n) && afford(g, n);
 }
 
 /* ---- an If whose condition is known */

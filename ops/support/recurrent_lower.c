@@ -32,6 +32,7 @@ enum {
     PERSISTENT_BYTES = 160 * 1024, /* of R in one direction: what a workgroup's cache holds */
     PERSISTENT_FLOATS = 4096,      /* of shared memory: 16 KiB, which every device has */
     ROWS_MOST = 8,
+    STEPS_MOST = 1 << 16, /* records of one node; a hostile file may ask for any number */
 };
 
 typedef struct steps_plan {
@@ -109,6 +110,9 @@ static hk_status read_problem(hk_lower *l, hk_recurrent *p)
     const char *wrong = hk_recurrent_read(l->arena, n, &n->in[HK_RNN_X]->shape, &n->in[HK_RNN_R]->shape, p);
     if (wrong)
         return hk_fail(l->ctx, HK_STATUS_INVALID, "node '%s' (%s): %s", n->name, n->type, wrong);
+    if (p->steps > STEPS_MOST)
+        return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): %lld steps, at most %d are supported", n->name,
+                       n->type, (long long)p->steps, STEPS_MOST);
     for (int32_t i = 0; i < n->in_count; i++)
         if (i != HK_RNN_LENGTHS)
             HK_TRY(hk_require_float32(l, n->in[i]));
