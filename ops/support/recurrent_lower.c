@@ -30,7 +30,8 @@ enum {
 };
 enum {
     PERSISTENT_BYTES = 160 * 1024, /* of R in one direction: what a workgroup's cache holds */
-    PERSISTENT_FLOATS = 4096,      /* of shared memory: 16 KiB, which every device has */
+    PERSISTENT_FLOATS = 2048,      /* of shared memory: with a team's sums no more than the 16 KiB of every device */
+    THREADS_MOST = 512,
     ROWS_MOST = 8,
     STEPS_MOST = 1 << 16, /* records of one node; a hostile file may ask for any number */
 };
@@ -53,7 +54,8 @@ static steps_plan plan_steps(const hk_lower *l, const hk_recurrent *p, int64_t v
     steps_plan s = {.rows = 1, .vector = p->hidden % 4 == 0};
     int64_t fill = HK_MAX((int64_t)l->compute_units_hint, 1), r_bytes = 4 * p->gates * p->hidden * p->hidden;
     uint32_t width = HK_MAX(l->device->subgroup_size, 8u);
-    uint32_t limit = HK_MIN(l->device->max_invocations, 16 * width); /* devices promise few subgroups in a workgroup */
+    uint32_t limit = HK_MIN(HK_MIN(l->device->max_invocations, (uint32_t)THREADS_MOST),
+                            16 * width); /* devices promise few subgroups */
     s.persistent = !l->cpu && !p->reset_first && p->steps > 1 && r_bytes <= PERSISTENT_BYTES &&
                    2 * vector <= PERSISTENT_FLOATS;
     while (s.rows < ROWS_MOST && s.rows < p->batch &&
