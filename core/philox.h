@@ -7,6 +7,8 @@
 
 #include <stdint.h>
 
+/* A stable number for what draws: FNV-1a of its name. */
+uint32_t hk_philox_stream(const char *name);
 void hk_philox(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4]);
 
 #endif

@@ -68,15 +68,11 @@ static float ratio_of(const hk_node *n)
     return n->opset >= 12 && !is_gradient(n) ? 0.5f : attrs_of(n)->ratio;
 }
 
-/* A stable number for the node: FNV-1a of its name, unless given. ONNX's seed makes another stream of it. */
+/* A stable number for the node: of its name, unless given. ONNX's seed makes another stream of it. */
 static uint32_t stream_of(const hk_node *n)
 {
     const dropout_attrs *a = attrs_of(n);
-    uint32_t h = 2166136261u;
-    for (const char *p = n->name; *p; p++)
-        h = (h ^ (unsigned char)*p) * 16777619u;
-    if (a->stream >= 0)
-        h = (uint32_t)a->stream;
+    uint32_t h = a->stream >= 0 ? (uint32_t)a->stream : hk_philox_stream(n->name);
     if (a->seed != (int64_t)NO_SEED && a->seed != 0)
         h ^= (uint32_t)((uint64_t)a->seed * 0x9E3779B97F4A7C15u >> 32);
     return h;

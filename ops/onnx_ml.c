@@ -88,12 +88,13 @@ static hk_status scatter_expand(hk_graph *g, const hk_node *n, hk_value **out)
 {
     hk_value *past = n->in[IN_PAST], *update = n->in[IN_UPDATE], *from = hk_in(n, IN_FROM);
     int32_t rank = past->shape.rank, axis = hk_axis(attrs_of(n)->axis, rank);
-    int64_t rows = update->shape.dim[axis], *row = hk_arena_array(g->arena, (size_t)rows + 1, sizeof *row);
-    for (int64_t i = 0; row && i < rows; i++)
-        row[i] = i;
-    hk_value *at = row ? hk_graph_ints(g, row, rows) : NULL, *shape = hk_graph_ints(g, update->shape.dim, rank);
-    if (!at || !shape)
+    int64_t rows = update->shape.dim[axis];
+    hk_value *shape = hk_graph_ints(g, update->shape.dim, rank), *at = NULL;
+    hk_value *range[] = {hk_graph_scalar(g, HK_INT64, 0), hk_graph_scalar(g, HK_INT64, (double)rows),
+                         hk_graph_scalar(g, HK_INT64, 1)};
+    if (!shape || !range[0] || !range[1] || !range[2])
         return hk_out_of_memory(g->ctx, "a cache's update");
+    HK_TRY(hk_build(g, "Range", NULL, range, 3, &at, 1));
     hk_shape along = {.rank = rank}, batches = {.rank = rank};
     for (int32_t i = 0; i < rank; i++) {
         along.dim[i] = i == axis ? rows : 1;

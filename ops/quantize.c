@@ -75,6 +75,29 @@ static int64_t scale_index(const blocks *b, const hk_shape *x, const hk_shape *s
     return (i / inner / extent * s->dim[b->axis] + along / b->size) * inner + i % inner;
 }
 
+/* Each element along the axis `size` times, cut off at x's extent. */
+static hk_status build_repeated(hk_graph *g, hk_value *v, const hk_shape *x, const blocks *b, hk_value **out)
+{
+    hk_shape split = {.rank = x->rank + 1}, spread, joined = v->shape;
+    int64_t pads[2 * HK_MAX_RANK] = {0};
+    if (split.rank > HK_MAX_RANK)
+        return hk_fail(g->ctx, HK_STATUS_UNSUPPORTED, "quantization in blocks is supported up to rank %d",
+                       HK_MAX_RANK - 1);
+    for (int32_t i = 0; i < split.rank; i++)
+        split.dim[i] = i <= b->axis ? v->shape.dim[i] : i == b->axis + 1 ? 1 : v->shape.dim[i - 1];
+    spread = split;
+    spread.dim[b->axis + 1] = b->size;
+    joined.dim[b->axis] *= b->size;
+    hk_value *dims = hk_graph_ints(g, spread.dim, spread.rank);
+    if (!dims)
+        return HK_STATUS_OUT_OF_MEMORY;
+    HK_TRY(hk_build_reshape(g, v, &split, &v));
+    HK_TRY(hk_build_binary(g, "Expand", v, dims, &v));
+    HK_TRY(hk_build_reshape(g, v, &joined, out));
+    pads[x->rank + b->axis] = x->dim[b->axis] - joined.dim[b->axis];
+    return pads[x->rank + b->axis] ? hk_build_pad(g, *out, pads, out) : HK_OK;
+}
+
 /* The scale or zero point under a shape that broadcasts with x. */
 static hk_status build_spread(hk_graph *g, const hk_node *n, hk_value *v, hk_value **out)
 {
@@ -91,13 +114,7 @@ static hk_status build_spread(hk_graph *g, const hk_node *n, hk_value *v, hk_val
             shape.dim[i] = i == 0 ? v->shape.dim[0] : 1;
         return hk_build_reshape(g, v, &shape, out);
     }
-    int64_t extent = x->shape.dim[b.axis];
-    int64_t *index = hk_arena_array(g->arena, (size_t)extent + 1, sizeof *index);
-    for (int64_t i = 0; index && i < extent; i++)
-        index[i] = i / b.size;
-    hk_value *list = index ? hk_graph_ints(g, index, extent) : NULL;
-    const hk_attr_value attrs[] = {HK_SET_INT("axis", b.axis), {0}};
-    return list ? hk_build(g, "Gather", attrs, (hk_value *[]){v, list}, 2, out, 1) : HK_STATUS_OUT_OF_MEMORY;
+    return build_repeated(g, v, &x->shape, &b, out);
 }
 
 /* ---- QuantizeLinear */

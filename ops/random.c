@@ -55,15 +55,11 @@ static const random_attrs *attrs_of(const hk_node *n)
     return n->attrs;
 }
 
-/* A stable number for the node: FNV-1a of its name, unless given. */
+/* A stable number for the node: of its name, unless given. */
 static uint32_t stream_of(const hk_node *n)
 {
     const random_attrs *a = n->attrs;
-    uint32_t h = 2166136261u, seed;
-    for (const char *p = n->name; *p; p++)
-        h = (h ^ (unsigned char)*p) * 16777619u;
-    if (a->stream >= 0)
-        h = (uint32_t)a->stream;
+    uint32_t h = a->stream >= 0 ? (uint32_t)a->stream : hk_philox_stream(n->name), seed;
     memcpy(&seed, &a->seed, sizeof seed);
     bool given = a->seed == a->seed && strcmp(n->op->type, "hk.Random") != 0;
     return given ? h ^ (uint32_t)((uint64_t)(seed + 1u) * 0x9E3779B97F4A7C15u >> 32) : h;

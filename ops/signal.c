@@ -23,6 +23,8 @@ static const hk_attr window_list[] = {
     HK_INT_ATTR(signal_attrs, output_datatype, 1), HK_INT_ATTR(signal_attrs, periodic, 1), {0}};
 static const hk_attr mel_list[] = {HK_INT_ATTR(signal_attrs, output_datatype, 1), {0}};
 
+enum { TABLE = 1 << 24 }; /* elements of what is made on the host, at most */
+
 static const signal_attrs *attrs_of(const hk_node *n)
 {
     return n->attrs;
@@ -237,7 +239,10 @@ static hk_status stft_expand(hk_graph *g, const hk_node *n, hk_value **out)
     int64_t step = known_int(n, STFT_STEP, 1), length = frame_length(n), frames = y.dim[1];
     int64_t parts = x->shape.rank > 2 ? x->shape.dim[2] : 1, batch = x->shape.dim[0];
     hk_shape grid = {.rank = 2, .dim = {frames, length}};
-    hk_tensor *at = hk_tensor_new(g->arena, HK_INT64, &grid);
+    if (frames > 0 && length > TABLE / frames)
+        return hk_fail(g->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (STFT): %lld frames of %lld are more than %d elements",
+                       n->name, (long long)frames, (long long)length, TABLE);
+    hk_tensor *at = hk_tensor_new(g->arena, HK_INT32, &grid);
     for (int64_t i = 0; at && i < frames * length; i++)
         hk_set_int(at, i, i / length * step + i % length);
     index = at ? hk_graph_constant(g, NULL, at) : NULL;
@@ -273,8 +278,8 @@ static hk_status window_infer(hk_infer *in)
 {
     const hk_node *n = in->node;
     hk_shape y = {.rank = 1, .dim = {known_int(n, 0, -1)}};
-    if (hk_known(n, 0) && y.dim[0] < 0)
-        return hk_infer_fail(in, HK_STATUS_INVALID, "expected a size, found %lld", (long long)y.dim[0]);
+    if (hk_known(n, 0) && (y.dim[0] < 0 || y.dim[0] > TABLE))
+        return hk_infer_fail(in, HK_STATUS_INVALID, "expected a size up to %d, found %lld", TABLE, (long long)y.dim[0]);
     return hk_infer_output(in, 0, (hk_dtype)attrs_of(n)->output_datatype, &y);
 }
 
@@ -321,6 +326,8 @@ static hk_status mel_infer(hk_infer *in)
     bool known = hk_known(n, MEL_BINS) && hk_known(n, MEL_LENGTH);
     if (known && (bins < 0 || length < 0 || (hk_known(n, MEL_RATE) && known_int(n, MEL_RATE, 0) <= 0)))
         return hk_infer_fail(in, HK_STATUS_INVALID, "expected numbers of bins, length and a sample rate above 0");
+    if (known && bins > 0 && y.dim[0] > TABLE / bins)
+        return hk_infer_fail(in, HK_STATUS_UNSUPPORTED, "its matrix has more than %d elements", TABLE);
     return hk_infer_output(in, 0, (hk_dtype)attrs_of(n)->output_datatype, &y);
 }
 

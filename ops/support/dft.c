@@ -5,7 +5,7 @@
 
 #include "ops/support/build.h"
 
-enum { DIRECT = 256, RADIX = 32 };
+enum { DIRECT = 256, RADIX = 32, TABLE = 1 << 24 /* elements of a matrix made on the host, at most */ };
 
 /* exp(-+2 pi i k / n), with the index reduced exactly. */
 static void turn(int64_t k, int64_t n, bool inverse, double *re, double *im)
@@ -49,6 +49,12 @@ static hk_status direct(hk_graph *g, hk_value *x, const hk_dft *d, hk_value **ou
     int parts = (int)x->shape.dim[2];
     int64_t n = d->length, results = d->onesided ? n / 2 + 1 : n, batch = x->shape.dim[0];
     hk_shape shape = {.rank = 2, .dim = {n * parts, 2 * results}};
+    if (n > TABLE || n * parts * 2 * results > TABLE)
+        return hk_fail(
+            g->ctx, HK_STATUS_UNSUPPORTED,
+            "a Fourier transform of length %lld needs a table of more than %d elements: choose a length with "
+            "small divisors",
+            (long long)n, TABLE);
     hk_tensor *m = hk_tensor_new(g->arena, HK_FLOAT32, &shape);
     for (int64_t j = 0; m && j < n; j++)
         for (int64_t k = 0; k < results; k++) {
@@ -64,10 +70,11 @@ static hk_status direct(hk_graph *g, hk_value *x, const hk_dft *d, hk_value **ou
     return hk_build_reshape(g, x, &(hk_shape){.rank = 3, .dim = {batch, results, 2}}, out);
 }
 
+/* 1: none of which the table is small enough. */
 static int64_t largest_divisor(int64_t n)
 {
     for (int64_t d = RADIX; d > 1; d--)
-        if (n % d == 0)
+        if (n % d == 0 && n <= TABLE / 4 / d)
             return d;
     return 1;
 }
