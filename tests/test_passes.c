@@ -254,6 +254,45 @@ static void pads(void **state)
     assert_int_equal(left(padded("MaxPool", 0, sides, false), hk_fold_pads, "Pad"), 1);
 }
 
+/* ---- BatchNormalization */
+
+static hk_graph *before_batchnorm(const char *type, hk_shape image, hk_shape weight, int64_t channels,
+                                  hk_attr_value attr, bool bias)
+{
+    hk_graph *g = new_graph();
+    hk_value *in[] = {input(g, "x", image), filled(g, weight, -0.4), NULL}, *y = NULL;
+    const hk_attr_value attrs[] = {attr, {0}};
+    in[2] = bias ? filled(g, SHAPE(channels), 0.2) : NULL;
+    OK(hk_build(g, type, attrs, in, bias ? 3 : 2, &y, 1));
+    hk_value *bn[] = {y, filled(g, SHAPE(channels), 0.5), filled(g, SHAPE(channels), -1),
+                      filled(g, SHAPE(channels), 0.1), filled(g, SHAPE(channels), 0.7)};
+    OK(hk_build(g, "BatchNormalization", NULL, bn, 5, &y, 1));
+    output(g, y);
+    return g;
+}
+
+static void batchnorm(void **state)
+{
+    (void)state;
+    const hk_attr_value none = {0}, two = HK_SET_INT("group", 2), turned = HK_SET_INT("transB", 1),
+                        half = HK_SET_FLOAT("beta", 0.5f);
+    const char *bn = "BatchNormalization";
+    hk_shape image = SHAPE(2, 4, 5, 6), row = SHAPE(3, 4);
+    for (int bias = 0; bias < 2; bias++) {
+        assert_int_equal(left(before_batchnorm("Conv", image, SHAPE(6, 4, 3, 3), 6, none, bias), hk_fold_batchnorm, bn),
+                         0);
+        assert_int_equal(left(before_batchnorm("Conv", image, SHAPE(6, 2, 3, 3), 6, two, bias), hk_fold_batchnorm, bn),
+                         0);
+        assert_int_equal(
+            left(before_batchnorm("ConvTranspose", image, SHAPE(4, 6, 3, 3), 6, none, bias), hk_fold_batchnorm, bn), 0);
+        assert_int_equal(
+            left(before_batchnorm("ConvTranspose", image, SHAPE(4, 3, 2, 2), 6, two, bias), hk_fold_batchnorm, bn), 0);
+        assert_int_equal(left(before_batchnorm("Gemm", row, SHAPE(4, 5), 5, none, bias), hk_fold_batchnorm, bn), 0);
+        assert_int_equal(left(before_batchnorm("Gemm", row, SHAPE(5, 4), 5, turned, bias), hk_fold_batchnorm, bn), 0);
+        assert_int_equal(left(before_batchnorm("Gemm", row, SHAPE(4, 5), 5, half, bias), hk_fold_batchnorm, bn), 1);
+    }
+}
+
 static int make_context(void **state)
 {
     (void)state;
@@ -558,9 +597,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(attention),    cmocka_unit_test(attention_in_windows),
         cmocka_unit_test(no_attention), cmocka_unit_test(copies),
         cmocka_unit_test(common),       cmocka_unit_test(random_nodes_stay),
-        cmocka_unit_test(pads),
-        cmocka_unit_test(expansions),
-        cmocka_unit_test(transposed_convolutions),
+        cmocka_unit_test(pads),         cmocka_unit_test(batchnorm),
+        cmocka_unit_test(expansions),   cmocka_unit_test(transposed_convolutions),
     };
     return cmocka_run_group_tests_name("passes", tests, make_context, end_context);
 }
