@@ -253,11 +253,12 @@ static hk_status product_backward(hk_gradient *g, hk_node *n)
 
 #define CASES(name, ...) static const char *const name[] = {__VA_ARGS__, NULL}
 
-CASES(sum_cases, "f32[7] i64=0", "f32[3,5] i32={1} ; exclusive=1", "f32[2,5,3] i64=-2 ; reverse=1",
-      "f32[2,8] i64=1 ; reverse=1 exclusive=1", "f32[2,0,3] i64=1", "f32[0,4] i32=1", "i32[5,6]<-9:9 i64=0",
-      "i64[3,40]<-9:9 i64=1 ; exclusive=1", "u32[7]<9 i64=0 ; reverse=1", "f32[5,1000] i64=1 ;; nograd",
-      "f32[3,1001] i64=1 ; reverse=1 ; nograd", "f32[1,20000] i64=1 ; exclusive=1 ; nograd",
-      "f32[2,16390] i64=1 ; reverse=1 ; nograd", "f32[2,4200,5] i64=1 ;; nograd", "i64[40003]<-9:9 i64=0 ; reverse=1");
+CASES(sum_cases, "f16[3,5] i64=1 ;; nograd tol=1e-3", "f64[3,5] i64=1 ;; nograd", "f32[7] i64=0",
+      "f32[3,5] i32={1} ; exclusive=1", "f32[2,5,3] i64=-2 ; reverse=1", "f32[2,8] i64=1 ; reverse=1 exclusive=1",
+      "f32[2,0,3] i64=1", "f32[0,4] i32=1", "i32[5,6]<-9:9 i64=0", "i64[3,40]<-9:9 i64=1 ; exclusive=1",
+      "u32[7]<9 i64=0 ; reverse=1", "f32[5,1000] i64=1 ;; nograd", "f32[3,1001] i64=1 ; reverse=1 ; nograd",
+      "f32[1,20000] i64=1 ; exclusive=1 ; nograd", "f32[2,16390] i64=1 ; reverse=1 ; nograd",
+      "f32[2,4200,5] i64=1 ;; nograd", "i64[40003]<-9:9 i64=0 ; reverse=1");
 CASES(product_cases, "f32[7] i64=0", "f32[3,5] i64=1 ; exclusive=1", "f32[2,5,3]+ i64=1 ; reverse=1",
       "f32[2,5] i64=1 ; reverse=1 exclusive=1", "i32[3,6]<-4:4 i64=1", "i64[2,30]<1:3 i64=1", "f32[6,5]<-1:3 i64=1",
       "f32[6,5]<-1:3 i64=0 ; exclusive=1 reverse=1", "f32[4,3000]+ i64=1 ; ; nograd tol=1e-4");

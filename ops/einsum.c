@@ -456,11 +456,12 @@ static hk_status expand(hk_graph *g, const hk_node *n, hk_value **out)
 
 #define CASES(name, ...) static const char *const name[] = {__VA_ARGS__, NULL}
 
-CASES(cases, "f32[3,4] f32[4,5] ; equation=\"ij,jk->ik\"", "f32[3,4] ; equation=\"ij->ji\"",
-      "f32[3,4] ; equation=\"ij->i\"", "f32[3,4] ; equation=\"ij->\"", "f32[5] f32[5] ; equation=\"i,i\"",
-      "f32[2,3,4] f32[2,4,5] ; equation=\"bij, bjk -> bik\"", "f32[3,5,5] ; equation=\"...ii ->...i\"",
-      "f32[4,4] ; equation=\"ii\"", "f32[3,4,3,3] ; equation=\"ijii->ji\"", "f32[] ; equation=\"->\"",
-      "f32[3] f32[4] ; equation=\"i,j->ji\"", "f32[2,3,4] f32[4] ; equation=\"...j,j\"",
+CASES(cases, "f16[3,4] f16[4,5] ; equation=\"ij,jk->ik\" ; nograd tol=1e-3",
+      "f64[3,4] f64[4,5] ; equation=\"ij,jk->ik\" ; nograd", "f32[3,4] f32[4,5] ; equation=\"ij,jk->ik\"",
+      "f32[3,4] ; equation=\"ij->ji\"", "f32[3,4] ; equation=\"ij->i\"", "f32[3,4] ; equation=\"ij->\"",
+      "f32[5] f32[5] ; equation=\"i,i\"", "f32[2,3,4] f32[2,4,5] ; equation=\"bij, bjk -> bik\"",
+      "f32[3,5,5] ; equation=\"...ii ->...i\"", "f32[4,4] ; equation=\"ii\"", "f32[3,4,3,3] ; equation=\"ijii->ji\"",
+      "f32[] ; equation=\"->\"", "f32[3] f32[4] ; equation=\"i,j->ji\"", "f32[2,3,4] f32[4] ; equation=\"...j,j\"",
       "f32[2,1,3,4] f32[5,4,2] ; equation=\"...ij,...jk->...ik\"",
       "f32[2,3,4,5] f32[2,6,4,5] ; equation=\"bqhd,bkhd->bhqk\"",
       "f32[2,3] f32[3,4] f32[4,2] ; equation=\"ab,bc,cd->ad\"", "f32[3,4] f32[3,4] f32[4] ; equation=\"ij,ij,j->i\"",

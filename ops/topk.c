@@ -350,16 +350,17 @@ static hk_status hardmax_expand(hk_graph *g, const hk_node *n, hk_value **out)
 
 CASES(cases_1, "f32[3,7] ; k=3 ; out=2 opset=9", "f32[4,5,2] ; k=2 axis=1 ; out=2 opset=1");
 CASES(cases_10, "f32[3,7] i64={3} ; ; out=2 opset=10", "f32[4,5,2] i64={3} ; axis=0 ; out=2 opset=10");
-CASES(cases_11, "f32[3,7] i64={3} ;; out=2", "f32[3,7] i64={3} ; largest=0 ; out=2",
-      "f32[4,5,2] i64={2} ; axis=1 sorted=0 ; out=2", "f32[9] i64={9} ; axis=0 largest=0 ; out=2",
-      "f32[3,4] i64={0} ;; out=2 nograd", "f32[0,4] i64={2} ;; out=2 nograd", "i32[5,40]<-4:4 i64={11} ;; out=2",
-      "u8[5,40]<9 i64={40} ; largest=0 ; out=2", "i64[3,300]<-9:9 i64={7} ;; out=2",
-      "i64[2,3000]<-2000:2000 i64={1500} ; largest=0 ; out=2", "f32[300,1000] i64={5} ;; out=2 nograd",
-      "f32[2,1025] i64={1} ;; out=2 nograd", "f32[1,40000] i64={10} ;; out=2 nograd",
-      "f32[2,9000] i64={700} ; largest=0 ; out=2 nograd", "f32[3,5000,2] i64={3000} ; axis=1 ; out=2 nograd",
-      "f32[7001] i64={7001} ;; out=2 nograd", "f32[2,6]={1,1,2,2,0,0,3,3,3,3,3,3} i64={4} ;; out=2 nograd");
+CASES(cases_11, "f16[3,7] i64={3} ;; out=2 nograd", "f64[3,7] i64={3} ;; out=2 nograd", "f32[3,7] i64={3} ;; out=2",
+      "f32[3,7] i64={3} ; largest=0 ; out=2", "f32[4,5,2] i64={2} ; axis=1 sorted=0 ; out=2",
+      "f32[9] i64={9} ; axis=0 largest=0 ; out=2", "f32[3,4] i64={0} ;; out=2 nograd",
+      "f32[0,4] i64={2} ;; out=2 nograd", "i32[5,40]<-4:4 i64={11} ;; out=2", "u8[5,40]<9 i64={40} ; largest=0 ; out=2",
+      "i64[3,300]<-9:9 i64={7} ;; out=2", "i64[2,3000]<-2000:2000 i64={1500} ; largest=0 ; out=2",
+      "f32[300,1000] i64={5} ;; out=2 nograd", "f32[2,1025] i64={1} ;; out=2 nograd",
+      "f32[1,40000] i64={10} ;; out=2 nograd", "f32[2,9000] i64={700} ; largest=0 ; out=2 nograd",
+      "f32[3,5000,2] i64={3000} ; axis=1 ; out=2 nograd", "f32[7001] i64={7001} ;; out=2 nograd",
+      "f32[2,6]={1,1,2,2,0,0,3,3,3,3,3,3} i64={4} ;; out=2 nograd");
 CASES(hardmax_old_cases, "f32[3,4,5] ;; opset=12 nograd", "f32[3,4,5] ; axis=2 ; opset=11 nograd");
-CASES(hardmax_cases, "f32[3,5] ;; nograd", "f32[3,4,5] ; axis=1 ; nograd",
+CASES(hardmax_cases, "f16[3,5] ;; nograd", "f32[3,5] ;; nograd", "f32[3,4,5] ; axis=1 ; nograd",
       "f32[2,4]={1,3,3,0,2,2,2,2} ; axis=-1 ; nograd", "f32[0,3] ;; nograd", "f32[6] ; axis=0 ; nograd");
 
 #define TOPK(first, last, ins, host, list, case_list)                                                                  \
