@@ -263,10 +263,12 @@ static void resumed_equals_straight(void **state)
         float loss;
         for (int i = 0; i < 9; i++) {
             if (resume && i == 5) { /* in the middle of an accumulation */
-                OK(hk_trainer_save(t, path));
+                OK(hk_trainer_save(t, path, "best=0.5"));
                 hk_trainer_destroy(&t);
                 t = trainer(d.model, 2);
-                OK(hk_trainer_load(t, path));
+                const char *notes = NULL;
+                OK(hk_trainer_load(t, path, &notes));
+                assert_string_equal(notes, "best=0.5");
             }
             fill_digits(&d, (uint32_t)i);
             OK(hk_trainer_step(t, &d.images, 1, &d.labels, &loss));
@@ -281,7 +283,7 @@ static void resumed_equals_straight(void **state)
     hk_trainer *other = NULL;
     hk_model *m = load();
     other = trainer(m, 2);
-    assert_int_equal(hk_trainer_load(other, path), HK_STATUS_INVALID);
+    assert_int_equal(hk_trainer_load(other, path, NULL), HK_STATUS_INVALID);
     assert_non_null(strstr(hk_context_error(ctx), "another model"));
     hk_trainer_destroy(&other);
     hk_model_destroy(&m);

@@ -39,6 +39,21 @@ static void put(text *t, const char *s)
     t->count += n;
 }
 
+/* Between quotes, escaped. */
+static void put_string(text *t, const char *s)
+{
+    put(t, "\"");
+    for (; *s; s++) {
+        char escaped[8] = {*s};
+        if (*s == '"' || *s == '\\')
+            snprintf(escaped, sizeof escaped, "\\%c", *s);
+        else if ((unsigned char)*s < ' ')
+            snprintf(escaped, sizeof escaped, "\\u%04x", (unsigned)*s);
+        put(t, escaped);
+    }
+    put(t, "\"");
+}
+
 static void put_number(text *t, uint64_t n)
 {
     char digits[24];
@@ -56,9 +71,9 @@ static const char *dtype_text(hk_dtype dtype)
 
 static void put_tensor(text *t, const hk_safetensor *s, uint64_t offset)
 {
-    put(t, ",\"");
-    put(t, s->name);
-    put(t, "\":{\"dtype\":\"");
+    put(t, ",");
+    put_string(t, s->name);
+    put(t, ":{\"dtype\":\"");
     put(t, dtype_text(s->tensor.dtype));
     put(t, "\",\"shape\":[");
     for (int32_t d = 0; d < s->tensor.rank; d++) {
@@ -78,11 +93,10 @@ hk_status hk_safetensors_write(hk_context *ctx, const char *path, const hk_safet
     text t = {.ctx = ctx};
     put(&t, "{\"__metadata__\":{");
     for (size_t i = 0; i < metadata_count; i++) {
-        put(&t, i ? ",\"" : "\"");
-        put(&t, metadata[i].key);
-        put(&t, "\":\"");
-        put(&t, metadata[i].value);
-        put(&t, "\"");
+        put(&t, i ? "," : "");
+        put_string(&t, metadata[i].key);
+        put(&t, ":");
+        put_string(&t, metadata[i].value);
     }
     put(&t, "}");
     uint64_t offset = 0;
@@ -140,19 +154,65 @@ static bool skip(parser *p, char c)
     return true;
 }
 
+/* The character behind a backslash, as UTF-8; false for what is no escape. Surrogates are left out: names that this
+ * library writes escape control characters alone. */
+static bool unescape(parser *p, char **to)
+{
+    static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
+    const char *at = p->at < p->end ? memchr(names, *p->at, sizeof names - 1) : NULL;
+    unsigned code = 0;
+    if (at) {
+        *(*to)++ = values[at - names];
+        p->at++;
+        return true;
+    }
+    if (p->end - p->at < 5 || *p->at != 'u')
+        return false;
+    for (int i = 1; i <= 4; i++) {
+        char c = p->at[i];
+        int digit = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+        if (digit < 0)
+            return false;
+        code = code * 16 + (unsigned)digit;
+    }
+    if (code == 0 || (code >= 0xd800 && code < 0xe000))
+        return false;
+    p->at += 5;
+    if (code < 0x80) {
+        *(*to)++ = (char)code;
+    } else if (code < 0x800) {
+        *(*to)++ = (char)(0xc0 | code >> 6);
+        *(*to)++ = (char)(0x80 | (code & 63));
+    } else {
+        *(*to)++ = (char)(0xe0 | code >> 12);
+        *(*to)++ = (char)(0x80 | (code >> 6 & 63));
+        *(*to)++ = (char)(0x80 | (code & 63));
+    }
+    return true;
+}
+
 static hk_status string(parser *p, const char **out)
 {
     if (!skip(p, '"'))
         return bad(p, "a string was expected");
-    const char *from = p->at;
-    while (p->at < p->end && *p->at != '"' && *p->at != '\\' && (unsigned char)*p->at >= ' ')
-        p->at++;
-    if (p->at == p->end || *p->at != '"')
-        return bad(p, "a string does not end, or has an escape");
-    char *s = hk_arena_alloc(p->out->arena, (size_t)(p->at - from) + 1);
+    const char *from = p->at, *end = from;
+    while (end < p->end && *end != '"')
+        end += *end == '\\' && end + 1 < p->end ? 2 : 1;
+    char *s = hk_arena_alloc(p->out->arena, (size_t)(HK_MIN(end, p->end) - from) + 1), *to = s; /* never longer */
     if (!s)
         return hk_out_of_memory(p->ctx, "a checkpoint");
-    memcpy(s, from, (size_t)(p->at - from));
+    while (p->at < p->end && *p->at != '"' && (unsigned char)*p->at >= ' ') {
+        if (*p->at != '\\') {
+            *to++ = *p->at++;
+            continue;
+        }
+        p->at++;
+        if (!unescape(p, &to))
+            return bad(p, "a string has an escape that is none");
+    }
+    if (p->at == p->end || *p->at != '"')
+        return bad(p, "a string does not end");
+    *to = '\0';
     p->at++;
     *out = s;
     return HK_OK;

@@ -14,7 +14,7 @@ typedef struct hk_safetensor {
 } hk_safetensor;
 
 typedef struct hk_metadata {
-    const char *key, *value; /* written without escaping: keep to printable ASCII without '"' and '\\' */
+    const char *key, *value;
 } hk_metadata;
 
 hk_status hk_safetensors_write(hk_context *ctx, const char *path, const hk_safetensor *tensors, size_t count,

@@ -738,10 +738,12 @@ HK_API HK_MUST_USE hk_status hk_trainer_read_parameter(hk_trainer *t, const char
 HK_API HK_MUST_USE hk_status hk_trainer_read_average(hk_trainer *t, const char *name, hk_tensor *out);
 HK_API HK_MUST_USE hk_status hk_trainer_read_gradient(hk_trainer *t, const char *name, hk_tensor *out);
 HK_API HK_MUST_USE hk_status hk_trainer_write_parameter(hk_trainer *t, const char *name, const hk_tensor *value);
-/* One safetensors file with weights, moments, statistics, step and seed; atomic. load needs the same model and options.
- */
-HK_API HK_MUST_USE hk_status hk_trainer_save(hk_trainer *t, const char *path);
-HK_API HK_MUST_USE hk_status hk_trainer_load(hk_trainer *t, const char *path);
+/* One safetensors file with weights, moments, statistics, control state, step, seed and a hash of all of it; atomic:
+ * a temporary file, fsync, rename, fsync of the folder. notes: the caller's, or NULL.
+ * load needs the same model and options and refuses a file whose hash is wrong; *notes, when not NULL, is lent until
+ * the next load and "" when there are none. */
+HK_API HK_MUST_USE hk_status hk_trainer_save(hk_trainer *t, const char *path, const char *notes);
+HK_API HK_MUST_USE hk_status hk_trainer_load(hk_trainer *t, const char *path, const char **notes);
 /* Writes the ONNX file the model was loaded from with the trained weights (or their moving average) in place of the
  * old. */
 HK_API HK_MUST_USE hk_status hk_trainer_export(hk_trainer *t, const char *path);
