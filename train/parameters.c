@@ -143,7 +143,7 @@ static hk_status select_parameters(const hk_graph *model, const hk_parameter_rul
         p->list[p->count++] = q;
     }
     for (size_t i = 0; i < rule_count; i++)
-        if (!used[i])
+        if (!used[i] && strncmp(rules[i].pattern, "role:", 5) != 0) /* a model may well have no norm */
             return hk_fail(model->ctx, HK_STATUS_USAGE,
                            "the parameter pattern '%s' matches none of the model's %zu parameters; 'hillock inspect' "
                            "lists them",

@@ -42,7 +42,7 @@ typedef struct hk_parameters {
 } hk_parameters;
 
 /* Lays out every HK_VALUE_PARAMETER of the model that no rule freezes. A later rule overrides an earlier one.
- * HK_STATUS_USAGE: a pattern matches nothing, or everything is frozen. */
+ * HK_STATUS_USAGE: a pattern of names matches nothing, or everything is frozen. */
 hk_status hk_parameters_create(const hk_graph *model, const hk_parameter_rule *rules, size_t rule_count,
                                float weight_decay, hk_arena *arena, hk_parameters *out);
 

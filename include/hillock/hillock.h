@@ -630,7 +630,8 @@ typedef enum hk_optimizer {
 
 /* How some of the parameters are trained. */
 typedef struct hk_parameter_rule {
-    const char *pattern; /* of ONNX names, with * ? [abc]; or "role:" and weight, bias, norm, embedding or other */
+    const char *pattern; /* of ONNX names, with * ? [abc], which must match one; or "role:" and weight, bias, norm,
+                            embedding or other */
     bool freeze;
     float lr_scale;     /* multiplies the learning rate; default: 1 */
     float weight_decay; /* default: the trainer's; negative: none */

@@ -16,7 +16,8 @@ typedef struct verb {
     int (*run)(int argc, char **argv); /* argv[0] is the verb; returns the exit code */
 } verb;
 
-extern const verb verb_devices, verb_inspect, verb_run, verb_verify, verb_bench, verb_profile, verb_selftest, verb_demo;
+extern const verb verb_devices, verb_inspect, verb_run, verb_verify, verb_bench, verb_profile, verb_selftest, verb_demo,
+    verb_train, verb_eval;
 
 /* ---- options: every verb has --help, --json, --quiet and --device besides its own */
 

@@ -3,8 +3,8 @@
 
 #include "tools/command/command.h"
 
-static const verb *const verbs[] = {&verb_devices, &verb_inspect, &verb_run,      &verb_verify,
-                                    &verb_bench,   &verb_profile, &verb_selftest, &verb_demo};
+static const verb *const verbs[] = {&verb_devices, &verb_inspect,  &verb_run,   &verb_verify, &verb_bench,
+                                    &verb_profile, &verb_selftest, &verb_train, &verb_eval,   &verb_demo};
 #define VERBS (sizeof verbs / sizeof *verbs)
 
 static void print_help(FILE *f)

@@ -1,0 +1,261 @@
+/*
+ * hillock train and eval: results, resuming after kill -9 and signals, what is refused and how. HILLOCK_TEST_KILLS: how
+ * many times the run is killed (default 12).
+ */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define DIGITS HK_TEST_DATA "/digits"
+#define TRAIN "train " DIGITS "/model.onnx --data " DIGITS " --scale 0.0625 --seed 5 "
+
+static char folder[256], output[65536];
+
+static int hillock(const char *arguments)
+{
+    char command[2048];
+    snprintf(command, sizeof command, "cd '%s' && '%s' %s 2>&1", folder, HK_COMMAND, arguments);
+    FILE *f = popen(command, "r");
+    assert_non_null(f);
+    output[fread(output, 1, sizeof output - 1, f)] = '\0';
+    int status = pclose(f);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void expect(const char *arguments, int code, const char *text)
+{
+    int got = hillock(arguments);
+    if (got != code || (text && !strstr(output, text)))
+        fail_msg("hillock %s: exit %d, expected %d with '%s'; printed:\n%s", arguments, got, code, text ? text : "",
+                 output);
+}
+
+static const char *written(const char *name, const char *text)
+{
+    static char path[400];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+    return path;
+}
+
+static char *contents(const char *name, size_t *bytes)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *f = fopen(path, "rb");
+    if (!f)
+        fail_msg("'%s' is not there", path);
+    fseek(f, 0, SEEK_END);
+    *bytes = (size_t)ftell(f);
+    rewind(f);
+    char *data = malloc(*bytes + 1);
+    assert_true(data && fread(data, 1, *bytes, f) == *bytes);
+    data[*bytes] = '\0';
+    fclose(f);
+    return data;
+}
+
+static void equal_files(const char *a, const char *b)
+{
+    size_t na, nb;
+    char *x = contents(a, &na), *y = contents(b, &nb);
+    if (na != nb || memcmp(x, y, na) != 0)
+        fail_msg("'%s' and '%s' differ", a, b);
+    free(x);
+    free(y);
+}
+
+/* ---- what a run makes */
+
+static void results(void **state)
+{
+    (void)state;
+    size_t bytes;
+    expect(TRAIN "--val 0.2 --epochs 2 --out a", 0, "epoch 2");
+    const char *const files[] = {"a/model.onnx", "a/metrics.jsonl", "a/metrics.csv", "a/config.json", "a/curves.svg"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        free(contents(files[i], &bytes));
+    char *csv = contents("a/metrics.csv", &bytes);
+    assert_non_null(strstr(csv, "epoch,step,lr,loss,val_loss,accuracy"));
+    assert_non_null(strstr(csv, "\n2,90,"));
+    free(csv);
+    expect("eval a/model.onnx --data " DIGITS " --scale 0.0625 --seed 5 --val 0.2 --json", 0, "\"accuracy\":");
+    const char *accuracy = strstr(output, "\"accuracy\":");
+    assert_true(atof(accuracy + 11) >= 0.97);
+    /* what config.json says runs again, to the same weights */
+    expect("train --config a/config.json --out b", 0, "epoch 2");
+    equal_files("a/model.onnx", "b/model.onnx");
+}
+
+static void options(void **state)
+{
+    (void)state;
+    static const char *const runs[] = {
+        "--optimizer sgd --momentum 0.9 --nesterov --lr 0.01 --clip 1 --no-decay bias,norm",
+        "--optimizer adam --weight-decay 0.1 --accumulate 3 --accumulate-total --label-smoothing 0.1 --ema 0.9 --val "
+        "0.1",
+        "--schedule one-cycle --warmup 3 --train role:bias --class-weights 1,1,1,1,1,1,1,1,1,2 --patience 1",
+        "--schedule plateau --flip --shift 1 --loss-scale 1024 --lr-scale bias=2 --freeze 'conv1*' --drop-last",
+    };
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        char arguments[1024];
+        snprintf(arguments, sizeof arguments, TRAIN "--epochs 1 --steps 20 --out options %s", runs[i]);
+        if (i == 3 && hillock(arguments) == 64) /* the exporter's names */
+            assert_non_null(strstr(output, "matches none of the model's"));
+        else if (i != 3)
+            expect(arguments, 0, "updates of");
+    }
+}
+
+/* ---- interrupted */
+
+static pid_t start(const char *arguments)
+{
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid)
+        return pid;
+    char command[2048];
+    snprintf(command, sizeof command, "cd '%s' && exec '%s' %s >/dev/null 2>&1", folder, HK_COMMAND, arguments);
+    execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+    _exit(127);
+}
+
+#define LONG_RUN TRAIN "--epochs 3 --val 0.1 --save-every 7 --accumulate 2 --ema 0.9 --quiet "
+
+/* After every kill the next run goes on from the newest whole checkpoint, and the end is the uninterrupted run's. */
+static void killed(void **state)
+{
+    (void)state;
+    const char *wish = getenv("HILLOCK_TEST_KILLS");
+    int kills = wish ? atoi(wish) : 12, done = 0;
+    expect(LONG_RUN "--out straight", 0, NULL);
+    unsigned random = 12345;
+    for (int i = 0; i < kills; i++) {
+        int status;
+        pid_t pid = start(LONG_RUN "--out killed --resume");
+        random = random * 1103515245u + 12345u;
+        usleep(200000 + random / 65536u % 1000u * 900u);
+        kill(pid, SIGKILL);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        done += WIFEXITED(status) && WEXITSTATUS(status) == 0; /* it was quicker */
+    }
+    expect(LONG_RUN "--out killed --resume", 0, NULL);
+    equal_files("straight/model.onnx", "killed/model.onnx");
+    size_t bytes;
+    char *csv = contents("killed/metrics.csv", &bytes);
+    assert_non_null(strstr(csv, "\n1,"));
+    assert_non_null(strstr(csv, "\n3,"));
+    free(csv);
+    print_message("%d kills, %d runs had ended before\n", kills, done);
+}
+
+static void signalled(void **state)
+{
+    (void)state;
+    static const int signals[] = {SIGINT, SIGTERM};
+    for (int i = 0; i < 2; i++) {
+        int status;
+        pid_t pid = start(TRAIN "--epochs 100000 --out signalled --resume");
+        sleep(2);
+        kill(pid, signals[i]);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), 128 + signals[i]);
+    }
+    expect(TRAIN "--epochs 1 --steps 1 --out signalled --resume", 0, "resumes from");
+}
+
+/* A damaged checkpoint is left aside, the one before is taken; one of another optimizer is no checkpoint of this run.
+ */
+static void damaged(void **state)
+{
+    (void)state;
+    char path[400];
+    expect(TRAIN "--epochs 1 --steps 20 --save-every 5 --keep 3 --out damaged", 0, NULL);
+    snprintf(path, sizeof path, "%s/damaged/ckpt-0000000020.safetensors", folder);
+    FILE *f = fopen(path, "r+b");
+    assert_non_null(f);
+    fseek(f, -100, SEEK_END);
+    fputs("damage", f);
+    fclose(f);
+    expect(TRAIN "--epochs 1 --steps 22 --out damaged --resume", 0, "ckpt-0000000015");
+    assert_non_null(strstr(output, "is damaged"));
+    assert_int_equal(truncate(path, 1000), 0);
+    expect(TRAIN "--epochs 1 --steps 23 --keep 9 --out damaged --resume", 0, "resumes from");
+    expect(TRAIN "--epochs 1 --steps 24 --out damaged --resume --optimizer sgd", 0, "another model or optimizer");
+}
+
+/* ---- refused */
+
+static void refused(void **state)
+{
+    (void)state;
+    expect("train", 64, "--data");
+    expect("train " DIGITS "/model.onnx", 64, "--data");
+    expect("train absent.onnx --data " DIGITS, 66, "absent.onnx");
+    expect(TRAIN "--freeze 'absent*' --out r", 64, "the parameter pattern 'absent*' matches none of the model's");
+    expect(TRAIN "--freeze '*' --out r", 64, "all of the model's parameters are frozen");
+    expect(TRAIN "--lr 0 --out r", 64, "'--lr' must be a number from");
+    expect(TRAIN "--loss cross --out r", 64, "it can be ce, nll");
+    expect(TRAIN "--val 1.5 --out r", 64, "share between 0 and 1");
+    expect(TRAIN "--learning-rate 1", 64, "unknown option");
+    expect(TRAIN "--out /proc/none/r", 73, "/proc/none/r");
+    expect("train " DIGITS "/model.onnx --data absent --out r", 66, "'absent' cannot be opened");
+    written("ragged.csv", "1,2,0\n3,4\n");
+    expect("train " DIGITS "/model.onnx --data ragged.csv --out r", 65, "line 2 has 2 columns");
+    written("wide.csv", "1,2,0\n3,4,1\n");
+    expect("train " DIGITS "/model.onnx --data wide.csv --out r", 65, "cannot become [1,8,8]");
+    char *line = malloc(4096);
+    assert_non_null(line);
+    size_t n = 0;
+    for (int i = 0; i < 64; i++)
+        n += (size_t)sprintf(line + n, "%d,", i % 7);
+    sprintf(line + n, "10\n");
+    written("labels.csv", line);
+    free(line);
+    expect("train " DIGITS "/model.onnx --data labels.csv --out r", 65, "labels must be below");
+    written("bad.json", "{\"lr\": \"high\"}");
+    expect(TRAIN "--config bad.json --out r", 78, "\"lr\"");
+    written("unknown.json", "{\"learning\": 1}");
+    expect(TRAIN "--config unknown.json --out r", 78, "\"learning\" is no setting");
+    /* diverging: a sentence, no model of NaN */
+    expect(TRAIN "--optimizer sgd --lr 1e30 --epochs 1 --out nan", 1, "Lower --lr");
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    snprintf(folder, sizeof folder, "/tmp/hillock-train-XXXXXX");
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    char command[300];
+    snprintf(command, sizeof command, "rm -r '%s'", folder);
+    return system(command);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(results),   cmocka_unit_test(options), cmocka_unit_test(killed),
+        cmocka_unit_test(signalled), cmocka_unit_test(damaged), cmocka_unit_test(refused),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

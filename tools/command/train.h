@@ -1,0 +1,58 @@
+/*
+ * One training run: train_setup.c builds it from its settings, train.c runs it, checkpoints.c keeps it.
+ */
+#ifndef TRAIN_H
+#define TRAIN_H
+
+#include "tools/command/curves.h"
+#include "tools/command/metrics.h"
+#include "tools/command/settings.h"
+
+#define MAX_INPUTS 16
+
+/* What a run knows besides the trainer's states: kept in the checkpoint's notes. */
+typedef struct run_state {
+    double best;         /* of the monitored number, the larger the better; -INFINITY: none yet */
+    uint64_t best_epoch; /* from 1 */
+    uint64_t bad_epochs; /* since the best */
+    double loss_sum;     /* of this epoch's micro-batches so far */
+    uint64_t loss_count;
+} run_state;
+
+typedef struct training {
+    options *o;
+    settings s;
+    hk_model *model;
+    hk_device *dev;
+    hk_dataset *data, *val_data; /* val_data NULL: a part of data, or none */
+    hk_loader *loader, *val;
+    hk_trainer *trainer;
+    hk_parameter_rule *rules;
+    size_t rule_count;
+    char *rule_text;
+    size_t field[MAX_INPUTS]; /* of each model input: which of the dataset's arrays */
+    const char *output_name;  /* what the loss takes */
+    uint64_t total;           /* micro-batches of the whole run */
+    uint64_t done;            /* of those */
+    hk_plateau plateau;
+    run_state state;
+    curves curves;
+    double begun, shown; /* seconds */
+    uint64_t begun_at;   /* done when this process began */
+    double last_loss;
+} training;
+
+hk_status open_data(training *r, const char *path, const char *labels, hk_dataset **out);
+hk_status training_open(training *r);
+hk_status evaluation_open(training *r);
+void training_close(training *r);
+
+/* Evaluates the model on every batch of a loader. */
+hk_status evaluate_loader(training *r, hk_loader *l, metrics *m);
+
+/* DIR/ckpt-NUMBER.safetensors, the oldest beyond --keep removed. */
+hk_status save_checkpoint(training *r);
+/* The newest that can be read; those that cannot are named. done stays 0 when there is none. */
+hk_status resume_checkpoint(training *r);
+
+#endif

@@ -1,0 +1,343 @@
+/* Building a training run from its settings. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "tools/command/train.h"
+
+/* ---- words */
+
+typedef struct word {
+    const char *text;
+    int value;
+} word;
+
+static bool choose(const char *flag, const char *text, const word *words, int *out)
+{
+    for (const word *w = words; w->text; w++)
+        if (!strcmp(text, w->text)) {
+            *out = w->value;
+            return true;
+        }
+    fprintf(stderr, "hillock: '%s' is '%s'; it can be", flag, text);
+    for (const word *w = words; w->text; w++)
+        fprintf(stderr, "%s %s", w == words ? "" : ",", w->text);
+    fputc('\n', stderr);
+    return false;
+}
+
+static bool choose_words(const settings *s, hk_trainer_params *p)
+{
+    static const word losses[] = {{"ce", HK_LOSS_CROSS_ENTROPY},
+                                  {"nll", HK_LOSS_NLL},
+                                  {"mse", HK_LOSS_MSE},
+                                  {"l1", HK_LOSS_L1},
+                                  {"smooth-l1", HK_LOSS_SMOOTH_L1},
+                                  {"huber", HK_LOSS_HUBER},
+                                  {"bce", HK_LOSS_BCE_LOGITS},
+                                  {"kl", HK_LOSS_KL},
+                                  {0}};
+    static const word reductions[] = {
+        {"mean", HK_REDUCE_MEAN}, {"sum", HK_REDUCE_SUM}, {"batchmean", HK_REDUCE_BATCHMEAN}, {0}};
+    static const word optimizers[] = {
+        {"adamw", HK_OPTIMIZER_ADAMW}, {"adam", HK_OPTIMIZER_ADAM}, {"sgd", HK_OPTIMIZER_SGD}, {0}};
+    static const word schedules[] = {{"constant", HK_SCHEDULE_CONSTANT},
+                                     {"step", HK_SCHEDULE_STEP},
+                                     {"cosine", HK_SCHEDULE_COSINE},
+                                     {"linear", HK_SCHEDULE_LINEAR},
+                                     {"one-cycle", HK_SCHEDULE_ONE_CYCLE},
+                                     {"plateau", HK_SCHEDULE_CONSTANT},
+                                     {0}};
+    static const word precisions[] = {
+        {"strict", HK_PRECISION_STRICT}, {"high", HK_PRECISION_HIGH}, {"fast", HK_PRECISION_FAST}, {0}};
+    int v[5];
+    if (!choose("--loss", s->loss, losses, &v[0]) || !choose("--reduction", s->reduction, reductions, &v[1]) ||
+        !choose("--optimizer", s->optimizer, optimizers, &v[2]) ||
+        !choose("--schedule", s->schedule, schedules, &v[3]) || !choose("--precision", s->precision, precisions, &v[4]))
+        return false;
+    p->loss = (hk_loss)v[0];
+    p->reduction = (hk_reduce)v[1];
+    p->optimizer = (hk_optimizer)v[2];
+    p->schedule.kind = (hk_schedule_kind)v[3];
+    p->precision = (hk_precision)v[4];
+    return true;
+}
+
+/* ---- which parameters, and how */
+
+/* "bias" means the role, "*.bias" a pattern. */
+static const char *pattern_of(const char *item, char *room, size_t bytes)
+{
+    static const char *const roles[] = {"weight", "bias", "norm", "embedding", "other"};
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
+        if (!strcmp(item, roles[i])) {
+            snprintf(room, bytes, "role:%s", item);
+            return room;
+        }
+    return item;
+}
+
+#define ROLE_ROOM 24
+
+/* What a later rule says holds, so freezing comes last. */
+static bool make_rules(training *r)
+{
+    const settings *s = &r->s;
+    size_t most = s->no_decay.count + s->lr_scale.count + s->freeze.count + s->train.count + 1, n = 0;
+    r->rules = calloc(most, sizeof *r->rules);
+    r->rule_text = calloc(most, ROLE_ROOM + 256);
+    if (!r->rules || !r->rule_text)
+        return false;
+#define ROOM (r->rule_text + n * (ROLE_ROOM + 256)), (ROLE_ROOM + 256)
+    for (size_t i = 0; i < s->no_decay.count; i++, n++)
+        r->rules[n] = (hk_parameter_rule){.pattern = pattern_of(s->no_decay.items[i], ROOM), .weight_decay = -1};
+    for (size_t i = 0; i < s->lr_scale.count; i++, n++) {
+        const char *item = s->lr_scale.items[i], *equals = strrchr(item, '=');
+        char *end = NULL;
+        float scale = equals ? strtof(equals + 1, &end) : 0;
+        if (!equals || !end || *end || !(scale > 0) || equals - item > 255) {
+            fprintf(stderr, "hillock: '--lr-scale' takes PATTERN=FACTOR, found '%s'\n", item);
+            return false;
+        }
+        char name[256];
+        snprintf(name, sizeof name, "%.*s", (int)(equals - item), item);
+        char *room = r->rule_text + n * (ROLE_ROOM + 256);
+        const char *pattern = pattern_of(name, room, ROLE_ROOM + 256);
+        if (pattern == name)
+            memcpy(room, name, sizeof name);
+        r->rules[n] = (hk_parameter_rule){.pattern = room, .lr_scale = scale};
+    }
+    if (s->train.count)
+        r->rules[n++] = (hk_parameter_rule){.pattern = "*", .freeze = true};
+    for (size_t i = 0; i < s->train.count; i++, n++)
+        r->rules[n] = (hk_parameter_rule){.pattern = pattern_of(s->train.items[i], ROOM)};
+    for (size_t i = 0; i < s->freeze.count; i++, n++)
+        r->rules[n] = (hk_parameter_rule){.pattern = pattern_of(s->freeze.items[i], ROOM), .freeze = true};
+#undef ROOM
+    r->rule_count = n;
+    return true;
+}
+
+/* ---- data */
+
+static bool dataset_params(const training *r, float *numbers, hk_dataset_params *p)
+{
+    const settings *s = &r->s;
+    size_t inputs = 0, channels = 0, stds = 0;
+    const hk_value_info *in = hk_model_inputs(r->model, &inputs);
+    float shape[HK_MAX_RANK];
+    size_t rank = 0;
+    *p = (hk_dataset_params){.size = sizeof *p,
+                             .label_column = s->column,
+                             .resize = (uint32_t)s->resize,
+                             .targets = s->targets || (strcmp(s->loss, "ce") != 0 && strcmp(s->loss, "nll") != 0),
+                             .scale = (float)s->scale,
+                             .max_bad = (uint64_t)s->max_bad};
+    if (!list_numbers("--shape", &s->shape, shape, HK_MAX_RANK, &rank) ||
+        !list_numbers("--mean", &s->mean, numbers, 64, &channels) ||
+        !list_numbers("--std", &s->std, numbers + 64, 64, &stds))
+        return false;
+    if ((channels && stds && channels != stds)) {
+        fprintf(stderr, "hillock: --mean has %zu numbers, --std %zu\n", channels, stds);
+        return false;
+    }
+    p->mean = channels ? numbers : NULL;
+    p->std = stds ? numbers + 64 : NULL;
+    p->channels = channels ? channels : stds;
+    p->rank = (int32_t)rank;
+    for (size_t i = 0; i < rank; i++)
+        p->shape[i] = (int64_t)shape[i];
+    bool known = !rank && inputs == 1 && in[0].rank > 1 && in[0].dtype == HK_FLOAT32;
+    for (int32_t d = 1; known && d < in[0].rank; d++)
+        known = in[0].shape[d] > 0;
+    for (int32_t d = 1; known && d < in[0].rank; d++)
+        p->shape[p->rank++] = in[0].shape[d];
+    return true;
+}
+
+hk_status open_data(training *r, const char *path, const char *labels, hk_dataset **out)
+{
+    float numbers[128];
+    hk_dataset_params p;
+    if (!dataset_params(r, numbers, &p))
+        return HK_STATUS_USAGE;
+    p.labels = labels;
+    return hk_dataset_open(r->o->ctx, path, &p, out);
+}
+
+/* The dataset's arrays in the order of the model's inputs: by name, or by place when the format has no names. */
+static hk_status match_inputs(training *r)
+{
+    hk_dataset_info info;
+    size_t inputs = 0;
+    const hk_value_info *in = hk_model_inputs(r->model, &inputs);
+    hk_dataset_get_info(r->data, &info);
+    if (info.inputs != inputs || inputs > MAX_INPUTS) {
+        fprintf(stderr, "hillock: the data has %zu arrays per sample, the model %zu inputs\n", info.inputs, inputs);
+        return HK_STATUS_INVALID;
+    }
+    for (size_t i = 0; i < inputs; i++) {
+        r->field[i] = i;
+        bool found = !*info.input[i].name;
+        for (size_t k = 0; k < inputs && !found; k++)
+            if ((found = !strcmp(info.input[k].name, in[i].name)))
+                r->field[i] = k;
+        if (!found && inputs > 1) {
+            fprintf(stderr, "hillock: the data has no array '%s', which the model takes\n", in[i].name);
+            return HK_STATUS_INVALID;
+        }
+    }
+    return HK_OK;
+}
+
+/* What can be known before the first step is said before it. */
+static hk_status check_classes(training *r)
+{
+    hk_dataset_info info;
+    size_t count = 0;
+    const hk_value_info *out = hk_model_outputs(r->model, &count);
+    hk_dataset_get_info(r->data, &info);
+    for (size_t i = 0; i < count; i++) {
+        if (r->s.output ? strcmp(r->s.output, out[i].name) != 0 : i > 0)
+            continue;
+        if (info.classes && out[i].rank >= 2 && out[i].shape[1] > 0 && info.classes > out[i].shape[1]) {
+            fprintf(stderr,
+                    "hillock: the largest label is %lld, and output '%s' has %lld classes: labels must be below "
+                    "that\n",
+                    (long long)info.classes - 1, out[i].name, (long long)out[i].shape[1]);
+            return HK_STATUS_INVALID;
+        }
+        r->output_name = out[i].name;
+        return HK_OK;
+    }
+    fprintf(stderr, "hillock: the model has no output '%s'\n", r->s.output ? r->s.output : "");
+    return HK_STATUS_USAGE;
+}
+
+static hk_status open_loaders(training *r)
+{
+    const settings *s = &r->s;
+    char *end = NULL;
+    double fraction = s->val ? strtod(s->val, &end) : 0;
+    bool part = s->val && *s->val && !*end;
+    if (part && !(fraction > 0 && fraction < 1)) {
+        fprintf(stderr, "hillock: '--val' is a path or a share between 0 and 1, found '%s'\n", s->val);
+        return HK_STATUS_USAGE;
+    }
+    hk_loader_params p = {.size = sizeof p,
+                          .batch = (size_t)s->batch,
+                          .seed = (uint64_t)s->seed,
+                          .shuffle = !s->no_shuffle,
+                          .drop_last = s->drop_last,
+                          .holdout = part ? fraction : 0,
+                          .flip = s->flip,
+                          .shift = (uint32_t)s->shift,
+                          .threads = (uint32_t)s->threads};
+    hk_status st = hk_loader_create(r->data, &p, &r->loader);
+    if (st != HK_OK || !s->val)
+        return st;
+    if (!part)
+        st = open_data(r, s->val, NULL, &r->val_data);
+    p.held_out = part;
+    p.shuffle = p.drop_last = p.flip = false;
+    p.shift = 0;
+    return st == HK_OK ? hk_loader_create(part ? r->data : r->val_data, &p, &r->val) : st;
+}
+
+/* ---- the trainer */
+
+static hk_status open_trainer(training *r)
+{
+    const settings *s = &r->s;
+    int64_t ignore = (int64_t)s->ignore_index;
+    float weights[4096];
+    size_t classes = 0;
+    hk_trainer_params p = {.size = sizeof p,
+                           .output = s->output,
+                           .ignore_index = &ignore,
+                           .label_smoothing = (float)s->label_smoothing,
+                           .beta = (float)s->beta,
+                           .lr = (float)s->lr,
+                           .beta1 = (float)s->beta1,
+                           .beta2 = (float)s->beta2,
+                           .eps = (float)s->eps,
+                           .weight_decay = s->weight_decay < 0    ? 0
+                                           : s->weight_decay == 0 ? -1
+                                                                  : (float)s->weight_decay,
+                           .momentum = (float)s->momentum,
+                           .dampening = (float)s->dampening,
+                           .nesterov = s->nesterov,
+                           .clip_norm = (float)s->clip,
+                           .ema_decay = (float)s->ema,
+                           .loss_scale = (float)s->loss_scale,
+                           .accumulate = (uint32_t)s->accumulate,
+                           .accumulate_total = s->accumulate_total,
+                           .seed = (uint64_t)s->seed,
+                           .freeze_bn = s->freeze_bn};
+    if (!choose_words(s, &p) || !make_rules(r) ||
+        !list_numbers("--class-weights", &s->class_weights, weights, sizeof weights / sizeof *weights, &classes))
+        return HK_STATUS_USAGE;
+    hk_tensor class_weights = {.data = weights, .dtype = HK_FLOAT32, .rank = 1, .shape = {(int64_t)classes}};
+    p.class_weights = classes ? &class_weights : NULL;
+    p.rules = r->rules;
+    p.rule_count = r->rule_count;
+    p.schedule.warmup = (uint64_t)s->warmup;
+    p.schedule.total = r->total / p.accumulate;
+    p.schedule.every = (uint64_t)(s->every > 0 ? s->every : (double)hk_loader_batches(r->loader));
+    p.schedule.gamma = (float)s->gamma;
+    p.schedule.least = (float)s->least;
+    r->plateau = (hk_plateau){.gamma = (float)s->gamma};
+    return hk_trainer_create(r->dev, r->model, &p, &r->trainer);
+}
+
+static hk_status make_folder(const training *r)
+{
+    struct stat s;
+    if (mkdir(r->s.out, 0777) == 0 || (errno == EEXIST && stat(r->s.out, &s) == 0 && S_ISDIR(s.st_mode)))
+        return HK_OK;
+    fprintf(stderr, "hillock: folder '%s' cannot be created: %s\n", r->s.out, strerror(errno));
+    return HK_STATUS_CANNOT_CREATE;
+}
+
+/* Model, data and device: what an evaluation needs too. */
+hk_status evaluation_open(training *r)
+{
+    hk_status st = hk_model_load(r->o->ctx, r->s.model, NULL, &r->model);
+    if (st == HK_OK)
+        st = open_data(r, r->s.data, r->s.labels, &r->data);
+    if (st == HK_OK)
+        st = match_inputs(r);
+    if (st == HK_OK)
+        st = check_classes(r);
+    if (st == HK_OK)
+        st = open_loaders(r);
+    return st == HK_OK ? open_device(r->o, &r->dev) : st;
+}
+
+hk_status training_open(training *r)
+{
+    hk_status st = evaluation_open(r);
+    if (st == HK_OK)
+        st = make_folder(r);
+    if (st != HK_OK)
+        return st;
+    r->total = (uint64_t)r->s.epochs * hk_loader_batches(r->loader);
+    if (r->s.steps > 0 && (uint64_t)r->s.steps < r->total)
+        r->total = (uint64_t)r->s.steps;
+    return open_trainer(r);
+}
+
+void training_close(training *r)
+{
+    hk_trainer_destroy(&r->trainer);
+    hk_loader_destroy(&r->val);
+    hk_loader_destroy(&r->loader);
+    hk_dataset_close(&r->val_data);
+    hk_dataset_close(&r->data);
+    hk_model_destroy(&r->model);
+    hk_device_close(&r->dev);
+    curves_finish(&r->curves);
+    free(r->rules);
+    free(r->rule_text);
+}
