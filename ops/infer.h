@@ -13,8 +13,9 @@
  * declared for activations are forgotten first: inference knows better. */
 hk_status hk_infer_graph(hk_graph *g);
 
-/* Evaluates a node whose inputs are all known; its outputs become constants, the node is left for pruning. */
-hk_status hk_fold_node(hk_graph *g, hk_node *n);
+/* Evaluates a node whose inputs are all known, of any size that the graph's bounds on folding leave; its outputs become
+ * constants, the node is left for pruning. */
+hk_status hk_fold_large(hk_graph *g, hk_node *n, bool *folded);
 
 #define HK_FOLD_MAX_COUNT 65536 /* elements of a folded result; larger ones are computed once on the device */
 

@@ -339,7 +339,7 @@ static int64_t mel_point(hk_eval *e, int64_t k)
     double mel = (double)k * (high - low) / (double)(bins + 2) + low;
     double hertz = 700 * (pow(10, mel / 2595) - 1);
     double at = floor((double)(length + 1) * hertz / hk_get_double(e->in[MEL_RATE], 0));
-    return (int64_t)(at < 0 ? 0 : at > (double)(length / 2) ? (double)(length / 2) : at);
+    return (int64_t)(!(at > 0) ? 0 : at > (double)(length / 2) ? (double)(length / 2) : at); /* NaN gives 0 */
 }
 
 static hk_status mel_eval(hk_eval *e)

@@ -4,8 +4,6 @@
 #include "ops/infer.h"
 #include "ops/op.h"
 
-#define FOLD_MAX_BYTES (64 << 20) /* of what a node on the host makes of constants alone */
-
 /* Inputs that kernels read, and outputs. */
 static hk_value *kernel_value(const hk_node *n, int32_t i)
 {
@@ -139,27 +137,15 @@ static hk_status widen_halves(hk_graph *g)
 
 /* ---- weights of types without a kernel are converted when a plan is made, not in every run */
 
-static bool is_foldable(const hk_node *n)
-{
-    bool known = n->op->eval && n->in_count > 0 && !(n->op->flags & (HK_OP_RANDOM | HK_OP_KEEP));
-    for (int32_t i = 0; i < n->in_count; i++)
-        known &= !n->in[i] || (n->in[i]->kind == HK_VALUE_CONSTANT && n->in[i]->data);
-    for (int32_t i = 0; i < n->out_count && known; i++) {
-        int64_t count = n->out[i] ? hk_shape_count(&n->out[i]->shape) : 0;
-        known = count >= 0 && count <= FOLD_MAX_BYTES / 8;
-    }
-    return known;
-}
-
 hk_status hk_settle_element_types(hk_graph *g, const hk_device_info *device)
 {
-    bool folded = false;
+    bool any = false;
     HK_TRY(widen_halves(g));
     for (size_t i = 0; i < g->node_count; i++) {
-        if (hk_node_lacks(g->nodes[i], device) == HK_DTYPE_NONE || !is_foldable(g->nodes[i]))
-            continue;
-        HK_TRY(hk_fold_node(g, g->nodes[i]));
-        folded = true;
+        bool folded = false;
+        if (hk_node_lacks(g->nodes[i], device) != HK_DTYPE_NONE)
+            HK_TRY(hk_fold_large(g, g->nodes[i], &folded));
+        any |= folded;
     }
-    return folded ? hk_graph_prune(g) : HK_OK;
+    return any ? hk_graph_prune(g) : HK_OK;
 }

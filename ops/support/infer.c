@@ -46,12 +46,12 @@ static bool is_linear(const hk_node *n)
 }
 
 /* Whether n's work and results fit what is left; then they are taken. */
-static bool afford(hk_graph *g, const hk_node *n)
+static bool afford(hk_graph *g, const hk_node *n, int64_t most)
 {
     uint64_t in = 0, out = 0, bytes = 0;
     for (int32_t i = 0; i < n->in_count; i++) {
         int64_t count = n->in[i] ? hk_shape_count(&n->in[i]->shape) : 0;
-        if (count > HK_FOLD_MAX_COUNT)
+        if (count > most)
             return false;
         in += (uint64_t)HK_MAX(count, (int64_t)0);
     }
@@ -60,7 +60,7 @@ static bool afford(hk_graph *g, const hk_node *n)
         int64_t count = !n->out[i] ? 0 : (int64_t)in * HK_MAX_RANK;
         if (n->out[i] && hk_shape_known(&n->out[i]->shape))
             count = hk_shape_count(&n->out[i]->shape);
-        if (count > HK_FOLD_MAX_COUNT)
+        if (count > most)
             return false;
         out += (uint64_t)HK_MAX(count, (int64_t)0);
         bytes += n->out[i] ? (uint64_t)count * hk_dtype_bytes(n->out[i]->dtype) : 0;
@@ -106,7 +106,7 @@ static hk_status fold_in(hk_graph *g, hk_node *n, hk_arena *arena)
     return HK_OK;
 }
 
-hk_status hk_fold_node(hk_graph *g, hk_node *n)
+static hk_status fold(hk_graph *g, hk_node *n)
 {
     hk_arena *arena = hk_arena_create(g->ctx);
     if (!arena)
@@ -127,7 +127,14 @@ static bool makes_list(const hk_node *n)
 static bool foldable(hk_graph *g, const hk_node *n)
 {
     return n->op->eval && !(n->op->flags & (HK_OP_RANDOM | HK_OP_CONTROL | HK_OP_KEEP | HK_OP_PARTS_FOLD)) &&
-           n->in_count > 0 && all_known(n) && !makes_list(n) && afford(g, n);
+           n->in_count > 0 && all_known(n) && !makes_list(n) && afford(g, n, HK_FOLD_MAX_COUNT);
+}
+
+hk_status hk_fold_large(hk_graph *g, hk_node *n, bool *folded)
+{
+    bool may = n->op->eval && !(n->op->flags & (HK_OP_RANDOM | HK_OP_CONTROL | HK_OP_KEEP)) && n->in_count > 0;
+    *folded = may && all_known(n) && !makes_list(n) && afford(g, n, INT32_MAX);
+    return *folded ? fold(g, n) : HK_OK;
 }
 
 /* ---- an If whose condition is known */
@@ -228,7 +235,7 @@ static hk_status infer_node(hk_graph *g, hk_node *n)
 {
     HK_TRY(hk_node_infer(g, n));
     if (foldable(g, n))
-        return hk_fold_node(g, n);
+        return fold(g, n);
     bool known = n->out_count > 0; /* Shape's result, found by inference itself */
     for (int32_t i = 0; i < n->out_count; i++)
         known &= !n->out[i] || n->out[i]->data;
