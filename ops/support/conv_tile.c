@@ -18,8 +18,8 @@ static const hk_conv_tile tiles[] = {
     TILE("128x128x8", 128, 128, 8, 8, 8, 2, 1, 0.50, 0.48),
     TILE("128x64x8", 128, 64, 8, 8, 8, 2, 1, 0.49, 0.45),
     TILE("64x128x8", 64, 128, 8, 8, 8, 2, 1, 0.51, 0.42),
-    TILE("64x64x16", 64, 64, 16, 8, 4, 1, 1, 0.495, 0),
-    TILE("64x64x8", 64, 64, 8, 8, 4, 2, 1, 0.46, 0.37),
+    TILE("64x64x16", 64, 64, 16, 8, 4, 1, 1, 0.45, 0),
+    TILE("64x64x8", 64, 64, 8, 8, 4, 2, 1, 0.44, 0.37),
     TILE("32x128x8", 32, 128, 8, 8, 4, 2, 1, 0.46, 0.30),
     TILE("16x128x16", 16, 128, 16, 4, 4, 2, 1, 0.29, 0),
     TILE("64x64x32/4", 64, 64, 32, 8, 8, 2, 4, 0.375, 0.26),
@@ -65,8 +65,8 @@ typedef struct hk_conv_model {
     double l2_rate, memory_rate;        /* bytes */
 } hk_conv_model;
 
-static const hk_conv_model gather_model = {77,   1.37, 217.6e3, 153,   0.446, 0.009, 0.419,
-                                           0.75, 0.27, 2.8,     6.1e6, 2.8e6, 1.7e6};
+static const hk_conv_model gather_model = {77,   1.37, 217.6e3, 152,   0.44,  0.007, 0.44,
+                                           0.74, 0.25, 2.8,     5.6e6, 2.8e6, 1.7e6};
 static const hk_conv_model weight_model = {48, 1.75, 250e3, 320, 0.44, 0, 0, 2.4, 0, 2.4, 3e6, 1e12, 1e12};
 
 /* Workgroups that a unit holds at once: 65,536 registers, 227 KiB of shared memory. */
