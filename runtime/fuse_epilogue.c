@@ -1,10 +1,11 @@
 /* Conv, ConvTranspose, MatMul and Gemm take over what follows them: bias, residual sum, activation; and a convolution
- * of single taps the scale of its input's channels. While the pass runs, a node's mark is its place in the order of the
- * graph. */
+ * of single taps the scale of its input's channels. Between a matrix product and what follows may be views that only
+ * give its result another shape. While the pass runs, a node's mark is its place in the order of the graph. */
 #include <math.h>
 #include <string.h>
 
 #include "ops/activation.h"
+#include "ops/support/build.h"
 #include "ops/support/conv_geometry.h"
 #include "runtime/passes.h"
 
@@ -118,7 +119,7 @@ static bool take_add(epilogue *e, const hk_node *n)
     if (!computed_before(e, other) || other->dtype != e->result->dtype ||
         !hk_shape_equal(&n->out[0]->shape, &e->result->shape))
         return false;
-    if (product && !e->bias && !e->residual && is_row_bias(other, e->result)) {
+    if (product && !e->bias && !e->residual && is_row_bias(other, e->result) && is_row_bias(other, e->base->out[0])) {
         e->bias = other;
         return true;
     }
@@ -126,6 +127,15 @@ static bool take_add(epilogue *e, const hk_node *n)
         return false;
     e->residual = other;
     return true;
+}
+
+/* n only gives the matrix product's result another shape. */
+static bool is_view(const epilogue *e, const hk_node *n)
+{
+    const hk_value *y = hk_out(n, 0);
+    return (is_type(e->base, "MatMul") || is_type(e->base, "Gemm")) && y && n->out_count == 1 && !y->state &&
+           y->dtype == e->result->dtype && hk_shape_known(&y->shape) && hk_node_view_offset(n) == 0 &&
+           hk_shape_count(&y->shape) == hk_shape_count(&e->result->shape);
 }
 
 static bool near(float a, float b)
@@ -158,15 +168,19 @@ static hk_node *take_gate(epilogue *e)
 
 static void collect(epilogue *e)
 {
+    hk_value *taken = e->result;
     while (e->activation == HK_ACT_NONE) {
         hk_node *n = only_user(e);
-        if (n && !take_add(e, n) && !take_activation(e, n))
-            return;
-        if (!n && !(n = take_gate(e)))
-            return;
+        bool view = n && is_view(e, n);
+        if ((n && !view && !take_add(e, n) && !take_activation(e, n)) || (!n && !(n = take_gate(e))))
+            break;
         e->result = n->out[0];
-        e->fused = true;
+        if (!view) {
+            taken = e->result;
+            e->fused = true;
+        }
     }
+    e->result = taken; /* views behind the last node taken stay */
 }
 
 /* The end of squeeze-and-excitation: x is a product with a factor for each channel of each image. */
@@ -205,10 +219,19 @@ static hk_status rebuild(epilogue *e)
     attrs[count++] = (hk_attr_value)HK_SET_FLOAT(conv ? "beta" : "activation_b", e->b);
     attrs[count] = (hk_attr_value){0};
     hk_value *in[5] = {e->x, e->base->in[1], e->bias, e->residual, e->scale}, *out = NULL;
+    const hk_shape *own = &e->base->out[0]->shape;
+    if (e->residual && !hk_shape_equal(&e->residual->shape, own)) {
+        HK_TRY(hk_build_reshape(e->g, e->residual, own, &in[3]));
+        in[3]->producer->mark = e->base->mark;
+    }
     int32_t count_in = e->scale ? 5 : e->residual ? 4 : e->bias ? 3 : 2;
     HK_TRY(hk_build(e->g, conv ? conv : "hk.Gemm", attrs, in, count_in, &out, 1));
     out->producer->name = e->result->producer->name;
     out->producer->mark = e->base->mark;
+    if (!hk_shape_equal(&out->shape, &e->result->shape)) {
+        HK_TRY(hk_build_reshape(e->g, out, &e->result->shape, &out));
+        out->producer->mark = e->base->mark;
+    }
     hk_graph_take_over(out, e->result);
     return HK_OK;
 }

@@ -17,7 +17,7 @@ layout(constant_id = 10) const uint QUERIES = 16;
 layout(constant_id = 11) const uint SLICES = 1;
 layout(constant_id = 12) const uint CHUNK = 64;
 layout(constant_id = 13) const uint Q_CHUNKS = 1; // of a query and a key
-layout(constant_id = 14) const uint V_CHUNKS = 1; // of a value
+layout(constant_id = 14) const uint V_CHUNKS = 1; // of a value, at most 4
 
 layout(constant_id = 15) const uint STEP = 16; // elements or keys multiplied in a row, code without a jump: 4, 8, 16
 
@@ -184,11 +184,23 @@ void soften(uint first_key)
             sums[r * V_CHUNKS * VECTORS + c] *= keep[r];
 }
 
+// Chunk c of the values; then what comes next, of the values or of the next tile's keys, is on its way.
+void add_values(uint c, uint first, uint next_first)
+{
+    place_values();
+    barrier();
+    if (c + 1u < V_CHUNKS)
+        fetch_values(first, c + 1u);
+    else
+        fetch_keys(next_first, 0u);
+    multiply_values(c);
+    barrier();
+}
+
 void walk(uint limit)
 {
     const uint step = KEYS * SLICES;
     uint first = slice * KEYS;
-    fetch_keys(first, 0u);
     for (uint start = 0u; start < limit; start += step, first += step) {
         [[unroll]] for (uint j = 0u; j < 4u; ++j)
             scores[j] = vec4(0.0);
@@ -203,16 +215,14 @@ void walk(uint limit)
             barrier();
         }
         soften(first);
-        [[unroll]] for (uint c = 0u; c < V_CHUNKS; ++c) {
-            place_values();
-            barrier();
-            if (c + 1u < V_CHUNKS)
-                fetch_values(first, c + 1u);
-            else
-                fetch_keys(first + step, 0u);
-            multiply_values(c);
-            barrier();
-        }
+        // Written out: a driver that left this as a loop would put the sums, which c indexes, into memory.
+        add_values(0u, first, first + step);
+        if (V_CHUNKS > 1u)
+            add_values(1u, first, first + step);
+        if (V_CHUNKS > 2u)
+            add_values(2u, first, first + step);
+        if (V_CHUNKS > 3u)
+            add_values(3u, first, first + step);
     }
 }
 
@@ -266,6 +276,7 @@ void main()
     down = lane / ACROSS;
     [[unroll]] for (uint i = 0u; i < 4u * V_CHUNKS * VECTORS; ++i)
         sums[i] = vec4(0.0);
+    fetch_keys(slice * KEYS, 0u); // on their way while the queries are placed
     load_queries();
     walk(row_limit(h, query + QUERIES - 1u));
     total = across_sum(total);

@@ -311,6 +311,36 @@ static hk_value *scalar(hk_graph *g, double x)
     return hk_graph_scalar(g, HK_FLOAT32, x);
 }
 
+/* ---- epilogues: what follows a product behind views of it */
+
+static void epilogues_through_views(void **state)
+{
+    (void)state;
+    hk_graph *g = new_graph(); /* bias before the view, residual behind it */
+    hk_value *y = node(g, "MatMul", NULL, input(g, "x", SHAPE(6, 8)), filled(g, SHAPE(8, 4), -0.5));
+    y = reshape(g, node(g, "Add", NULL, y, filled(g, SHAPE(4), 0.1)), SHAPE(2, 3, 4));
+    output(g, node(g, "Add", NULL, input(g, "r", SHAPE(2, 3, 4)), y));
+    assert_int_equal(left(g, hk_fuse_epilogues, NULL), 3); /* hk.Gemm, and views of residual and result */
+
+    g = new_graph(); /* an activation behind a view; the view behind that stays */
+    y = node(g, "MatMul", NULL, input(g, "x", SHAPE(6, 8)), filled(g, SHAPE(8, 4), -0.5));
+    y = node(g, "Relu", NULL, reshape(g, y, SHAPE(3, 8)), NULL);
+    output(g, reshape(g, y, SHAPE(24)));
+    assert_int_equal(left(g, hk_fuse_epilogues, "Relu"), 0);
+
+    g = new_graph(); /* what is a row's bias of the view is none of the product */
+    y = node(g, "MatMul", NULL, input(g, "x", SHAPE(6, 8)), filled(g, SHAPE(8, 4), -0.5));
+    output(g, node(g, "Add", NULL, reshape(g, y, SHAPE(3, 8)), filled(g, SHAPE(8), 0.1)));
+    assert_int_equal(left(g, hk_fuse_epilogues, "Add"), 1);
+
+    g = new_graph(); /* the view is wanted itself */
+    y = node(g, "MatMul", NULL, input(g, "x", SHAPE(6, 8)), filled(g, SHAPE(8, 4), -0.5));
+    hk_value *view = reshape(g, y, SHAPE(3, 8));
+    output(g, node(g, "Relu", NULL, view, NULL));
+    output(g, view);
+    assert_int_equal(left(g, hk_fuse_epilogues, "Relu"), 1);
+}
+
 /* ---- formulas */
 
 static hk_value *mean(hk_graph *g, hk_value *x)
@@ -593,12 +623,19 @@ int main(int argc, char **argv)
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(views),        cmocka_unit_test(formulas),
-        cmocka_unit_test(attention),    cmocka_unit_test(attention_in_windows),
-        cmocka_unit_test(no_attention), cmocka_unit_test(copies),
-        cmocka_unit_test(common),       cmocka_unit_test(random_nodes_stay),
-        cmocka_unit_test(pads),         cmocka_unit_test(batchnorm),
-        cmocka_unit_test(expansions),   cmocka_unit_test(transposed_convolutions),
+        cmocka_unit_test(views),
+        cmocka_unit_test(epilogues_through_views),
+        cmocka_unit_test(formulas),
+        cmocka_unit_test(attention),
+        cmocka_unit_test(attention_in_windows),
+        cmocka_unit_test(no_attention),
+        cmocka_unit_test(copies),
+        cmocka_unit_test(common),
+        cmocka_unit_test(random_nodes_stay),
+        cmocka_unit_test(pads),
+        cmocka_unit_test(batchnorm),
+        cmocka_unit_test(expansions),
+        cmocka_unit_test(transposed_convolutions),
     };
     return cmocka_run_group_tests_name("passes", tests, make_context, end_context);
 }

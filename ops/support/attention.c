@@ -13,7 +13,7 @@
 /* Of shaders/attention_common.glsl. */
 enum { MASK_NONE, MASK_ADDED, MASK_BOOL };
 enum { WIDE_Q = 1, WIDE_K = 2, WIDE_V = 4, WIDE_Y = 8 };
-enum { KEYS = 32, ACROSS = 8 }; /* of shaders/attention.comp */
+enum { KEYS = 32, ACROSS = 8, CHUNKS_MOST = 4 }; /* of shaders/attention.comp */
 
 static int64_t ceil_div(int64_t a, int64_t b)
 {
@@ -138,15 +138,17 @@ hk_status hk_attention_eval(hk_context *ctx, hk_arena *arena, const hk_attention
 
 /* ---- device */
 
-/* The tile of a workgroup: specialization constants of shaders/attention.comp. */
+/* The tile of a workgroup: specialization constants of shaders/attention.comp. In the order they are tried. */
 typedef struct tile {
     const char *name;
     uint32_t queries, slices;
+    bool small; /* only where all its workgroups run at once */
 } tile;
 
 static const tile tiles[] = {
-    {"attention 64x32", 64, 1},   {"attention 32x32/2", 32, 2}, {"attention 16x32/4", 16, 4},
-    {"attention 16x32/2", 16, 2}, {"attention 32x32", 32, 1},   {"attention 16x32", 16, 1},
+    {"attention 16x32/4", 16, 4, true}, {"attention 32x32/2", 32, 2, true}, {"attention 16x32/2", 16, 2, true},
+    {"attention 16x32", 16, 1, true},   {"attention 64x32", 64, 1, false},  {"attention 32x32", 32, 1, false},
+    {"attention 16x32", 16, 1, false},
 };
 
 typedef struct choice {
@@ -179,29 +181,23 @@ static bool tile_fits(const hk_lower *l, const hk_attention *p, choice *c)
            registers <= 176 && (c->tile->slices == 1 || (int64_t)(c->tile->slices - 1) * KEYS < p->keys);
 }
 
-/* Large tiles read keys and values less often; smaller ones make more workgroups, and slices of the keys keep them
- * short. The first that fills the device is taken, else the one with the most threads in all. */
-static bool choose_tile(const hk_lower *l, const hk_attention *p, choice *best)
+/* Where all workgroups of a small tile run at once, the smallest is done first: slices of the keys share its work. Else
+ * a large tile, which reads keys and values less often. */
+static bool choose_tile(const hk_lower *l, const hk_attention *p, choice *c)
 {
-    int64_t widest = HK_MAX(p->size, p->v_size), most = 0;
-    choice c = {.chunk = widest <= 32 || (widest % 64 > 0 && widest % 64 <= 32 && widest > 64) ? 32 : 64};
-    c.q_chunks = (uint32_t)HK_MIN(HK_MAX(ceil_div(p->size, c.chunk), (int64_t)1), (int64_t)64);
-    c.v_chunks = (uint32_t)HK_MIN(HK_MAX(ceil_div(p->v_size, c.chunk), (int64_t)1), (int64_t)64);
+    int64_t widest = HK_MAX(p->size, p->v_size);
+    *c = (choice){.chunk = widest <= 32 || (widest > 64 && widest <= 96) ? 32 : 64};
+    if (widest > CHUNKS_MOST * (int64_t)c->chunk)
+        return false;
+    c->q_chunks = (uint32_t)HK_MAX(ceil_div(p->size, c->chunk), (int64_t)1);
+    c->v_chunks = (uint32_t)HK_MAX(ceil_div(p->v_size, c->chunk), (int64_t)1);
     for (size_t i = 0; i < HK_COUNT(tiles); i++) {
-        c.tile = &tiles[i];
-        if (!tile_fits(l, p, &c))
-            continue;
-        int64_t groups = p->batch * p->heads * ceil_div(p->rows, c.tile->queries), all = groups * threads_of(c.tile);
-        if (all > most) {
-            most = all;
-            *best = c;
-        }
-        if (groups >= 2 * (int64_t)l->compute_units_hint) {
-            *best = c;
+        c->tile = &tiles[i];
+        int64_t groups = p->batch * p->heads * ceil_div(p->rows, c->tile->queries);
+        if (tile_fits(l, p, c) && (!c->tile->small || groups <= (int64_t)l->compute_units_hint))
             return true;
-        }
     }
-    return most > 0;
+    return false;
 }
 
 /* Whether rows of an operand can be read or written as vectors. */
