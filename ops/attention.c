@@ -1,4 +1,4 @@
-/* Attention (opset 23 on), its gradient as a rule of other operators, and hk.Attention, which passes make. */
+/* Attention (opset 23 on), and its gradient as a rule of other operators. */
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
@@ -647,117 +647,6 @@ static hk_status attention_backward(hk_gradient *g, hk_node *n)
     return add_present_gradient(&b, PRESENT_V, dv);
 }
 
-/* ---- hk.Attention (q, k, v, mask): operands lie anywhere in their values. What runtime/fuse_attention.c makes when it
- * finds attention written as products and a softmax: transposed, sliced and split operands are read where they are. */
-
-typedef struct view_attrs {
-    int64_t batch, heads, kv_heads, rows, keys, size, v_size, is_causal, past;
-    int64_t order; /* hk_attention_order */
-    int64_t zero;
-    hk_ints q_view, k_view, v_view; /* offset and strides of batch, head and row, elements */
-    float scale;
-} view_attrs;
-
-static const hk_attr view_attr_list[] = {
-    HK_INT_ATTR(view_attrs, batch, 1),     HK_INT_ATTR(view_attrs, heads, 1),
-    HK_INT_ATTR(view_attrs, kv_heads, 1),  HK_INT_ATTR(view_attrs, rows, 1),
-    HK_INT_ATTR(view_attrs, keys, 1),      HK_INT_ATTR(view_attrs, size, 1),
-    HK_INT_ATTR(view_attrs, v_size, 1),    HK_INT_ATTR(view_attrs, order, HK_ATTENTION_HEADS),
-    HK_INT_ATTR(view_attrs, zero, 0),      HK_INT_ATTR(view_attrs, is_causal, 0),
-    HK_INT_ATTR(view_attrs, past, 0),      HK_INTS_ATTR(view_attrs, q_view),
-    HK_INTS_ATTR(view_attrs, k_view),      HK_INTS_ATTR(view_attrs, v_view),
-    HK_FLOAT_ATTR(view_attrs, scale, 1.0), {0}};
-
-/* The view of an attribute, inside a value of so many elements (-1: unknown). */
-static hk_status read_view(const hk_args *a, int32_t i, const hk_ints *list, const int64_t extent[4],
-                           hk_attention_view *v)
-{
-    hk_shape s = hk_args_shape(a, i);
-    int64_t count = s.rank < 0 ? -1 : hk_shape_count(&s), last = extent[3] - 1;
-    if (list->count != 4)
-        return hk_args_fail(a, "expected a view of four numbers for input %d, found %d", i, list->count);
-    for (int d = 0; d < 3; d++) {
-        if (extent[d] < 1 || list->v[1 + d] < 0 || list->v[1 + d] > INT32_MAX || extent[d] > INT32_MAX)
-            return hk_args_fail(a, "expected extents above 0 and strides from 0 on for input %d", i);
-        last += (extent[d] - 1) * list->v[1 + d];
-    }
-    if (extent[3] < 1 || list->v[0] < 0 || (count >= 0 && list->v[0] + last >= count))
-        return hk_args_fail(a, "the view of input %d ends beyond its %lld elements", i, (long long)count);
-    *v = (hk_attention_view){list->v[0], list->v[1], list->v[2], list->v[3]};
-    return HK_OK;
-}
-
-static hk_status resolve_views(const hk_args *a, hk_attention *p)
-{
-    const view_attrs *at = a->node->attrs;
-    if (at->kv_heads < 1 || at->heads % at->kv_heads || at->order < 0 || at->order >= HK_ATTENTION_ORDERS)
-        return hk_args_fail(a, "expected heads to be a multiple of kv_heads, and a known order");
-    *p = (hk_attention){.batch = at->batch,
-                        .heads = at->heads,
-                        .kv_heads = at->kv_heads,
-                        .rows = at->rows,
-                        .keys = at->keys,
-                        .size = at->size,
-                        .v_size = at->v_size,
-                        .order = (hk_attention_order)at->order,
-                        .zero = at->zero != 0,
-                        .causal = at->is_causal != 0,
-                        .past = at->past,
-                        .scale = at->scale};
-    HK_TRY(read_view(a, Q, &at->q_view, (const int64_t[]){p->batch, p->heads, p->rows, p->size}, &p->q));
-    HK_TRY(read_view(a, K, &at->k_view, (const int64_t[]){p->batch, p->kv_heads, p->keys, p->size}, &p->k));
-    HK_TRY(read_view(a, V, &at->v_view, (const int64_t[]){p->batch, p->kv_heads, p->keys, p->v_size}, &p->v));
-    hk_shape mask = hk_args_shape(a, MASK);
-    if (hk_args_present(a, MASK) && mask.rank >= 0 && !hk_attention_set_mask(p, &mask, false)) {
-        hk_shape_text text;
-        return hk_args_fail(a, "expected a mask that fits [%lld,%lld,%lld,%lld], found %s", (long long)p->batch,
-                            (long long)p->heads, (long long)p->rows, (long long)p->keys, hk_shape_print(&mask, &text));
-    }
-    return HK_OK;
-}
-
-static hk_status views_infer(hk_infer *in)
-{
-    const hk_args a = hk_infer_args(in);
-    hk_attention p;
-    HK_TRY(check_types(in));
-    HK_TRY(resolve_views(&a, &p));
-    const hk_shape shapes[HK_ATTENTION_ORDERS] = {
-        [HK_ATTENTION_HEADS] = {.rank = 4, .dim = {p.batch, p.heads, p.rows, p.v_size}},
-        [HK_ATTENTION_ROWS] = {.rank = 3, .dim = {p.batch, p.rows, p.heads * p.v_size}},
-        [HK_ATTENTION_BATCH] = {.rank = 3, .dim = {p.rows, p.batch, p.heads * p.v_size}}};
-    return hk_infer_output(in, Y, in->node->in[Q]->dtype, &shapes[p.order]);
-}
-
-static hk_status views_eval(hk_eval *e)
-{
-    const hk_args a = hk_eval_args(e);
-    hk_attention p;
-    HK_TRY(resolve_views(&a, &p));
-    const hk_shape s = e->node->out[Y]->shape;
-    const hk_attention_tensors t = {.q = e->in[Q],
-                                    .k = e->in[K],
-                                    .v = e->in[V],
-                                    .mask = hk_in(e->node, MASK) ? e->in[MASK] : NULL,
-                                    .y = hk_eval_output(e, Y, e->in[Q]->dtype, &s)};
-    return t.y ? hk_attention_eval(e->ctx, e->arena, &p, HK_ATTENTION_PROBABILITIES, &t)
-               : hk_out_of_memory(e->ctx, "an attention's output");
-}
-
-static hk_status views_lower(hk_lower *l)
-{
-    const hk_node *n = l->node;
-    const hk_args a = hk_node_args(l->ctx, n);
-    hk_attention p;
-    HK_TRY(resolve_views(&a, &p));
-    const hk_attention_values v = {.q = n->in[Q], .k = n->in[K], .v = n->in[V], .y = n->out[Y], .mask = hk_in(n, MASK)};
-    for (int32_t i = 0; i < n->in_count; i++)
-        if (n->in[i] && n->in[i]->dtype != HK_BOOL)
-            HK_TRY(hk_require_float32(l, n->in[i]));
-    hk_attention_emit(l, &p, &v);
-    return HK_OK;
-}
-
 /* ---- the table */
 
 #define CASES(name, ...) static const char *const name[] = {__VA_ARGS__, NULL}
@@ -791,17 +680,6 @@ CASES(
     "f32[300,1,65,20] f32[300,1,33,20] f32[300,1,33,20];;opset=24 nograd",
     "f32[1,40,640] f32[1,130,640] f32[1,130,640];q_num_heads=10 kv_num_heads=10 is_causal=1;opset=24 nograd",
     "f32[0,2,3,4] f32[0,2,3,4] f32[0,2,3,4];;opset=24", "f32[1,2,3,4] f32[1,2,0,4] f32[1,2,0,4];;opset=24 nograd");
-CASES(view_cases,
-      "f32[2,5,3,2,8] f32[2,5,3,2,8] f32[2,5,3,2,8] f32[1,2,1,5];batch=2 heads=2 kv_heads=2 rows=5 keys=5 size=8 "
-      "v_size=8 "
-      "order=1 scale=0.4 q_view=[0,240,8,48] k_view=[16,240,8,48] v_view=[32,240,8,48];nograd",
-      "f32[200] f32[300] f32[300] f32[2,1,3,5];batch=4 heads=2 rows=3 keys=5 size=7 v_size=6 is_causal=1 past=2 "
-      "q_view=[1,30,14,8] k_view=[3,50,0,9] v_view=[0,50,0,8];nograd",
-      "f32[2,33,2,8] f32[2,33,2,8] f32[2,33,2,8] bool[33,33];batch=2 heads=2 kv_heads=2 rows=33 keys=33 size=8 "
-      "v_size=8 order=2 zero=1 q_view=[0,528,8,16] k_view=[0,528,8,16] v_view=[0,528,8,16];nograd",
-      "f32[1,1,5,8] f32[1,1,3,8] f32[1,1,3,8] bool[5,1];rows=5 keys=3 size=8 v_size=8 zero=1 q_view=[0,0,0,8] "
-      "k_view=[0,0,0,8] v_view=[0,0,0,8];nograd");
-
 #define ATTENTION(...)                                                                                                 \
     {                                                                                                                  \
         .type = "Attention", .in_min = 3, .out_min = 1, .out_max = 4, .attrs_bytes = sizeof(attention_attrs),          \
@@ -812,17 +690,5 @@ CASES(view_cases,
 const hk_op hk_ops_attention[] = {
     ATTENTION(.since = 23, .until = 23, .in_max = 6, .cases = old_cases),
     ATTENTION(.since = 24, .in_max = 7, .cases = cases),
-    {.type = "hk.Attention",
-     .since = 1,
-     .in_min = 3,
-     .in_max = 4,
-     .out_min = 1,
-     .out_max = 1,
-     .attrs_bytes = sizeof(view_attrs),
-     .attrs = view_attr_list,
-     .infer = views_infer,
-     .eval = views_eval,
-     .lower = views_lower,
-     .cases = view_cases},
     {0},
 };

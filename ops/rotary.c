@@ -4,6 +4,7 @@
 
 #include "kernels.h"
 #include "ops/divisor.h"
+#include "ops/support/build.h"
 #include "ops/support/move.h"
 #include "ops/support/move_args.h"
 #include "ops/support/reduce.h"
@@ -167,24 +168,92 @@ static hk_status rotary_lower(hk_lower *l)
     return HK_OK;
 }
 
-/* The gradient is turned back. Caches are tables, not parameters. */
+/* ---- differentiation: the gradient is turned back; that of the caches is summed over heads, and over positions that
+ * share a row of a cache */
+
+/* Halves of the turned elements, a and b of the pairs: [batch, heads, rows, turned / 2]. */
+static hk_status halves(hk_graph *g, const rotary *r, bool interleaved, hk_value *x, hk_value *half[2])
+{
+    static const int64_t perm[] = {0, 2, 1, 3};
+    const hk_shape split = {.rank = 4, .dim = {r->batch, r->rows, r->heads, r->size}};
+    if (r->by_rows) {
+        HK_TRY(hk_build_reshape(g, x, &split, &x));
+        HK_TRY(hk_build_transpose(g, x, perm, 4, &x));
+    }
+    for (int64_t i = 0; i < 2; i++) {
+        int64_t start = interleaved ? i : i * (r->turned / 2), end = interleaved ? r->turned : start + r->turned / 2;
+        hk_value *in[] = {x, hk_graph_ints(g, &start, 1), hk_graph_ints(g, &end, 1),
+                          hk_graph_ints(g, (const int64_t[]){3}, 1),
+                          hk_graph_ints(g, (const int64_t[]){interleaved ? 2 : 1}, 1)};
+        if (!in[1] || !in[2] || !in[3] || !in[4])
+            return hk_out_of_memory(g->ctx, "a gradient");
+        HK_TRY(hk_build(g, "Slice", NULL, in, 5, &half[i], 1));
+    }
+    return HK_OK;
+}
+
+/* The sum (cosine) or difference (sine) of two products, summed over the heads, is the gradient of the cache's rows. */
+static hk_status add_cache_gradient(hk_gradient *g, const hk_node *n, const rotary *r, int32_t cache,
+                                    hk_value *const product[2])
+{
+    hk_graph *graph = hk_gradient_graph(g);
+    hk_value *sum, *zero;
+    const hk_shape rows = {.rank = 3, .dim = {r->batch, r->rows, r->turned / 2}};
+    HK_TRY(hk_build_binary(graph, cache == COSINE ? "Add" : "Sub", product[0], product[1], &sum));
+    HK_TRY(hk_build_reduce(graph, "ReduceSum", sum, (const int64_t[]){1}, 1, &sum));
+    HK_TRY(hk_build_reshape(graph, sum, &rows, &sum));
+    if (hk_in(n, POSITIONS)) {
+        const hk_shape index = {.rank = 3, .dim = {r->batch, r->rows, 1}};
+        const hk_attr_value add[] = {HK_SET_STRING("reduction", "add"), {0}};
+        hk_value *positions;
+        HK_TRY(hk_build_reshape(graph, n->in[POSITIONS], &index, &positions));
+        HK_TRY(hk_build_scalar(graph, "Mul", n->in[cache], 0.0, &zero));
+        HK_TRY(hk_build(graph, "ScatterND", add, (hk_value *[]){zero, positions, sum}, 3, &sum, 1));
+    }
+    return hk_gradient_add(g, n->in[cache], sum);
+}
+
+/* d cos = da x_a + db x_b, d sin = db x_a - da x_b, for the gradients da, db of a pair. */
+static hk_status cache_gradients(hk_gradient *g, hk_node *n, hk_value *dy)
+{
+    hk_graph *graph = hk_gradient_graph(g);
+    const hk_args a = hk_node_args(graph->ctx, n);
+    const rotary_attrs *at = n->attrs;
+    hk_value *x[2], *d[2], *product[2];
+    rotary r;
+    HK_TRY(resolve(&a, &r));
+    HK_TRY(halves(graph, &r, at->interleaved != 0, n->in[X], x));
+    HK_TRY(halves(graph, &r, at->interleaved != 0, dy, d));
+    for (int32_t cache = COSINE; cache <= SINE; cache++) {
+        if (!hk_gradient_wanted(g, n->in[cache]))
+            continue;
+        HK_TRY(hk_build_binary(graph, "Mul", d[cache == SINE], x[0], &product[0]));
+        HK_TRY(hk_build_binary(graph, "Mul", d[cache == COSINE], x[1], &product[1]));
+        HK_TRY(add_cache_gradient(g, n, &r, cache, product));
+    }
+    return HK_OK;
+}
+
 static hk_status rotary_backward(hk_gradient *g, hk_node *n)
 {
     const rotary_attrs *at = n->attrs;
     hk_graph *graph = hk_gradient_graph(g);
+    const hk_args a = hk_node_args(graph->ctx, n);
     hk_value *dy = hk_gradient_of(g, n->out[0]), *back, *dx;
     if (!dy)
         return HK_OK;
-    for (int32_t i = COSINE; i <= SINE; i++)
-        if (hk_gradient_wanted(g, n->in[i]))
-            return hk_fail(graph->ctx, HK_STATUS_UNSUPPORTED,
-                           "node '%s' (RotaryEmbedding): no gradient of its cache '%s'; make it a constant", n->name,
-                           n->in[i]->name);
+    for (int32_t i = 0; i < n->in_count; i++)
+        if (n->in[i] && !hk_shape_known(&n->in[i]->shape))
+            return hk_args_shape_wanted(&a);
+    if (hk_gradient_wanted(g, n->in[COSINE]) || hk_gradient_wanted(g, n->in[SINE]))
+        HK_TRY(cache_gradients(g, n, dy));
+    if (!hk_gradient_wanted(g, n->in[X]))
+        return HK_OK;
     const hk_attr_value attrs[] = {HK_SET_INT("interleaved", at->interleaved),
                                    HK_SET_INT("num_heads", at->num_heads),
                                    HK_SET_INT("rotary_embedding_dim", at->rotary_embedding_dim),
                                    {0}};
-    HK_TRY(hk_build(graph, "Neg", NULL, &n->in[SINE], 1, &back, 1));
+    HK_TRY(hk_build_unary(graph, "Neg", n->in[SINE], &back));
     HK_TRY(hk_build(graph, "RotaryEmbedding", attrs, (hk_value *[]){dy, n->in[COSINE], back, hk_in(n, POSITIONS)},
                     hk_in(n, POSITIONS) ? 4 : 3, &dx, 1));
     return hk_gradient_add(g, n->in[X], dx);
@@ -195,7 +264,8 @@ static hk_status rotary_backward(hk_gradient *g, hk_node *n)
 CASES(cases, "f32[2,3,4,4] f32[3,2]={0.1,0.2,0.3,0.4,0.5,0.6} f32[3,2]={0.9,0.8,0.7,0.6,-0.5,0.4} i64[2,4]<3",
       "f32[1,2,12] f32[3,2]={0.1,0.2,0.3,0.4,0.5,0.6} f32[3,2]={0.9,0.8,0.7,0.6,-0.5,0.4} i64[1,2]<3;num_heads=2 "
       "rotary_embedding_dim=4 interleaved=1",
-      "f32[2,3,5,8] f32[2,5,4] f32[2,5,4];;nograd", "f32[2,3,5,8] f32[2,5,4] f32[2,5,4];interleaved=1;nograd",
+      "f32[2,3,5,8] f32[2,5,4] f32[2,5,4]", "f32[2,3,5,8] f32[2,5,4] f32[2,5,4];interleaved=1",
+      "f32[2,3,20] f32[4,3] f32[4,3] i64[2,3]<4;num_heads=2 rotary_embedding_dim=6",
       "f32[2,6,72] f32[9,16] f32[9,16] i64[2,6]<9;num_heads=2 rotary_embedding_dim=32;nograd",
       "f32[2,6,72] f32[2,6,6] f32[2,6,6];num_heads=2 rotary_embedding_dim=12;nograd",
       "f32[3,7,65,64] f32[99,32] f32[99,32] i64[3,65]<99;;nograd", "f32[0,2,3,4] f32[0,3,2] f32[0,3,2];;nograd");
