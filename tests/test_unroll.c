@@ -132,7 +132,7 @@ static hk_graph *cell_scan(int64_t axis, int64_t backward)
              *step = input(body, "step", HK_FLOAT32, &HK_SHAPE_UNKNOWN);
     hk_value *next = node(body, "Tanh", node(body, "Add", node(body, "MatMul", step, w), h), NULL);
     assert_true(hk_graph_add_output(body, next));
-    assert_true(hk_graph_add_output(body, next));
+    assert_true(hk_graph_add_output(body, node(body, "Identity", next, NULL)));
     hk_attr_value attrs[8] = {HK_SET_INT("num_scan_inputs", 1), HK_SET_INTS("scan_input_axes", &axis, 1),
                               HK_SET_INTS("scan_input_directions", &backward, 1),
                               HK_SET_INTS("scan_output_axes", &axis, 1)};

@@ -13,6 +13,16 @@ enum {
     VISITS_MOST = 64,    /* nodes that decide on a condition */
 };
 
+static bool has_list(const hk_node *n)
+{
+    for (int32_t i = 0; i < n->in_count + n->out_count; i++) {
+        const hk_value *v = i < n->in_count ? n->in[i] : n->out[i - n->in_count];
+        if (v && v->list)
+            return true;
+    }
+    return false;
+}
+
 /* ---- a Loop's condition on the host, as far as it depends on the iteration's number alone */
 
 typedef struct condition {
@@ -24,7 +34,7 @@ typedef struct condition {
 
 static bool decides(const hk_node *n)
 {
-    return n->op && n->op->eval && !(n->op->flags & (HK_OP_RANDOM | HK_OP_CONTROL | HK_OP_KEEP | HK_OP_LIST));
+    return n->op && n->op->eval && !(n->op->flags & (HK_OP_RANDOM | HK_OP_CONTROL | HK_OP_KEEP)) && !has_list(n);
 }
 
 /* NULL: it depends on something else, or is too much work. */
@@ -104,7 +114,7 @@ static bool stays_on_device(const hk_graph *body)
 {
     for (size_t i = 0; i < body->node_count; i++) {
         const hk_node *n = body->nodes[i];
-        if (!n->op || n->op->flags & (HK_OP_HOST | HK_OP_CONTROL | HK_OP_LIST))
+        if (!n->op || n->op->flags & (HK_OP_HOST | HK_OP_CONTROL) || has_list(n))
             return false;
     }
     return true;
@@ -113,13 +123,8 @@ static bool stays_on_device(const hk_graph *body)
 static bool pays(const hk_graph *g, const hk_node *n, int64_t trips)
 {
     const hk_graph *body = n->bodies[0];
-    for (int32_t i = 0; i < n->in_count + n->out_count; i++) {
-        const hk_value *v = i < n->in_count ? n->in[i] : n->out[i - n->in_count];
-        if (v && v->list)
-            return false;
-    }
     return trips > 0 && trips <= TRIPS_MOST && (uint64_t)trips * HK_MAX(body->node_count, (size_t)1) <= NODES_MOST &&
-           (uint64_t)trips * body->value_count + g->value_count <= VALUES_MOST && stays_on_device(body);
+           (uint64_t)trips * body->value_count + g->value_count <= VALUES_MOST && stays_on_device(body) && !has_list(n);
 }
 
 /* ---- building. The copies are inferred when all are there, so nothing is inferred here. */
