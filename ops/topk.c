@@ -172,7 +172,7 @@ static void use_operands(const hk_lower *l, hk_record *r, const selection *s, hk
     const hk_node *n = l->node;
     hk_use(r, !s->from || !to ? n->in[0] : NULL, HK_READ, offsetof(struct topk_push, x));
     hk_use(r, s->from, HK_READ, offsetof(struct topk_push, from));
-    hk_use(r, to, HK_WRITE, offsetof(struct topk_push, to));
+    hk_use(r, to, HK_READ_WRITE, offsetof(struct topk_push, to));
     hk_use(r, to ? NULL : hk_out(n, 0), HK_WRITE, offsetof(struct topk_push, values));
     hk_use(r, to ? NULL : hk_out(n, 1), HK_WRITE, offsetof(struct topk_push, indices));
 }
@@ -195,6 +195,26 @@ static void emit_sort(hk_lower *l, selection *s, hk_value *to)
     hk_push(r, &s->push, sizeof s->push);
     hk_grid_1d(l, r, (groups + items - 1) / items);
     use_operands(l, r, s, to);
+}
+
+/* The same without barriers; in the last dispatch too it works on candidates of its own. */
+static void emit_insert(hk_lower *l, selection *s, hk_value *to)
+{
+    const hk_node *n = l->node;
+    uint32_t threads = 8;
+    uint64_t groups = (uint64_t)s->push.rows * s->push.runs;
+    hk_value *work = to ? to : candidates(l, s, s->push.runs);
+    hk_record *r = hk_emit(l, s->wide ? &hk_kernel_topk_insert_wide : &hk_kernel_topk_insert, "topk insert");
+    hk_workgroup(r, threads, 1, 1);
+    hk_spec(r, 3, (uint32_t)topk_type(hk_value_storage(n->in[0])));
+    hk_spec(r, 4, wants_least(n));
+    hk_spec(r, 5, !s->from);
+    hk_spec(r, 6, !to);
+    hk_push(r, &s->push, sizeof s->push);
+    hk_grid_1d(l, r, (groups + threads - 1) / threads);
+    use_operands(l, r, s, to);
+    if (!to)
+        hk_use(r, work, HK_READ_WRITE, offsetof(struct topk_push, to));
 }
 
 static void emit_merge(hk_lower *l, selection *s, hk_value *to)
@@ -226,6 +246,8 @@ static void select_rows(hk_lower *l, selection *s)
             return;
         if (merge)
             emit_merge(l, s, to);
+        else if (l->cpu)
+            emit_insert(l, s, to);
         else
             emit_sort(l, s, to);
         if (!to)
