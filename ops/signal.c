@@ -124,7 +124,12 @@ static hk_status dft_eval(hk_eval *e)
     const hk_tensor *l = n->in_count > DFT_LENGTH ? e->in[DFT_LENGTH] : NULL,
                     *a = n->in_count > DFT_AXIS ? e->in[DFT_AXIS] : NULL;
     int32_t axis = hk_axis(n->opset < 20 ? attrs_of(n)->axis : a ? hk_get_int(a, 0) : -2, ys.rank);
+    if (axis < 0 || axis >= ys.rank - 1) /* an axis that only the run knows has not been checked yet */
+        return hk_eval_fail(e, HK_STATUS_INVALID, "its axis is outside of the signal's %d dimensions",
+                            (int)ys.rank - 1);
     hk_dft d = {l ? hk_get_int(l, 0) : ys.dim[axis], attrs_of(n)->inverse != 0, attrs_of(n)->onesided != 0};
+    if (d.length < 1 || d.length > TABLE)
+        return hk_eval_fail(e, HK_STATUS_INVALID, "its length is %lld, expected 1 to %d", (long long)d.length, TABLE);
     ys.dim[axis] = d.onesided ? d.length / 2 + 1 : d.length;
     ys.dim[ys.rank - 1] = 2;
     hk_tensor *y = hk_eval_output(e, 0, x->dtype, &ys);
@@ -190,6 +195,9 @@ static hk_status stft_infer(hk_infer *in)
     int64_t step = known_int(n, STFT_STEP, 0), length = frame_length(n);
     if (!w && !hk_in(n, STFT_LENGTH))
         return hk_infer_fail(in, HK_STATUS_INVALID, "expected a window or a frame length, found neither");
+    if ((hk_known(n, STFT_STEP) && step < 1) || (hk_known(n, STFT_LENGTH) && length < 1))
+        return hk_infer_fail(in, HK_STATUS_INVALID, "frames of %lld elements, %lld apart, expected 1 or more",
+                             (long long)length, (long long)step);
     if (x->shape.rank < 0 || !step || !length)
         return hk_infer_output(in, 0, x->dtype, &HK_SHAPE_UNKNOWN);
     int64_t have = x->shape.rank > 1 ? x->shape.dim[1] : 0;
@@ -214,6 +222,10 @@ static hk_status stft_eval(hk_eval *e)
     int64_t step = hk_get_int(e->in[STFT_STEP], 0);
     hk_dft d = {l ? hk_get_int(l, 0) : w->shape[0], false, attrs_of(n)->onesided != 0};
     int parts = x->rank > 2 ? (int)x->shape[2] : 1;
+    if (step < 1 || d.length < 1 || d.length > x->shape[1] || (w && hk_tensor_count(w) != d.length))
+        return hk_eval_fail(e, HK_STATUS_INVALID,
+                            "frames of %lld elements, %lld apart, do not fit a signal of %lld and its window",
+                            (long long)d.length, (long long)step, (long long)x->shape[1]);
     int64_t frames = (x->shape[1] - d.length) / step + 1, results = d.onesided ? d.length / 2 + 1 : d.length;
     hk_shape ys = {.rank = 4, .dim = {x->shape[0], frames, results, 2}};
     hk_tensor *y = hk_eval_output(e, 0, x->dtype, &ys);
@@ -288,6 +300,8 @@ static hk_status window_eval(hk_eval *e, double a0, double a1, double a2)
 {
     int64_t size = hk_get_int(e->in[0], 0);
     hk_shape shape = {.rank = 1, .dim = {size}};
+    if (size < 0 || size > TABLE)
+        return hk_eval_fail(e, HK_STATUS_INVALID, "its size is %lld, expected 0 to %d", (long long)size, TABLE);
     hk_tensor *y = hk_eval_output(e, 0, e->node->out[0]->dtype, &shape);
     double period = (double)HK_MAX(attrs_of(e->node)->periodic ? size : size - 1, 1);
     if (!y)
@@ -346,6 +360,8 @@ static hk_status mel_eval(hk_eval *e)
 {
     int64_t bins = hk_get_int(e->in[MEL_BINS], 0), rows = hk_get_int(e->in[MEL_LENGTH], 0) / 2 + 1;
     hk_shape shape = {.rank = 2, .dim = {rows, bins}};
+    if (bins < 0 || rows < 1 || (bins > 0 && rows > TABLE / bins))
+        return hk_eval_fail(e, HK_STATUS_INVALID, "%lld bins of %lld are no matrix", (long long)bins, (long long)rows);
     hk_tensor *y = hk_eval_output(e, 0, e->node->out[0]->dtype, &shape);
     if (!y)
         return hk_out_of_memory(e->ctx, "a filter bank");
