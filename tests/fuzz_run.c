@@ -63,6 +63,7 @@ static bool is_comparable(const hk_node *n)
                                         "CastLike",
                                         "NonZero",
                                         "QuantizeLinear",
+                                        "DequantizeLinear",
                                         "DynamicQuantizeLinear",
                                         "IsInf",
                                         "IsNaN",
