@@ -18,7 +18,10 @@
         {.name = "strides", .kind = HK_ATTR_INTS, .offset = offsetof(hk_conv_attrs, window.strides)},                  \
         {.name = "dilations", .kind = HK_ATTR_INTS, .offset = offsetof(hk_conv_attrs, window.dilations)},              \
         {.name = "pads", .kind = HK_ATTR_INTS, .offset = offsetof(hk_conv_attrs, window.pads)},                        \
-        HK_INT_ATTR(hk_conv_attrs, group, 1)
+        HK_INT_ATTR(hk_conv_attrs, group, 1),                                                                          \
+    {                                                                                                                  \
+        .name = "hk.exact", .kind = HK_ATTR_INT, .offset = offsetof(hk_conv_attrs, exact)                              \
+    }
 
 static const hk_attr conv_attrs[] = {WINDOW_ATTRS, {0}};
 static const hk_attr fused_attrs[] = {
@@ -142,6 +145,7 @@ static hk_status lower_conv(hk_lower *l)
     job.bias = hk_in(n, IN_BIAS);
     job.residual = hk_in(n, IN_RESIDUAL);
     job.scale = hk_in(n, IN_SCALE);
+    job.exact = a->exact != 0;
     job.activation = (uint32_t)a->activation;
     job.alpha = a->alpha;
     job.beta = a->beta;

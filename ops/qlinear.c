@@ -269,12 +269,13 @@ static hk_status build_sums(hk_graph *g, const hk_node *n, const roles *r, hk_va
     if (!r->conv)
         return hk_build_integer_product(g, "MatMul", NULL, a, b, as->dim[as->rank - 1], out);
     const hk_conv_attrs *c = n->attrs;
-    hk_attr_value attrs[7] = {HK_SET_INT("group", c->group), HK_SET_STRING("auto_pad", c->window.auto_pad)};
+    hk_attr_value attrs[8] = {HK_SET_INT("group", c->group), HK_SET_INT("hk.exact", 1),
+                              HK_SET_STRING("auto_pad", c->window.auto_pad)};
     const hk_attr_value lists[] = {HK_SET_INTS("kernel_shape", c->window.kernel_shape.v, c->window.kernel_shape.count),
                                    HK_SET_INTS("strides", c->window.strides.v, c->window.strides.count),
                                    HK_SET_INTS("dilations", c->window.dilations.v, c->window.dilations.count),
                                    HK_SET_INTS("pads", c->window.pads.v, c->window.pads.count)};
-    int32_t count = 2;
+    int32_t count = 3;
     for (size_t i = 0; i < HK_COUNT(lists); i++)
         if (lists[i].ints.v)
             attrs[count++] = lists[i];

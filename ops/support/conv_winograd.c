@@ -37,7 +37,7 @@ bool hk_conv_prefers_winograd(const hk_lower *l, const hk_conv_job *job)
 {
     const double direct_rate = 33e6, product_rate = 36e6, bytes_rate = 4.5e6, dispatches = 8;
     const hk_conv *p = &job->p;
-    if (l->cpu || job->tile || !hk_conv_fits_winograd(job) || HK_MIN(p->c, p->k) < LEAST_CHANNELS)
+    if (l->cpu || job->tile || job->exact || !hk_conv_fits_winograd(job) || HK_MIN(p->c, p->k) < LEAST_CHANNELS)
         return false;
     winograd t = tiles_of(p);
     double direct = hk_conv_flops(p) / direct_rate;
