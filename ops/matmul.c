@@ -662,6 +662,7 @@ const hk_op hk_ops_matmul[] = {
      .in_max = 1,
      .out_min = 1,
      .out_max = 1,
+     .flags = HK_OP_ANY_TYPE, /* float16 is a storage it knows; others are refused at inference */
      .attrs_bytes = sizeof(convert_attrs),
      .attrs = convert_table,
      .infer = infer_convert,

@@ -1,6 +1,8 @@
 /* Parsing operator test cases and making graphs and contents of them. */
 #include "runtime/cases.h"
 
+#include "runtime/element_types.h"
+
 #include <ctype.h>
 #include <math.h>
 #include <stdio.h>
@@ -517,4 +519,14 @@ hk_status case_contents(hk_context *ctx, hk_arena *arena, const op_case *c, bool
         tensors[i] = t;
     }
     return HK_OK;
+}
+
+bool case_on_device(const op_case *c, const case_graph *g, const hk_device_info *device)
+{
+    bool storage16 = device->caps >> HK_CAP_STORAGE16 & 1u, taken = !c->nodevice && !(c->op->flags & HK_OP_HOST);
+    for (size_t i = 0; i < g->graph->node_count; i++) {
+        hk_dtype t = hk_node_lacks(g->graph->nodes[i], device);
+        taken &= t == HK_DTYPE_NONE || (storage16 && hk_dtype_is_half(t));
+    }
+    return taken;
 }

@@ -73,6 +73,10 @@ typedef struct case_graph {
 hk_status case_build(hk_context *ctx, const op_case *c, const hk_tensor *const *tensors, bool all_inputs,
                      case_graph *out);
 
+/* False: the case runs on the host, by its own word, by its operator's nature, or for an element type without a kernel.
+ */
+bool case_on_device(const op_case *c, const case_graph *g, const hk_device_info *device);
+
 /* Contents for every operand: random where the case says so, NULL for absent ones and the step block. wide:
  * float32 becomes float64 with the same numbers. */
 hk_status case_contents(hk_context *ctx, hk_arena *arena, const op_case *c, bool wide, const hk_tensor **tensors);

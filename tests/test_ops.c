@@ -206,18 +206,6 @@ static bool run_shifted(const run *r, hk_tensor *const *want)
     return ok;
 }
 
-/* Element types without a kernel run on the host; 16-bit floats have kernels where the device has their storage. */
-static bool takes_types(const run *r, const case_graph *g)
-{
-    const hk_device_info *info = hk_device_get_info(r->b->device);
-    bool storage16 = info->caps >> HK_CAP_STORAGE16 & 1u, taken = true;
-    for (size_t i = 0; i < g->graph->node_count; i++) {
-        hk_dtype t = hk_node_lacks(g->graph->nodes[i], info);
-        taken &= t == HK_DTYPE_NONE || (storage16 && hk_dtype_is_half(t));
-    }
-    return taken;
-}
-
 static bool run_forward(run *r)
 {
     case_graph g;
@@ -231,8 +219,8 @@ static bool run_forward(run *r)
     case_feeds(&g, &r->c, r->tensors, feeds);
     st = outputs ? hk_host_run(g.graph, r->arena, feeds, outputs, &test_step) : HK_STATUS_OUT_OF_MEMORY;
     bool ok = st == HK_OK ? inferred_right(r, &g, outputs) : report_status(r, "host evaluation", st);
-    bool on_device = r->b->device && !r->c.nodevice && !(r->c.op->flags & HK_OP_HOST) &&
-                     !(r->c.min_skip && r->b->min_caps) && takes_types(r, &g);
+    bool on_device = r->b->device && !(r->c.min_skip && r->b->min_caps) &&
+                     case_on_device(&r->c, &g, hk_device_get_info(r->b->device));
     if (ok && on_device)
         ok = run_device(r, "device", &g, feeds, outputs) && run_shifted(r, outputs);
     hk_graph_destroy(&g.graph);
