@@ -770,9 +770,9 @@ static const char *const scatter_11_cases[] = {"f32[3,3] i64[2,3]={1,0,2,0,2,1} 
 #define GATHER_OP(first, last)                                                                                         \
     {                                                                                                                  \
         .type = "Gather", .since = first, .until = last, .in_min = 2, .in_max = 2, .out_min = 1, .out_max = 1,         \
-        .flags = HK_OP_VIEW | HK_OP_ANY_TYPE, .parameters = 1, .attrs_bytes = sizeof(gather_attrs), .attrs = gather_attr_list,          \
-        .infer = gather_infer, .eval = gather_eval, .lower = gather_lower, .backward = gather_backward,                \
-        .view_offset = gather_view, .cases = gather_cases                                                              \
+        .flags = HK_OP_VIEW | HK_OP_ANY_TYPE, .parameters = 1, .attrs_bytes = sizeof(gather_attrs),                    \
+        .attrs = gather_attr_list, .infer = gather_infer, .eval = gather_eval, .lower = gather_lower,                  \
+        .backward = gather_backward, .view_offset = gather_view, .cases = gather_cases                                 \
     }
 
 const hk_op hk_ops_gather[] = {

@@ -595,8 +595,8 @@ static const char *const pad_1_cases[] = {"f32[3,4] ; paddings=[1,2,3,4] value=1
 #define PAD_OP(first, last, ins, hosts, list, case_list)                                                               \
     {                                                                                                                  \
         .type = "Pad", .since = first, .until = last, .in_min = 1 + (first >= 11), .in_max = ins, .out_min = 1,        \
-        .out_max = 1, .flags = HK_OP_ANY_TYPE, .host_inputs = hosts, .attrs_bytes = sizeof(pad_attrs), .attrs = list, .infer = pad_infer,       \
-        .eval = pad_eval, .lower = pad_lower, .backward = pad_backward, .cases = case_list                             \
+        .out_max = 1, .flags = HK_OP_ANY_TYPE, .host_inputs = hosts, .attrs_bytes = sizeof(pad_attrs), .attrs = list,  \
+        .infer = pad_infer, .eval = pad_eval, .lower = pad_lower, .backward = pad_backward, .cases = case_list         \
     }
 
 const hk_op hk_ops_slice[] = {

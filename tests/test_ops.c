@@ -3,8 +3,9 @@
  * (inputs aligned, and inputs as unaligned views) whose outputs must agree with the host's, and the gradient graph
  * against central differences in float64.
  *
- * `test_ops` runs all operators, `test_ops Relu Add` those. Without a device the host part still runs and the exit code
- * is 77. Device memory is poisoned and plans are checked unless HILLOCK_DEBUG says otherwise.
+ * `test_ops` runs all operators, `test_ops Relu Add` those, `test_ops 2/4` the second quarter of all. Without a device
+ * the host part still runs and the exit code is 77. Device memory is poisoned and plans are checked unless
+ * HILLOCK_DEBUG says otherwise.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -492,10 +493,13 @@ static void test_op(void **state)
 
 /* ---- the program */
 
-static bool chosen(const hk_op *op, int argc, char **argv)
+/* Operators are named, or every part_count-th is taken: neighbours, which cost alike, go to different parts. */
+static bool chosen(const hk_op *op, size_t index, int argc, char **argv)
 {
+    size_t part = 0, part_count = 0;
     for (int i = 1; i < argc; i++)
-        if (!strcmp(argv[i], op->type))
+        if (!strcmp(argv[i], op->type) ||
+            (sscanf(argv[i], "%zu/%zu", &part, &part_count) == 2 && part_count && index % part_count == part - 1))
             return true;
     return argc < 2;
 }
@@ -511,7 +515,7 @@ static int run_all(bench *b, int argc, char **argv)
     if (tests && states) {
         for (size_t i = 0; i < total; i++) {
             const hk_op *op = hk_op_at(i);
-            if (!chosen(op, argc, argv))
+            if (!chosen(op, i, argc, argv))
                 continue;
             states[count] = (op_test){b, op};
             tests[count] = (struct CMUnitTest){.name = op->type, .test_func = test_op, .initial_state = &states[count]};

@@ -17,7 +17,7 @@ typedef struct hk_conv_job {
     hk_value *bias;
     hk_value *residual;
     hk_value *scale; /* forward, windows of one tap without padding, one group: [n or 1][c] factors of x */
-    bool exact; /* as the attribute hk.exact */
+    bool exact;      /* as the attribute hk.exact */
     uint32_t activation;
     float alpha, beta;
     const struct hk_conv_tile *tile; /* for tests and tuning: matrix kernels use this tile and so many splits */
