@@ -197,6 +197,30 @@ hk_status hk_import(hk_context *ctx, const char *path, const void *data, size_t 
     return st;
 }
 
+hk_status hk_import_begin(hk_context *ctx, const char *name, hk_import_result **out)
+{
+    hk_import_result *r = hk_alloc(ctx, sizeof *r);
+    if (r == NULL)
+        return hk_out_of_memory(ctx, "a model");
+    r->ctx = ctx;
+    r->producer = "hillock";
+    hk_status st = hk_graph_create(ctx, name, &r->graph);
+    if (st != HK_OK)
+        hk_import_destroy(&r);
+    else
+        *out = r;
+    return st;
+}
+
+hk_status hk_import_recount(hk_import_result *r)
+{
+    hk_importer imp = {.ctx = r->ctx, .result = r, .arena = r->graph->arena, .temporary = hk_arena_create(r->ctx)};
+    r->op_count = 0;
+    hk_status st = imp.temporary == NULL ? hk_out_of_memory(r->ctx, "a model") : hk_import_count(&imp);
+    hk_arena_destroy(&imp.temporary);
+    return st;
+}
+
 void hk_import_destroy(hk_import_result **r)
 {
     if (r == NULL || *r == NULL)

@@ -57,6 +57,9 @@ typedef struct hk_import_result {
 hk_status hk_import(hk_context *ctx, const char *path, const void *data, size_t bytes, const hk_model_params *params,
                     hk_import_result **out);
 void hk_import_destroy(hk_import_result **r);
+/* The same around an empty graph, for a model that is built; after a change its operators are counted anew. */
+hk_status hk_import_begin(hk_context *ctx, const char *name, hk_import_result **out);
+hk_status hk_import_recount(hk_import_result *r);
 
 /* ---- ONNX out */
 

@@ -153,7 +153,7 @@ static void measure(hk_operand_stats *s, const char *name, const hk_tensor *t)
 }
 
 /* Errors of the whole and the element that differs most; a NaN on one side alone is an infinite difference. */
-static void compare(hk_layer *y, const hk_tensor *device, const hk_tensor *host)
+static void compare(hk_node_check *y, const hk_tensor *device, const hk_tensor *host)
 {
     double error = 0, norm = 0;
     y->worst = -1;
@@ -182,7 +182,7 @@ static double bound_of(const layers *l, hk_dtype t)
     return HK_MAX(l->params.bound, t == HK_FLOAT16 ? 0x1p-10 : t == HK_BFLOAT16 ? 0x1p-7 : 0);
 }
 
-static hk_status report(layers *l, hk_layer *y, const hk_node *n)
+static hk_status report(layers *l, hk_node_check *y, const hk_node *n)
 {
     hk_operand_stats *stats = hk_arena_array(l->arena, (size_t)n->in_count + 1, sizeof *stats);
     if (!stats)
@@ -209,7 +209,7 @@ static hk_status visit(void *user, const hk_value *v, const hk_tensor **t)
     *t = device;
     if (hk_dtype_is_list(host->dtype))
         return HK_OK; /* its elements were compared where they were made */
-    hk_layer y = {.node = v->producer->name, .op = v->producer->type};
+    hk_node_check y = {.node = v->producer->name, .op = v->producer->type};
     hk_shape a = hk_tensor_shape(device), b = hk_tensor_shape(host);
     hk_shape_text x, z;
     describe(&y.value, v->name, host);

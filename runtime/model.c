@@ -7,17 +7,6 @@
 #include "runtime/passes.h"
 #include "runtime/program.h"
 
-struct hk_model {
-    hk_context *ctx;
-    hk_import_result *import;
-    hk_arena *arena;
-    hk_value_info *inputs, *outputs, *parameters;
-    size_t input_count, output_count, parameter_count;
-    const char **roles;    /* of the parameters */
-    const char **metadata; /* key and value alternate */
-    hk_node_info *nodes;   /* made on demand */
-};
-
 const hk_graph *hk_model_graph(const hk_model *m)
 {
     return m->import->graph;
@@ -87,6 +76,7 @@ static void find_roles(const hk_graph *g, const char **of)
 static bool describe_parameters(hk_model *m)
 {
     const hk_graph *g = m->import->graph;
+    m->parameter_count = 0;
     for (size_t i = 0; i < g->value_count; i++)
         m->parameter_count += g->values[i]->kind == HK_VALUE_PARAMETER;
     m->parameters = hk_arena_array(m->arena, m->parameter_count + 1, sizeof *m->parameters);
@@ -152,6 +142,19 @@ hk_status hk_model_nodes(hk_model *m, const hk_node_info **nodes, size_t *count)
     return HK_OK;
 }
 
+hk_status hk_model_describe(hk_model *m)
+{
+    const hk_graph *g = m->import->graph;
+    m->input_count = g->input_count;
+    m->output_count = g->output_count;
+    m->inputs = describe_list(m->arena, g->inputs, g->input_count);
+    m->outputs = describe_list(m->arena, g->outputs, g->output_count);
+    m->nodes = NULL;
+    if (!m->inputs || !m->outputs || !describe_parameters(m) || !describe_metadata(m))
+        return hk_out_of_memory(m->ctx, "a model");
+    return HK_OK;
+}
+
 static hk_status load(hk_context *ctx, const char *path, const void *data, size_t bytes, const hk_model_params *params,
                       hk_model **out)
 {
@@ -161,15 +164,8 @@ static hk_status load(hk_context *ctx, const char *path, const void *data, size_
     m->ctx = ctx;
     hk_status st = hk_import(ctx, path, data, bytes, params, &m->import);
     m->arena = st == HK_OK ? hk_arena_create(ctx) : NULL;
-    if (st == HK_OK) {
-        const hk_graph *g = m->import->graph;
-        m->input_count = g->input_count;
-        m->output_count = g->output_count;
-        m->inputs = m->arena ? describe_list(m->arena, g->inputs, g->input_count) : NULL;
-        m->outputs = m->inputs ? describe_list(m->arena, g->outputs, g->output_count) : NULL;
-        if (!m->outputs || !describe_parameters(m) || !describe_metadata(m))
-            st = hk_out_of_memory(ctx, "a model");
-    }
+    if (st == HK_OK)
+        st = m->arena ? hk_model_describe(m) : hk_out_of_memory(ctx, "a model");
     if (st == HK_OK)
         *out = m;
     else
@@ -190,7 +186,9 @@ hk_status hk_model_load_memory(hk_context *ctx, const void *data, size_t bytes, 
 
 hk_status hk_model_save(hk_model *m, const char *path)
 {
-    return hk_export_patched(m->import, NULL, 0, path);
+    if (m->build && !m->output_count)
+        return hk_fail(m->ctx, HK_STATUS_USAGE, "the model has no output yet: hk_model_output names one");
+    return m->build ? hk_export_graph(m->import->graph, NULL, path) : hk_export_patched(m->import, NULL, 0, path);
 }
 
 void hk_model_destroy(hk_model **model)
@@ -200,6 +198,7 @@ void hk_model_destroy(hk_model **model)
         return;
     *model = NULL;
     hk_import_destroy(&m->import);
+    hk_free(m->ctx, m->build);
     hk_arena_destroy(&m->arena);
     hk_free(m->ctx, m);
 }
@@ -322,6 +321,10 @@ hk_status hk_model_estimate(hk_model *m, const hk_value_info *inputs, hk_estimat
 hk_status hk_model_check_runs(const hk_model *m)
 {
     const hk_import_result *r = m->import;
+    if (m->build && !m->output_count)
+        return hk_fail(m->ctx, HK_STATUS_USAGE, "the model has no output yet: hk_model_output names one");
+    if (m->build)
+        m->build->used = true;
     if (!r->problem_count)
         return HK_OK;
     char text[700];

@@ -6,7 +6,27 @@
 
 #include "core/graph.h"
 #include "importer/import.h"
+#include "train/layers.h"
 
+struct hk_model {
+    hk_context *ctx;
+    hk_import_result *import;
+    hk_arena *arena;
+    hk_value_info *inputs, *outputs, *parameters;
+    size_t input_count, output_count, parameter_count;
+    const char **roles;        /* of the parameters */
+    const char **metadata;     /* key and value alternate */
+    hk_node_info *nodes;       /* made on demand */
+    struct hk_building *build; /* of a model that is built, NULL: loaded */
+};
+
+typedef struct hk_building {
+    hk_builder builder;
+    bool used; /* a session or trainer has been made of it: nothing may be added */
+} hk_building;
+
+/* Makes the lists of inputs, outputs and parameters that the public calls hand out. */
+hk_status hk_model_describe(hk_model *m);
 const hk_graph *hk_model_graph(const hk_model *m);
 const hk_import_result *hk_model_import(const hk_model *m);
 /* HK_STATUS_UNSUPPORTED with all problems in one sentence, or HK_OK. */

@@ -103,8 +103,21 @@ hk_status hk_trainer_write_parameter(hk_trainer *t, const char *name, const hk_t
 
 typedef hk_status read_call(hk_trainer *t, const char *name, hk_tensor *out);
 
+/* A built model has no file to copy: its graph is written with these contents. */
+static hk_status export_built(const hk_graph *g, const hk_export_patch *patches, size_t count, const char *path)
+{
+    hk_graph *copy = NULL;
+    HK_TRY(hk_graph_clone(g, &copy));
+    for (size_t i = 0; i < count; i++)
+        copy->values[patches[i].value->id]->data = patches[i].data;
+    hk_status st = hk_export_graph(copy, NULL, path);
+    hk_graph_destroy(&copy);
+    return st;
+}
+
 static hk_status export_with(hk_trainer *t, read_call *read, const char *path)
 {
+    bool built = t->model->build != NULL;
     hk_arena *arena = hk_arena_create(t->ctx);
     const hk_graph *g = hk_model_graph(t->model);
     hk_export_patch *patches = arena ? hk_arena_array(arena, g->value_count + 1, sizeof *patches) : NULL;
@@ -116,7 +129,7 @@ static hk_status export_with(hk_trainer *t, read_call *read, const char *path)
         bool trained = find_parameter(t, v->name) != NULL;
         if (!trained && !(find_running(t, v->name, state) == v && hk_env_state(t->env, state)))
             continue;
-        if (!v->payload) {
+        if (!v->payload && !built) {
             st = hk_fail(t->ctx, HK_STATUS_UNSUPPORTED, "parameter '%s' has no place of its own in the model file",
                          v->name);
             continue;
@@ -127,7 +140,8 @@ static hk_status export_with(hk_trainer *t, read_call *read, const char *path)
         patches[count++] = (hk_export_patch){.value = v, .data = data};
     }
     if (st == HK_OK)
-        st = hk_export_patched(hk_model_import(t->model), patches, count, path);
+        st = built ? export_built(g, patches, count, path)
+                   : hk_export_patched(hk_model_import(t->model), patches, count, path);
     hk_arena_destroy(&arena);
     return st;
 }

@@ -14,7 +14,7 @@ typedef struct layers {
     size_t input_count;
     bool all;
     size_t shown;
-    hk_layer worst; /* names are the model's */
+    hk_node_check worst; /* names are the model's */
 } layers;
 
 /* ---- printing */
@@ -33,7 +33,7 @@ static void place_of(const hk_value_info *v, int64_t index, char *out, size_t by
     snprintf(out + n, bytes - (size_t)n, "]");
 }
 
-static void print_wrong(const hk_layer *y, bool first)
+static void print_wrong(const hk_node_check *y, bool first)
 {
     char text[400], place[200];
     place_of(&y->value, y->worst, place, sizeof place);
@@ -50,7 +50,7 @@ static void print_wrong(const hk_layer *y, bool first)
     }
 }
 
-static void json_layer(const hk_layer *y)
+static void json_layer(const hk_node_check *y)
 {
     char place[200];
     place_of(&y->value, y->worst, place, sizeof place);
@@ -86,7 +86,7 @@ static void json_layer(const hk_layer *y)
     json_object_end(stdout);
 }
 
-static void report(void *user, const hk_layer *y)
+static void report(void *user, const hk_node_check *y)
 {
     layers *l = user;
     if (!l->worst.node || y->norm > l->worst.norm)
