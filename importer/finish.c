@@ -53,7 +53,7 @@ hk_status hk_import_infer(hk_importer *imp)
 
 static bool rearranges(const hk_node *n)
 {
-    static const char *const types[] = {"Identity", "Transpose", "Reshape", "Cast"};
+    static const char *const types[] = {"Identity", "Transpose", "Reshape", "Cast", "Unsqueeze", "Slice", "Concat"};
     if (n->op == NULL || n->domain != NULL || n->in_count == 0 || n->out_count == 0 || n->out[0] == NULL)
         return false;
     for (size_t i = 0; i < HK_COUNT(types); i++)
@@ -77,25 +77,35 @@ static bool is_bias(const hk_node *n, int32_t operand)
     return false;
 }
 
+/* The operands of n that hold weights: of a rearrangement of weights, the data that is rearranged. */
+static bool is_weight(const hk_node *n, int32_t k, bool weights_result)
+{
+    if (n->op->parameters >> k & 1)
+        return true;
+    if (weights_result && rearranges(n))
+        return k == 0 || strcmp(n->type, "Concat") == 0;
+    return is_bias(n, k);
+}
+
+/* Backwards, from weight operands to what they are made of. */
 hk_status hk_import_roles(hk_importer *imp)
 {
     hk_graph *g = imp->result->graph;
     for (size_t i = 0; i < g->value_count; i++)
         g->values[i]->mark = NULL;
+    for (size_t i = g->node_count; i-- > 0;) {
+        const hk_node *n = g->nodes[i];
+        bool weights_result = n->out_count != 0 && n->out[0] != NULL && n->out[0]->mark != NULL;
+        for (int32_t k = 0; n->op != NULL && k < n->in_count && k < 32; k++) {
+            hk_value *v = n->in[k];
+            if (v != NULL && v->graph == g && is_weight(n, k, weights_result))
+                v->mark = v;
+        }
+    }
     for (size_t i = 0; i < imp->initializer_count; i++) {
         hk_value *v = imp->initializers[i];
-        if (hk_dtype_is_float(v->dtype) && v->shape.rank >= 1 && hk_shape_count(&v->shape) > 1)
-            v->mark = v;
-    }
-    for (size_t i = 0; i < g->node_count; i++) {
-        const hk_node *n = g->nodes[i];
-        if (rearranges(n) && n->in[0] != NULL && n->in[0]->graph == g)
-            n->out[0]->mark = n->in[0]->mark;
-        for (int32_t k = 0; n->op != NULL && k < n->in_count && k < 32; k++) {
-            hk_value *weight = n->in[k] == NULL ? NULL : n->in[k]->mark;
-            if (weight != NULL && ((n->op->parameters >> k & 1) || is_bias(n, k)))
-                weight->kind = HK_VALUE_PARAMETER;
-        }
+        if (v->mark != NULL && hk_dtype_is_float(v->dtype) && v->shape.rank >= 1 && hk_shape_count(&v->shape) > 1)
+            v->kind = HK_VALUE_PARAMETER;
     }
     for (size_t i = 0; i < g->value_count; i++)
         g->values[i]->mark = NULL;
