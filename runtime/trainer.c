@@ -110,7 +110,8 @@ static hk_status make_training(hk_trainer *t)
                                 .growth_interval = p->growth_interval,
                                 .freeze_bn = p->freeze_bn,
                                 .accumulate = p->accumulate > 1,
-                                .total = p->accumulate_total};
+                                .total = p->accumulate_total,
+                                .allow_unreached = p->allow_unreached};
     return copy_class_weights(t, &t->training.loss.class_weights);
 }
 

@@ -43,8 +43,8 @@ static hk_role role_in(const hk_node *n, int32_t k, const hk_value *v)
 
 hk_role hk_role_of(const hk_graph *g, const hk_uses *uses, const hk_value *v)
 {
-    static const char *const passing[] = {"Transpose", "Cast",      "Reshape",          "Identity",
-                                          "Squeeze",   "Unsqueeze", "DequantizeLinear", NULL};
+    static const char *const passing[] = {"Transpose", "Cast",  "Reshape", "Identity",         "Squeeze",
+                                          "Unsqueeze", "Slice", "Concat",  "DequantizeLinear", NULL};
     for (int depth = 0; depth < 8 && v->graph == g && uses->count[v->id]; depth++) {
         const hk_node *n = uses->users[v->id][0];
         int32_t k = 0;
@@ -75,9 +75,11 @@ typedef struct ruled {
 static ruled apply_rules(const hk_parameter_rule *rules, size_t count, bool *used, float weight_decay,
                          const hk_parameter *p)
 {
-    ruled r = {.lr_scale = 1, .weight_decay = weight_decay};
+    ruled r = {.freeze = p->source->kind != HK_VALUE_PARAMETER, .lr_scale = 1, .weight_decay = weight_decay};
+    bool considered = !r.freeze;
     for (size_t i = 0; i < count; i++) {
-        if (!matches(&rules[i], p))
+        considered |= rules[i].train && matches(&rules[i], p);
+        if (!considered || !matches(&rules[i], p))
             continue;
         used[i] = true;
         r.freeze = rules[i].freeze;
@@ -94,6 +96,10 @@ static hk_status check_rules(hk_context *ctx, const hk_parameter_rule *rules, si
     for (size_t i = 0; i < count; i++) {
         if (!rules[i].pattern || !*rules[i].pattern)
             return hk_fail(ctx, HK_STATUS_USAGE, "parameter rule %zu has no pattern", i);
+        if (rules[i].train && (rules[i].freeze || !strncmp(rules[i].pattern, "role:", 5)))
+            return hk_fail(ctx, HK_STATUS_USAGE,
+                           "the rule for '%s' trains what has no role: it needs a pattern of names, and cannot freeze",
+                           rules[i].pattern);
         if (!(rules[i].lr_scale >= 0) || isnan(rules[i].weight_decay))
             return hk_fail(ctx, HK_STATUS_USAGE, "the rule for '%s' has a learning rate scale of %g, weight decay %g",
                            rules[i].pattern, (double)rules[i].lr_scale, (double)rules[i].weight_decay);
@@ -112,6 +118,13 @@ static int32_t find_group(hk_parameters *p, const ruled *r)
     return p->group_count++;
 }
 
+/* Parameters, and other initializers of floats, which a rule may want to train. */
+static bool is_candidate(const hk_value *v)
+{
+    return v->kind == HK_VALUE_PARAMETER ||
+           (v->kind == HK_VALUE_CONSTANT && v->payload && v->data && hk_dtype_is_float(v->dtype));
+}
+
 static hk_status select_parameters(const hk_graph *model, const hk_parameter_rule *rules, size_t rule_count,
                                    float weight_decay, hk_arena *arena, hk_parameters *p)
 {
@@ -124,9 +137,9 @@ static hk_status select_parameters(const hk_graph *model, const hk_parameter_rul
     size_t all = 0;
     for (size_t i = 0; i < model->value_count; i++) {
         const hk_value *v = model->values[i];
-        if (v->kind != HK_VALUE_PARAMETER)
+        if (!is_candidate(v))
             continue;
-        all++;
+        all += v->kind == HK_VALUE_PARAMETER;
         hk_parameter q = {.source = v, .role = hk_role_of(model, &uses, v), .count = hk_shape_count(&v->shape)};
         ruled r = apply_rules(rules, rule_count, used, weight_decay, &q);
         if (r.freeze)

@@ -13,7 +13,8 @@ typedef struct builder {
     hk_shape flat;
     hk_state *parameters;
     hk_value **views; /* of each parameter */
-    hk_value *valid;  /* sums over micro-batches: by what they divide, else NULL */
+    const char *output;
+    hk_value *valid; /* sums over micro-batches: by what they divide, else NULL */
 } builder;
 
 static hk_status no_memory(const builder *b)
@@ -131,6 +132,23 @@ static hk_status find_logits(const builder *b, hk_value **out)
     return hk_fail(g->ctx, HK_STATUS_USAGE, "the model has no output '%s' to train", b->t->output ? b->t->output : "");
 }
 
+static hk_status check_reached(const builder *b, hk_value *const *grads)
+{
+    const hk_parameters *p = b->t->parameters;
+    const hk_parameter *first = NULL;
+    size_t unreached = 0;
+    for (size_t i = 0; i < p->count; i++) {
+        unreached += !grads[i];
+        first = first || grads[i] ? first : &p->list[i];
+    }
+    if (!first || b->t->allow_unreached)
+        return HK_OK;
+    return hk_fail(b->g->ctx, HK_STATUS_USAGE,
+                   "no gradient reaches parameter '%s' (the first of %zu): output '%s' does not depend on it, or only "
+                   "through integers and decisions. Freeze it, train another output, or allow unreached parameters",
+                   first->source->name, unreached, b->output);
+}
+
 static hk_status pack_gradients(builder *b, hk_value **grads, hk_value **out)
 {
     const hk_parameters *p = b->t->parameters;
@@ -181,6 +199,7 @@ static hk_status append_loss(builder *b, const hk_tensor *labels, hk_value **roo
     hk_loss_options o = b->t->loss;
     hk_value *logits = NULL, *loss = NULL;
     HK_TRY(find_logits(b, &logits));
+    b->output = logits->name;
     hk_shape shape = hk_tensor_shape(labels);
     hk_value *target = hk_graph_value(g, "labels", HK_VALUE_INPUT, labels->dtype, &shape);
     if (!target || !hk_graph_add_input(g, target))
@@ -220,6 +239,7 @@ hk_status hk_make_training(hk_graph *g, const hk_training *t, const hk_tensor *l
     HK_TRY(hk_fuse_batchnorm(g));
     HK_TRY(append_loss(&b, labels, &root));
     HK_TRY(hk_differentiate(g, root, b.views, count, grads));
+    HK_TRY(check_reached(&b, grads));
     HK_TRY(pack_gradients(&b, grads, &gradient));
     if (t->accumulate)
         HK_TRY(accumulate(&b, HK_STATE_ACCUMULATED, &gradient));

@@ -41,8 +41,8 @@ typedef struct hk_parameters {
     const hk_tensor *initial; /* the model's contents, flat */
 } hk_parameters;
 
-/* Lays out every HK_VALUE_PARAMETER of the model that no rule freezes. A later rule overrides an earlier one.
- * HK_STATUS_USAGE: a pattern of names matches nothing, or everything is frozen. */
+/* Lays out every HK_VALUE_PARAMETER of the model that no rule freezes, and what rules train besides. A later rule
+ * overrides an earlier one. HK_STATUS_USAGE: a pattern of names matches nothing, or everything is frozen. */
 hk_status hk_parameters_create(const hk_graph *model, const hk_parameter_rule *rules, size_t rule_count,
                                float weight_decay, hk_arena *arena, hk_parameters *out);
 
@@ -81,6 +81,7 @@ typedef struct hk_training {
     bool accumulate; /* gradients are added to a state of their own */
     bool total;      /* of micro-batches: sums of losses, divided by the total of valid labels */
     bool update;     /* the optimizer runs in this step */
+    bool allow_unreached;
 } hk_training;
 
 /* States the step keeps, by name. */

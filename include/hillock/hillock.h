@@ -754,6 +754,8 @@ typedef struct hk_parameter_rule {
     const char *pattern; /* of ONNX names, with * ? [abc], which must match one; or "role:" and weight, bias, norm,
                             embedding or other */
     bool freeze;
+    bool train;         /* float initializers that are in no role too: position embeddings, class tokens, layer scales,
+                           which an ONNX file does not tell from masks and other constants */
     float lr_scale;     /* multiplies the learning rate; default: 1 */
     float weight_decay; /* default: the trainer's; negative: none */
 } hk_parameter_rule;
@@ -816,6 +818,8 @@ typedef struct hk_trainer_params {
     bool accumulate_total; /* micro-batches are summed and divided by the total of valid labels */
     uint64_t seed;         /* of Dropout */
     bool freeze_bn;        /* BatchNormalization uses its running statistics instead of the batch's */
+    bool
+        allow_unreached; /* a parameter that no gradient reaches has the gradient 0 instead of failing the first step */
     hk_precision precision;
     hk_profile profile;
 } hk_trainer_params;
