@@ -5,6 +5,7 @@
  * Scales and zero points lie per tensor (one element), per axis (rank 1), or per block along the axis (rank of x).
  * Results are rounded half to even in the type that divides: that of the scale, or what `precision` says.
  */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -145,20 +146,26 @@ static hk_dtype quantized_type(const hk_node *n)
     return z ? z->dtype : attrs_of(n)->output_dtype ? (hk_dtype)attrs_of(n)->output_dtype : HK_UINT8;
 }
 
+/* Scales that are powers of two alone divide in float32. */
+static hk_dtype dividing_type(const hk_node *n)
+{
+    hk_dtype type = attrs_of(n)->precision ? (hk_dtype)attrs_of(n)->precision : n->in[IN_SCALE]->dtype;
+    return !attrs_of(n)->precision && hk_dtype_is_small(type) ? HK_FLOAT32 : type;
+}
+
 static hk_status quantize_infer(hk_infer *in)
 {
     const hk_node *n = in->node;
-    hk_dtype to = quantized_type(n);
+    hk_dtype to = quantized_type(n), type = dividing_type(n);
     double low, high;
     if (!hk_dtype_is_small(to) && !hk_quantized_range(to, &low, &high))
         return hk_infer_fail(in, HK_STATUS_INVALID, "cannot quantize to %s", hk_dtype_name(to));
+    if (attrs_of(n)->precision && (!hk_dtype_is_float(type) || hk_dtype_is_small(type)))
+        return hk_infer_fail(in, HK_STATUS_INVALID,
+                             "expected a precision of float32, float64, float16 or bfloat16, found element type %lld",
+                             (long long)attrs_of(n)->precision);
     HK_TRY(check_scale(in));
     return hk_infer_output(in, 0, to, &n->in[IN_X]->shape);
-}
-
-static hk_dtype dividing_type(const hk_node *n)
-{
-    return attrs_of(n)->precision ? (hk_dtype)attrs_of(n)->precision : n->in[IN_SCALE]->dtype;
 }
 
 static hk_status quantize_eval(hk_eval *e)
@@ -181,7 +188,7 @@ static hk_status quantize_eval(hk_eval *e)
         double q = hk_rounded_to(type,
                                  hk_rounded_to(type, hk_get_double(x, i)) / hk_rounded_to(type, hk_get_double(s, k)));
         if (!integers) {
-            q += z ? hk_get_double(z, k) : 0.0;
+            q = hk_rounded_to(type, q + (z ? hk_get_double(z, k) : 0.0));
             ((uint8_t *)y->data)[i] = hk_small_from_double(to, q, attrs_of(n)->saturate != 0);
             continue;
         }
@@ -216,9 +223,15 @@ static hk_status quantize_expand(hk_graph *g, const hk_node *n, hk_value **out)
 
 /* ---- DequantizeLinear */
 
-static hk_dtype dequantized_type(const hk_node *n)
+static hk_dtype dequantized_type(const hk_node *n, hk_dtype scale)
 {
-    return attrs_of(n)->output_dtype ? (hk_dtype)attrs_of(n)->output_dtype : n->in[IN_SCALE]->dtype;
+    return attrs_of(n)->output_dtype ? (hk_dtype)attrs_of(n)->output_dtype : scale;
+}
+
+/* Differences and products are float32, but for a scale of float64. */
+static hk_dtype multiplying_type(hk_dtype scale)
+{
+    return scale == HK_FLOAT64 ? HK_FLOAT64 : HK_FLOAT32;
 }
 
 static hk_status dequantize_infer(hk_infer *in)
@@ -231,10 +244,11 @@ static hk_status dequantize_infer(hk_infer *in)
     if (z && z->dtype != x->dtype)
         return hk_infer_fail(in, HK_STATUS_INVALID, "x is %s, the zero point %s", hk_dtype_name(x->dtype),
                              hk_dtype_name(z->dtype));
-    if (!hk_dtype_is_float(dequantized_type(n)))
-        return hk_infer_fail(in, HK_STATUS_INVALID, "cannot dequantize to %s", hk_dtype_name(dequantized_type(n)));
+    if (!hk_dtype_is_float(dequantized_type(n, n->in[IN_SCALE]->dtype)))
+        return hk_infer_fail(in, HK_STATUS_INVALID, "cannot dequantize to %s",
+                             hk_dtype_name(dequantized_type(n, n->in[IN_SCALE]->dtype)));
     HK_TRY(check_scale(in));
-    return hk_infer_output(in, 0, dequantized_type(n), &x->shape);
+    return hk_infer_output(in, 0, dequantized_type(n, n->in[IN_SCALE]->dtype), &x->shape);
 }
 
 static hk_status dequantize_eval(hk_eval *e)
@@ -242,8 +256,8 @@ static hk_status dequantize_eval(hk_eval *e)
     const hk_node *n = e->node;
     const hk_tensor *x = e->in[IN_X], *s = e->in[IN_SCALE], *z = n->in_count > IN_ZERO ? e->in[IN_ZERO] : NULL;
     hk_shape shape = hk_tensor_shape(x), scales = hk_tensor_shape(s);
-    hk_dtype type = s->dtype == HK_FLOAT64 ? HK_FLOAT64 : dequantized_type(n); /* what gradients are checked with */
-    hk_tensor *y = hk_eval_output(e, 0, type, &shape);
+    hk_dtype type = multiplying_type(s->dtype);
+    hk_tensor *y = hk_eval_output(e, 0, dequantized_type(n, s->dtype), &shape);
     const char *problem = NULL;
     blocks b;
     if (!find_blocks(n, &shape, &scales, &b, &problem))
@@ -252,9 +266,8 @@ static hk_status dequantize_eval(hk_eval *e)
         return hk_out_of_memory(e->ctx, "a dequantized tensor");
     for (int64_t i = 0, count = hk_shape_count(&shape); i < count; i++) {
         int64_t k = scale_index(&b, &shape, &scales, i);
-        double q = hk_get_double(x, i) - (z ? hk_get_double(z, k) : 0.0);
-        hk_set_double(
-            y, i, type == HK_FLOAT64 ? q * hk_get_double(s, k) : hk_rounded_to(HK_FLOAT32, q * hk_get_double(s, k)));
+        double q = hk_rounded_to(type, hk_get_double(x, i)), zero = z ? hk_rounded_to(type, hk_get_double(z, k)) : 0.0;
+        hk_set_double(y, i, hk_rounded_to(type, hk_rounded_to(type, q - zero) * hk_get_double(s, k)));
     }
     return HK_OK;
 }
@@ -262,16 +275,17 @@ static hk_status dequantize_eval(hk_eval *e)
 static hk_status dequantize_expand(hk_graph *g, const hk_node *n, hk_value **out)
 {
     hk_value *x = n->in[IN_X], *z = hk_in(n, IN_ZERO), *s = NULL;
-    HK_TRY(hk_build_cast(g, x, HK_FLOAT32, &x));
-    if (z && !hk_dtype_is_small(z->dtype)) { /* of small floats it is 0 */
+    hk_dtype type = multiplying_type(n->in[IN_SCALE]->dtype);
+    HK_TRY(hk_build_float(g, x, type, &x));
+    if (z) {
         HK_TRY(build_spread(g, n, z, &z));
-        HK_TRY(hk_build_cast(g, z, HK_FLOAT32, &z));
+        HK_TRY(hk_build_float(g, z, type, &z));
         HK_TRY(hk_build_binary(g, "Sub", x, z, &x));
     }
-    HK_TRY(hk_build_float(g, n->in[IN_SCALE], HK_FLOAT32, &s));
+    HK_TRY(hk_build_float(g, n->in[IN_SCALE], type, &s));
     HK_TRY(build_spread(g, n, s, &s));
     HK_TRY(hk_build_binary(g, "Mul", x, s, &x));
-    return hk_build_float(g, x, dequantized_type(n), out);
+    return hk_build_float(g, x, dequantized_type(n, n->in[IN_SCALE]->dtype), out);
 }
 
 /* ---- DynamicQuantizeLinear: to uint8, with the scale that the data asks for */
@@ -297,8 +311,8 @@ static hk_status dynamic_eval(hk_eval *e)
         most = fmaxf(most, (float)hk_get_double(x, i));
     }
     float scale = (most - least) / 255.0f;
-    float zero = nearbyintf(fminf(fmaxf((0.0f - least) / scale, 0.0f), 255.0f));
-    zero = scale > 0 ? zero : 0;
+    float divisor = fmaxf(scale, FLT_MIN); /* of zeros alone the range is none: they stay zeros */
+    float zero = nearbyintf(fminf((0.0f - least) / divisor, 255.0f));
     hk_tensor *y = hk_eval_output(e, 0, HK_UINT8, &shape), *s = hk_eval_output(e, 1, HK_FLOAT32, &HK_SCALAR),
               *z = hk_eval_output(e, 2, HK_UINT8, &HK_SCALAR);
     if (!y || !s || !z)
@@ -306,7 +320,7 @@ static hk_status dynamic_eval(hk_eval *e)
     hk_set_double(s, 0, (double)scale);
     hk_set_double(z, 0, (double)zero);
     for (int64_t i = 0; i < count; i++)
-        hk_set_double(y, i, (double)(nearbyintf((float)hk_get_double(x, i) / scale) + zero));
+        hk_set_double(y, i, (double)(nearbyintf((float)hk_get_double(x, i) / divisor) + zero));
     return HK_OK;
 }
 
@@ -320,7 +334,7 @@ static hk_status build_bound(hk_graph *g, const char *reduce, const char *with_z
 
 static hk_status dynamic_expand(hk_graph *g, const hk_node *n, hk_value **out)
 {
-    hk_value *x = n->in[0], *least = NULL, *most = NULL, *scale = NULL, *q = NULL;
+    hk_value *x = n->in[0], *least = NULL, *most = NULL, *scale = NULL, *divisor = NULL, *q = NULL;
     if (hk_shape_count(&x->shape) == 0)
         return hk_fail(g->ctx, HK_STATUS_INVALID, "node '%s' (DynamicQuantizeLinear): an empty tensor has no range",
                        n->name);
@@ -328,12 +342,13 @@ static hk_status dynamic_expand(hk_graph *g, const hk_node *n, hk_value **out)
     HK_TRY(build_bound(g, "ReduceMax", "Max", x, &most));
     HK_TRY(hk_build_binary(g, "Sub", most, least, &scale));
     HK_TRY(hk_build_scalar(g, "Div", scale, 255, &scale));
+    HK_TRY(hk_build_scalar(g, "Max", scale, (double)FLT_MIN, &divisor));
     HK_TRY(hk_build_unary(g, "Neg", least, &least));
-    HK_TRY(hk_build_binary(g, "Div", least, scale, &q));
+    HK_TRY(hk_build_binary(g, "Div", least, divisor, &q));
     HK_TRY(
         hk_build_unary(g, "Round", q, &q)); /* after the division nothing is below 0: rounding and clipping commute */
     HK_TRY(hk_build_saturated(g, q, NULL, HK_UINT8, &out[2]));
-    HK_TRY(hk_build_binary(g, "Div", x, scale, &q));
+    HK_TRY(hk_build_binary(g, "Div", x, divisor, &q));
     HK_TRY(hk_build_unary(g, "Round", q, &q));
     HK_TRY(hk_build_saturated(g, q, out[2], HK_UINT8, &out[0]));
     out[1] = scale;
@@ -357,6 +372,11 @@ static const char *const quantize_cases[] = {
     "f32={inf,-inf,1e30,0.5,1.5,2.5,-0.5} f32=1.0 i8=0",
     "f32[0,4] f32=0.03 u8=1",
     "f32[3,5] f32=0.3 ; output_dtype=22",
+    "f32[3,5] f32=0.3 i16=-7 ; precision=10 ; min-skip",
+    "f32[3,5] e8m0=0.5 i8=3",
+    "f32[3,5] f32=0.3 e4m3fn=1.5 ; ; nograd",
+    "f32[3,5] f32=0.3 e2m1=-0.5 ; ; nograd",
+    "f32[3,5] f32[5]+ e5m2[5] ; saturate=0 ; nograd",
     "f32[3,5] f32=0.3 ; output_dtype=17 ; nograd",
     NULL,
 };
@@ -373,11 +393,19 @@ static const char *const dequantize_cases[] = {
     "u4[2,6]<0:16 f32[2,3]+ u4[2,3]<0:16 ; axis=1 block_size=2",
     "e4m3fn[9] f32=0.3",
     "e2m1[9] f32=0.3",
+    "e4m3fn[9] f32=0.3 e4m3fn=1.5",
+    "e2m1[9] f32=0.3 e2m1=-0.5",
+    "e5m2[3,5] f32[5]+ e5m2[5]",
+    "e5m2fnuz[2,6] f32[2,3]+ e5m2fnuz[2,3] ; axis=1 block_size=2",
+    "e4m3fnuz={0.0,448.0,-240.0,0.001} f16=0.25 e4m3fnuz=2.0",
+    "u8[3,5]<0:256 e8m0=0.5 u8=9 ; output_dtype=1",
+    "u8[3,5]<0:256 f64=0.3 u8=9",
+    "i32={2147483647,-2147483648,16777217} f32=0.5 i32=16777217",
     "u8[0,4]<0:256 f32=0.03 u8=1",
     NULL,
 };
 static const char *const dynamic_cases[] = {"f32[3,5] ; ; out=3", "f32[2000]+ ; ; out=3",
-                                            "f32={-3.0,-1.0,-0.5} ; ; out=3", NULL};
+                                            "f32={-3.0,-1.0,-0.5} ; ; out=3", "f32={0.0,0.0,0.0} ; ; out=3", NULL};
 
 const hk_op hk_ops_quantize[] = {
     {.type = "QuantizeLinear",

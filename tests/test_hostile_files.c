@@ -130,6 +130,43 @@ static void test_no_device(void **state)
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* An axis that no check before the run sees. */
+static void test_axis_of_run(void **state)
+{
+    (void)state;
+    counted c = {0};
+    hk_device *dev = NULL;
+    hk_model *m = NULL;
+    hk_session *s = NULL;
+    hk_device_params device = {.size = sizeof device, .cache_dir = ""};
+    float x[18] = {1, 2, 3, 4, 5, 6};
+    hk_tensor in = {.data = x, .dtype = HK_FLOAT32, .rank = 3, .shape = {1, 18, 1}};
+    counted_open(&c);
+    hk_status st = hk_device_open(c.ctx, &device, &dev);
+    if (st == HK_OK) {
+        assert_int_equal(hk_model_load(c.ctx, FOLDER "/dft_axis_of_run.onnx", NULL, &m), HK_OK);
+        assert_int_equal(hk_session_create(dev, m, NULL, &s), HK_OK);
+        assert_int_equal(hk_session_write(s, "s", &in), HK_OK);
+    }
+    for (int64_t axis = -5; axis <= 5 && st == HK_OK; axis++) {
+        hk_tensor a = {.data = &axis, .dtype = HK_INT64};
+        bool inside = (axis >= -3 && axis <= -2) || axis == 0 || axis == 1; /* the last one holds the parts */
+        assert_int_equal(hk_session_write(s, "a", &a), HK_OK);
+        hk_status run = hk_session_run(s);
+        if (inside ? run != HK_OK : run != HK_STATUS_INVALID)
+            fail_msg("axis %d: %d '%s'", (int)axis, (int)run, hk_context_error(c.ctx));
+        if (!inside)
+            assert_non_null(strstr(hk_context_error(c.ctx), "DFT"));
+    }
+    hk_session_destroy(&s);
+    hk_model_destroy(&m);
+    hk_device_close(&dev);
+    assert_true(counted_close(&c));
+    if (st == HK_STATUS_NO_DEVICE)
+        skip();
+    assert_int_equal(st, HK_OK);
+}
+
 /* 60 times 60 iterations, each loop within its bound. */
 static void test_nested_loops(void **state)
 {
@@ -190,8 +227,8 @@ static void test_max_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_load),         cmocka_unit_test(test_inspect),    cmocka_unit_test(test_no_device),
-        cmocka_unit_test(test_nested_loops), cmocka_unit_test(test_max_memory),
+        cmocka_unit_test(test_load),        cmocka_unit_test(test_inspect),      cmocka_unit_test(test_no_device),
+        cmocka_unit_test(test_axis_of_run), cmocka_unit_test(test_nested_loops), cmocka_unit_test(test_max_memory),
     };
     return cmocka_run_group_tests_name("hostile files", tests, NULL, NULL);
 }
