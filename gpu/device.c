@@ -340,6 +340,21 @@ void hk_gpu_stats(const hk_gpu *gpu, hk_device_stats *out)
     *out = gpu->stats;
 }
 
+uint64_t hk_gpu_planning_clock(const hk_gpu *gpu)
+{
+    return hk_now_ns() - gpu->stats.pipelines_ns - gpu->stats.weights_ns;
+}
+
+void hk_gpu_count_planning(hk_gpu *gpu, uint64_t since)
+{
+    gpu->stats.plans_ns += hk_gpu_planning_clock(gpu) - since;
+}
+
+void hk_gpu_count_weights(hk_gpu *gpu, uint64_t since)
+{
+    gpu->stats.weights_ns += hk_now_ns() - since;
+}
+
 hk_status hk_gpu_alive(hk_gpu *gpu)
 {
     if (!gpu->vk.lost)

@@ -45,6 +45,11 @@ bool hk_gpu_coopmat_shape(const hk_gpu *gpu, hk_coopmat_shape *out);
 unsigned hk_gpu_debug(const hk_gpu *gpu); /* HK_DEBUG_* bits */
 void hk_gpu_stats(const hk_gpu *gpu, hk_device_stats *out);
 
+/* Host time by purpose (hk_device_stats). The planning clock stands still while pipelines are made and weights sent. */
+uint64_t hk_gpu_planning_clock(const hk_gpu *gpu);
+void hk_gpu_count_planning(hk_gpu *gpu, uint64_t since); /* a value of the planning clock */
+void hk_gpu_count_weights(hk_gpu *gpu, uint64_t since);  /* a value of hk_now_ns() */
+
 /* ---- memory: each buffer has its own allocation, so make few and large ones */
 
 typedef enum hk_gpu_memory {

@@ -244,10 +244,12 @@ hk_status hk_gpu_pipelines(hk_gpu *gpu, const hk_gpu_pipeline_key *keys, size_t 
 {
     HK_TRY(hk_gpu_alive(gpu));
     size_t first = gpu->pipeline_count;
+    uint64_t begin = hk_now_ns();
     hk_status st = add_missing(gpu, keys, count);
     if (st == HK_OK && gpu->pipeline_count > first)
         compile_all(gpu, gpu->pipelines + first, gpu->pipeline_count - first);
     hk_status made = keep_made(gpu, first);
+    gpu->stats.pipelines_ns += hk_now_ns() - begin;
     HK_TRY(st != HK_OK ? st : made);
     HK_TRY(hk_vk_settle(&gpu->vk, HK_OK));
     for (size_t i = 0; i < count; i++) {

@@ -265,9 +265,11 @@ hk_status hk_between_next(hk_between *b, hk_stage **out)
     if (st == HK_OK && !next) {
         hk_graph *rest = NULL;
         hk_source_list sources = {0};
+        uint64_t begin = hk_gpu_planning_clock(b->p->env->gpu);
         st = rest_graph(b, &rest, &sources);
         if (st == HK_OK)
             st = hk_stage_create(b->p, rest, &next);
+        hk_gpu_count_planning(b->p->env->gpu, begin);
         if (st == HK_OK) {
             next->sources = sources.sources;
             next->key = k.bytes;

@@ -281,8 +281,11 @@ hk_status hk_env_add_weights(hk_env *env, const hk_plan *p, hk_store *own)
         forget_new(own);
         return st;
     }
+    uint64_t begin = hk_now_ns();
     HK_TRY(upload_new(env, env->arena, &env->weights));
-    return upload_new(env, p->arena, own);
+    HK_TRY(upload_new(env, p->arena, own));
+    hk_gpu_count_weights(env->gpu, begin);
+    return HK_OK;
 }
 
 /* ---- states */

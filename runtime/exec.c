@@ -411,7 +411,9 @@ static hk_status prepare(hk_exec *e)
     HK_TRY(make_blocks(e));
     HK_TRY(make_pipelines(e));
     HK_TRY(make_canaries(e));
+    uint64_t begin = hk_now_ns();
     HK_TRY(run_once(e));
+    hk_gpu_count_weights(e->env->gpu, begin);
     HK_TRY(record_body(e));
     for (size_t i = 0; i < HK_SLOTS; i++) {
         HK_TRY(hk_gpu_commands_create(e->env->gpu, 0, &e->slots[i].prologue));

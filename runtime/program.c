@@ -234,9 +234,11 @@ static hk_status first_stage(hk_program *p, const hk_tensor *const *inputs, hk_s
     hk_stage *s = st == HK_OK ? hk_stage_find(&p->stages, &k) : NULL;
     if (st == HK_OK && !s) {
         hk_graph *g = NULL;
+        uint64_t begin = hk_gpu_planning_clock(p->env->gpu);
         st = bind_inputs(p, inputs, &g);
         if (st == HK_OK)
             st = hk_stage_create(p, g, &s);
+        hk_gpu_count_planning(p->env->gpu, begin);
         if (st == HK_OK) {
             s->key = k.bytes;
             s->key_bytes = k.count;

@@ -46,6 +46,7 @@ hk_status hk_session_create(hk_device *dev, const hk_model *m, const hk_session_
     HK_TRY(check_params(dev->ctx, &p));
     HK_TRY(hk_model_check_runs(m));
     const hk_graph *g = hk_model_graph(m);
+    uint64_t begin = hk_gpu_planning_clock(dev->gpu);
     hk_session *s = hk_alloc(dev->ctx, sizeof *s);
     if (!s)
         return hk_out_of_memory(dev->ctx, "a session");
@@ -68,6 +69,7 @@ hk_status hk_session_create(hk_device *dev, const hk_model *m, const hk_session_
         s->env->max_iterations = (int64_t)HK_MIN(p.max_iterations, (uint64_t)INT64_MAX);
         st = hk_program_create(s->env, s->graph, p.max_plans, hk_run_passes, &s->passes, &s->program);
     }
+    hk_gpu_count_planning(dev->gpu, begin);
     if (st == HK_OK)
         *out = s;
     else

@@ -253,8 +253,10 @@ static hk_status find_exec(hk_trainer *t, const hk_tensor *inputs, size_t count,
     hk_exec **exec = &plan->exec[what];
     hk_graph *g = NULL;
     if (!*exec) {
+        uint64_t begin = hk_gpu_planning_clock(t->env->gpu);
         HK_TRY(build_graph(t, inputs, labels, what, &g));
         HK_TRY(hk_exec_create(t->env, g, exec));
+        hk_gpu_count_planning(t->env->gpu, begin);
     }
     *out = *exec;
     return HK_OK;

@@ -244,6 +244,10 @@ typedef struct hk_device_stats {
     uint64_t submits;
     uint64_t memory_bytes;      /* allocated now */
     uint64_t peak_memory_bytes; /* the most at once */
+    /* Host time since the device was opened, in nanoseconds; none of it is part of another. */
+    uint64_t plans_ns;     /* sessions and plans made: shapes, passes, plan, memory, recording */
+    uint64_t pipelines_ns; /* pipelines made: compiled, or found in the disk cache */
+    uint64_t weights_ns;   /* weights sent to the device, and what is computed once from them */
 } hk_device_stats;
 HK_API void hk_device_get_stats(const hk_device *dev, hk_device_stats *out);
 

@@ -8,10 +8,10 @@ static const char usage[] =
     "usage: hillock bench MODEL [--shape NAME=1x3x224x224 ...] [--batch N] [--seconds 3] [--warm-up 0.5]\n"
     "                     [--precision P] [--device D] [--max-memory 2G] [--json]\n\n"
     "Times whole runs: inputs written, submitted, waited for, outputs read. Inputs are random; a dimension that the\n"
-    "model leaves open is 1, or N if it is an input's first and --batch is given, unless --shape gives it. Prints "
-    "what\n"
-    "loading the model, opening the device, and planning with the first run took; percentiles of the wall time; the\n"
-    "median time on the device, transfers excluded; and of pipelined runs the mean.\n\n"
+    "model leaves open is 1, or N if it is an input's first and --batch is given, unless --shape gives it. Prints\n"
+    "what loading the model and opening the device took, and apart from each other planning (shapes, passes, plan,\n"
+    "recording), making pipelines, sending weights, and the first run; percentiles of the wall time; the median time\n"
+    "on the device, transfers excluded; and of pipelined runs the mean.\n\n"
     "example: hillock bench resnet50.onnx --batch 8\n";
 
 static int by_value(const void *a, const void *b)
@@ -100,6 +100,9 @@ static void print_bench(const options *o, const opened *p, const samples *s)
         json_number(stdout, "load_ms", p->load_seconds * 1e3);
         json_number(stdout, "open_ms", p->device_seconds * 1e3);
         json_number(stdout, "plan_ms", p->plan_seconds * 1e3);
+        json_number(stdout, "pipelines_ms", p->pipelines_seconds * 1e3);
+        json_number(stdout, "weights_ms", p->weights_seconds * 1e3);
+        json_number(stdout, "first_run_ms", p->first_seconds * 1e3);
         json_number(stdout, "min_ms", s->wall[0] * 1e3);
         for (size_t i = 0; i < 3; i++) {
             char key[24];
@@ -114,8 +117,8 @@ static void print_bench(const options *o, const opened *p, const samples *s)
         json_end(stdout);
         return;
     }
-    printf("device     %s, opened in %.1f ms\nmodel      loaded in %.1f ms, planned and first run in %.1f ms\n",
-           d->name, p->device_seconds * 1e3, p->load_seconds * 1e3, p->plan_seconds * 1e3);
+    printf("device     %s, opened in %.1f ms\n", d->name, p->device_seconds * 1e3);
+    print_start(p);
     printf("runs       %zu\nlatency ms min %.4f", s->count, s->wall[0] * 1e3);
     for (size_t i = 0; i < 3; i++)
         printf("  p%zu %.4f", percents[i], percentile(s->wall, s->count, percents[i]) * 1e3);

@@ -103,10 +103,13 @@ typedef struct opened {
     hk_model *model;
     hk_device *dev;
     hk_session *session;
-    double load_seconds, device_seconds, plan_seconds; /* the last: session, plan, pipelines, first run */
+    double load_seconds, device_seconds;
+    double plan_seconds, pipelines_seconds, weights_seconds; /* of the first run, as in hk_device_stats */
+    double first_seconds;                                    /* the rest of it */
 } opened;
 hk_status opened_create(const options *o, hk_profile profile, hk_precision precision, opened *p);
 hk_status opened_run(const opened *p); /* and reads all outputs */
+void print_start(const opened *p);     /* what happened before the second run, and how long it took */
 void opened_destroy(opened *p);
 
 #endif

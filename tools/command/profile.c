@@ -178,6 +178,7 @@ static void print_tables(const profile *f, const row *sums, size_t count)
     printf(
         "total      %.2f us on the device, %.2f us in host steps; %zu dispatches, %zu barrier groups, %zu segments\n",
         f->device_us, f->host_us, f->plan.dispatches, f->plan.groups, f->plan.segments);
+    print_start(&f->p);
     printf("memory     activations %.1f MiB (live %.1f MiB), weights %.1f MiB\n",
            (double)f->plan.activation_bytes / 0x1p20, (double)f->plan.live_bytes / 0x1p20,
            (double)f->plan.weight_bytes / 0x1p20);
@@ -214,6 +215,11 @@ static void print_json(const profile *f, const row *sums, size_t count)
     json_number(stdout, "flops_per_second", f->rates.flops_per_second);
     json_number(stdout, "device_us", f->device_us);
     json_number(stdout, "host_us", f->host_us);
+    json_number(stdout, "load_ms", f->p.load_seconds * 1e3);
+    json_number(stdout, "plan_ms", f->p.plan_seconds * 1e3);
+    json_number(stdout, "pipelines_ms", f->p.pipelines_seconds * 1e3);
+    json_number(stdout, "weights_ms", f->p.weights_seconds * 1e3);
+    json_number(stdout, "first_run_ms", f->p.first_seconds * 1e3);
     json_integer(stdout, "dispatches", (long long)f->plan.dispatches);
     json_integer(stdout, "groups", (long long)f->plan.groups);
     json_integer(stdout, "segments", (long long)f->plan.segments);
