@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "importer/internal.h"
+#include "ops/roles.h"
 
 /* ---- inference */
 
@@ -51,40 +52,10 @@ hk_status hk_import_infer(hk_importer *imp)
 /* ---- roles: a float initializer that reaches a weight operand, through operators that only rearrange it, is trainable
  */
 
-static bool rearranges(const hk_node *n)
-{
-    static const char *const types[] = {"Identity", "Transpose", "Reshape", "Cast", "Unsqueeze", "Slice", "Concat"};
-    if (n->op == NULL || n->domain != NULL || n->in_count == 0 || n->out_count == 0 || n->out[0] == NULL)
-        return false;
-    for (size_t i = 0; i < HK_COUNT(types); i++)
-        if (strcmp(n->type, types[i]) == 0)
-            return true;
-    return false;
-}
-
-/* A linear layer on more than two dimensions is exported as MatMul and Add; its bias is the Add's vector operand. */
-static bool is_bias(const hk_node *n, int32_t operand)
-{
-    enum { STEPS = 4 }; /* of rearranging between MatMul and Add */
-    if (n->domain != NULL || strcmp(n->type, "Add") != 0 || n->in_count != 2 || n->in[operand]->shape.rank != 1)
-        return false;
-    const hk_value *sum = n->in[1 - operand];
-    for (int i = 0; i < STEPS && sum != NULL && sum->producer != NULL; i++) {
-        if (sum->producer->domain == NULL && strcmp(sum->producer->type, "MatMul") == 0)
-            return true;
-        sum = rearranges(sum->producer) ? sum->producer->in[0] : NULL;
-    }
-    return false;
-}
-
 /* The operands of n that hold weights: of a rearrangement of weights, the data that is rearranged. */
 static bool is_weight(const hk_node *n, int32_t k, bool weights_result)
 {
-    if (n->op->parameters >> k & 1)
-        return true;
-    if (weights_result && rearranges(n))
-        return k == 0 || strcmp(n->type, "Concat") == 0;
-    return is_bias(n, k);
+    return hk_node_is_parametric(n, k) || (weights_result && hk_node_hands_on(n, k));
 }
 
 /* Backwards, from weight operands to what they are made of. */

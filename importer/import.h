@@ -76,6 +76,7 @@ hk_status hk_export_patched(const hk_import_result *r, const hk_export_patch *pa
 
 typedef struct hk_export_params {
     const char *producer;    /* default: "hillock" */
+    int64_t ir_version;      /* at least; default: what came with the opset */
     uint64_t external_above; /* contents above this go to path + ".data"; default: 1 GiB */
     const hk_import_pair *metadata;
     size_t metadata_count;

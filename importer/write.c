@@ -13,7 +13,9 @@ typedef struct graph_writer {
     hk_context *ctx;
     hk_arena *arena;
     int32_t opset;
-    bool ours;     /* operators of our own are used */
+    bool ours;               /* operators of our own are used */
+    const hk_node **foreign; /* the first node of each other domain */
+    size_t foreign_count, foreign_capacity;
     bool external; /* contents go to a file of their own */
     const char *external_name;
     hk_file_writer *external_file;
@@ -36,7 +38,7 @@ static void narrow_opset(const hk_graph *g, int32_t *least, int32_t *most, int32
 {
     for (size_t i = 0; i < g->node_count; i++) {
         const hk_node *n = g->nodes[i];
-        if (n->op != NULL && strncmp(n->type, "hk.", 3) != 0) {
+        if (n->op != NULL && n->domain == NULL && strncmp(n->type, "hk.", 3) != 0) {
             *least = HK_MAX(*least, (int32_t)n->op->since);
             *most = HK_MIN(*most, n->op->until == 0 ? HK_IMPORT_OPSET_MAX : (int32_t)n->op->until);
             *wanted = HK_MAX(*wanted, n->opset);
@@ -263,6 +265,24 @@ static hk_status make_attributes(graph_writer *w, const hk_node *n, Onnx__NodePr
 
 /* ---- nodes and values */
 
+static hk_status note_domain(graph_writer *w, const hk_node *n)
+{
+    for (size_t i = 0; i < w->foreign_count; i++) {
+        if (n->domain == NULL || strcmp(w->foreign[i]->domain, n->domain) != 0)
+            continue;
+        if (w->foreign[i]->opset != n->opset)
+            return hk_fail(w->ctx, HK_STATUS_UNSUPPORTED, "nodes '%s' and '%s' need different versions of domain '%s'",
+                           w->foreign[i]->name, n->name, n->domain);
+        return HK_OK;
+    }
+    if (n->domain == NULL)
+        return HK_OK;
+    if (!hk_arena_grow(w->arena, (void **)&w->foreign, w->foreign_count, &w->foreign_capacity, sizeof *w->foreign))
+        return no_memory(w);
+    w->foreign[w->foreign_count++] = n;
+    return HK_OK;
+}
+
 static hk_status make_node(graph_writer *w, const hk_node *n, Onnx__NodeProto **out)
 {
     Onnx__NodeProto *to = hk_arena_new(w->arena, Onnx__NodeProto);
@@ -280,7 +300,8 @@ static hk_status make_node(graph_writer *w, const hk_node *n, Onnx__NodeProto **
     w->ours = w->ours || ours;
     to->name = text(n->name);
     to->op_type = text(ours ? n->type + 3 : n->type);
-    to->domain = ours ? text(HK_IMPORT_DOMAIN) : NULL;
+    to->domain = text(ours ? HK_IMPORT_DOMAIN : n->domain);
+    HK_TRY(note_domain(w, n));
     to->n_input = (size_t)n->in_count;
     to->n_output = (size_t)n->out_count;
     HK_TRY(list_names(w, n->in, to->n_input, &to->input));
@@ -397,6 +418,23 @@ static hk_status make_initializers(const graph_writer *w, const hk_graph *g, Onn
     return HK_OK;
 }
 
+/* What is known of activations, of a main graph. */
+static hk_status make_value_info(const graph_writer *w, const hk_graph *g, Onnx__GraphProto *to)
+{
+    to->value_info = hk_arena_array(w->arena, g->value_count + 1, sizeof *to->value_info);
+    if (to->value_info == NULL)
+        return no_memory(w);
+    for (size_t i = 0; i < g->value_count && g->outer == NULL; i++) {
+        const hk_value *v = g->values[i];
+        bool is_output = false;
+        for (size_t k = 0; k < g->output_count; k++)
+            is_output = is_output || g->outputs[k] == v;
+        if (v->producer != NULL && v->dtype != HK_DTYPE_NONE && v->list == NULL && v->shape.rank >= 0 && !is_output)
+            HK_TRY(make_value(w, v, &to->value_info[to->n_value_info++]));
+    }
+    return HK_OK;
+}
+
 static hk_status make_graph(graph_writer *w, const hk_graph *g, Onnx__GraphProto **out)
 {
     Onnx__GraphProto *to = hk_arena_new(w->arena, Onnx__GraphProto);
@@ -416,6 +454,7 @@ static hk_status make_graph(graph_writer *w, const hk_graph *g, Onnx__GraphProto
     to->n_input = g->input_count;
     to->n_output = g->output_count;
     HK_TRY(make_values(w, g->inputs, g->input_count, &to->input));
+    HK_TRY(make_value_info(w, g, to));
     *out = to;
     return make_values(w, g->outputs, g->output_count, &to->output);
 }
@@ -452,16 +491,18 @@ static hk_status make_model(graph_writer *w, const hk_graph *g, const hk_export_
     HK_TRY(choose_opset(w, g));
     HK_TRY(make_graph(w, g, &m->graph));
     m->has_ir_version = true;
-    m->ir_version = ir_version(w->opset);
+    m->ir_version = HK_MAX(ir_version(w->opset), params->ir_version);
     m->producer_name = text(params->producer == NULL ? "hillock" : params->producer);
     m->producer_version = text(params->producer == NULL ? hk_version() : "");
-    m->opset_import = hk_arena_array(w->arena, 2, sizeof *m->opset_import);
+    m->opset_import = hk_arena_array(w->arena, 2 + w->foreign_count, sizeof *m->opset_import);
     m->metadata_props = hk_arena_array(w->arena, params->metadata_count + 1, sizeof *m->metadata_props);
     if (m->opset_import == NULL || m->metadata_props == NULL)
         return no_memory(w);
     HK_TRY(add_import(w, m, "", w->opset));
     if (w->ours)
         HK_TRY(add_import(w, m, HK_IMPORT_DOMAIN, 1));
+    for (size_t i = 0; i < w->foreign_count; i++)
+        HK_TRY(add_import(w, m, w->foreign[i]->domain, w->foreign[i]->opset));
     for (size_t i = 0; i < params->metadata_count; i++) {
         Onnx__StringStringEntryProto *e = hk_arena_new(w->arena, Onnx__StringStringEntryProto);
         if (e == NULL)

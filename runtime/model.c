@@ -9,7 +9,7 @@
 
 const hk_graph *hk_model_graph(const hk_model *m)
 {
-    return m->import->graph;
+    return m->edited ? m->edited : m->import->graph;
 }
 
 const hk_import_result *hk_model_import(const hk_model *m)
@@ -75,7 +75,7 @@ static void find_roles(const hk_graph *g, const char **of)
 
 static bool describe_parameters(hk_model *m)
 {
-    const hk_graph *g = m->import->graph;
+    const hk_graph *g = hk_model_graph(m);
     m->parameter_count = 0;
     for (size_t i = 0; i < g->value_count; i++)
         m->parameter_count += g->values[i]->kind == HK_VALUE_PARAMETER;
@@ -121,7 +121,7 @@ static hk_value_info *describe_operands(hk_model *m, hk_value *const *list, int3
 
 hk_status hk_model_nodes(hk_model *m, const hk_node_info **nodes, size_t *count)
 {
-    const hk_graph *g = m->import->graph;
+    const hk_graph *g = hk_model_graph(m);
     hk_node_info *list = m->nodes ? m->nodes : hk_arena_array(m->arena, g->node_count + 1, sizeof *list);
     for (size_t i = 0; list && !m->nodes && i < g->node_count; i++) {
         const hk_node *n = g->nodes[i];
@@ -144,7 +144,7 @@ hk_status hk_model_nodes(hk_model *m, const hk_node_info **nodes, size_t *count)
 
 hk_status hk_model_describe(hk_model *m)
 {
-    const hk_graph *g = m->import->graph;
+    const hk_graph *g = hk_model_graph(m);
     m->input_count = g->input_count;
     m->output_count = g->output_count;
     m->inputs = describe_list(m->arena, g->inputs, g->input_count);
@@ -184,11 +184,46 @@ hk_status hk_model_load_memory(hk_context *ctx, const void *data, size_t bytes, 
     return load(ctx, NULL, data, bytes, params, out);
 }
 
-hk_status hk_model_save(hk_model *m, const char *path)
+/* The new contents in the type that the value has. */
+static hk_status store(hk_graph *g, hk_value *v, const hk_tensor *data)
 {
+    v->data = data;
+    if (data->dtype == v->dtype)
+        return HK_OK;
+    hk_tensor *stored = hk_tensor_new(g->arena, v->dtype, &v->shape);
+    if (!stored)
+        return hk_out_of_memory(g->ctx, "an export");
+    for (int64_t i = 0, n = hk_tensor_count(data); i < n; i++)
+        hk_set_double(stored, i, hk_get_double(data, i));
+    v->data = stored;
+    return HK_OK;
+}
+
+hk_status hk_model_write(const hk_model *m, const hk_export_patch *patches, size_t count, const char *path)
+{
+    const hk_import_result *r = m->import;
+    hk_graph *g = NULL;
+    if (r->file_count)
+        return hk_export_patched(r, patches, count, path);
     if (m->build && !m->output_count)
         return hk_fail(m->ctx, HK_STATUS_USAGE, "the model has no output yet: hk_model_output names one");
-    return m->build ? hk_export_graph(m->import->graph, NULL, path) : hk_export_patched(m->import, NULL, 0, path);
+    hk_export_params params = {.producer = m->build ? NULL : r->producer,
+                               .ir_version = r->ir_version,
+                               .metadata = r->metadata,
+                               .metadata_count = r->metadata_count};
+    HK_TRY(hk_graph_clone(r->graph, &g));
+    hk_status st = HK_OK;
+    for (size_t i = 0; i < count && st == HK_OK; i++)
+        st = store(g, g->values[patches[i].value->id], patches[i].data);
+    if (st == HK_OK)
+        st = hk_export_graph(g, &params, path);
+    hk_graph_destroy(&g);
+    return st;
+}
+
+hk_status hk_model_save(hk_model *m, const char *path)
+{
+    return hk_model_write(m, NULL, 0, path);
 }
 
 void hk_model_destroy(hk_model **model)
@@ -197,7 +232,10 @@ void hk_model_destroy(hk_model **model)
     if (!m)
         return;
     *model = NULL;
-    hk_import_destroy(&m->import);
+    if (m->edited)
+        hk_graph_destroy(&m->edited);
+    if (!m->borrowed)
+        hk_import_destroy(&m->import);
     hk_free(m->ctx, m->build);
     hk_arena_destroy(&m->arena);
     hk_free(m->ctx, m);
@@ -288,7 +326,7 @@ hk_status hk_model_check(hk_model *m)
         .device = &least_device, .precision = HK_PRECISION_STRICT, .bank_bytes = least_device.max_allocation_bytes};
     if (m->import->problem_count)
         return HK_OK; /* nothing is known behind the first */
-    hk_status st = hk_program_check(m->import->graph, hk_run_passes, &passes, &options, NULL);
+    hk_status st = hk_program_check(hk_model_graph(m), hk_run_passes, &passes, &options, NULL);
     if (st == HK_OK || st == HK_STATUS_OUT_OF_MEMORY)
         return st;
     return add_problem(m, hk_context_error(m->ctx));
@@ -302,7 +340,7 @@ hk_status hk_model_estimate(hk_model *m, const hk_value_info *inputs, hk_estimat
     hk_graph *g = NULL;
     hk_estimate estimate = {0};
     HK_TRY(hk_model_check_runs(m));
-    HK_TRY(hk_graph_clone(m->import->graph, &g));
+    HK_TRY(hk_graph_clone(hk_model_graph(m), &g));
     for (size_t i = 0; inputs && i < g->input_count; i++) {
         if (inputs[i].rank < 0 || inputs[i].rank > HK_MAX_RANK)
             continue;

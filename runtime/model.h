@@ -8,9 +8,15 @@
 #include "importer/import.h"
 #include "train/layers.h"
 
+typedef struct hk_derived hk_derived;
+
 struct hk_model {
     hk_context *ctx;
-    hk_import_result *import;
+    hk_import_result *import;  /* what is written back */
+    hk_graph *edited;          /* what is run and trained instead of the import's graph, or NULL */
+    const hk_derived *derived; /* tensors of the import's graph that edits make of trained ones */
+    size_t derived_count;
+    bool borrowed; /* the import is another model's */
     hk_arena *arena;
     hk_value_info *inputs, *outputs, *parameters;
     size_t input_count, output_count, parameter_count;
@@ -27,8 +33,11 @@ typedef struct hk_building {
 
 /* Makes the lists of inputs, outputs and parameters that the public calls hand out. */
 hk_status hk_model_describe(hk_model *m);
-const hk_graph *hk_model_graph(const hk_model *m);
+const hk_graph *hk_model_graph(const hk_model *m); /* what is run and trained */
 const hk_import_result *hk_model_import(const hk_model *m);
+/* Writes the model back with new contents of some of its import's values: its file's bytes with these in place, or the
+ * whole graph when it has no file. */
+hk_status hk_model_write(const hk_model *m, const hk_export_patch *patches, size_t count, const char *path);
 /* HK_STATUS_UNSUPPORTED with all problems in one sentence, or HK_OK. */
 hk_status hk_model_check_runs(const hk_model *m);
 

@@ -103,45 +103,34 @@ hk_status hk_trainer_write_parameter(hk_trainer *t, const char *name, const hk_t
 
 typedef hk_status read_call(hk_trainer *t, const char *name, hk_tensor *out);
 
-/* A built model has no file to copy: its graph is written with these contents. */
-static hk_status export_built(const hk_graph *g, const hk_export_patch *patches, size_t count, const char *path)
+/* What is to be written for a value; *out NULL: what it was. */
+static hk_status contents_of(hk_trainer *t, read_call *read, const hk_value *v, hk_arena *arena, hk_tensor **out)
 {
-    hk_graph *copy = NULL;
-    HK_TRY(hk_graph_clone(g, &copy));
-    for (size_t i = 0; i < count; i++)
-        copy->values[patches[i].value->id]->data = patches[i].data;
-    hk_status st = hk_export_graph(copy, NULL, path);
-    hk_graph_destroy(&copy);
-    return st;
+    char state[256];
+    *out = NULL;
+    bool trained = find_parameter(t, v->name) != NULL;
+    if (!trained && !(find_running(t, v->name, state) && hk_env_state(t->env, state)))
+        return HK_OK;
+    *out = hk_tensor_new(arena, HK_FLOAT32, &v->shape);
+    return *out ? (trained ? read : hk_trainer_read_parameter)(t, v->name, *out)
+                : hk_out_of_memory(t->ctx, "an export");
 }
 
 static hk_status export_with(hk_trainer *t, read_call *read, const char *path)
 {
-    bool built = t->model->build != NULL;
     hk_arena *arena = hk_arena_create(t->ctx);
-    const hk_graph *g = hk_model_graph(t->model);
+    const hk_graph *g = hk_model_import(t->model)->graph;
     hk_export_patch *patches = arena ? hk_arena_array(arena, g->value_count + 1, sizeof *patches) : NULL;
     hk_status st = patches ? HK_OK : hk_out_of_memory(t->ctx, "an export");
     size_t count = 0;
     for (size_t i = 0; i < g->value_count && st == HK_OK; i++) {
-        const hk_value *v = g->values[i];
-        char state[256];
-        bool trained = find_parameter(t, v->name) != NULL;
-        if (!trained && !(find_running(t, v->name, state) == v && hk_env_state(t->env, state)))
-            continue;
-        if (!v->payload && !built) {
-            st = hk_fail(t->ctx, HK_STATUS_UNSUPPORTED, "parameter '%s' has no place of its own in the model file",
-                         v->name);
-            continue;
-        }
-        hk_tensor *data = hk_tensor_new(arena, HK_FLOAT32, &v->shape);
-        st = data ? (trained ? read : hk_trainer_read_parameter)(t, v->name, data)
-                  : hk_out_of_memory(t->ctx, "an export");
-        patches[count++] = (hk_export_patch){.value = v, .data = data};
+        hk_tensor *data = NULL;
+        st = contents_of(t, read, g->values[i], arena, &data);
+        if (data)
+            patches[count++] = (hk_export_patch){.value = g->values[i], .data = data};
     }
     if (st == HK_OK)
-        st = built ? export_built(g, patches, count, path)
-                   : hk_export_patched(hk_model_import(t->model), patches, count, path);
+        st = hk_model_write(t->model, patches, count, path);
     hk_arena_destroy(&arena);
     return st;
 }

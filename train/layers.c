@@ -107,25 +107,25 @@ hk_value *hk_layer_reshape(hk_layering *b, hk_value *x, int32_t rank, const int6
 /* ---- parameters */
 
 /* Word i of the parameter's own stream: the same in every model, whatever was added before it. */
-static uint32_t random_word(const hk_builder *b, uint32_t stream, uint64_t i)
+static uint32_t random_word(const uint32_t seed[2], uint32_t stream, uint64_t i)
 {
     uint32_t out[4];
-    hk_philox(b->seed, (uint32_t[]){(uint32_t)(i / 4), (uint32_t)(i / 4 >> 32), stream, 0}, out);
+    hk_philox(seed, (uint32_t[]){(uint32_t)(i / 4), (uint32_t)(i / 4 >> 32), stream, 0}, out);
     return out[i % 4];
 }
 
-static void fill(const hk_builder *b, const char *name, float *to, int64_t count, hk_initial kind, double x)
+void hk_initial_values(const uint32_t seed[2], const char *name, float *to, int64_t count, hk_initial kind, double x)
 {
     const double turn = 6.283185307179586;
     uint32_t stream = hk_philox_stream(name);
     for (int64_t i = 0; i < count; i++) {
-        uint32_t word = kind == HK_INITIAL_FILL ? 0 : random_word(b, stream, (uint64_t)i);
+        uint32_t word = kind == HK_INITIAL_FILL ? 0 : random_word(seed, stream, (uint64_t)i);
         if (kind == HK_INITIAL_FILL) {
             to[i] = (float)x;
         } else if (kind == HK_INITIAL_UNIFORM) {
             to[i] = (float)(x * (2 * ((double)(word >> 8) * 0x1p-24) - 1));
         } else { /* Box and Muller: two words make two numbers */
-            uint32_t other = random_word(b, stream, (uint64_t)i ^ 1);
+            uint32_t other = random_word(seed, stream, (uint64_t)i ^ 1);
             double radius = sqrt(-2 * log(((double)(i % 2 ? other : word) + 1) * 0x1p-32));
             double angle = turn * (double)(i % 2 ? word : other) * 0x1p-32;
             to[i] = (float)(x * radius * (i % 2 ? sin(angle) : cos(angle)));
@@ -158,7 +158,7 @@ hk_value *hk_layer_parameter(hk_layering *b, const char *what, const hk_shape *s
     if (!v)
         return NULL;
     v->kind = HK_VALUE_PARAMETER;
-    fill(b->builder, v->name, data, hk_shape_count(shape), kind, x);
+    hk_initial_values(b->builder->seed, v->name, data, hk_shape_count(shape), kind, x);
     return v;
 }
 
@@ -265,7 +265,7 @@ static hk_value *statistics(hk_layering *b, const char *what, const hk_shape *sh
     void *data = NULL;
     hk_value *v = hk_layer_constant(b, what, HK_FLOAT32, shape, &data);
     if (v)
-        fill(b->builder, v->name, data, hk_shape_count(shape), HK_INITIAL_FILL, value);
+        hk_initial_values(b->builder->seed, v->name, data, hk_shape_count(shape), HK_INITIAL_FILL, value);
     return v;
 }
 

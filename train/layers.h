@@ -48,6 +48,8 @@ hk_value *hk_layer_transpose(hk_layering *b, hk_value *x, int32_t rank, const in
 hk_value *hk_layer_reshape(hk_layering *b, hk_value *x, int32_t rank, const int64_t *shape);
 
 typedef enum hk_initial { HK_INITIAL_FILL, HK_INITIAL_UNIFORM, HK_INITIAL_NORMAL } hk_initial;
+/* First values of a parameter, which follow from seed and name. */
+void hk_initial_values(const uint32_t seed[2], const char *name, float *to, int64_t count, hk_initial kind, double x);
 /* A trainable tensor "layer.what": filled with x, uniform in [-x, x), or normal with deviation x. */
 hk_value *hk_layer_parameter(hk_layering *b, const char *what, const hk_shape *shape, hk_initial kind, double x);
 /* A constant "layer.what" with zeroed contents. */

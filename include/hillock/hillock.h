@@ -507,6 +507,24 @@ HK_API HK_MUST_USE hk_status hk_model_output(hk_model *m, hk_value *y, const cha
 /* Name, type and shape of what a layer made, for instance to print them. */
 HK_API void hk_value_get_info(const hk_value *v, hk_value_info *out);
 
+/* ---------------------------------------------------------------- edits */
+
+typedef struct hk_model_edit_params {
+    size_t size;
+    const char *output; /* whose last layer new_head means; default: the first */
+    int64_t new_head; /* classes; the last Gemm, MatMul or 1x1 Conv before output gets so many, with torch.nn's default
+                         weights and the old names; default: it stays */
+    uint64_t seed;    /* of new weights */
+    bool tie;         /* small tensors that exporters merged because they were equal stay one parameter; default: each
+                         layer gets its own */
+} hk_model_edit_params;
+
+/* A model to be trained in another form than its file has: what hk_model_save and hk_trainer_export write then is the
+ * file with weights in place if no edit changed its structure, else the whole graph, with names, metadata and opset as
+ * they were and functions inlined. m must outlive *out and is not changed. HK_STATUS_UNSUPPORTED names the node that is
+ * in the way. */
+HK_API HK_MUST_USE hk_status hk_model_edit(const hk_model *m, const hk_model_edit_params *params, hk_model **out);
+
 /* ---------------------------------------------------------------- session */
 
 typedef struct hk_session hk_session;

@@ -77,6 +77,8 @@ const setting settings_table[] = {
     NUMBER("--resize", resize, 0, 0, 32768),
     NUMBER("--shift", shift, 0, 0, 1024),
     NUMBER("--threads", threads, 2, 1, 16),
+    NUMBER("--new-head", new_head, 0, 0, 2147483647),
+    SWITCH("--tie", tie),
     SWITCH("--nesterov", nesterov),
     SWITCH("--accumulate-total", accumulate_total),
     SWITCH("--freeze-bn", freeze_bn),

@@ -19,8 +19,8 @@ typedef struct settings {
     double lr, beta1, beta2, eps, weight_decay, momentum, dampening, clip, ema, loss_scale, label_smoothing, beta;
     double gamma, least, ignore_index, scale;
     double batch, epochs, seed, warmup, every, accumulate, patience, keep, save_every, max_bad, resize, shift, threads;
-    double steps;
-    bool nesterov, accumulate_total, freeze_bn, flip, targets, drop_last, no_shuffle;
+    double steps, new_head;
+    bool nesterov, accumulate_total, freeze_bn, flip, targets, drop_last, no_shuffle, tie;
 } settings;
 
 typedef enum setting_kind { SETTING_TEXT, SETTING_LIST, SETTING_NUMBER, SETTING_SWITCH } setting_kind;

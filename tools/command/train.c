@@ -24,6 +24,7 @@ static const char usage[] =
     "            --ema DECAY  --loss-scale S  --precision strict|high|fast\n"
     "parameters  --freeze PATTERN,...  --train PATTERN,... (all others are frozen)  --no-decay bias,norm\n"
     "            --lr-scale PATTERN=FACTOR  --freeze-bn; patterns are names with * ? or weight, bias, norm, embedding\n"
+    "model       --new-head CLASSES  --tie (small tensors that layers share stay one)\n"
     "schedule    --schedule constant|step|cosine|linear|one-cycle|plateau  --warmup UPDATES  --every UPDATES\n"
     "            --gamma 0.1  --least 0\n"
     "run         --monitor loss|accuracy|f1|mae  --patience EPOCHS  --keep 2  --save-every STEPS  --resume\n"

@@ -22,7 +22,7 @@ typedef struct run_state {
 typedef struct training {
     options *o;
     settings s;
-    hk_model *model;
+    hk_model *file, *model; /* as loaded, and as edited for this run; file NULL: they are one */
     hk_device *dev;
     hk_dataset *data, *val_data; /* val_data NULL: a part of data, or none */
     hk_loader *loader, *val;

@@ -300,12 +300,24 @@ static hk_status make_folder(const training *r)
     return HK_STATUS_CANNOT_CREATE;
 }
 
-/* Model, data and device: what an evaluation needs too. */
-hk_status evaluation_open(training *r)
+/* The model as the settings want it trained. */
+static hk_status edit_model(training *r)
 {
-    hk_status st = hk_model_load(r->o->ctx, r->s.model, NULL, &r->model);
-    if (st == HK_OK)
-        st = open_data(r, r->s.data, r->s.labels, &r->data);
+    const settings *s = &r->s;
+    hk_model_edit_params p = {.size = sizeof p,
+                              .output = s->output,
+                              .new_head = (int64_t)s->new_head,
+                              .seed = (uint64_t)s->seed,
+                              .tie = s->tie};
+    r->file = r->model;
+    r->model = NULL;
+    return hk_model_edit(r->file, &p, &r->model);
+}
+
+/* Data for a model, and a device: what an evaluation needs too. */
+static hk_status open_rest(training *r)
+{
+    hk_status st = open_data(r, r->s.data, r->s.labels, &r->data);
     if (st == HK_OK)
         st = match_inputs(r);
     if (st == HK_OK)
@@ -315,9 +327,19 @@ hk_status evaluation_open(training *r)
     return st == HK_OK ? open_device(r->o, &r->dev) : st;
 }
 
+hk_status evaluation_open(training *r)
+{
+    hk_status st = hk_model_load(r->o->ctx, r->s.model, NULL, &r->model);
+    return st == HK_OK ? open_rest(r) : st;
+}
+
 hk_status training_open(training *r)
 {
-    hk_status st = evaluation_open(r);
+    hk_status st = hk_model_load(r->o->ctx, r->s.model, NULL, &r->model);
+    if (st == HK_OK)
+        st = edit_model(r);
+    if (st == HK_OK)
+        st = open_rest(r);
     if (st == HK_OK)
         st = make_folder(r);
     if (st != HK_OK)
@@ -336,6 +358,7 @@ void training_close(training *r)
     hk_dataset_close(&r->val_data);
     hk_dataset_close(&r->data);
     hk_model_destroy(&r->model);
+    hk_model_destroy(&r->file);
     hk_device_close(&r->dev);
     curves_finish(&r->curves);
     free(r->rules);
