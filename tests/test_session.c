@@ -166,6 +166,9 @@ static void shapes_a_b_a(void **state)
     assert_memory_equal(y[0].data, y[1].data, (size_t)hk_tensor_count(&y[0]) * sizeof(float));
     assert_int_equal(after[1].pipelines_created, after[0].pipelines_created);
     assert_int_equal(after[2].memory_bytes, after[1].memory_bytes);
+    assert_true(after[0].plans_ns > before.plans_ns && after[0].weights_ns > before.weights_ns);
+    assert_true(after[1].plans_ns > after[0].plans_ns && after[1].pipelines_ns >= after[0].pipelines_ns);
+    assert_true(after[2].plans_ns == after[1].plans_ns && after[2].pipelines_ns == after[1].pipelines_ns);
     for (int r = 0; r < 3; r++)
         hk_tensor_release(&y[r]);
     close_model(&o);
