@@ -85,6 +85,8 @@ typedef struct hk_export_params {
 /* Writes a graph that came from no file. hk.Neuron goes to HK_IMPORT_DOMAIN. HK_STATUS_UNSUPPORTED: the graph has
  * states, operators that only passes make, or no single opset fits all its operators. params NULL: defaults. */
 hk_status hk_export_graph(const hk_graph *g, const hk_export_params *params, const char *path);
+/* The same into memory, contents of any size inside; the caller frees *data with hk_free. */
+hk_status hk_export_memory(const hk_graph *g, const hk_export_params *params, void **data, size_t *bytes);
 
 /* A TensorProto in a file (.pb), as hk_tensor_load and hk_tensor_save read and write it; kind HK_SEQUENCE or
  * HK_OPTIONAL reads a SequenceProto or OptionalProto. The tensor owns its data. */

@@ -23,3 +23,17 @@ hk_status hk_pack_save(hk_context *ctx, const ProtobufCMessage *message, const c
     protobuf_c_message_pack_to_buffer(message, &buffer.base);
     return hk_file_writer_commit(&buffer.writer);
 }
+
+hk_status hk_pack_memory(hk_context *ctx, const ProtobufCMessage *message, void **data, size_t *bytes)
+{
+    size_t n = protobuf_c_message_get_packed_size(message);
+    if (n > INT32_MAX)
+        return hk_fail(ctx, HK_STATUS_UNSUPPORTED,
+                       "the model would be larger than 2 GiB, which the format does not allow");
+    void *packed = hk_alloc(ctx, n + 1);
+    if (packed == NULL)
+        return hk_out_of_memory(ctx, "a model");
+    *bytes = protobuf_c_message_pack(message, packed);
+    *data = packed;
+    return HK_OK;
+}

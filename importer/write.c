@@ -545,3 +545,17 @@ hk_status hk_export_graph(const hk_graph *g, const hk_export_params *given, cons
     hk_arena_destroy(&w.arena);
     return st == HK_OK ? st : hk_fail_prefix(g->ctx, st, "'%s'", path);
 }
+
+hk_status hk_export_memory(const hk_graph *g, const hk_export_params *given, void **data, size_t *bytes)
+{
+    hk_export_params params = given == NULL ? (hk_export_params){0} : *given;
+    graph_writer w = {.ctx = g->ctx, .arena = hk_arena_create(g->ctx)};
+    Onnx__ModelProto model = ONNX__MODEL_PROTO__INIT;
+    if (w.arena == NULL)
+        return hk_out_of_memory(g->ctx, "an export");
+    hk_status st = make_model(&w, g, &params, &model);
+    if (st == HK_OK)
+        st = hk_pack_memory(g->ctx, &model.base, data, bytes);
+    hk_arena_destroy(&w.arena);
+    return st;
+}

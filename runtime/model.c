@@ -289,6 +289,30 @@ const hk_op_count *hk_model_ops(const hk_model *m, size_t *count)
     return m->import->ops;
 }
 
+hk_status hk_model_keep_probes(hk_model *m, const hk_snn_probe *list, size_t count)
+{
+    m->probes = hk_arena_array(m->arena, count + 1, sizeof *m->probes);
+    if (!m->probes)
+        return hk_out_of_memory(m->ctx, "a monitor");
+    for (size_t i = 0; i < count; i++) {
+        hk_snn_probe *p = &m->probes[i];
+        *p = list[i];
+        p->node = hk_arena_string(m->arena, p->node);
+        p->op = hk_arena_string(m->arena, p->op);
+        p->output = p->output ? hk_arena_string(m->arena, p->output) : NULL;
+        if (!p->node || !p->op || (list[i].output && !p->output))
+            return hk_out_of_memory(m->ctx, "a monitor");
+    }
+    m->probe_count = count;
+    return HK_OK;
+}
+
+const hk_snn_probe *hk_snn_probes(const hk_model *m, size_t *count)
+{
+    *count = m->probe_count;
+    return m->probes;
+}
+
 /* ---- what a run would fail with */
 
 /* Takes "node 'a' (Conv): why" apart; any other sentence is about the whole model. */

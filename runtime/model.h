@@ -23,6 +23,8 @@ struct hk_model {
     const char **roles;        /* of the parameters */
     const char **metadata;     /* key and value alternate */
     hk_node_info *nodes;       /* made on demand */
+    hk_snn_probe *probes;      /* of a spiking network with monitors */
+    size_t probe_count;
     struct hk_building *build; /* of a model that is built, NULL: loaded */
 };
 
@@ -40,6 +42,9 @@ const hk_import_result *hk_model_import(const hk_model *m);
 hk_status hk_model_write(const hk_model *m, const hk_export_patch *patches, size_t count, const char *path);
 /* HK_STATUS_UNSUPPORTED with all problems in one sentence, or HK_OK. */
 hk_status hk_model_check_runs(const hk_model *m);
+
+/* Copies the list into the model, for hk_snn_probes. */
+hk_status hk_model_keep_probes(hk_model *m, const hk_snn_probe *list, size_t count);
 
 /* Shared by session and trainer: does the tensor fit the input; room for an output. */
 hk_status hk_check_input(hk_context *ctx, const hk_value *v, const hk_tensor *t);

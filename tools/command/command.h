@@ -17,7 +17,7 @@ typedef struct verb {
 } verb;
 
 extern const verb verb_devices, verb_inspect, verb_run, verb_verify, verb_bench, verb_profile, verb_selftest, verb_demo,
-    verb_train, verb_eval;
+    verb_train, verb_eval, verb_convert;
 
 /* ---- options: every verb has --help, --json, --quiet and --device besides its own */
 

@@ -11,9 +11,12 @@ static const char usage[] =
     "options of data are those of hillock train: --label-column --targets --shape --resize --scale --mean --std "
     "--max-bad\n"
     "--batch --threads; --val SHARE with --seed takes the part that training held out.\n\n"
+    "--steps 1,2,4,... runs a spiking network (hillock convert) with each number of time steps: accuracy, firing "
+    "rates, and\n"
+    "synaptic operations beside the multiply-accumulates of the original.\n\n"
     "example: hillock eval tuned/model.onnx --data tests/data/digits --scale 0.0625 --val 0.2\n";
 
-static hk_status evaluate_batch(training *r, hk_session *s, const hk_batch *b, metrics *m)
+hk_status evaluate_session(training *r, hk_session *s, const hk_batch *b, metrics *m)
 {
     size_t inputs = 0;
     const hk_value_info *in = hk_model_inputs(r->model, &inputs);
@@ -72,13 +75,33 @@ static hk_status run_all(training *r)
         st = hk_loader_next(r->val ? r->val : r->loader, &b);
         if (st != HK_OK || !b.count)
             break;
-        st = evaluate_batch(r, s, &b, &m);
+        st = evaluate_session(r, s, &b, &m);
     }
     if (st == HK_OK)
         print_metrics(r, &m, now_seconds() - begin);
     hk_session_destroy(&s);
     metrics_finish(&m);
     return st;
+}
+
+/* In an evaluation --steps is a list of time steps, not a number of batches: taken out of what settings_read reads. */
+static const char *take_steps(options *o)
+{
+    const char *list = NULL;
+    size_t kept = 0;
+    for (size_t i = 0; i < o->given_count; i++)
+        if (!strcmp(o->given[i].spec->name, "--steps"))
+            list = o->given[i].value;
+        else
+            o->given[kept++] = o->given[i];
+    o->given_count = kept;
+    return list;
+}
+
+static hk_status run_spiking(training *r, const char *list)
+{
+    hk_status st = evaluation_open(r);
+    return st == HK_OK ? evaluate_steps(r, list) : st;
 }
 
 static int run(int argc, char **argv)
@@ -88,6 +111,7 @@ static int run(int argc, char **argv)
     int code = options_parse(&o, &verb_eval, settings_specs(), argc, argv);
     if (code >= 0)
         return code;
+    const char *steps = take_steps(&o);
     code = settings_read(&r.s, &o);
     if (code >= 0)
         return finish_code(&o, code);
@@ -97,7 +121,7 @@ static int run(int argc, char **argv)
         fprintf(stderr, "hillock eval: one model file and --data are needed; see hillock eval --help\n");
         return finish_code(&o, EXIT_USAGE);
     }
-    hk_status st = run_all(&r);
+    hk_status st = steps ? run_spiking(&r, steps) : run_all(&r);
     if (st != HK_OK)
         print_error(&o);
     training_close(&r);

@@ -50,6 +50,11 @@ void training_close(training *r);
 /* Evaluates the model on every batch of a loader. */
 hk_status evaluate_loader(training *r, hk_loader *l, metrics *m);
 
+/* One batch through a session of the run's model, or of one with its inputs and output. */
+hk_status evaluate_session(training *r, hk_session *s, const hk_batch *b, metrics *m);
+/* A spiking model with each number of time steps of a list such as "1,2,4"; prints. */
+hk_status evaluate_steps(training *r, const char *list);
+
 /* DIR/ckpt-NUMBER.safetensors, the oldest beyond --keep removed. */
 hk_status save_checkpoint(training *r);
 /* The newest that can be read; those that cannot are named. done stays 0 when there is none. */

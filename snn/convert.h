@@ -1,0 +1,90 @@
+/*
+ * From a trained network to a spiking one, as steps from graph to graph; runtime/snn.c runs what lies between them.
+ *
+ * The time axis is folded into the batch: a value behind a neuron, (N,...) in the original, is (T N,...) here, time
+ * outermost, and every operator that treats samples alone runs on it unchanged. Only neurons, MaxPool's sums and the
+ * readout see (T,N,...). What lies before the first neurons is computed once, for its input is the same at every step.
+ */
+#ifndef HK_SNN_CONVERT_H
+#define HK_SNN_CONVERT_H
+
+#include "core/graph.h"
+
+/* Nodes of the readout have names that begin so: behind them there is no time. */
+#define HK_SNN_READOUT_NAME "snn.readout"
+/* Constants whose first element is T have names that begin so, wherever the graph has been written to and read from. */
+#define HK_SNN_STEPS_NAME "snn.steps"
+/* The first step that the readout takes. */
+#define HK_SNN_DELAY_NAME "snn.delay"
+
+/* An activation that becomes neurons. */
+typedef struct hk_snn_site {
+    hk_node *node;
+    hk_value *x, *y;    /* its input and output */
+    int64_t channels;   /* thresholds a layer can have: axis 1, or 1 */
+    int64_t inner;      /* elements of a channel, per sample */
+    double ceiling;     /* of Clip; infinity of Relu */
+    float *thresholds;  /* [channels], set by calibration */
+    float *corrections; /* [channels] added to x; NULL: none */
+    bool folded;        /* amplitudes are in the weights behind it */
+} hk_snn_site;
+
+typedef struct hk_snn_plan {
+    hk_graph *graph;         /* the one to be rewritten */
+    hk_arena *arena;         /* the graph's */
+    hk_shape *shapes;        /* by value id, with a batch of `batch`; rank -1: not known */
+    const hk_tensor **known; /* by value id: contents that do not depend on the input's */
+    size_t value_count;
+    int64_t batch;
+    int32_t opset;
+    bool *timed;        /* by value id: has a time axis */
+    bool *downstream;   /* by value id: an activation to be replaced lies behind it */
+    hk_snn_node *nodes; /* verdicts, one per node of the graph, in order: */
+    hk_node **of;       /* those */
+    size_t node_count;
+    size_t unsupported;
+    hk_snn_site *sites;
+    size_t site_count;
+} hk_snn_plan;
+
+/* Judges every node of g, whose batch normalizations are folded, and finds the activations. Fails only where nothing
+ * can be said at all: an input without known shape, an opset below 13. */
+hk_status hk_snn_plan_make(hk_graph *g, bool average_pool, hk_snn_plan *out);
+/* All unsupported nodes in one sentence, HK_STATUS_UNSUPPORTED; HK_OK when there are none. */
+hk_status hk_snn_plan_check(const hk_snn_plan *p);
+/* MaxPool becomes AveragePool. */
+hk_status hk_snn_average_pools(hk_snn_plan *p);
+
+typedef struct hk_snn_form {
+    int64_t steps, delay;
+    double tau; /* 0: IF */
+    bool hard_reset, scalers;
+    bool probe; /* for bias calibration: corrections are graph inputs [1,C,1,...], mean spikes [C] graph outputs */
+} hk_snn_form;
+
+/* Rewrites the graph. */
+hk_status hk_snn_rewrite(hk_snn_plan *p, const hk_snn_form *form);
+/* In a graph that hk_snn_rewrite made: T, and the readout's delay; 0 without neurons. */
+hk_snn_info hk_snn_describe(const hk_graph *g);
+hk_status hk_snn_set_steps(hk_graph *g, int64_t steps);
+/* Adds an output per layer (see hk_snn_probe); *probes in the graph's arena. */
+hk_status hk_snn_add_probes(hk_graph *g, hk_snn_probe **probes, size_t *count);
+
+/* ---- nodes of the opset of the graph (snn/build.c) */
+
+hk_status hk_snn_node_make(hk_graph *g, int32_t opset, const char *type, const char *name,
+                           const struct hk_attr_value *attrs, hk_value *const *in, int32_t in_count, hk_value **out);
+hk_status hk_snn_reshape(hk_graph *g, int32_t opset, hk_value *x, const char *name, const int64_t *dims, int32_t rank,
+                         hk_value **out);
+/* The mean, or the sum, over axes, which go. */
+hk_status hk_snn_reduce(hk_graph *g, int32_t opset, const char *type, hk_value *x, const int64_t *axes, int32_t count,
+                        hk_value **out);
+hk_value *hk_snn_floats(hk_graph *g, const char *name, const float *x, int32_t rank, const int64_t *dims);
+hk_value *hk_snn_integers(hk_graph *g, const char *name, const int64_t *x, int64_t count);
+/* Newest version of the default domain among the nodes. */
+int32_t hk_snn_opset(const hk_graph *g);
+/* Shapes of g with every open dimension of its inputs bound: the first to batch, and no other may be open. NULL shapes
+ * entries: not known. */
+hk_status hk_snn_shapes(const hk_graph *g, int64_t batch, hk_arena *arena, hk_shape **shapes, const hk_tensor ***known);
+
+#endif

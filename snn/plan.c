@@ -1,0 +1,369 @@
+/* What each node of a network is to a spiking one. */
+#include <math.h>
+#include <string.h>
+
+#include "ops/op.h"
+#include "snn/convert.h"
+
+/* Found again in shapes: no extent of a network, so a first dimension of it is the batch. */
+enum { PROBE_BATCH = 1009 };
+
+/* Linear in each operand that has a time axis, or moves its elements. */
+static bool is_linear(const char *type)
+{
+    static const char *const types[] = {"Conv",
+                                        "ConvTranspose",
+                                        "Gemm",
+                                        "MatMul",
+                                        "BatchNormalization",
+                                        "Add",
+                                        "Sub",
+                                        "Mul",
+                                        "Div",
+                                        "Neg",
+                                        "Sum",
+                                        "Mean",
+                                        "Concat",
+                                        "AveragePool",
+                                        "Identity",
+                                        "ReduceMean",
+                                        "GlobalAveragePool",
+                                        "ReduceSum",
+                                        "Flatten",
+                                        "Reshape",
+                                        "Squeeze",
+                                        "Unsqueeze",
+                                        "Dropout",
+                                        "Transpose",
+                                        "Pad",
+                                        "Slice",
+                                        "Split",
+                                        "DepthToSpace",
+                                        "SpaceToDepth",
+                                        "Resize",
+                                        "Upsample",
+                                        "Cast"};
+    for (size_t i = 0; i < HK_COUNT(types); i++)
+        if (!strcmp(types[i], type))
+            return true;
+    return false;
+}
+
+static bool is_activation(const hk_node *n)
+{
+    return !strcmp(n->type, "Relu") || !strcmp(n->type, "Clip");
+}
+
+static bool is_timed(const hk_snn_plan *p, const hk_value *v)
+{
+    return v && v->graph == p->graph && v->id < p->value_count && p->timed[v->id];
+}
+
+static int timed_inputs(const hk_snn_plan *p, const hk_node *n)
+{
+    int count = 0;
+    for (int32_t i = 0; i < n->in_count; i++)
+        count += is_timed(p, n->in[i]);
+    return count;
+}
+
+/* Contents of input i that do not depend on the network's inputs. */
+static const hk_tensor *fixed(const hk_snn_plan *p, const hk_node *n, int32_t i)
+{
+    const hk_value *v = hk_in(n, i);
+    return !v ? NULL : v->data ? v->data : v->graph == p->graph ? p->known[v->id] : NULL;
+}
+
+static hk_status refuse(hk_snn_plan *p, hk_snn_node *d, const char *reason)
+{
+    if (!reason)
+        return hk_out_of_memory(p->graph->ctx, "a conversion");
+    d->verdict = HK_SNN_UNSUPPORTED;
+    d->reason = reason;
+    p->unsupported++;
+    return HK_OK;
+}
+
+/* ---- activations */
+
+/* The extent of axis 1 where it is that of channels: an image's, a vector's, and what a convolution makes of a signal.
+ */
+static int64_t channels_of(const hk_node *n, const hk_shape *y)
+{
+    const hk_node *before = n->in[0]->producer;
+    bool channels = y->rank == 2 || y->rank >= 4 ||
+                    (y->rank == 3 && before &&
+                     (!strcmp(before->type, "Conv") || !strcmp(before->type, "BatchNormalization")));
+    return channels ? y->dim[1] : 1;
+}
+
+static hk_status judge_activation(hk_snn_plan *p, hk_node *n, hk_snn_node *d)
+{
+    const hk_shape *y = &p->shapes[n->out[0]->id];
+    double ceiling = INFINITY;
+    if (!strcmp(n->type, "Clip")) {
+        const hk_tensor *low = fixed(p, n, 1), *high = fixed(p, n, 2);
+        if (!low || hk_get_double(low, 0) < 0 || hk_get_double(low, 0) > 0 || (hk_in(n, 2) && !high) ||
+            (high && !(hk_get_double(high, 0) > 0)))
+            return refuse(p, d,
+                          "a Clip becomes neurons if it clips from 0 to a constant above 0 (ReLU6); use such a one, or "
+                          "ReLU, and train again");
+        ceiling = high ? hk_get_double(high, 0) : INFINITY;
+    }
+    if (n->out[0]->dtype != HK_FLOAT32)
+        return refuse(p, d, "neurons take float32; export the model in float32");
+    if (!hk_shape_known(y) || y->rank < 2 || y->rank >= HK_MAX_RANK || y->dim[0] != p->batch || hk_shape_count(y) <= 0)
+        return refuse(p, d,
+                      "its shape is not known, or has no batch in front; export the model with all dimensions but the "
+                      "first fixed");
+    hk_snn_site *s = &p->sites[p->site_count++];
+    int64_t channels = channels_of(n, y);
+    *s = (hk_snn_site){.node = n,
+                       .x = n->in[0],
+                       .y = n->out[0],
+                       .channels = channels,
+                       .inner = hk_shape_count(y) / (p->batch * channels),
+                       .ceiling = ceiling};
+    p->timed[n->out[0]->id] = true;
+    d->verdict = HK_SNN_NEURON;
+    d->reason = "becomes neurons";
+    return HK_OK;
+}
+
+/* ---- what lies between */
+
+static bool keeps_batch(const hk_snn_plan *p, const hk_node *n)
+{
+    for (int32_t i = 0; i < n->out_count; i++) {
+        const hk_shape *y = n->out[i] ? &p->shapes[n->out[i]->id] : NULL;
+        if (y && (!hk_shape_known(y) || y->rank < 1 || y->dim[0] != p->batch))
+            return false;
+    }
+    for (int32_t i = 0; i < n->in_count; i++) {
+        const hk_shape *x = is_timed(p, n->in[i]) ? &p->shapes[n->in[i]->id] : NULL;
+        if (x && (!hk_shape_known(x) || x->rank < 1 || x->dim[0] != p->batch))
+            return false;
+    }
+    return true;
+}
+
+static bool is_product(const char *type)
+{
+    return !strcmp(type, "Mul") || !strcmp(type, "MatMul") || !strcmp(type, "Gemm") || !strcmp(type, "Conv") ||
+           !strcmp(type, "ConvTranspose");
+}
+
+static hk_status judge_linear(hk_snn_plan *p, const hk_node *n, hk_snn_node *d)
+{
+    if (!keeps_batch(p, n))
+        return refuse(p, d,
+                      "it mixes samples or its shape is not known, so that time cannot be folded into the batch; "
+                      "keep the batch as first dimension and fix all others");
+    if (is_product(n->type) && timed_inputs(p, n) > 1)
+        return refuse(p, d,
+                      "a product of two spiking values has no spiking counterpart; one operand must come from "
+                      "before the first activation or be constant");
+    const int64_t *training = hk_node_attr(n, "training_mode");
+    if (training && *training)
+        return refuse(p, d, "it is in training mode; export the model in evaluation mode");
+    if (!strcmp(n->type, "Div") && is_timed(p, n->in[1]))
+        return refuse(p, d, "division by a spiking value has no spiking counterpart");
+    for (int32_t i = 0; i < n->out_count; i++)
+        if (n->out[i])
+            p->timed[n->out[i]->id] = true;
+    d->verdict = HK_SNN_PASSES;
+    d->reason = "is linear: works on each step";
+    return HK_OK;
+}
+
+/* AveragePool has no dilations before opset 19. */
+static bool can_average(const hk_snn_plan *p, const hk_node *n)
+{
+    const hk_ints *dilations = hk_node_attr(n, "dilations");
+    for (int32_t i = 0; dilations && dilations->v && i < dilations->count; i++)
+        if (dilations->v[i] != 1 && p->opset < 19)
+            return false;
+    return n->out_count == 1;
+}
+
+static hk_status judge_max_pool(hk_snn_plan *p, const hk_node *n, bool average, hk_snn_node *d)
+{
+    if (!keeps_batch(p, n) || n->out_count > 1)
+        return refuse(p, d, "its shape is not known or its indices are used; fix all dimensions but the first");
+    if (average && !can_average(p, n))
+        return refuse(p, d, "AveragePool has no dilations before opset 19; export the model with a newer one");
+    p->timed[n->out[0]->id] = true;
+    d->verdict = average ? HK_SNN_APPROXIMATE : HK_SNN_EXACT;
+    d->reason = average ? "becomes AveragePool: train the network with it for accuracy"
+                        : "becomes the difference of maxima of sums over time: exact, but not spike-only";
+    d->spike_only = average;
+    return HK_OK;
+}
+
+/* An operator that is neither: of the mean over time, if no neurons follow. */
+static hk_status judge_other(hk_snn_plan *p, const hk_node *n, hk_snn_node *d)
+{
+    bool follows = n->body_count > 0;
+    for (int32_t i = 0; i < n->out_count; i++)
+        follows = follows || (n->out[i] && p->downstream[n->out[i]->id]);
+    if (follows)
+        return refuse(p, d,
+                      "it is not linear and has no spiking counterpart here; train the network with ReLU or ReLU6 "
+                      "in its place");
+    d->verdict = HK_SNN_READOUT;
+    d->reason = "is computed once, of the mean over time";
+    return HK_OK;
+}
+
+static hk_status judge(hk_snn_plan *p, hk_node *n, bool average, hk_snn_node *d)
+{
+    *d = (hk_snn_node){.node = n->name, .op = n->type, .verdict = HK_SNN_PASSES, .spike_only = true};
+    d->reason = "comes before the first neurons: computed once";
+    bool known = n->out_count > 0;
+    for (int32_t i = 0; i < n->out_count; i++)
+        known = known && (!n->out[i] || p->known[n->out[i]->id]);
+    if (known) {
+        d->reason = "is known beforehand";
+        return HK_OK;
+    }
+    if (is_activation(n) && n->op)
+        return judge_activation(p, n, d);
+    if (!timed_inputs(p, n)) {
+        if (!strcmp(n->type, "MaxPool") && average && can_average(p, n)) {
+            d->verdict = HK_SNN_APPROXIMATE;
+            d->reason = "becomes AveragePool: train the network with it for accuracy";
+        }
+        return HK_OK;
+    }
+    if (!strcmp(n->type, "MaxPool") || !strcmp(n->type, "GlobalMaxPool"))
+        return judge_max_pool(p, n, average && !strcmp(n->type, "MaxPool"), d);
+    return is_linear(n->type) ? judge_linear(p, n, d) : judge_other(p, n, d);
+}
+
+/* From the end: what has an activation behind it. */
+static void find_downstream(hk_snn_plan *p)
+{
+    const hk_graph *g = p->graph;
+    for (size_t k = g->node_count; k-- > 0;) {
+        const hk_node *n = g->nodes[k];
+        bool found = is_activation(n);
+        for (int32_t i = 0; i < n->out_count; i++)
+            found = found || (n->out[i] && p->downstream[n->out[i]->id]);
+        for (int32_t i = 0; found && i < n->in_count; i++)
+            if (n->in[i] && n->in[i]->graph == g)
+                p->downstream[n->in[i]->id] = true;
+    }
+}
+
+static hk_status check_inputs(hk_snn_plan *p)
+{
+    const hk_graph *g = p->graph;
+    hk_shape_text text;
+    if (p->opset < 13)
+        return hk_fail(g->ctx, HK_STATUS_UNSUPPORTED,
+                       "the model is of opset %d, a conversion needs 13 or newer: export it again", (int)p->opset);
+    for (size_t i = 0; i < g->input_count; i++) {
+        const hk_shape *s = &g->inputs[i]->shape;
+        bool fits = s->rank >= 1;
+        for (int32_t d = 1; d < s->rank; d++)
+            fits = fits && s->dim[d] >= 0;
+        if (!fits)
+            return hk_fail(g->ctx, HK_STATUS_UNSUPPORTED,
+                           "input '%s' has shape %s; a conversion needs every dimension but the first fixed: export it "
+                           "so",
+                           g->inputs[i]->name, hk_shape_print(s, &text));
+    }
+    return HK_OK;
+}
+
+static hk_status bind_shapes(hk_snn_plan *p)
+{
+    hk_graph *g = p->graph;
+    p->batch = PROBE_BATCH;
+    hk_status st = hk_snn_shapes(g, p->batch, p->arena, &p->shapes, &p->known);
+    if (st == HK_OK || st == HK_STATUS_OUT_OF_MEMORY || !g->input_count || g->inputs[0]->shape.dim[0] < 0)
+        return st;
+    p->batch = g->inputs[0]->shape.dim[0]; /* a batch that is written into the nodes */
+    return hk_snn_shapes(g, p->batch, p->arena, &p->shapes, &p->known);
+}
+
+hk_status hk_snn_plan_make(hk_graph *g, bool average_pool, hk_snn_plan *out)
+{
+    hk_snn_plan p = {.graph = g, .arena = g->arena, .opset = hk_snn_opset(g)};
+    HK_TRY(check_inputs(&p));
+    HK_TRY(hk_graph_sort(g));
+    HK_TRY(bind_shapes(&p));
+    p.value_count = g->value_count;
+    p.node_count = g->node_count;
+    p.timed = hk_arena_array(p.arena, g->value_count + 1, sizeof *p.timed);
+    p.downstream = hk_arena_array(p.arena, g->value_count + 1, sizeof *p.downstream);
+    p.nodes = hk_arena_array(p.arena, g->node_count + 1, sizeof *p.nodes);
+    p.sites = hk_arena_array(p.arena, g->node_count + 1, sizeof *p.sites);
+    p.of = hk_arena_array(p.arena, g->node_count + 1, sizeof(hk_node *));
+    if (!p.timed || !p.downstream || !p.nodes || !p.sites || !p.of)
+        return hk_out_of_memory(g->ctx, "a conversion");
+    find_downstream(&p);
+    for (size_t i = 0; i < g->node_count; i++) {
+        p.of[i] = g->nodes[i];
+        HK_TRY(judge(&p, g->nodes[i], average_pool, &p.nodes[i]));
+    }
+    *out = p;
+    return HK_OK;
+}
+
+hk_status hk_snn_plan_check(const hk_snn_plan *p)
+{
+    hk_context *ctx = p->graph->ctx;
+    const char *text = "";
+    for (size_t i = 0; i < p->node_count && text; i++) {
+        const hk_snn_node *d = &p->nodes[i];
+        if (d->verdict == HK_SNN_UNSUPPORTED)
+            text = hk_arena_format(p->arena, "%s%snode '%s' (%s): %s", text, *text ? "; " : "", d->node, d->op,
+                                   d->reason);
+    }
+    if (!text)
+        return hk_out_of_memory(ctx, "a conversion");
+    if (p->unsupported)
+        return hk_fail(ctx, HK_STATUS_UNSUPPORTED, "%s", text);
+    if (!p->site_count)
+        return hk_fail(ctx, HK_STATUS_UNSUPPORTED,
+                       "the model has no Relu or Clip that could become neurons; a spiking network needs one at least");
+    return HK_OK;
+}
+
+/* MaxPool's attributes are AveragePool's but storage_order; padding does not count, as with maxima. */
+static size_t average_attrs(const hk_snn_plan *p, const hk_node *n, hk_attr_value *list, size_t capacity)
+{
+    size_t count = 0;
+    for (const hk_attr *a = n->op->attrs; a && a->name && count + 1 < capacity; a++) {
+        const void *field = hk_node_attr(n, a->name);
+        hk_attr_value v = {.name = a->name, .kind = a->kind};
+        bool given = strcmp(a->name, "storage_order") != 0 && (strcmp(a->name, "dilations") != 0 || p->opset >= 19);
+        if (a->kind == HK_ATTR_INT)
+            v.i = *(const int64_t *)field;
+        else if (a->kind == HK_ATTR_INTS)
+            given = given && (v.ints = *(const hk_ints *)field).v;
+        else
+            given = given && a->kind == HK_ATTR_STRING && (v.s = *(const char *const *)field);
+        if (given)
+            list[count++] = v;
+    }
+    list[count] = (hk_attr_value){0};
+    return count;
+}
+
+hk_status hk_snn_average_pools(hk_snn_plan *p)
+{
+    hk_graph *g = p->graph;
+    for (size_t i = 0; i < p->node_count; i++) {
+        hk_node *n = p->of[i];
+        hk_attr_value list[12];
+        hk_value *y = NULL;
+        if (p->nodes[i].verdict != HK_SNN_APPROXIMATE || strcmp(n->type, "MaxPool") != 0)
+            continue;
+        average_attrs(p, n, list, HK_COUNT(list));
+        HK_TRY(hk_snn_node_make(g, p->opset, "AveragePool", n->name, list, n->in, 1, &y));
+        hk_graph_take_over(y, n->out[0]);
+    }
+    return hk_graph_prune(g);
+}
