@@ -188,8 +188,32 @@ static bool of_classes(const hk_loss_options *o)
     return o->loss == HK_LOSS_CROSS_ENTROPY || o->loss == HK_LOSS_NLL;
 }
 
+/* Of scores (N,C,...), torch's, 1; the last of (N,...,C), which language models have, where only that fits the labels.
+ */
+static int32_t class_axis(const hk_loss_options *o, const hk_value *x, const hk_value *t)
+{
+    int32_t last = x->shape.rank - 1;
+    hk_shape first = {.rank = last}, leading = {.rank = last};
+    if (!of_classes(o) || hk_dtype_is_float(t->dtype) || last < 2)
+        return 1;
+    for (int32_t d = 0; d < last; d++) {
+        leading.dim[d] = x->shape.dim[d];
+        first.dim[d] = x->shape.dim[d + (d > 0)];
+    }
+    return hk_shape_equal(&t->shape, &leading) && !hk_shape_equal(&t->shape, &first) ? last : 1;
+}
+
+static hk_value *classes_second(builder *b, hk_value *x, int32_t axis)
+{
+    int64_t order[HK_MAX_RANK] = {0, axis};
+    for (int32_t d = 2; d <= axis; d++)
+        order[d] = d - 1;
+    const hk_attr_value attrs[] = {HK_SET_INTS("perm", order, axis + 1), {0}};
+    return axis == 1 ? x : node(b, "Transpose", attrs, &x, 1);
+}
+
 /* The loss of a probability takes what the probability was made of. */
-static hk_value *logits_of(const hk_loss_options *o, hk_value *x)
+static hk_value *logits_of(const hk_loss_options *o, hk_value *x, int32_t class_axis)
 {
     const hk_node *n = x->producer;
     if (!n)
@@ -198,12 +222,12 @@ static hk_value *logits_of(const hk_loss_options *o, hk_value *x)
     if (softmax) {
         const int64_t *axis = hk_node_attr(n, "axis");
         int32_t rank = x->shape.rank;
-        return axis && (*axis == 1 || (rank > 0 && *axis + rank == 1)) ? n->in[0] : x;
+        return axis && (*axis == class_axis || *axis + rank == class_axis) ? n->in[0] : x;
     }
     return o->loss == HK_LOSS_BCE_LOGITS && !strcmp(n->type, "Sigmoid") ? n->in[0] : x;
 }
 
-static hk_status check(const hk_graph *g, const hk_loss_options *o, const hk_value *x, const hk_value *t)
+static hk_status check(const hk_graph *g, const hk_loss_options *o, const hk_value *x, const hk_value *t, int32_t axis)
 {
     hk_shape_text a, b;
     bool labels = !hk_dtype_is_float(t->dtype);
@@ -222,11 +246,12 @@ static hk_status check(const hk_graph *g, const hk_loss_options *o, const hk_val
     if (of_classes(o) && x->shape.rank < 2)
         return hk_fail(g->ctx, HK_STATUS_USAGE, "output '%s' has shape %s: class scores are (N,C) or (N,C,...)",
                        x->name, hk_shape_print(&x->shape, &a));
-    if (o->class_weights && (!of_classes(o) || o->class_weights->shape[0] != x->shape.dim[1]))
+    if (o->class_weights && (!of_classes(o) || o->class_weights->shape[0] != x->shape.dim[axis]))
         return hk_fail(g->ctx, HK_STATUS_USAGE,
                        of_classes(o) ? "there are %lld class weights, output '%s' has %lld classes"
                                      : "%lld class weights were given: a loss of numbers has none (output '%s', %lld)",
-                       (long long)o->class_weights->shape[0], x->name, (long long)x->shape.dim[x->shape.rank > 1]);
+                       (long long)o->class_weights->shape[0], x->name,
+                       (long long)x->shape.dim[x->shape.rank > 1 ? axis : 0]);
     if (o->label_smoothing != 0 && o->loss != HK_LOSS_CROSS_ENTROPY)
         return hk_fail(g->ctx, HK_STATUS_USAGE, "label smoothing belongs to the cross entropy");
     return HK_OK;
@@ -244,8 +269,12 @@ static double mean_divisor(const builder *b)
 hk_status hk_append_loss(hk_graph *g, const hk_loss_options *o, hk_value *prediction, hk_value *target, hk_value **loss,
                          hk_value **valid)
 {
-    HK_TRY(check(g, o, prediction, target));
-    builder b = {.g = g, .o = o, .x = logits_of(o, prediction), .t = target};
+    int32_t axis = class_axis(o, prediction, target);
+    HK_TRY(check(g, o, prediction, target, axis));
+    builder b = {.g = g, .o = o, .t = target};
+    b.x = classes_second(&b, logits_of(o, prediction, axis), axis);
+    if (!b.x)
+        return b.st;
     bool labels = !hk_dtype_is_float(target->dtype), smoothed = labels && o->label_smoothing > 0;
     hk_value *count = NULL;
     if (labels && (valid || smoothed))

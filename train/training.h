@@ -58,7 +58,8 @@ typedef struct hk_loss_options {
 
 /* Appends the loss of prediction against target: a scalar, or one number per sample without reduction. valid, when not
  * NULL: also the number by which the mean divides, as a scalar, for sums over several micro-batches. A Softmax (or
- * Sigmoid) that makes the prediction is left out where the loss takes logits. */
+ * Sigmoid) that makes the prediction is left out where the loss takes logits. Class scores are (N,C) or (N,C,...), or
+ * (N,...,C) where only that fits the labels' shape. */
 hk_status hk_append_loss(hk_graph *g, const hk_loss_options *o, hk_value *prediction, hk_value *target, hk_value **loss,
                          hk_value **valid);
 

@@ -741,9 +741,9 @@ HK_API HK_MUST_USE hk_status hk_loader_seek(hk_loader *l, uint64_t epoch, uint64
 
 typedef struct hk_trainer hk_trainer;
 
-/* Definitions are torch.nn's. Class scores are (N,C) or (N,C,...), labels int64 or int32 (N) or (N,...); other targets
- * are float32 of the output's shape. A Softmax, LogSoftmax or Sigmoid that makes the output is left out where the loss
- * takes logits. */
+/* Definitions are torch.nn's. Class scores are (N,C) or (N,C,...), labels int64 or int32 (N) or (N,...); scores of a
+ * language model, (N,S,C), are taken as such where only that fits the labels (N,S). Other targets are float32 of the
+ * output's shape. A Softmax, LogSoftmax or Sigmoid that makes the output is left out where the loss takes logits. */
 typedef enum hk_loss {
     HK_LOSS_DEFAULT,       /* cross entropy */
     HK_LOSS_CROSS_ENTROPY, /* of logits with labels, or with probabilities of classes */
