@@ -208,6 +208,7 @@ static void refused(void **state)
     expect("train " DIGITS "/model.onnx", 64, "--data");
     expect("train absent.onnx --data " DIGITS, 66, "absent.onnx");
     expect(TRAIN "--freeze 'absent*' --out r", 64, "the parameter pattern 'absent*' matches none of the model's");
+    expect(TRAIN "--train-also 'absent*' --out r", 64, "the parameter pattern 'absent*' matches none of the model's");
     expect(TRAIN "--freeze '*' --out r", 64, "all of the model's parameters are frozen");
     expect(TRAIN "--lr 0 --out r", 64, "'--lr' must be a number from");
     expect(TRAIN "--loss cross --out r", 64, "it can be ce, nll");

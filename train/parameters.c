@@ -76,10 +76,11 @@ static ruled apply_rules(const hk_parameter_rule *rules, size_t count, bool *use
                          const hk_parameter *p)
 {
     ruled r = {.freeze = p->source->kind != HK_VALUE_PARAMETER, .lr_scale = 1, .weight_decay = weight_decay};
-    bool considered = !r.freeze;
-    for (size_t i = 0; i < count; i++) {
-        considered |= rules[i].train && matches(&rules[i], p);
-        if (!considered || !matches(&rules[i], p))
+    bool chosen = !r.freeze;
+    for (size_t i = 0; i < count; i++)
+        chosen |= rules[i].train && matches(&rules[i], p);
+    for (size_t i = 0; i < count && chosen; i++) {
+        if (!matches(&rules[i], p))
             continue;
         used[i] = true;
         r.freeze = rules[i].freeze;

@@ -24,6 +24,8 @@ static const char usage[] =
     "            --ema DECAY  --loss-scale S  --precision strict|high|fast\n"
     "parameters  --freeze PATTERN,...  --train PATTERN,... (all others are frozen)  --no-decay bias,norm\n"
     "            --lr-scale PATTERN=FACTOR  --freeze-bn; patterns are names with * ? or weight, bias, norm, embedding\n"
+    "            --train-also PATTERN,... (names of what has no such role: position embeddings, layer scales)\n"
+    "            --allow-unreached (parameters that the trained output does not depend on)\n"
     "model       --new-head CLASSES  --tie (small tensors that layers share stay one)\n"
     "schedule    --schedule constant|step|cosine|linear|one-cycle|plateau  --warmup UPDATES  --every UPDATES\n"
     "            --gamma 0.1  --least 0\n"

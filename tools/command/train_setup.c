@@ -84,7 +84,8 @@ static const char *pattern_of(const char *item, char *room, size_t bytes)
 static bool make_rules(training *r)
 {
     const settings *s = &r->s;
-    size_t most = s->no_decay.count + s->lr_scale.count + s->freeze.count + s->train.count + 1, n = 0;
+    size_t most = s->no_decay.count + s->lr_scale.count + s->freeze.count + s->train.count + s->train_also.count + 1;
+    size_t n = 0;
     r->rules = calloc(most, sizeof *r->rules);
     r->rule_text = calloc(most, ROLE_ROOM + 256);
     if (!r->rules || !r->rule_text)
@@ -112,6 +113,8 @@ static bool make_rules(training *r)
         r->rules[n++] = (hk_parameter_rule){.pattern = "*", .freeze = true};
     for (size_t i = 0; i < s->train.count; i++, n++)
         r->rules[n] = (hk_parameter_rule){.pattern = pattern_of(s->train.items[i], ROOM)};
+    for (size_t i = 0; i < s->train_also.count; i++, n++)
+        r->rules[n] = (hk_parameter_rule){.pattern = s->train_also.items[i], .train = true};
     for (size_t i = 0; i < s->freeze.count; i++, n++)
         r->rules[n] = (hk_parameter_rule){.pattern = pattern_of(s->freeze.items[i], ROOM), .freeze = true};
 #undef ROOM
@@ -274,7 +277,8 @@ static hk_status open_trainer(training *r)
                            .accumulate = (uint32_t)s->accumulate,
                            .accumulate_total = s->accumulate_total,
                            .seed = (uint64_t)s->seed,
-                           .freeze_bn = s->freeze_bn};
+                           .freeze_bn = s->freeze_bn,
+                           .allow_unreached = s->allow_unreached};
     if (!choose_words(s, &p) || !make_rules(r) ||
         !list_numbers("--class-weights", &s->class_weights, weights, sizeof weights / sizeof *weights, &classes))
         return HK_STATUS_USAGE;
