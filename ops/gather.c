@@ -380,7 +380,7 @@ static const char *const gather_nd_cases[] = {
     "f32[3,3] i64[0,2]<1 ; ; nograd",
     NULL,
 };
-static const char *const gather_nd_11_cases[] = {"f32[4,5,3] i64[6,2]<4", NULL};
+static const char *const gather_nd_11_cases[] = {"f16[4,5,3] i64[6,2]<4 ; ; nograd", "f32[4,5,3] i64[6,2]<4", NULL};
 
 static hk_status gather_nd_grad_read(const hk_args *a, hk_shape *x, hk_tuples *t)
 {
@@ -546,6 +546,7 @@ static hk_status scatter_nd_backward(hk_gradient *g, hk_node *n)
 }
 
 static const char *const scatter_nd_cases[] = {
+    "i64[7,3]<99 i64[4,1]={4,3,1,6} i64[4,3]<99 ; ; nograd",
     "f32[8] i64[4,1]={4,3,1,7} f32[4]",
     "f32[4,4,4] i64[2,1]={0,2} f32[2,4,4]",
     "f32[4,5,3] i64[3,2]={0,1,3,4,2,-1} f32[3,3]",
@@ -560,7 +561,8 @@ static const char *const scatter_nd_cases[] = {
     "f32[500,64] i64[3000,1]<500 f32[3000,64] ; ; nograd",
     NULL,
 };
-static const char *const scatter_nd_11_cases[] = {"f32[8] i64[4,1]={4,3,1,7} f32[4]", NULL};
+static const char *const scatter_nd_11_cases[] = {"f16[7,3] i64[4,1]={4,3,1,6} f16[4,3] ; ; nograd",
+                                                  "f32[8] i64[4,1]={4,3,1,7} f32[4]", NULL};
 
 /* ---- GatherElements and ScatterElements: the index has the rank of x */
 
@@ -631,6 +633,7 @@ static hk_status gather_elements_backward(hk_gradient *g, hk_node *n)
 }
 
 static const char *const gather_elements_cases[] = {
+    "f16[3,3] i64[2,3]<3 ; ; nograd",
     "f32[3,3] i64[2,3]<3",
     "f32[3,4] i64[3,6]<-4:4 ; axis=1",
     "f32[4,5,6] i32[2,3,4]<6 ; axis=-1",
@@ -758,13 +761,14 @@ static const char *const scatter_elements_cases[] = {
     "f32[300,300] i64[20,300]<300 f32[20,300] ; reduction=\"add\" ; nograd",
     NULL,
 };
-static const char *const scatter_11_cases[] = {"f32[3,3] i64[2,3]={1,0,2,0,2,1} f32[2,3]",
+static const char *const scatter_11_cases[] = {"f16[3,3] i64[2,3]={1,0,2,0,2,1} f16[2,3] ; ; nograd",
+                                               "f32[3,3] i64[2,3]={1,0,2,0,2,1} f32[2,3]",
                                                "f32[2,5] i64[2,1]={4,1} f32[2,1] ; axis=-1", NULL};
 
-#define OP(name, first, last, ins, attr_struct, list, fn, back, case_list)                                             \
+#define OP(name, first, last, ins, any, attr_struct, list, fn, back, case_list)                                        \
     {                                                                                                                  \
         .type = name, .since = first, .until = last, .in_min = ins, .in_max = ins, .out_min = 1, .out_max = 1,         \
-        .attrs_bytes = sizeof(attr_struct), .attrs = list, .infer = fn##_infer, .eval = fn##_eval,                     \
+        .flags = any, .attrs_bytes = sizeof(attr_struct), .attrs = list, .infer = fn##_infer, .eval = fn##_eval,       \
         .lower = fn##_lower, .backward = back, .cases = case_list                                                      \
     }
 #define GATHER_OP(first, last)                                                                                         \
@@ -775,24 +779,29 @@ static const char *const scatter_11_cases[] = {"f32[3,3] i64[2,3]={1,0,2,0,2,1} 
         .backward = gather_backward, .view_offset = gather_view, .cases = gather_cases                                 \
     }
 
+enum { MOVES = HK_OP_ANY_TYPE, COMPUTES = 0 }; /* a reduction is arithmetic, and so are gradients */
+
 const hk_op hk_ops_gather[] = {
     GATHER_OP(1, 0),
-    OP("hk.GatherGrad", 1, 0, 2, gather_grad_attrs, gather_grad_attr_list, gather_grad, NULL, gather_grad_cases),
-    OP("GatherND", 11, 11, 2, gather_nd_attrs, NULL, gather_nd, gather_nd_backward, gather_nd_11_cases),
-    OP("GatherND", 12, 0, 2, gather_nd_attrs, gather_nd_attr_list, gather_nd, gather_nd_backward, gather_nd_cases),
-    OP("hk.GatherNDGrad", 1, 0, 2, gather_grad_attrs, gather_nd_grad_attr_list, gather_nd_grad, NULL,
+    OP("hk.GatherGrad", 1, 0, 2, COMPUTES, gather_grad_attrs, gather_grad_attr_list, gather_grad, NULL,
+       gather_grad_cases),
+    OP("GatherND", 11, 11, 2, MOVES, gather_nd_attrs, NULL, gather_nd, gather_nd_backward, gather_nd_11_cases),
+    OP("GatherND", 12, 0, 2, MOVES, gather_nd_attrs, gather_nd_attr_list, gather_nd, gather_nd_backward,
+       gather_nd_cases),
+    OP("hk.GatherNDGrad", 1, 0, 2, COMPUTES, gather_grad_attrs, gather_nd_grad_attr_list, gather_nd_grad, NULL,
        gather_nd_grad_cases),
-    OP("ScatterND", 11, 15, 3, scatter_attrs, NULL, scatter_nd, scatter_nd_backward, scatter_nd_11_cases),
-    OP("ScatterND", 16, 0, 3, scatter_attrs, scatter_nd_attr_list, scatter_nd, scatter_nd_backward, scatter_nd_cases),
-    OP("GatherElements", 11, 0, 2, gather_attrs, gather_attr_list, gather_elements, gather_elements_backward,
+    OP("ScatterND", 11, 15, 3, MOVES, scatter_attrs, NULL, scatter_nd, scatter_nd_backward, scatter_nd_11_cases),
+    OP("ScatterND", 16, 0, 3, COMPUTES, scatter_attrs, scatter_nd_attr_list, scatter_nd, scatter_nd_backward,
+       scatter_nd_cases),
+    OP("GatherElements", 11, 0, 2, MOVES, gather_attrs, gather_attr_list, gather_elements, gather_elements_backward,
        gather_elements_cases),
-    OP("hk.GatherElementsGrad", 1, 0, 2, gather_grad_attrs, gather_grad_attr_list, elements_grad, NULL,
+    OP("hk.GatherElementsGrad", 1, 0, 2, COMPUTES, gather_grad_attrs, gather_grad_attr_list, elements_grad, NULL,
        elements_grad_cases),
-    OP("Scatter", 9, 10, 3, scatter_attrs, scatter_11_attr_list, scatter_elements, scatter_elements_backward,
+    OP("Scatter", 9, 10, 3, MOVES, scatter_attrs, scatter_11_attr_list, scatter_elements, scatter_elements_backward,
        scatter_11_cases),
-    OP("ScatterElements", 11, 15, 3, scatter_attrs, scatter_11_attr_list, scatter_elements, scatter_elements_backward,
-       scatter_11_cases),
-    OP("ScatterElements", 16, 0, 3, scatter_attrs, scatter_16_attr_list, scatter_elements, scatter_elements_backward,
-       scatter_elements_cases),
+    OP("ScatterElements", 11, 15, 3, MOVES, scatter_attrs, scatter_11_attr_list, scatter_elements,
+       scatter_elements_backward, scatter_11_cases),
+    OP("ScatterElements", 16, 0, 3, COMPUTES, scatter_attrs, scatter_16_attr_list, scatter_elements,
+       scatter_elements_backward, scatter_elements_cases),
     {0},
 };

@@ -424,7 +424,7 @@ static int32_t index_type(hk_dtype storage)
 static hk_status one_hot_lower(hk_lower *l)
 {
     static const hk_unit_kernels kernels = {
-        {NULL, &hk_kernel_gather_one_hot_2, &hk_kernel_gather_one_hot_4, &hk_kernel_gather_one_hot_8, NULL}};
+        {NULL, NULL, &hk_kernel_gather_one_hot_4, &hk_kernel_gather_one_hot_8, NULL}};
     const hk_node *n = l->node;
     hk_args a = hk_node_args(l->ctx, n);
     hk_shape s;
@@ -463,10 +463,15 @@ static hk_status one_hot_lower(hk_lower *l)
 }
 
 static const char *const one_hot_cases[] = {
-    "i64[5]<-4:9 i64=6 f32={0.0,1.0} ; ; nograd",    "i64[2,3]<7 i64={7} f32={2.0,5.0} ; axis=1 ; nograd",
-    "i32[4]<5 f32=5.0 i64={3,-1} ; axis=0 ; nograd", "f32[3,2] i64=4 i32={0,1} ; axis=-2 ; nograd",
-    "i64[]<3 i64=3 bool={0,1} ; ; nograd",           "i64[70,40]<30 i64=30 f32={0.0,1.0} ; ; nograd",
-    "i64[4]<3 i64=0 f32={0.0,1.0} ; ; nograd",       NULL,
+    "i64[5]<-4:9 i64=7 f16={0.0,1.0} ; ; nograd",
+    "i64[5]<-4:9 i64=6 f32={0.0,1.0} ; ; nograd",
+    "i64[2,3]<7 i64={7} f32={2.0,5.0} ; axis=1 ; nograd",
+    "i32[4]<5 f32=5.0 i64={3,-1} ; axis=0 ; nograd",
+    "f32[3,2] i64=4 i32={0,1} ; axis=-2 ; nograd",
+    "i64[]<3 i64=3 bool={0,1} ; ; nograd",
+    "i64[70,40]<30 i64=30 f32={0.0,1.0} ; ; nograd",
+    "i64[4]<3 i64=0 f32={0.0,1.0} ; ; nograd",
+    NULL,
 };
 
 /* ---- Trilu: the upper or lower triangle of matrices, from diagonal k on */
@@ -564,6 +569,7 @@ static hk_status trilu_backward(hk_gradient *g, hk_node *n)
 }
 
 static const char *const trilu_cases[] = {
+    "f16[3,5] ; ; nograd",
     "f32[4,5]",
     "f32[4,5] ; upper=0",
     "f32[2,3,5] i64=1",
@@ -692,6 +698,7 @@ const hk_op hk_ops_nonzero[] = {
      .in_max = 2,
      .out_min = 1,
      .out_max = 1,
+     .flags = HK_OP_ANY_TYPE,
      .host_inputs = 2,
      .attrs_bytes = sizeof(trilu_attrs),
      .attrs = trilu_attr_list,

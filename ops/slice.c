@@ -565,6 +565,7 @@ static hk_status pad_backward(hk_gradient *g, hk_node *n)
 }
 
 static const char *const pad_cases[] = {
+    "f16[3,5] i64={1,2,3,4} f16=1.25 ; ; nograd",
     "f32[3,4] i64={0,2,0,1}",
     "f32[3,4] i64={1,2,3,4} f32=1.25",
     "f32[2,3,5,6] i64={0,0,1,1,0,0,1,1}",

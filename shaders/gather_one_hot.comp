@@ -1,4 +1,3 @@
-// kernel: gather_one_hot_2 -DUNIT=2 needs=storage16
 // kernel: gather_one_hot_4 -DUNIT=4
 // kernel: gather_one_hot_8 -DUNIT=8
 #version 450
