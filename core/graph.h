@@ -93,6 +93,9 @@ struct hk_graph {
     size_t input_count, input_capacity;
     hk_value **outputs;
     size_t output_count, output_capacity;
+    /* Of the inputs, the first ones that always come from the device; of the outputs, the last ones that only later
+     * recordings read, there. The host has no room for either. */
+    size_t device_inputs, device_outputs;
     hk_value **values;
     size_t value_count, value_capacity;
     hk_node **nodes;

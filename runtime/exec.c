@@ -122,11 +122,11 @@ static hk_status make_slots(hk_exec *e)
     if (!e->input_offset || !e->output_offset)
         return hk_out_of_memory(context(e), "input and output slots");
     e->upload_bytes = aligned(sizeof(hk_step));
-    for (size_t i = 0; i < g->input_count; i++) {
+    for (size_t i = g->device_inputs; i < g->input_count; i++) {
         e->input_offset[i] = e->upload_bytes;
         e->upload_bytes += aligned(hk_value_bytes(g->inputs[i]));
     }
-    for (size_t i = 0; i < g->output_count; i++) {
+    for (size_t i = 0; i + g->device_outputs < g->output_count; i++) {
         e->output_offset[i] = e->readback_bytes;
         e->readback_bytes += aligned(hk_value_bytes(g->outputs[i]));
     }
@@ -321,8 +321,10 @@ static hk_status record_prologue(hk_exec *e, size_t index, const hk_feed *feeds)
         if (!bytes || (e->isolated && !hk_storage_of(e->plan, e->graph->inputs[i])->used))
             continue;
         HK_TRY(place_of(e, e->graph->inputs[i], &to, &offset));
-        bool host = !feeds || feeds[i].host;
+        bool host = i >= e->graph->device_inputs && (!feeds || feeds[i].host);
         s->plain &= host;
+        if (!host && !feeds)
+            continue; /* known at the first submit */
         if (host)
             hk_gpu_copy(c, e->upload, index * e->upload_bytes + e->input_offset[i], to, offset, bytes);
         else
@@ -336,7 +338,7 @@ static hk_status record_epilogue(hk_exec *e, size_t index)
     hk_gpu_commands *c = e->slots[index].epilogue;
     HK_TRY(hk_gpu_begin(c));
     hk_gpu_barrier(c);
-    for (size_t i = 0; i < e->graph->output_count; i++) {
+    for (size_t i = 0; i + e->graph->device_outputs < e->graph->output_count; i++) {
         hk_gpu_buffer *from = NULL;
         uint64_t offset = 0, bytes = hk_value_bytes(e->graph->outputs[i]);
         if (!bytes)

@@ -168,6 +168,12 @@ static void destroy_plan(hk_trainer *t, hk_trainer_plan *plan)
             t->evaluated = NULL;
         hk_exec_destroy(&plan->exec[i]);
     }
+    for (size_t i = 0; i < HK_COUNT(plan->cut); i++)
+        hk_graph_destroy(&plan->cut[i]);
+    if (t->pieces.forward == plan)
+        t->pieces.forward = NULL;
+    if (t->pieces.loss == plan)
+        t->pieces.loss = NULL;
     hk_free(t->ctx, plan->shapes);
     *plan = (hk_trainer_plan){0};
 }
@@ -211,7 +217,7 @@ static hk_status build_graph(hk_trainer *t, const hk_tensor *inputs, const hk_te
 
 static bool fits(const hk_trainer_plan *plan, const hk_tensor *inputs, size_t count, const hk_tensor *labels)
 {
-    if (!plan->shapes || plan->labels_dtype != (labels ? labels->dtype : HK_DTYPE_NONE))
+    if (!plan->shapes || plan->count != count || plan->labels_dtype != (labels ? labels->dtype : HK_DTYPE_NONE))
         return false;
     for (size_t i = 0; i < count + (labels != NULL); i++) {
         hk_shape shape = hk_tensor_shape(i < count ? &inputs[i] : labels);
@@ -221,8 +227,8 @@ static bool fits(const hk_trainer_plan *plan, const hk_tensor *inputs, size_t co
     return true;
 }
 
-static hk_status find_plan(hk_trainer *t, const hk_tensor *inputs, size_t count, const hk_tensor *labels,
-                           hk_trainer_plan **out)
+hk_status hk_trainer_find_plan(hk_trainer *t, const hk_tensor *inputs, size_t count, const hk_tensor *labels,
+                               hk_trainer_plan **out)
 {
     hk_trainer_plan *oldest = &t->plans[0];
     for (size_t i = 0; i < HK_TRAINER_PLANS; i++) {
@@ -239,6 +245,7 @@ static hk_status find_plan(hk_trainer *t, const hk_tensor *inputs, size_t count,
         return hk_out_of_memory(t->ctx, "a training plan");
     for (size_t i = 0; i < count + (labels != NULL); i++)
         oldest->shapes[i] = hk_tensor_shape(i < count ? &inputs[i] : labels);
+    oldest->count = count;
     oldest->labels_dtype = labels ? labels->dtype : HK_DTYPE_NONE;
     *out = oldest;
     return HK_OK;
@@ -248,7 +255,7 @@ static hk_status find_exec(hk_trainer *t, const hk_tensor *inputs, size_t count,
                            hk_trainer_recording what, hk_exec **out)
 {
     hk_trainer_plan *plan = NULL;
-    HK_TRY(find_plan(t, inputs, count, labels, &plan));
+    HK_TRY(hk_trainer_find_plan(t, inputs, count, labels, &plan));
     plan->used = ++t->uses;
     hk_exec **exec = &plan->exec[what];
     hk_graph *g = NULL;
@@ -264,7 +271,7 @@ static hk_status find_exec(hk_trainer *t, const hk_tensor *inputs, size_t count,
 
 /* ---- steps */
 
-static hk_status check_inputs(const hk_trainer *t, const hk_tensor *inputs, size_t count)
+hk_status hk_trainer_check_inputs(const hk_trainer *t, const hk_tensor *inputs, size_t count)
 {
     const hk_graph *g = hk_model_graph(t->model);
     if (count != g->input_count)
@@ -274,7 +281,7 @@ static hk_status check_inputs(const hk_trainer *t, const hk_tensor *inputs, size
     return HK_OK;
 }
 
-static hk_status check_labels(const hk_trainer *t, const hk_tensor *labels)
+hk_status hk_trainer_check_labels(const hk_trainer *t, const hk_tensor *labels)
 {
     bool classes = t->params.loss == HK_LOSS_CROSS_ENTROPY || t->params.loss == HK_LOSS_NLL;
     if (labels && labels->data &&
@@ -285,18 +292,17 @@ static hk_status check_labels(const hk_trainer *t, const hk_tensor *labels)
                            : "targets must be a float32 tensor");
 }
 
-/* What the executor takes is contiguous. labels NULL: none. */
-static hk_status submit(hk_trainer *t, hk_exec *exec, const hk_tensor *inputs, size_t count, const hk_tensor *labels,
-                        uint64_t *ticket)
+/* What the executor takes is contiguous. */
+hk_status hk_trainer_run(hk_trainer *t, hk_exec *exec, const hk_feed *given, size_t count, uint64_t *ticket)
 {
     hk_arena *arena = hk_arena_create(t->ctx);
     hk_feed *feeds = arena ? hk_arena_array(arena, count + 1, sizeof *feeds) : NULL;
     hk_status st = feeds ? HK_OK : hk_out_of_memory(t->ctx, "a step");
-    for (size_t i = 0; i < count + (labels != NULL) && st == HK_OK; i++) {
-        const hk_tensor *from = i < count ? &inputs[i] : labels;
-        hk_shape shape = hk_tensor_shape(from);
-        feeds[i].host = from;
-        if (from->strides[0] || (from->rank > 1 && from->strides[1])) {
+    for (size_t i = 0; i < count && st == HK_OK; i++) {
+        const hk_tensor *from = given[i].host;
+        feeds[i] = given[i];
+        if (from && (from->strides[0] || (from->rank > 1 && from->strides[1]))) {
+            hk_shape shape = hk_tensor_shape(from);
             hk_tensor *packed = hk_tensor_new(arena, from->dtype, &shape);
             if (packed)
                 hk_tensor_pack(from, packed->data);
@@ -311,7 +317,22 @@ static hk_status submit(hk_trainer *t, hk_exec *exec, const hk_tensor *inputs, s
     return st;
 }
 
-static float current_lr(const hk_trainer *t)
+/* labels NULL: none. */
+static hk_status submit(hk_trainer *t, hk_exec *exec, const hk_tensor *inputs, size_t count, const hk_tensor *labels,
+                        uint64_t *ticket)
+{
+    hk_feed *feeds = hk_alloc_array(t->ctx, count + 1, sizeof *feeds);
+    if (!feeds)
+        return hk_out_of_memory(t->ctx, "a step");
+    for (size_t i = 0; i < count; i++)
+        feeds[i].host = &inputs[i];
+    feeds[count].host = labels;
+    hk_status st = hk_trainer_run(t, exec, feeds, count + (labels != NULL), ticket);
+    hk_free(t->ctx, feeds);
+    return st;
+}
+
+float hk_trainer_rate(const hk_trainer *t)
 {
     return (float)((double)t->params.lr * hk_schedule_factor(&t->params.schedule, t->updates));
 }
@@ -319,17 +340,18 @@ static float current_lr(const hk_trainer *t)
 hk_status hk_trainer_submit(hk_trainer *t, const hk_tensor *inputs, size_t input_count, const hk_tensor *labels,
                             uint64_t *ticket)
 {
-    HK_TRY(check_inputs(t, inputs, input_count));
-    HK_TRY(check_labels(t, labels));
+    HK_TRY(hk_trainer_check_inputs(t, inputs, input_count));
+    HK_TRY(hk_trainer_check_labels(t, labels));
     bool update = (t->micro + 1) % t->params.accumulate == 0;
     hk_exec *exec = NULL;
     HK_TRY(find_exec(t, inputs, input_count, labels, update ? HK_RECORD_STEP : HK_RECORD_MICRO, &exec));
     t->step.step = (uint32_t)t->micro;
     t->step.accumulate = t->micro % t->params.accumulate ? 1.0f : 0.0f;
-    t->step.lr = current_lr(t);
+    t->step.lr = hk_trainer_rate(t);
     HK_TRY(submit(t, exec, inputs, input_count, labels, ticket));
     t->last = exec;
     t->last_ticket = *ticket;
+    t->pieces.summed = false;
     t->micro++;
     t->updates += update;
     return HK_OK;
@@ -380,7 +402,7 @@ hk_status hk_trainer_get_stats(hk_trainer *t, hk_trainer_stats *out)
     *out = (hk_trainer_stats){.micro = t->micro,
                               .updates = (uint64_t)control[HK_CONTROL_UPDATES],
                               .skipped = (uint64_t)control[HK_CONTROL_SKIPPED],
-                              .lr = current_lr(t),
+                              .lr = hk_trainer_rate(t),
                               .loss_scale = control[HK_CONTROL_LOSS_SCALE],
                               .parameters = t->parameters.count,
                               .state_bytes = t->env->state_store.bytes};
@@ -395,7 +417,7 @@ hk_status hk_trainer_evaluate(hk_trainer *t, const hk_tensor *inputs, size_t inp
 {
     hk_exec *exec = NULL;
     uint64_t ticket = 0;
-    HK_TRY(check_inputs(t, inputs, input_count));
+    HK_TRY(hk_trainer_check_inputs(t, inputs, input_count));
     if (average && !(t->params.ema_decay > 0))
         return hk_fail(t->ctx, HK_STATUS_USAGE, "this trainer keeps no moving average: ema_decay is 0");
     HK_TRY(find_exec(t, inputs, input_count, NULL, average ? HK_RECORD_AVERAGE : HK_RECORD_EVALUATE, &exec));
@@ -413,10 +435,11 @@ hk_status hk_trainer_read_output(hk_trainer *t, const char *output, hk_tensor *o
     bool made = false;
     if (!g)
         return hk_fail(t->ctx, HK_STATUS_USAGE, "there is no evaluation to read output '%s' of", output);
-    for (size_t i = 0; i < g->output_count; i++) {
+    for (size_t i = 0; i < model->output_count; i++) {
         const hk_value *v = g->outputs[i];
         if (strcmp(model->outputs[i]->name, output) != 0)
             continue;
+        HK_TRY(hk_exec_wait(t->evaluated, t->evaluated_ticket));
         HK_TRY(hk_fill_output(t->ctx, output, v->dtype, &v->shape, out, &made));
         hk_status st = hk_exec_read(t->evaluated, t->evaluated_ticket, i, out->data);
         if (st != HK_OK && made)

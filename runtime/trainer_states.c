@@ -75,7 +75,13 @@ hk_status hk_trainer_read_average(hk_trainer *t, const char *name, hk_tensor *ou
 hk_status hk_trainer_read_gradient(hk_trainer *t, const char *name, hk_tensor *out)
 {
     const hk_parameter *p = find_parameter(t, name);
-    const char *state = t->params.accumulate > 1 ? HK_STATE_ACCUMULATED : HK_STATE_GRADIENTS;
+    const char *state = t->params.accumulate > 1 || t->pieces.summed ? HK_STATE_ACCUMULATED : HK_STATE_GRADIENTS;
+    if (p && t->pieces.summed && !t->pieces.unsettled) { /* zeroed */
+        bool made = false;
+        HK_TRY(hk_fill_output(t->ctx, name, HK_FLOAT32, &p->source->shape, out, &made));
+        memset(out->data, 0, (size_t)p->count * sizeof(float));
+        return HK_OK;
+    }
     return p ? read_state(t, name, state, p->source, p->offset, NULL, out) : no_such(t, name);
 }
 

@@ -74,20 +74,26 @@ static hk_status walk_back(hk_gradient *g)
     return HK_OK;
 }
 
-hk_status hk_differentiate(hk_graph *g, hk_value *loss, hk_value *const *wrt, size_t count, hk_value **grads)
+hk_status hk_differentiate_from(hk_graph *g, hk_value *y, hk_value *dy, hk_value *const *wrt, size_t count,
+                                hk_value **grads)
 {
     HK_TRY(hk_graph_sort(g));
     hk_gradient state = {.graph = g,
                          .of = hk_arena_array(g->arena, g->value_count, sizeof(hk_value *)),
                          .wanted = hk_arena_array(g->arena, g->value_count, sizeof(bool)),
                          .count = g->value_count};
-    hk_value *one = hk_graph_scalar(g, loss->dtype, 1.0);
-    if (!state.of || !state.wanted || !one)
+    if (!state.of || !state.wanted)
         return hk_out_of_memory(g->ctx, "the gradient");
-    state.of[loss->id] = one;
+    state.of[y->id] = dy;
     mark_wanted(&state, wrt, count);
     HK_TRY(walk_back(&state));
     for (size_t i = 0; i < count; i++)
         grads[i] = state.of[wrt[i]->id];
     return HK_OK;
+}
+
+hk_status hk_differentiate(hk_graph *g, hk_value *loss, hk_value *const *wrt, size_t count, hk_value **grads)
+{
+    hk_value *one = hk_graph_scalar(g, loss->dtype, 1.0);
+    return one ? hk_differentiate_from(g, loss, one, wrt, count, grads) : hk_out_of_memory(g->ctx, "the gradient");
 }

@@ -227,6 +227,19 @@ static hk_value *logits_of(const hk_loss_options *o, hk_value *x, int32_t class_
     return o->loss == HK_LOSS_BCE_LOGITS && !strcmp(n->type, "Sigmoid") ? n->in[0] : x;
 }
 
+hk_value *hk_loss_input(const hk_loss_options *o, hk_value *x)
+{
+    hk_value *y = logits_of(o, x, 1);
+    return y == x && x->shape.rank > 2 ? logits_of(o, x, x->shape.rank - 1) : y;
+}
+
+bool hk_loss_fits(const hk_loss_options *o, const hk_value *output, const hk_value *input, const hk_value *target)
+{
+    hk_value seen = *output;
+    seen.shape = input->shape;
+    return logits_of(o, &seen, class_axis(o, input, target)) == hk_loss_input(o, &seen);
+}
+
 static hk_status check(const hk_graph *g, const hk_loss_options *o, const hk_value *x, const hk_value *t, int32_t axis)
 {
     hk_shape_text a, b;

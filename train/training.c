@@ -7,15 +7,7 @@
 #include "ops/step.h"
 #include "train/gradient.h"
 
-typedef struct builder {
-    hk_graph *g;
-    const hk_training *t;
-    hk_shape flat;
-    hk_state *parameters;
-    hk_value **views; /* of each parameter */
-    const char *output;
-    hk_value *valid; /* sums over micro-batches: by what they divide, else NULL */
-} builder;
+typedef hk_step_builder builder;
 
 static hk_status no_memory(const builder *b)
 {
@@ -106,7 +98,7 @@ static hk_status train_dropout(builder *b, hk_node *n)
     return HK_OK;
 }
 
-static hk_status switch_to_training(builder *b)
+hk_status hk_step_train(hk_step_builder *b)
 {
     size_t count = b->g->node_count;
     for (size_t i = 0; i < count; i++) {
@@ -116,20 +108,20 @@ static hk_status switch_to_training(builder *b)
         else if (!strcmp(n->type, "Dropout"))
             HK_TRY(train_dropout(b, n));
     }
-    return hk_graph_sort(b->g);
+    HK_TRY(hk_graph_sort(b->g));
+    return hk_fuse_batchnorm(b->g);
 }
 
 /* ---- loss, gradients, optimizer */
 
-static hk_status find_logits(const builder *b, hk_value **out)
+hk_status hk_step_find_output(const hk_graph *g, const hk_training *t, hk_value **out)
 {
-    hk_graph *g = b->g;
     for (size_t i = 0; i < g->output_count; i++)
-        if (!b->t->output || !strcmp(g->outputs[i]->name, b->t->output)) {
+        if (!t->output || !strcmp(g->outputs[i]->name, t->output)) {
             *out = g->outputs[i];
             return HK_OK;
         }
-    return hk_fail(g->ctx, HK_STATUS_USAGE, "the model has no output '%s' to train", b->t->output ? b->t->output : "");
+    return hk_fail(g->ctx, HK_STATUS_USAGE, "the model has no output '%s' to train", t->output ? t->output : "");
 }
 
 static hk_status check_reached(const builder *b, hk_value *const *grads)
@@ -178,7 +170,7 @@ static hk_status pack_gradients(builder *b, hk_value **grads, hk_value **out)
 }
 
 /* The sum over the micro-batches so far, kept in a state. */
-static hk_status accumulate(builder *b, const char *name, hk_value **x)
+hk_status hk_step_accumulate(hk_step_builder *b, const char *name, hk_value **x)
 {
     hk_state *s = hk_graph_state(b->g, name, HK_FLOAT32, &(*x)->shape, NULL);
     hk_value *step = hk_graph_step(b->g);
@@ -191,28 +183,18 @@ static hk_status accumulate(builder *b, const char *name, hk_value **x)
     return HK_OK;
 }
 
-/* The loss becomes the graph's only output. *root is what is differentiated: the loss, the sum of the losses when
- * micro-batches are divided by their total, or a multiple of it that 16-bit gradients can hold. */
-static hk_status append_loss(builder *b, const hk_tensor *labels, hk_value **root)
+/* What is differentiated is the loss, the sum of the losses when micro-batches are divided by their total, or a
+ * multiple of it that 16-bit gradients can hold. */
+hk_status hk_step_loss(hk_step_builder *b, hk_value *prediction, hk_value *target, hk_value **shown, hk_value **root)
 {
     hk_graph *g = b->g;
     hk_loss_options o = b->t->loss;
-    hk_value *logits = NULL, *loss = NULL;
-    HK_TRY(find_logits(b, &logits));
-    b->output = logits->name;
-    hk_shape shape = hk_tensor_shape(labels);
-    hk_value *target = hk_graph_value(g, "labels", HK_VALUE_INPUT, labels->dtype, &shape);
-    if (!target || !hk_graph_add_input(g, target))
-        return no_memory(b);
     if (b->t->total)
         o.reduction = HK_REDUCE_SUM;
-    HK_TRY(hk_append_loss(g, &o, logits, target, root, b->t->total ? &b->valid : NULL));
-    loss = *root;
+    HK_TRY(hk_append_loss(g, &o, prediction, target, root, b->t->total ? &b->valid : NULL));
+    *shown = *root;
     if (b->t->total) /* what is shown is the micro-batch's mean all the same */
-        HK_TRY(hk_build(g, "Div", NULL, (hk_value *[]){loss, b->valid}, 2, &loss, 1));
-    g->output_count = 0;
-    if (!hk_graph_add_output(g, loss))
-        return no_memory(b);
+        HK_TRY(hk_build(g, "Div", NULL, (hk_value *[]){*root, b->valid}, 2, shown, 1));
     if (b->t->loss_scale <= 0)
         return HK_OK;
     hk_state *control = hk_control_state(g, b->t);
@@ -224,39 +206,60 @@ static hk_status append_loss(builder *b, const hk_tensor *labels, hk_value **roo
     return hk_build(g, "Mul", NULL, (hk_value *[]){*root, scale}, 2, root, 1);
 }
 
+/* The loss becomes the graph's only output. */
+static hk_status append_loss(builder *b, const hk_tensor *labels, hk_value **root)
+{
+    hk_graph *g = b->g;
+    hk_value *logits = NULL, *loss = NULL;
+    HK_TRY(hk_step_find_output(g, b->t, &logits));
+    b->output = logits->name;
+    hk_shape shape = hk_tensor_shape(labels);
+    hk_value *target = hk_graph_value(g, "labels", HK_VALUE_INPUT, labels->dtype, &shape);
+    if (!target || !hk_graph_add_input(g, target))
+        return no_memory(b);
+    HK_TRY(hk_step_loss(b, logits, target, &loss, root));
+    g->output_count = 0;
+    return hk_graph_add_output(g, loss) ? HK_OK : no_memory(b);
+}
+
+hk_status hk_step_begin(hk_step_builder *b, hk_graph *g, const hk_training *t)
+{
+    *b = (builder){.g = g, .t = t, .flat = {.rank = 1, .dim = {t->parameters->total}}};
+    b->views = hk_arena_array(g->arena, t->parameters->count, sizeof *b->views);
+    if (!b->views)
+        return no_memory(b);
+    return make_views(g, t->parameters, HK_STATE_PARAMETERS, &b->parameters, b->views);
+}
+
+hk_status hk_step_gather(hk_step_builder *b, hk_value **grads, hk_value **gradient)
+{
+    HK_TRY(check_reached(b, grads));
+    HK_TRY(pack_gradients(b, grads, gradient));
+    return b->t->accumulate ? hk_step_accumulate(b, HK_STATE_ACCUMULATED, gradient) : HK_OK;
+}
+
 hk_status hk_make_training(hk_graph *g, const hk_training *t, const hk_tensor *labels)
 {
-    size_t count = t->parameters->count;
-    builder b = {.g = g, .t = t, .flat = {.rank = 1, .dim = {t->parameters->total}}};
-    hk_value *root = NULL, *gradient = NULL, **grads = hk_arena_array(g->arena, count, sizeof *grads);
-    b.views = hk_arena_array(g->arena, count, sizeof *b.views);
-    if (!grads || !b.views)
-        return no_memory(&b);
-    HK_TRY(make_views(g, t->parameters, HK_STATE_PARAMETERS, &b.parameters,
-                      b.views)); /* before inference, which would fold them */
+    builder b;
+    hk_value *root = NULL, *gradient = NULL;
+    hk_value **grads = hk_arena_array(g->arena, t->parameters->count, sizeof *grads);
+    if (!grads)
+        return hk_out_of_memory(g->ctx, "a training step");
+    HK_TRY(hk_step_begin(&b, g, t)); /* before inference, which would fold them */
     HK_TRY(hk_infer_graph(g));
-    HK_TRY(switch_to_training(&b));
-    HK_TRY(hk_fuse_batchnorm(g));
+    HK_TRY(hk_step_train(&b));
     HK_TRY(append_loss(&b, labels, &root));
-    HK_TRY(hk_differentiate(g, root, b.views, count, grads));
-    HK_TRY(check_reached(&b, grads));
-    HK_TRY(pack_gradients(&b, grads, &gradient));
-    if (t->accumulate)
-        HK_TRY(accumulate(&b, HK_STATE_ACCUMULATED, &gradient));
+    HK_TRY(hk_differentiate(g, root, b.views, t->parameters->count, grads));
+    HK_TRY(hk_step_gather(&b, grads, &gradient));
     if (t->accumulate && b.valid)
-        HK_TRY(accumulate(&b, HK_STATE_VALID, &b.valid));
+        HK_TRY(hk_step_accumulate(&b, HK_STATE_VALID, &b.valid));
     return t->update ? hk_append_update(g, t, b.parameters, gradient, b.valid) : HK_OK;
 }
 
 /* ---- evaluation */
 
-hk_status hk_make_evaluation(hk_graph *g, const hk_parameters *p, const char *state)
+hk_status hk_step_use_statistics(hk_graph *g)
 {
-    hk_state *parameters = NULL;
-    hk_value **views = hk_arena_array(g->arena, p->count, sizeof *views);
-    if (!views)
-        return hk_out_of_memory(g->ctx, "an evaluation");
-    HK_TRY(make_views(g, p, state, &parameters, views));
     for (size_t i = 0; i < g->node_count; i++) {
         hk_node *n = g->nodes[i];
         hk_state *states[2];
@@ -266,5 +269,16 @@ hk_status hk_make_evaluation(hk_graph *g, const hk_parameters *p, const char *st
         n->in[3] = states[0]->first;
         n->in[4] = states[1]->first;
     }
+    return HK_OK;
+}
+
+hk_status hk_make_evaluation(hk_graph *g, const hk_parameters *p, const char *state)
+{
+    hk_state *parameters = NULL;
+    hk_value **views = hk_arena_array(g->arena, p->count, sizeof *views);
+    if (!views)
+        return hk_out_of_memory(g->ctx, "an evaluation");
+    HK_TRY(make_views(g, p, state, &parameters, views));
+    HK_TRY(hk_step_use_statistics(g));
     return hk_infer_graph(g);
 }

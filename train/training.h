@@ -63,6 +63,11 @@ typedef struct hk_loss_options {
 hk_status hk_append_loss(hk_graph *g, const hk_loss_options *o, hk_value *prediction, hk_value *target, hk_value **loss,
                          hk_value **valid);
 
+/* What the loss of that prediction takes, whatever the labels will be: the loss of a probability takes what the
+ * probability was made of. The other: whether that is right for these labels, whose shape tells where classes are. */
+hk_value *hk_loss_input(const hk_loss_options *o, hk_value *prediction);
+bool hk_loss_fits(const hk_loss_options *o, const hk_value *prediction, const hk_value *input, const hk_value *target);
+
 /* ---- the step (training.c) */
 
 typedef struct hk_training {
@@ -105,6 +110,49 @@ hk_status hk_make_training(hk_graph *g, const hk_training *t, const hk_tensor *l
 /* Rewrites g, a clone of the model, to infer with a trainer's states: parameters are views of a flat state (the
  * parameters or their moving average), running statistics are the trainer's. Nothing is updated. */
 hk_status hk_make_evaluation(hk_graph *g, const hk_parameters *p, const char *state);
+
+/* ---- the step in pieces (pieces.c, cut.c): the same nodes in recordings of their own */
+
+/* Rewrites g, a clone of the model with bound input shapes, to forward and backward passes: its outputs are the
+ * model's and, unless it is one of them, what the loss takes; its last input is the gradient of that, which reaches the
+ * accumulated gradients. *prediction: the number of that output. evaluation: BatchNormalization and Dropout as in
+ * hk_make_evaluation. */
+hk_status hk_make_passes(hk_graph *g, const hk_training *t, bool evaluation, size_t *prediction);
+/* Stands between the passes, so that nothing fuses across: its first input, once the others are computed. */
+#define HK_BETWEEN_PASSES "hk.BetweenPasses"
+/* Cuts that graph, passes of the runtime done, in two. *forward has its outputs and behind them what the other needs,
+ * which stays on the device; *backward takes those, then the gradient. */
+hk_status hk_cut_passes(hk_graph *g, hk_graph **forward, hk_graph **backward);
+/* The loss of the model's output, from its input as in the passes: inputs are that and labels, the output is the loss
+ * and, for the other graph, the labels. Or its gradient: inputs are prediction, labels and the gradient of the loss,
+ * and the output is the prediction's. */
+hk_status hk_make_loss(hk_context *ctx, const hk_training *t, const hk_value *output, const hk_shape *input,
+                       const hk_tensor *labels, bool gradient, hk_graph **out);
+/* From the gradient of the model's trained output to that of what the loss takes, where these differ. */
+hk_status hk_make_tail(const hk_graph *model, const hk_training *t, const hk_shape *shape, hk_graph **out);
+/* The update alone, from the accumulated gradients. */
+hk_status hk_make_update(hk_context *ctx, const hk_training *t, hk_graph **out);
+
+/* Parts of training.c that pieces.c shares. */
+typedef struct hk_step_builder {
+    hk_graph *g;
+    const hk_training *t;
+    hk_shape flat;
+    hk_state *parameters;
+    hk_value **views;   /* of each parameter */
+    const char *output; /* name of what is trained */
+    hk_value *valid;    /* sums over micro-batches: by what they divide, else NULL */
+} hk_step_builder;
+hk_status hk_step_begin(hk_step_builder *b, hk_graph *g, const hk_training *t); /* parameters become views */
+hk_status hk_step_train(hk_step_builder *b); /* BatchNormalization and Dropout switch to training */
+hk_status hk_step_use_statistics(hk_graph *g);
+hk_status hk_step_find_output(const hk_graph *g, const hk_training *t, hk_value **out);
+/* *shown is the loss, *root what is differentiated. */
+hk_status hk_step_loss(hk_step_builder *b, hk_value *prediction, hk_value *target, hk_value **shown, hk_value **root);
+/* From the gradients of the views to the flat one, accumulated where t says so. */
+hk_status hk_step_gather(hk_step_builder *b, hk_value **grads, hk_value **gradient);
+/* The sum over the micro-batches so far, kept in a state. */
+hk_status hk_step_accumulate(hk_step_builder *b, const char *name, hk_value **x);
 
 /* Appends clipping, the optimizer and the moving average to g: gradient is flat. (update.c) */
 hk_status hk_append_update(hk_graph *g, const hk_training *t, hk_state *parameters, hk_value *gradient,

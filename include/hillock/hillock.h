@@ -875,6 +875,36 @@ typedef struct hk_trainer_stats {
 /* Waits for the last step. */
 HK_API HK_MUST_USE hk_status hk_trainer_get_stats(hk_trainer *t, hk_trainer_stats *out);
 
+/* ---- the step in pieces: forward, loss, backward, update, in that order, as often as wanted. They do what
+ * hk_trainer_step does, bit for bit, when the gradients are zeroed after each update; Dropout draws anew in each
+ * forward pass, running statistics are updated in each, and an update divides the summed gradients by accumulate. Do
+ * not change between pieces and whole steps within an accumulation. */
+
+typedef enum hk_mode {
+    HK_MODE_TRAIN,    /* batch statistics, which update the running ones; Dropout drops */
+    HK_MODE_EVALUATE, /* running statistics; Dropout does nothing */
+} hk_mode;
+
+/* Of the forward passes to come; a trainer begins with HK_MODE_TRAIN. */
+HK_API void hk_trainer_set_mode(hk_trainer *t, hk_mode mode);
+/* Runs the model; hk_trainer_read_output reads its outputs, hk_trainer_loss and _backward go on from them. */
+HK_API HK_MUST_USE hk_status hk_trainer_forward(hk_trainer *t, const hk_tensor *inputs, size_t input_count);
+/* The trainer's loss of the last forward pass. reduction: the trainer's, or another for this one; with
+ * HK_REDUCE_NONE the loss is one number per sample or element. loss, when not NULL, receives it (as hk_session_read
+ * does) and makes the call wait. */
+HK_API HK_MUST_USE hk_status hk_trainer_loss(hk_trainer *t, const hk_tensor *labels, hk_reduce reduction,
+                                             hk_tensor *loss);
+/* Adds the gradients of the last loss to those since hk_trainer_zero_grad. upstream: the gradient of something with
+ * respect to the loss, float32 of its shape; NULL: ones. */
+HK_API HK_MUST_USE hk_status hk_trainer_backward(hk_trainer *t, const hk_tensor *upstream);
+/* The same without a loss of the trainer: gradient is that of the caller's loss with respect to the output that is
+ * trained, float32 of its shape. */
+HK_API HK_MUST_USE hk_status hk_trainer_backward_output(hk_trainer *t, const hk_tensor *gradient);
+/* Gradients begin at zero again. */
+HK_API void hk_trainer_zero_grad(hk_trainer *t);
+/* One update from the gradients as they are, which stay. */
+HK_API HK_MUST_USE hk_status hk_trainer_update(hk_trainer *t);
+
 /* Runs the model in evaluation mode with the weights (or their moving average) and running statistics as they are now;
  * outputs are read by name afterwards. */
 HK_API HK_MUST_USE hk_status hk_trainer_evaluate(hk_trainer *t, const hk_tensor *inputs, size_t input_count,
