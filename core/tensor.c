@@ -521,6 +521,17 @@ hk_tensor *hk_tensor_new(hk_arena *arena, hk_dtype dtype, const hk_shape *shape)
     return t;
 }
 
+const hk_tensor *hk_tensor_as(hk_arena *arena, const hk_tensor *t, hk_dtype dtype)
+{
+    const hk_shape shape = hk_tensor_shape(t);
+    hk_tensor *copy = t->dtype == dtype ? NULL : hk_tensor_new(arena, dtype, &shape);
+    if (!copy)
+        return t->dtype == dtype ? t : NULL;
+    for (int64_t i = 0, n = hk_tensor_count(t); i < n; i++)
+        hk_set_double(copy, i, hk_get_double(t, i));
+    return copy;
+}
+
 static void release_heap(hk_tensor *t)
 {
     hk_free(t->user, t->data);

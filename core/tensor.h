@@ -69,6 +69,8 @@ void hk_set_double(hk_tensor *t, int64_t i, double x);
 void hk_set_int(hk_tensor *t, int64_t i, int64_t x);
 /* Allocates a zeroed contiguous tensor in the arena; NULL when out of memory or the count overflows. */
 hk_tensor *hk_tensor_new(hk_arena *arena, hk_dtype dtype, const hk_shape *shape);
+/* t itself if it has that type, else a converted copy in the arena. */
+const hk_tensor *hk_tensor_as(hk_arena *arena, const hk_tensor *t, hk_dtype dtype);
 /* The same on the context's heap, with a release callback. */
 hk_status hk_tensor_create(hk_context *ctx, hk_dtype dtype, const hk_shape *shape, hk_tensor *out);
 /* A copy of its own, lists with their items. */

@@ -187,16 +187,8 @@ hk_status hk_model_load_memory(hk_context *ctx, const void *data, size_t bytes, 
 /* The new contents in the type that the value has. */
 static hk_status store(hk_graph *g, hk_value *v, const hk_tensor *data)
 {
-    v->data = data;
-    if (data->dtype == v->dtype)
-        return HK_OK;
-    hk_tensor *stored = hk_tensor_new(g->arena, v->dtype, &v->shape);
-    if (!stored)
-        return hk_out_of_memory(g->ctx, "an export");
-    for (int64_t i = 0, n = hk_tensor_count(data); i < n; i++)
-        hk_set_double(stored, i, hk_get_double(data, i));
-    v->data = stored;
-    return HK_OK;
+    v->data = hk_tensor_as(g->arena, data, v->dtype);
+    return v->data ? HK_OK : hk_out_of_memory(g->ctx, "an export");
 }
 
 hk_status hk_model_write(const hk_model *m, const hk_export_patch *patches, size_t count, const char *path)

@@ -6,9 +6,8 @@
 
 #include "core/graph.h"
 #include "importer/import.h"
+#include "train/edit.h"
 #include "train/layers.h"
-
-typedef struct hk_derived hk_derived;
 
 struct hk_model {
     hk_context *ctx;

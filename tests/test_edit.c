@@ -15,8 +15,8 @@
 
 #include <cmocka.h>
 
-#include "core/tensor.h"
-#include "hillock/hillock.h"
+#include "runtime/model.h"
+#include "train/safetensors.h"
 
 #define EDITS HK_TEST_DATA "/edits/"
 #define SEEDED(...)                                                                                                    \
@@ -130,6 +130,13 @@ static void export_equals(tuning *t, const char *name, double bound)
     OK(hk_trainer_read_output(t->trainer, hk_model_outputs(t->model, &count)->name, &trained));
     written = outputs_of(t->back, &t->x);
     assert_close(&written, &trained, bound);
+    if (getenv("HILLOCK_TEST_KEEP")) {
+        char beside[420];
+        snprintf(beside, sizeof beside, "%s.x.pb", path);
+        OK(hk_tensor_save(ctx, &t->x, beside));
+        snprintf(beside, sizeof beside, "%s.y.pb", path);
+        OK(hk_tensor_save(ctx, &written, beside));
+    }
     hk_tensor_release(&trained);
     hk_tensor_release(&written);
 }
@@ -300,6 +307,197 @@ static void unchanged(void **state)
     hk_model_destroy(&m);
 }
 
+/* ---- adapters */
+
+static bool same_size(const char *a, const char *b)
+{
+    char command[1000];
+    snprintf(command, sizeof command, "test $(stat -c %%s '%s') = $(stat -c %%s '%s')", a, b);
+    return system(command) == 0;
+}
+
+static void same_before(const tuning *t, double bound)
+{
+    hk_tensor a = outputs_of(t->file, &t->x), b = outputs_of(t->model, &t->x);
+    assert_close(&b, &a, bound);
+    hk_tensor_release(&a);
+    hk_tensor_release(&b);
+}
+
+static void adapters(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        size_t trained; /* adapters, a pair for each product */
+    } cases[] = {{"transposed", 4}, {"pointwise", 0}, {HK_TEST_DATA "/five_digits/model.onnx", 4}};
+    for (size_t i = 0; i < HK_COUNT(cases); i++) {
+        const hk_model_edit_params edit = {.size = sizeof edit, .lora_rank = 2, .lora_alpha = 5, .tie = true};
+        if (!cases[i].trained) {
+            refused(cases[i].name, &edit, HK_STATUS_UNSUPPORTED, "no Gemm or MatMul");
+            continue;
+        }
+        tuning t = begin(cases[i].name, &edit, NULL, 6);
+        assert_int_equal(parameters(t.model), cases[i].trained);
+        same_before(&t, 1e-6);
+        float first = train(&t, 1);
+        assert_true(train(&t, 30) < first);
+        char name[32], from[400];
+        snprintf(name, sizeof name, "lora-%zu", i);
+        export_equals(&t, name, 1e-5);
+        snprintf(from, sizeof from, *cases[i].name == '/' ? "%s" : EDITS "%s/model.onnx", cases[i].name);
+        assert_true(same_size(path, from)); /* weights in place: nothing else was written */
+        assert_int_equal(parameters(t.back), parameters(t.file));
+        end(&t);
+    }
+    refused("shared", SEEDED(.lora_rank = 1, .lora_alpha = -1), HK_STATUS_USAGE, "alpha > 0");
+}
+
+/* A new head is trained whole beside the adapters, and has none. */
+static void adapters_and_head(void **state)
+{
+    (void)state;
+    const hk_trainer_params p = {.ema_decay = 0.5f};
+    tuning t = begin("transposed", SEEDED(.lora_rank = 3, .new_head = 6, .dropout = 0.25f), &p, 6);
+    assert_int_equal(parameters(t.model), 4);
+    assert_true(parameter(t.model, "w1.lora_A") && parameter(t.model, "w2") && parameter(t.model, "b2"));
+    train(&t, 20);
+    export_equals(&t, "lora-head", 1e-5);
+    snprintf(path, sizeof path, "%s/lora-average.onnx", folder);
+    OK(hk_trainer_export_average(t.trainer, path));
+    OK(hk_trainer_evaluate(t.trainer, &t.x, 1, true));
+    hk_tensor average = {0};
+    hk_model *m = load(path);
+    OK(hk_trainer_read_output(t.trainer, "y", &average));
+    hk_tensor written = outputs_of(m, &t.x);
+    assert_true(hk_tensor_count(&average) == hk_tensor_count(&written));
+    hk_tensor_release(&average);
+    hk_tensor_release(&written);
+    hk_model_destroy(&m);
+    end(&t);
+}
+
+/* ---- Dropout */
+
+static void dropout(void **state)
+{
+    (void)state;
+    tuning with = begin("transposed", SEEDED(.dropout = 0.9f), NULL, 6), without = begin("transposed", NULL, NULL, 6);
+    same_before(&with, 1e-6);
+    assert_true(train(&with, 1) != train(&without, 1));
+    train(&with, 10);
+    export_equals(&with, "dropout", 1e-5);
+    assert_true(same_size(path, EDITS "transposed/model.onnx"));
+    end(&with);
+    end(&without);
+    refused("transposed", SEEDED(.dropout = 1), HK_STATUS_USAGE, "below 1");
+}
+
+/* ---- BatchNormalization */
+
+static void batchnorms(void **state)
+{
+    (void)state;
+    tuning plain = begin("pointwise", NULL, NULL, 5);
+    for (int kept = 0; kept < 2; kept++)
+        for (int measured = 0; measured < 2; measured++) {
+            const hk_model_edit_params edit = {.size = sizeof edit,
+                                               .rebuild_bn = true,
+                                               .keep_bn = kept,
+                                               .device = dev,
+                                               .calibration = &plain.x,
+                                               .calibration_count = (size_t)measured};
+            tuning t = begin("pointwise", &edit, NULL, 5);
+            same_before(&t, 1e-5);
+            assert_int_equal(parameters(t.model), 9); /* weight, scale and shift of each of three */
+            float first = train(&t, 1);
+            /* with the batch that was measured, training mode computes the same function too */
+            float loss = train(&plain, 1);
+            if (measured)
+                assert_true(fabsf(first - loss) <= 1e-3f * loss);
+            assert_true(train(&t, 30) < first);
+            char name[32];
+            snprintf(name, sizeof name, "bn-%d-%d", kept, measured);
+            export_equals(&t, name, 1e-5);
+            size_t nodes = 0, before = 0;
+            const hk_node_info *list = NULL;
+            OK(hk_model_nodes(t.file, &list, &before));
+            OK(hk_model_nodes(t.back, &list, &nodes));
+            assert_int_equal(nodes, before + (kept ? 3 : 0));
+            assert_int_equal(same_size(path, EDITS "pointwise/model.onnx"), !kept);
+            end(&t);
+            end(&plain);
+            plain = begin("pointwise", NULL, NULL, 5);
+        }
+    end(&plain);
+    refused("transposed", SEEDED(.rebuild_bn = true), HK_STATUS_UNSUPPORTED, "no convolution");
+}
+
+/* ---- 16-bit weights: float32 masters, rounded when written */
+
+static void halves(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        hk_dtype dtype;
+        double bound;
+    } cases[] = {{"half", HK_FLOAT16, 2e-3}, {"bfloat", HK_BFLOAT16, 2e-2}};
+    for (size_t i = 0; i < HK_COUNT(cases); i++) {
+        const hk_trainer_params tiny = {.lr = 1e-5f}; /* below what the stored type can add to a weight */
+        tuning t = begin(cases[i].name, NULL, NULL, 6), slow = begin(cases[i].name, NULL, &tiny, 6);
+        char name[32], from[400];
+        float first = train(&t, 1);
+        assert_true(train(&t, 30) < first);
+        snprintf(name, sizeof name, "half-%zu", i);
+        export_equals(&t, name, cases[i].bound);
+        snprintf(from, sizeof from, EDITS "%s/model.onnx", cases[i].name);
+        assert_true(same_size(path, from));
+        assert_int_equal(parameter(t.back, "w1")->dtype, cases[i].dtype);
+        float before = train(&slow, 1), after = train(&slow, 200);
+        assert_true(after < before);
+        end(&t);
+        end(&slow);
+        t = begin(cases[i].name, SEEDED(.new_head = 7), NULL, 6);
+        train(&t, 5);
+        snprintf(name, sizeof name, "half-head-%zu", i);
+        export_equals(&t, name, cases[i].bound);
+        assert_int_equal(parameter(t.back, "w2")->dtype, cases[i].dtype);
+        end(&t);
+    }
+}
+
+/* ---- weights alone */
+
+static void safetensors(void **state)
+{
+    (void)state;
+    const char *const models[] = {"pointwise", "half"};
+    for (size_t i = 0; i < HK_COUNT(models); i++) {
+        const hk_model_edit_params edit = {.size = sizeof edit, .keep_bn = i == 0, .lora_rank = i == 1};
+        tuning t = begin(models[i], &edit, NULL, 5);
+        hk_safetensors s;
+        size_t count = 0;
+        train(&t, 5);
+        export_equals(&t, "weights", 2e-3);
+        const hk_value_info *p = hk_model_parameters(t.back, &count);
+        snprintf(path, sizeof path, "%s/weights.safetensors", folder);
+        OK(hk_trainer_export_safetensors(t.trainer, false, path));
+        OK(hk_safetensors_read(ctx, path, &s));
+        assert_int_equal(s.count, count + (i == 0 ? 6 : 0)); /* running statistics */
+        for (size_t k = 0; k < count; k++) {
+            const hk_tensor *w = hk_safetensors_find(&s, p[k].name);
+            const hk_value *v = hk_graph_find(hk_model_graph(t.back), p[k].name);
+            assert_true(w && w->dtype == p[k].dtype && hk_tensor_count(w) == hk_tensor_count(v->data));
+            for (int64_t e = 0; e < hk_tensor_count(w); e++)
+                assert_true(hk_get_double(w, e) == hk_get_double(v->data, e));
+        }
+        hk_safetensors_finish(&s);
+        assert_int_equal(hk_trainer_export_safetensors(t.trainer, true, path), HK_STATUS_USAGE);
+        end(&t);
+    }
+}
+
 /* ---- the program */
 
 static int open_device(void **state)
@@ -334,10 +532,10 @@ int main(int argc, char **argv)
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(new_head),
-        cmocka_unit_test(new_head_seed),
-        cmocka_unit_test(unshared),
-        cmocka_unit_test(unchanged),
+        cmocka_unit_test(new_head),    cmocka_unit_test(new_head_seed), cmocka_unit_test(unshared),
+        cmocka_unit_test(unchanged),   cmocka_unit_test(adapters),      cmocka_unit_test(adapters_and_head),
+        cmocka_unit_test(dropout),     cmocka_unit_test(batchnorms),    cmocka_unit_test(halves),
+        cmocka_unit_test(safetensors),
     };
     return cmocka_run_group_tests_name("edit", tests, open_device, close_device);
 }

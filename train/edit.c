@@ -8,20 +8,15 @@
 
 /* ---- tensors */
 
-hk_tensor *hk_edit_uniform(hk_graph *g, hk_dtype dtype, const hk_shape *shape, double bound, uint64_t seed,
-                           const char *name)
+const hk_tensor *hk_edit_uniform(hk_graph *g, hk_dtype dtype, const hk_shape *shape, double bound, uint64_t seed,
+                                 const char *name)
 {
     const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
-    hk_tensor *values = hk_tensor_new(g->arena, HK_FLOAT32, shape), *t = values;
-    if (t && dtype != HK_FLOAT32)
-        t = hk_tensor_new(g->arena, dtype, shape);
-    if (!t)
+    hk_tensor *values = hk_tensor_new(g->arena, HK_FLOAT32, shape);
+    if (!values)
         return NULL;
-    int64_t count = hk_tensor_count(t);
-    hk_initial_values(key, name, values->data, count, HK_INITIAL_UNIFORM, bound);
-    for (int64_t i = 0; t != values && i < count; i++)
-        hk_set_double(t, i, hk_get_double(values, i));
-    return t;
+    hk_initial_values(key, name, values->data, hk_tensor_count(values), HK_INITIAL_UNIFORM, bound);
+    return hk_tensor_as(g->arena, values, dtype);
 }
 
 hk_value *hk_edit_parameter(hk_graph *g, const char *name, const hk_tensor *data)
@@ -91,7 +86,7 @@ hk_status hk_edit_infer(hk_graph *g, bool *roots, hk_arena *arena)
 
 hk_status hk_edit_behind(hk_graph *g, hk_value *v, hk_value **before)
 {
-    hk_value *b = hk_graph_value(g, NULL, HK_VALUE_ACTIVATION, v->dtype, &v->shape);
+    hk_value *b = hk_graph_value(g, v->name, HK_VALUE_ACTIVATION, v->dtype, &v->shape);
     hk_node *n = v->producer;
     if (!b)
         return HK_STATUS_OUT_OF_MEMORY;

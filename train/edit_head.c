@@ -15,8 +15,7 @@ static bool is_one_of(const hk_node *n, const char *const *types)
     return false;
 }
 
-/* A constant behind operators that rearrange it; *flipped: by an odd number of transpositions. */
-static bool find_stored(hk_node *n, int32_t k, hk_node **use, int32_t *operand, bool *flipped)
+bool hk_edit_find_stored(hk_node *n, int32_t k, hk_node **use, int32_t *operand, bool *flipped)
 {
     static const char *const passing[] = {"Identity", "Cast", "Transpose", NULL};
     for (int i = 0; i < STEPS; i++) {
@@ -55,7 +54,7 @@ static bool is_layer(hk_node *n, hk_head *h)
     const char *const types[] = {"Gemm", "MatMul", "Conv", NULL};
     bool flipped = false, ignored = false;
     if (!is_one_of(n, types) || (!strcmp(n->type, "Conv") && !is_pointwise_conv(n)) ||
-        !find_stored(n, 1, &h->weight_use, &h->weight_operand, &flipped))
+        !hk_edit_find_stored(n, 1, &h->weight_use, &h->weight_operand, &flipped))
         return false;
     const int64_t *transposed = !strcmp(n->type, "Gemm") ? hk_node_attr(n, "transB") : NULL;
     if (strcmp(n->type, "Conv") != 0 && h->weight_use->in[h->weight_operand]->shape.rank != 2)
@@ -63,7 +62,7 @@ static bool is_layer(hk_node *n, hk_head *h)
     h->node = n;
     h->class_dim = !strcmp(n->type, "Conv") ? 0 : ((transposed && *transposed) != flipped) ? 0 : 1;
     if (n->in_count > 2 && n->in[2])
-        find_stored(n, 2, &h->bias_use, &h->bias_operand, &ignored);
+        hk_edit_find_stored(n, 2, &h->bias_use, &h->bias_operand, &ignored);
     return true;
 }
 
@@ -72,7 +71,7 @@ static hk_value *through_add(hk_node *n, hk_head *h)
 {
     bool ignored = false;
     for (int32_t k = 0; k < 2; k++)
-        if (!h->bias_use && find_stored(n, k, &h->bias_use, &h->bias_operand, &ignored))
+        if (!h->bias_use && hk_edit_find_stored(n, k, &h->bias_use, &h->bias_operand, &ignored))
             return n->in[1 - k];
     return NULL;
 }

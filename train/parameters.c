@@ -145,9 +145,9 @@ static hk_status select_parameters(const hk_graph *model, const hk_parameter_rul
         ruled r = apply_rules(rules, rule_count, used, weight_decay, &q);
         if (r.freeze)
             continue;
-        if (v->dtype != HK_FLOAT32)
+        if (v->dtype != HK_FLOAT32 && !hk_dtype_is_half(v->dtype))
             return hk_fail(model->ctx, HK_STATUS_UNSUPPORTED,
-                           "parameter '%s' is %s: only float32 parameters can be trained; freeze it", v->name,
+                           "parameter '%s' is %s: only floats of 16 and 32 bits can be trained; freeze it", v->name,
                            hk_dtype_name(v->dtype));
         q.group = find_group(p, &r);
         if (q.group < 0)
@@ -191,9 +191,14 @@ static hk_status lay_out(const hk_graph *model, hk_arena *arena, hk_parameters *
     hk_tensor *flat = hk_tensor_new(arena, HK_FLOAT32, &(hk_shape){.rank = 1, .dim = {p->total}});
     if (!flat)
         return hk_out_of_memory(model->ctx, "parameters");
-    for (size_t i = 0; i < p->count; i++)
-        memcpy((float *)flat->data + p->list[i].offset, p->list[i].source->data->data,
-               (size_t)p->list[i].count * sizeof(float));
+    for (size_t i = 0; i < p->count; i++) {
+        const hk_tensor *from = p->list[i].source->data;
+        float *to = (float *)flat->data + p->list[i].offset;
+        if (from->dtype == HK_FLOAT32)
+            memcpy(to, from->data, (size_t)p->list[i].count * sizeof(float));
+        for (int64_t k = 0; from->dtype != HK_FLOAT32 && k < p->list[i].count; k++)
+            to[k] = (float)hk_get_double(from, k);
+    }
     p->initial = flat;
     return HK_OK;
 }

@@ -18,6 +18,7 @@ static hk_status no_memory(const builder *b)
 static hk_status make_views(hk_graph *g, const hk_parameters *p, const char *name, hk_state **state, hk_value **views)
 {
     const hk_shape flat = {.rank = 1, .dim = {p->total}};
+    HK_TRY(hk_widen_halves(g));
     hk_state *s = hk_graph_state(g, name, HK_FLOAT32, &flat, p->initial);
     if (!s)
         return hk_out_of_memory(g->ctx, "a training step");

@@ -15,12 +15,13 @@ typedef struct text_list {
 typedef struct settings {
     const char *model, *data, *labels, *column, *val, *out;
     const char *loss, *reduction, *optimizer, *schedule, *precision, *output, *monitor, *resume;
-    text_list freeze, train, train_also, no_decay, lr_scale, shape, mean, std, class_weights;
+    text_list freeze, train, train_also, no_decay, lr_scale, shape, mean, std, class_weights, lora;
     double lr, beta1, beta2, eps, weight_decay, momentum, dampening, clip, ema, loss_scale, label_smoothing, beta;
     double gamma, least, ignore_index, scale;
     double batch, epochs, seed, warmup, every, accumulate, patience, keep, save_every, max_bad, resize, shift, threads;
-    double steps, new_head;
-    bool nesterov, accumulate_total, freeze_bn, allow_unreached, flip, targets, drop_last, no_shuffle, tie;
+    double steps, new_head, dropout;
+    bool nesterov, accumulate_total, freeze_bn, allow_unreached, flip, targets, drop_last, no_shuffle, tie, rebuild_bn,
+        keep_bn, safetensors;
 } settings;
 
 typedef enum setting_kind { SETTING_TEXT, SETTING_LIST, SETTING_NUMBER, SETTING_SWITCH } setting_kind;

@@ -26,11 +26,14 @@ static const char usage[] =
     "            --lr-scale PATTERN=FACTOR  --freeze-bn; patterns are names with * ? or weight, bias, norm, embedding\n"
     "            --train-also PATTERN,... (names of what has no such role: position embeddings, layer scales)\n"
     "            --allow-unreached (parameters that the trained output does not depend on)\n"
-    "model       --new-head CLASSES  --tie (small tensors that layers share stay one)\n"
+    "model       --new-head CLASSES  --lora RANK[,ALPHA]  --dropout P (before the last layer)  --rebuild-bn (where it "
+    "was\n"
+    "            folded; folded again on export)  --keep-bn (not folded)  --tie (small tensors that layers share stay "
+    "one)\n"
     "schedule    --schedule constant|step|cosine|linear|one-cycle|plateau  --warmup UPDATES  --every UPDATES\n"
     "            --gamma 0.1  --least 0\n"
     "run         --monitor loss|accuracy|f1|mae  --patience EPOCHS  --keep 2  --save-every STEPS  --resume\n"
-    "            --config FILE (JSON)  --dump-config\n\n"
+    "            --safetensors (also DIR/model.safetensors)  --config FILE (JSON)  --dump-config\n\n"
     "--resume goes on from the newest checkpoint of DIR that can be read. SIGINT and SIGTERM finish the step, save and "
     "exit\n"
     "with 130 or 143.\n\n"
@@ -119,7 +122,9 @@ static hk_status export_model(training *r)
 {
     char path[1100];
     snprintf(path, sizeof path, "%s/model.onnx", r->s.out);
-    return r->s.ema > 0 ? hk_trainer_export_average(r->trainer, path) : hk_trainer_export(r->trainer, path);
+    hk_status st = r->s.ema > 0 ? hk_trainer_export_average(r->trainer, path) : hk_trainer_export(r->trainer, path);
+    snprintf(path, sizeof path, "%s/model.safetensors", r->s.out);
+    return st == HK_OK && r->s.safetensors ? hk_trainer_export_safetensors(r->trainer, r->s.ema > 0, path) : st;
 }
 
 static hk_status measure_epoch(training *r, epoch_row *row)

@@ -1,5 +1,6 @@
 /* Building a training run from its settings. */
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -304,18 +305,50 @@ static hk_status make_folder(const training *r)
     return HK_STATUS_CANNOT_CREATE;
 }
 
-/* The model as the settings want it trained. */
-static hk_status edit_model(training *r)
+/* The model as the settings want it trained. batch: for calibration, or NULL. */
+static hk_status edit_model(training *r, const hk_batch *batch)
 {
     const settings *s = &r->s;
+    float lora[2] = {0};
+    size_t count = 0;
+    hk_tensor inputs[MAX_INPUTS];
+    if (!list_numbers("--lora", &s->lora, lora, 2, &count))
+        return HK_STATUS_USAGE;
+    if (count && !(lora[0] >= 1 && lora[0] < 32768 && lora[0] == floorf(lora[0]))) {
+        fprintf(stderr, "hillock: '--lora' takes RANK or RANK,ALPHA, found '%s'\n", s->lora.items[0]);
+        return HK_STATUS_USAGE;
+    }
     hk_model_edit_params p = {.size = sizeof p,
                               .output = s->output,
                               .new_head = (int64_t)s->new_head,
                               .seed = (uint64_t)s->seed,
-                              .tie = s->tie};
-    r->file = r->model;
-    r->model = NULL;
+                              .tie = s->tie,
+                              .lora_rank = (uint32_t)lora[0],
+                              .lora_alpha = lora[1],
+                              .dropout = (float)s->dropout,
+                              .rebuild_bn = batch && s->rebuild_bn,
+                              .keep_bn = batch && s->keep_bn,
+                              .device = r->dev,
+                              .calibration = inputs,
+                              .calibration_count = batch ? batch->input_count : 0};
+    for (size_t i = 0; i < p.calibration_count; i++)
+        inputs[i] = batch->inputs[r->field[i]];
+    hk_model_destroy(&r->model);
     return hk_model_edit(r->file, &p, &r->model);
+}
+
+/* Statistics need data, and what data must be like the model says: so they come second. */
+static hk_status rebuild_norms(training *r)
+{
+    hk_batch batch;
+    if (!r->s.rebuild_bn && !r->s.keep_bn)
+        return HK_OK;
+    hk_status st = hk_loader_next(r->loader, &batch);
+    if (st == HK_OK)
+        st = edit_model(r, &batch);
+    if (st == HK_OK)
+        st = check_classes(r); /* whose names are the new model's */
+    return st;
 }
 
 /* Data for a model, and a device: what an evaluation needs too. */
@@ -339,11 +372,13 @@ hk_status evaluation_open(training *r)
 
 hk_status training_open(training *r)
 {
-    hk_status st = hk_model_load(r->o->ctx, r->s.model, NULL, &r->model);
+    hk_status st = hk_model_load(r->o->ctx, r->s.model, NULL, &r->file);
     if (st == HK_OK)
-        st = edit_model(r);
+        st = edit_model(r, NULL);
     if (st == HK_OK)
         st = open_rest(r);
+    if (st == HK_OK)
+        st = rebuild_norms(r);
     if (st == HK_OK)
         st = make_folder(r);
     if (st != HK_OK)
