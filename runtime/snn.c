@@ -194,8 +194,6 @@ static hk_status make_original(converter *c, hk_model **out)
         if (st == HK_OK && !hk_graph_add_output(g, copy))
             st = hk_out_of_memory(c->ctx, "calibration");
     }
-    for (size_t i = 0; i < g->input_count && st == HK_OK; i++)
-        g->inputs[i]->shape.dim[0] = c->graph->inputs[i]->shape.dim[0];
     if (st == HK_OK)
         st = model_of(g, NULL, out);
     hk_graph_destroy(&g);
@@ -461,6 +459,7 @@ static hk_status convert(converter *c, hk_model **out)
     report_nodes(c);
     HK_TRY(hk_snn_plan_check(&c->plan));
     HK_TRY(check_params(c));
+    HK_TRY(hk_snn_free_batch(&c->plan));
     HK_TRY(hk_snn_average_pools(&c->plan));
     HK_TRY(calibrate(c));
     if (!c->params.no_bias_calibration)

@@ -12,7 +12,7 @@ int32_t hk_snn_opset(const hk_graph *g)
     for (size_t i = 0; i < g->node_count; i++)
         if (!g->nodes[i]->domain && strncmp(g->nodes[i]->type, "hk.", 3) != 0 && g->nodes[i]->opset < INT16_MAX)
             opset = HK_MAX(opset, g->nodes[i]->opset);
-    return opset;
+    return opset ? opset : INT16_MAX; /* built here: nodes of the newest kind */
 }
 
 hk_status hk_snn_node_make(hk_graph *g, int32_t opset, const char *type, const char *name, const hk_attr_value *attrs,

@@ -54,6 +54,8 @@ hk_status hk_snn_plan_make(hk_graph *g, bool average_pool, hk_snn_plan *out);
 hk_status hk_snn_plan_check(const hk_snn_plan *p);
 /* MaxPool becomes AveragePool. */
 hk_status hk_snn_average_pools(hk_snn_plan *p);
+/* The graph takes any number of samples: shapes that the batch is written into lose it. */
+hk_status hk_snn_free_batch(hk_snn_plan *p);
 
 typedef struct hk_snn_form {
     int64_t steps, delay;
@@ -81,7 +83,7 @@ hk_status hk_snn_reduce(hk_graph *g, int32_t opset, const char *type, hk_value *
                         hk_value **out);
 hk_value *hk_snn_floats(hk_graph *g, const char *name, const float *x, int32_t rank, const int64_t *dims);
 hk_value *hk_snn_integers(hk_graph *g, const char *name, const int64_t *x, int64_t count);
-/* Newest version of the default domain among the nodes. */
+/* Newest version of the default domain among the nodes of a file. */
 int32_t hk_snn_opset(const hk_graph *g);
 /* Shapes of g with every open dimension of its inputs bound: the first to batch, and no other may be open. NULL shapes
  * entries: not known. */

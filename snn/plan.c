@@ -367,3 +367,30 @@ hk_status hk_snn_average_pools(hk_snn_plan *p)
     }
     return hk_graph_prune(g);
 }
+
+hk_status hk_snn_free_batch(hk_snn_plan *p)
+{
+    hk_graph *g = p->graph;
+    for (size_t i = 0; i < p->node_count; i++) {
+        hk_node *n = p->of[i];
+        const hk_shape *s = n->out_count > 0 && n->out[0] ? &p->shapes[n->out[0]->id] : NULL;
+        if (strcmp(n->type, "Reshape") != 0 || !s || !hk_shape_known(s) || s->rank < 1 || s->dim[0] != p->batch)
+            continue;
+        int64_t dims[HK_MAX_RANK] = {-1};
+        memcpy(dims + 1, s->dim + 1, (size_t)(s->rank - 1) * sizeof *dims);
+        n->in[1] = hk_snn_integers(g, NULL, dims, s->rank);
+        if (!n->in[1])
+            return hk_out_of_memory(g->ctx, "a conversion");
+    }
+    for (size_t i = 0; i < g->value_count; i++)
+        if (g->values[i]->kind == HK_VALUE_ACTIVATION && g->values[i]->shape.rank > 0) {
+            g->values[i]->shape.dim[0] = -1; /* of any number of samples, or of steps and samples */
+            g->values[i]->dim_names[0] = NULL;
+        }
+    for (size_t i = 0; i < g->input_count; i++)
+        g->inputs[i]->shape.dim[0] = -1;
+    for (size_t i = 0; i < g->output_count; i++)
+        if (g->outputs[i]->shape.rank > 0)
+            g->outputs[i]->shape.dim[0] = -1;
+    return hk_graph_prune(g);
+}

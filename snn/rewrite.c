@@ -242,18 +242,6 @@ static hk_status convert_linear(rewriter *r, hk_node *n)
     return HK_OK;
 }
 
-/* A shape that has the batch in it, whichever way it was computed. */
-static hk_status free_batch(rewriter *r, hk_node *n)
-{
-    const hk_shape *s = &r->p->shapes[n->out[0]->id];
-    if (strcmp(n->type, "Reshape") != 0 || !hk_shape_known(s) || s->rank < 1 || s->dim[0] != r->p->batch)
-        return HK_OK;
-    int64_t dims[HK_MAX_RANK] = {-1};
-    memcpy(dims + 1, s->dim + 1, (size_t)(s->rank - 1) * sizeof *dims);
-    n->in[1] = hk_snn_integers(r->g, NULL, dims, s->rank);
-    return n->in[1] ? HK_OK : hk_out_of_memory(r->g->ctx, "a conversion");
-}
-
 static hk_status read_out(rewriter *r, hk_value *v, const hk_shape *s, hk_value **out)
 {
     hk_value *x = NULL;
@@ -312,7 +300,6 @@ static hk_status convert_node(rewriter *r, hk_node *n, hk_snn_verdict verdict)
     bool timed = false;
     for (int32_t i = 0; i < n->in_count; i++)
         timed = timed || (n->in[i] && is_timed(r, n->in[i]));
-    HK_TRY(free_batch(r, n));
     if (verdict == HK_SNN_READOUT)
         return convert_readout(r, n);
     if (!timed)
@@ -342,9 +329,6 @@ static hk_status convert_all(rewriter *r)
     }
     for (size_t i = 0; i < outputs; i++)
         HK_TRY(convert_output(r, i));
-    for (size_t i = 0; i < r->g->input_count; i++) /* those of the network, not the corrections */
-        if (r->g->inputs[i]->id < p->value_count)
-            r->g->inputs[i]->shape.dim[0] = -1;
     return hk_graph_prune(r->g);
 }
 
@@ -356,11 +340,5 @@ hk_status hk_snn_rewrite(hk_snn_plan *p, const hk_snn_form *form)
     r.corrected = hk_arena_array(p->arena, p->site_count + 1, sizeof *r.corrected);
     if (!r.repeated || !r.read || !r.corrected)
         return hk_out_of_memory(p->graph->ctx, "a conversion");
-    HK_TRY(convert_all(&r));
-    for (size_t i = 0; i < p->graph->output_count; i++)
-        if (p->graph->outputs[i]->shape.rank > 0)
-            p->graph->outputs[i]->shape.dim[0] = p->graph->outputs[i]->id < p->value_count
-                                                     ? -1
-                                                     : p->graph->outputs[i]->shape.dim[0];
-    return HK_OK;
+    return convert_all(&r);
 }

@@ -483,6 +483,95 @@ static void max_pool_is_exact(void **state)
     hk_tensor_release(&y[1]);
 }
 
+/* ---- other ways of writing networks */
+
+/* How far the spiking network is from the original at T = 256, on the calibration data. */
+static double distance(const hk_model *m, const hk_tensor *x, const char *name)
+{
+    hk_model *snn = NULL;
+    hk_snn_params p = params_of(x, 256, HK_SNN_MODE_MAX);
+    p.no_bias_calibration = true;
+    OK(hk_snn_convert(dev, m, &p, &snn));
+    hk_tensor a = run_once(snn, name, x), b = run_once(m, name, x);
+    double error = relative_error(&a, &b);
+    hk_model_destroy(&snn);
+    return error;
+}
+
+/* ReLU6, batch normalization, groups, concatenation, average pooling, and a batch of 2 written into the file. */
+static void many_operators(void **state)
+{
+    (void)state;
+    static const int64_t two[] = {2, 2}, ones[] = {1, 1, 1, 1};
+    const hk_attr_value window[] = {HK_SET_INTS("kernel_shape", two, 2), HK_SET_INTS("strides", two, 2), {0}};
+    const hk_attr_value grouped[] = {HK_SET_INTS("pads", ones, 4), HK_SET_INT("group", 2), {0}};
+    const hk_attr_value axis[] = {HK_SET_INT("axis", 1), {0}};
+    const float statistics[4][6] = {
+        {1, .5f, 2, 1, 1, .7f}, {0, .1f, -.1f, 0, .2f, 0}, {.1f, 0, .2f, -.1f, 0, 0}, {1, .5f, 2, 1, 1.5f, 1}};
+    const int64_t six = 6;
+    hk_value *x = NULL, *bn[5];
+    hk_graph *g = new_graph(&x, 4, (int64_t[]){2, 3, 6, 6});
+    bn[0] = conv(g, "c1", x, 3, 6, 11);
+    for (int i = 0; i < 4; i++)
+        bn[i + 1] = floats(g, NULL, statistics[i], 1, &six);
+    hk_value *h = NULL, *low = floats(g, "low", (float[]){0}, 0, NULL),
+             *high = floats(g, "high", (float[]){0.6f}, 0, NULL);
+    OK(hk_snn_node_make(g, OPSET, "BatchNormalization", "bn", NULL, bn, 5, &h));
+    h = op(g, "Clip", "relu6", NULL, h, low, high);
+    hk_value *a = op(g, "Conv", "grouped", grouped, h, random_weights(g, "gw", 4, (int64_t[]){4, 3, 3, 3}, 71, .4),
+                     NULL);
+    a = op(g, "Relu", "relu2", NULL, a, NULL, NULL);
+    h = op(g, "Concat", "both", axis, a, h, NULL);
+    h = op(g, "AveragePool", "pool", window, h, NULL, NULL);
+    h = op(g, "Relu", "relu3", NULL, conv(g, "c4", h, 10, 4, 81), NULL, NULL);
+    const int64_t shape[] = {2, 36};
+    h = op(g, "Reshape", "flat", NULL, h, hk_snn_integers(g, "shape", shape, 2), NULL);
+    h = op(g, "Gemm", "head", NULL, h, random_weights(g, "hw", 2, (int64_t[]){36, 5}, 91, 1), NULL);
+    hk_model *m = model_of(g, h), *snn = NULL;
+    static float data[3 * 108];
+    fill_random(data, 3 * 108, 9, 1);
+    hk_tensor pair = tensor_of(data, 4, (int64_t[]){2, 3, 6, 6}), three = tensor_of(data, 4, (int64_t[]){3, 3, 6, 6});
+    double error = distance(m, &pair, "y");
+    print_message("ReLU6, BN, groups, Concat: relative error %.5f at T = 256\n", error);
+    assert_true(error < 0.02);
+    hk_snn_params p = params_of(&three, 16, HK_SNN_MODE_DEFAULT); /* another batch than the file's */
+    OK(hk_snn_convert(dev, m, &p, &snn));
+    hk_tensor y = run_once(snn, "y", &three), z = run_once(snn, "y", &pair);
+    assert_int_equal(y.shape[0], 3);
+    assert_memory_equal(y.data, z.data, 10 * sizeof(float));
+    hk_tensor_release(&y);
+    hk_tensor_release(&z);
+    hk_model_destroy(&snn);
+    hk_model_destroy(&m);
+}
+
+static void built_models(void **state)
+{
+    (void)state;
+    hk_model *m = NULL;
+    hk_value *x = NULL, *y = NULL;
+    const hk_layer layers[] = {{.kind = HK_LAYER_CONV1D, .out = 4, .kernel = {3}, .padding = {1}},
+                               {.kind = HK_LAYER_BATCH_NORM},
+                               {.kind = HK_LAYER_RELU},
+                               {.kind = HK_LAYER_MAX_POOL1D, .kernel = {2}},
+                               {.kind = HK_LAYER_DROPOUT},
+                               {.kind = HK_LAYER_FLATTEN},
+                               {.kind = HK_LAYER_LINEAR, .out = 8},
+                               {.kind = HK_LAYER_RELU},
+                               {.kind = HK_LAYER_LINEAR, .out = 3}};
+    OK(hk_model_create(ctx, NULL, &m));
+    OK(hk_model_input(m, "x", HK_FLOAT32, 3, (int64_t[]){-1, 2, 10}, &x));
+    OK(hk_add_sequence(m, x, layers, sizeof layers / sizeof *layers, &y));
+    OK(hk_model_output(m, y, "y"));
+    float data[5 * 20];
+    fill_random(data, 100, 13, 1);
+    hk_tensor t = tensor_of(data, 3, (int64_t[]){5, 2, 10});
+    double error = distance(m, &t, "y");
+    print_message("a model built of layers: relative error %.5f at T = 256\n", error);
+    assert_true(error < 0.02);
+    hk_model_destroy(&m);
+}
+
 /* ---- digits */
 
 static hk_loader *digits(hk_dataset **data, bool held_out)
@@ -737,7 +826,8 @@ int main(void)
         cmocka_unit_test(golden_steps),     cmocka_unit_test(counts),      cmocka_unit_test(calibration),
         cmocka_unit_test(forms_agree),      cmocka_unit_test(residuals),   cmocka_unit_test(max_pool_is_exact),
         cmocka_unit_test(digits_over_time), cmocka_unit_test(trains),      cmocka_unit_test(synaptic_operations),
-        cmocka_unit_test(refusals),         cmocka_unit_test(dead_layers), cmocka_unit_test(command),
+        cmocka_unit_test(refusals),         cmocka_unit_test(dead_layers), cmocka_unit_test(many_operators),
+        cmocka_unit_test(built_models),     cmocka_unit_test(command),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     char remove[300];
