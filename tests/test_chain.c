@@ -4,14 +4,8 @@
  * cases cannot reach.
  */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "ops/pointwise.h"
 #include "runtime/cases.h"
@@ -20,20 +14,11 @@
 #include "runtime/objects.h"
 #include "runtime/passes.h"
 #include "tests/support/device.h"
+#include "tests/support/program.h"
 #include "tests/support/records.h"
 #include "train/gradient.h"
 
-enum { EXIT_NO_DEVICE = 77, MAX_FEEDS = 8, MAX_OUTPUTS = 8, MAX_POOL = 64 };
-
-static hk_context *ctx;
-static hk_device *device; /* NULL: none; the host parts still run */
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        hk_status st_ = (call);                                                                                        \
-        if (st_ != HK_OK)                                                                                              \
-            fail_msg("%s: %s: %s", #call, hk_status_text(st_), hk_context_error(ctx));                                 \
-    } while (0)
+enum { MAX_FEEDS = 8, MAX_OUTPUTS = 8, MAX_POOL = 64 };
 
 #define SHAPE(...) (&(hk_shape){.rank = sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), .dim = {__VA_ARGS__}})
 
@@ -156,9 +141,9 @@ static void check_fused(problem *p, size_t nodes_at_most)
         if (!same_bits(after[i], before[i]))
             fail_msg("output %zu: %.3g between fused and unfused", i, distance(after[i], before[i]));
     }
-    if (!device)
+    if (!dev)
         return;
-    OK(hk_test_run_graph(device, p->g, p->feeds, after, p->arena));
+    OK(hk_test_run_graph(dev, p->g, p->feeds, after, p->arena));
     for (size_t i = 0; i < p->g->output_count; i++) {
         bool exact = !hk_dtype_is_float(after[i]->dtype);
         if (exact ? !same_bits(after[i], before[i]) : !(distance(after[i], before[i]) < 2e-6))
@@ -250,8 +235,8 @@ static void test_convolutions_take_their_neighbours(void **state)
     assert_true(count_nodes(p.g, NULL) <= 7); /* the last convolution may stay a Conv */
     OK(hk_host_run(p.g, p.arena, p.feeds, after, NULL));
     assert_true(distance(after[0], before[0]) < 1e-6);
-    if (device) {
-        OK(hk_test_run_graph(device, p.g, p.feeds, after, p.arena));
+    if (dev) {
+        OK(hk_test_run_graph(dev, p.g, p.feeds, after, p.arena));
         assert_true(distance(after[0], before[0]) < 2e-6);
     }
     end(&p);
@@ -483,7 +468,7 @@ static void check_large(const hk_shape *x_shape, const hk_shape *y_shape)
     uint32_t rows = 0;
     output(&p, build(&p, "Mul", NULL, input(&p, HK_FLOAT32, x_shape), input(&p, HK_FLOAT32, y_shape), NULL));
     hk_records_run run = {.gpu_tuning = true, .feeds = p.feeds, .lower = lower_on_small_grid, .user = &rows};
-    OK(hk_test_records(device->gpu, p.g, &run));
+    OK(hk_test_records(dev->gpu, p.g, &run));
     assert_true(run.error < 1e-7 && rows > 1);
     end(&p);
 }
@@ -491,7 +476,7 @@ static void check_large(const hk_shape *x_shape, const hk_shape *y_shape)
 static void test_large(void **state)
 {
     (void)state;
-    if (!device)
+    if (!dev)
         return;
     check_large(SHAPE(1031, 1021), SHAPE(1021)); /* an odd row and an odd end */
     check_large(SHAPE(520, 4, 512), SHAPE(4, 1));
@@ -524,7 +509,7 @@ static void test_tied_maximum(void **state)
     end(&p);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_row_is_encoded),
@@ -543,19 +528,7 @@ int main(void)
         cmocka_unit_test(test_large),
         cmocka_unit_test(test_tied_maximum),
     };
-    const char *debug = getenv("HILLOCK_DEBUG");
-    hk_device_params params = {.size = sizeof params, .debug = debug && *debug ? NULL : "check-plan,poison"};
-    hk_status st = hk_context_create(NULL, &ctx);
-    if (st == HK_OK)
-        st = hk_device_open(ctx, &params, &device);
-    if (st != HK_OK && st != HK_STATUS_NO_DEVICE) {
-        print_error("%s: %s\n", hk_status_text(st), ctx ? hk_context_error(ctx) : "");
-        return 1;
-    }
-    int result = cmocka_run_group_tests(tests, NULL, NULL) != 0;
-    if (result == 0 && !device)
-        result = EXIT_NO_DEVICE;
-    hk_device_close(&device);
-    hk_context_destroy(&ctx);
-    return result;
+    return test_main(
+        argc, argv,
+        &(test_program){.name = "chains", TESTS(tests), .debug = "check-plan,poison", .device = TEST_USES_DEVICE});
 }

@@ -2,31 +2,18 @@
  * Sequences, optionals, If, Loop and Scan, and shapes fed at run time: models of tests/data/control (made by
  * tools/fixtures/control.py) on the device and by the host interpreter, where their parts run, and what is refused.
  */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "runtime/host.h"
 #include "runtime/model.h"
 #include "tests/support/data.h"
 #include "tests/support/onnx_bytes.h"
+#include "tests/support/program.h"
 
 #define DATA HK_TEST_DATA "/control/"
-
-static hk_context *ctx;
-static hk_device *dev;
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        hk_status st_ = (call);                                                                                        \
-        if (st_ != HK_OK)                                                                                              \
-            fail_msg("%s: %s: %s", #call, hk_status_text(st_), hk_context_error(ctx));                                 \
-    } while (0)
 
 static const double bound = 1e-6;
 
@@ -354,28 +341,12 @@ static void lists_are_checked(void **state)
     close_model(&o);
 }
 
-static int start(void **state)
-{
-    (void)state;
-    return hk_context_create(NULL, &ctx) == HK_OK && hk_device_open(ctx, NULL, &dev) == HK_OK ? 0 : -1;
-}
-
-static int stop(void **state)
-{
-    (void)state;
-    hk_device_close(&dev);
-    hk_context_destroy(&ctx);
-    return 0;
-}
-
 int main(int argc, char **argv)
 {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(on_the_device),      cmocka_unit_test(on_the_host),       cmocka_unit_test(places),
         cmocka_unit_test(shapes_come_and_go), cmocka_unit_test(plans_are_bounded), cmocka_unit_test(refused),
         cmocka_unit_test(loops_are_bounded),  cmocka_unit_test(lists_are_checked), cmocka_unit_test(lists_are_bounded),
     };
-    return cmocka_run_group_tests_name("control", tests, start, stop);
+    return test_main(argc, argv, &(test_program){.name = "control", TESTS(tests)});
 }

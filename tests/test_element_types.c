@@ -4,30 +4,13 @@
  * leaves the device. Conversions of small floats are checked against their definition.
  */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
 
 #include "ops/op.h"
 #include "ops/step.h"
 #include "runtime/host.h"
 #include "runtime/objects.h"
 #include "runtime/program.h"
-
-enum { EXIT_NO_DEVICE = 77 };
-
-static hk_context *ctx;
-static hk_device *device;
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        hk_status st_ = (call);                                                                                        \
-        if (st_ != HK_OK)                                                                                              \
-            fail_msg("%s: %s: %s", #call, hk_status_text(st_), hk_context_error(ctx));                                 \
-    } while (0)
+#include "tests/support/program.h"
 
 /* ---- graphs */
 
@@ -88,7 +71,7 @@ static void check(hk_graph *g, hk_value *out, double bound, size_t *stages, size
         in[i] = t;
     }
     OK(hk_host_run(g, arena, in, want, &step));
-    OK(hk_env_create(device->gpu, g, &env));
+    OK(hk_env_create(dev->gpu, g, &env));
     OK(hk_program_create(env, g, 0, NULL, NULL, &p));
     for (int round = 0; round < 2; round++) {
         hk_run run = {0};
@@ -121,7 +104,7 @@ static void check(hk_graph *g, hk_value *out, double bound, size_t *stages, size
 static void halves_stay_on_the_device(void **state)
 {
     (void)state;
-    bool storage16 = hk_device_get_info(device)->caps >> HK_CAP_STORAGE16 & 1u;
+    bool storage16 = hk_device_get_info(dev)->caps >> HK_CAP_STORAGE16 & 1u;
     const hk_dtype types[] = {HK_FLOAT16, HK_BFLOAT16};
     for (size_t i = 0; i < HK_COUNT(types); i++) {
         size_t stages, host_nodes;
@@ -245,22 +228,11 @@ static void halves_round_once(void **state)
 /* An argument is a pattern of test names to run. */
 int main(int argc, char **argv)
 {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    if (hk_context_create(NULL, &ctx) != HK_OK)
-        return 1;
-    if (hk_device_open(ctx, NULL, &device) != HK_OK) {
-        hk_context_destroy(&ctx);
-        return EXIT_NO_DEVICE;
-    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(halves_stay_on_the_device),  cmocka_unit_test(doubles_run_on_the_host),
         cmocka_unit_test(doubles_move_on_the_device), cmocka_unit_test(weights_are_converted_once),
         cmocka_unit_test(float32_never_leaves),       cmocka_unit_test(small_floats),
         cmocka_unit_test(halves_round_once),
     };
-    int failed = cmocka_run_group_tests_name("element types", tests, NULL, NULL);
-    hk_device_close(&device);
-    hk_context_destroy(&ctx);
-    return failed;
+    return test_main(argc, argv, &(test_program){.name = "element types", TESTS(tests)});
 }

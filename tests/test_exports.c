@@ -4,28 +4,16 @@
  */
 #include <dirent.h>
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "tests/support/data.h"
+#include "tests/support/program.h"
 
 #define DATA HK_TEST_DATA
 
-static hk_context *ctx;
-static hk_device *dev;
 static const char *only; /* one folder */
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        hk_status st_ = (call);                                                                                        \
-        if (st_ != HK_OK)                                                                                              \
-            fail_msg("%s: %s: %s", #call, hk_status_text(st_), hk_context_error(ctx));                                 \
-    } while (0)
 
 /* Exports whose values are 16-bit: each operator's result is rounded to 2^-11 or 2^-8 of itself, and the references are
  * rounded from fp64. A few such roundings add up along the longest path. */
@@ -166,25 +154,6 @@ static void unknown_pass(void **state)
     hk_model_destroy(&m);
 }
 
-static int open_device(void **state)
-{
-    (void)state;
-    if (hk_context_create(NULL, &ctx) != HK_OK)
-        return -1;
-    if (hk_device_open(ctx, NULL, &dev) == HK_OK)
-        return 0;
-    fprintf(stderr, "%s\n", hk_context_error(ctx));
-    return -1;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    hk_device_close(&dev);
-    hk_context_destroy(&ctx);
-    return 0;
-}
-
 int main(int argc, char **argv)
 {
     only = argc > 1 ? argv[1] : NULL;
@@ -194,5 +163,5 @@ int main(int argc, char **argv)
         cmocka_unit_test(dropout_drops),
         cmocka_unit_test(unknown_pass),
     };
-    return cmocka_run_group_tests_name("exports", tests, open_device, close_device);
+    return test_main(1, argv, &(test_program){.name = "exports", TESTS(tests)});
 }

@@ -3,25 +3,18 @@
  * the device.
  */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "ops/step.h"
 #include "runtime/host.h"
 #include "runtime/objects.h"
 #include "runtime/once.h"
+#include "tests/support/program.h"
 #include "train/gradient.h"
 #include "train/safetensors.h"
 #include "train/training.h"
 
-static hk_context *ctx;
-static hk_device *dev; /* NULL: none */
 static hk_safetensors losses, optimizers;
 
 static void must(hk_status st)
@@ -256,24 +249,34 @@ static void test_schedules(void **state)
                 hk_plateau_step(&p, 0.9) == 0.5);
 }
 
-int main(void)
+static int open_fixtures(void **state)
+{
+    (void)state;
+    return hk_safetensors_read(ctx, HK_TEST_DATA "/training/losses.safetensors", &losses) == HK_OK &&
+                   hk_safetensors_read(ctx, HK_TEST_DATA "/training/optimizers.safetensors", &optimizers) == HK_OK
+               ? 0
+               : -1;
+}
+
+static int close_fixtures(void **state)
+{
+    (void)state;
+    hk_safetensors_finish(&losses);
+    hk_safetensors_finish(&optimizers);
+    return 0;
+}
+
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_losses),
         cmocka_unit_test(test_optimizers),
         cmocka_unit_test(test_schedules),
     };
-    if (hk_context_create(NULL, &ctx) != HK_OK)
-        return 1;
-    if (hk_device_open(ctx, NULL, &dev) != HK_OK)
-        dev = NULL;
-    if (hk_safetensors_read(ctx, HK_TEST_DATA "/training/losses.safetensors", &losses) != HK_OK ||
-        hk_safetensors_read(ctx, HK_TEST_DATA "/training/optimizers.safetensors", &optimizers) != HK_OK)
-        return 1;
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    hk_safetensors_finish(&losses);
-    hk_safetensors_finish(&optimizers);
-    hk_device_close(&dev);
-    hk_context_destroy(&ctx);
-    return failed;
+    return test_main(argc, argv,
+                     &(test_program){.name = "losses",
+                                     TESTS(tests),
+                                     .setup = open_fixtures,
+                                     .teardown = close_fixtures,
+                                     .device = TEST_USES_DEVICE});
 }

@@ -2,31 +2,16 @@
  * What the generic operator test cannot see of the movers, because it runs one node at a time: views of views, parts
  * computed in place inside a Concat or a Pack, shape arithmetic that folds away, and the shapes of If, Loop and Scan.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "ops/infer.h"
 #include "runtime/exec.h"
 #include "runtime/host.h"
 #include "runtime/objects.h"
+#include "tests/support/program.h"
 
-enum { EXIT_NO_DEVICE = 77, MAX_VALUES = 8 };
-
-static hk_context *ctx;
-static hk_device *device; /* NULL: none; the tests that need it are left out */
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        hk_status st_ = (call);                                                                                        \
-        if (st_ != HK_OK)                                                                                              \
-            fail_msg("%s: %s: %s", #call, hk_status_text(st_), hk_context_error(ctx));                                 \
-    } while (0)
+enum { MAX_VALUES = 8 };
 
 /* ---- building */
 
@@ -88,7 +73,7 @@ static void run_both(hk_graph *g, size_t *records)
     hk_env *env = NULL;
     hk_exec *e = NULL;
     hk_graph *clone = NULL;
-    OK(hk_env_create(device->gpu, g, &env));
+    OK(hk_env_create(dev->gpu, g, &env));
     OK(hk_graph_clone(g, &clone));
     OK(hk_infer_graph(clone));
     OK(hk_exec_create(env, clone, &e));
@@ -109,7 +94,7 @@ static void run_both(hk_graph *g, size_t *records)
 
 static void need_device(void)
 {
-    if (!device)
+    if (!dev)
         skip();
 }
 
@@ -371,7 +356,7 @@ static void test_scan(void **state)
     hk_graph_destroy(&g);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_concat_in_place),
@@ -386,19 +371,7 @@ int main(void)
         cmocka_unit_test(test_if_shapes),
         cmocka_unit_test(test_scan),
     };
-    const char *debug = getenv("HILLOCK_DEBUG");
-    hk_device_params params = {.size = sizeof params, .debug = debug && *debug ? NULL : "check-plan,poison"};
-    hk_status st = hk_context_create(NULL, &ctx);
-    if (st == HK_OK)
-        st = hk_device_open(ctx, &params, &device);
-    if (st != HK_OK && st != HK_STATUS_NO_DEVICE) {
-        print_error("%s: %s\n", hk_status_text(st), ctx ? hk_context_error(ctx) : "");
-        return 1;
-    }
-    int result = cmocka_run_group_tests(tests, NULL, NULL) != 0;
-    if (result == 0 && !device)
-        result = EXIT_NO_DEVICE;
-    hk_device_close(&device);
-    hk_context_destroy(&ctx);
-    return result;
+    return test_main(
+        argc, argv,
+        &(test_program){.name = "moves", TESTS(tests), .debug = "check-plan,poison", .device = TEST_USES_DEVICE});
 }

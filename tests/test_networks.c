@@ -6,28 +6,15 @@
  */
 #include <fnmatch.h>
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "core/philox.h"
 #include "core/tensor.h"
 #include "hillock/hillock.h"
+#include "tests/support/program.h"
 #include "train/safetensors.h"
-
-static hk_context *ctx;
-static hk_device *dev;
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        hk_status st_ = (call);                                                                                        \
-        if (st_ != HK_OK)                                                                                              \
-            fail_msg("%s: %s: %s", #call, hk_status_text(st_), hk_context_error(ctx));                                 \
-    } while (0)
 
 /* ---- a network: its model, what PyTorch computed, and batches from Philox streams */
 
@@ -277,26 +264,6 @@ static void curve(void **state)
     close_network(&n);
 }
 
-static int open_device(void **state)
-{
-    (void)state;
-    if (hk_context_create(NULL, &ctx) != HK_OK)
-        return -1;
-    if (hk_device_open(ctx, NULL, &dev) != HK_OK) {
-        fprintf(stderr, "skipped: %s\n", hk_context_error(ctx));
-        exit(77);
-    }
-    return 0;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    hk_device_close(&dev);
-    hk_context_destroy(&ctx);
-    return 0;
-}
-
 #define EVAL(n)                                                                                                        \
     {                                                                                                                  \
         n ".eval", evaluation_mode, NULL, NULL, n                                                                      \
@@ -312,8 +279,6 @@ static int close_device(void **state)
 
 int main(int argc, char **argv)
 {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         EVAL("simplecnn"),     TRAIN("simplecnn"),   CURVE("simplecnn"),   EVAL("resnet"),        TRAIN("resnet"),
         CURVE("resnet"),       EVAL("mobilenet_v2"), EVAL("mobilenet_v3"), TRAIN("mobilenet_v3"), EVAL("efficientnet"),
@@ -321,5 +286,5 @@ int main(int argc, char **argv)
         EVAL("bert"),          CURVE("bert"),        EVAL("gpt2"),         EVAL("lstm"),          CURVE("lstm"),
         EVAL("unet"),          TRAIN("unet"),
     };
-    return cmocka_run_group_tests_name("networks", tests, open_device, close_device);
+    return test_main(argc, argv, &(test_program){.name = "networks", TESTS(tests)});
 }

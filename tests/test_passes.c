@@ -3,26 +3,14 @@
  * from the graph before and after. test_exports runs whole models with each of them off.
  */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "ops/infer.h"
 #include "runtime/host.h"
 #include "runtime/passes.h"
 #include "tests/support/data.h"
-
-static hk_context *ctx;
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        hk_status st_ = (call);                                                                                        \
-        if (st_ != HK_OK)                                                                                              \
-            fail_msg("%s: %s: %s", #call, hk_status_text(st_), hk_context_error(ctx));                                 \
-    } while (0)
+#include "tests/support/program.h"
 
 /* ---- building */
 
@@ -291,19 +279,6 @@ static void batchnorm(void **state)
         assert_int_equal(left(before_batchnorm("Gemm", row, SHAPE(5, 4), 5, turned, bias), hk_fold_batchnorm, bn), 0);
         assert_int_equal(left(before_batchnorm("Gemm", row, SHAPE(4, 5), 5, half, bias), hk_fold_batchnorm, bn), 1);
     }
-}
-
-static int make_context(void **state)
-{
-    (void)state;
-    return hk_context_create(NULL, &ctx) == HK_OK ? 0 : -1;
-}
-
-static int end_context(void **state)
-{
-    (void)state;
-    hk_context_destroy(&ctx);
-    return 0;
 }
 
 static hk_value *scalar(hk_graph *g, double x)
@@ -620,8 +595,6 @@ static void transposed_convolutions(void **state)
 
 int main(int argc, char **argv)
 {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(views),
         cmocka_unit_test(epilogues_through_views),
@@ -637,5 +610,5 @@ int main(int argc, char **argv)
         cmocka_unit_test(expansions),
         cmocka_unit_test(transposed_convolutions),
     };
-    return cmocka_run_group_tests_name("passes", tests, make_context, end_context);
+    return test_main(argc, argv, &(test_program){.name = "passes", TESTS(tests), .device = TEST_HOST});
 }

@@ -3,19 +3,14 @@
  * double and on the device.
  */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "ops/step.h"
 #include "runtime/host.h"
 #include "runtime/objects.h"
 #include "runtime/once.h"
+#include "tests/support/program.h"
 #include "train/gradient.h"
 #include "train/safetensors.h"
 
@@ -23,8 +18,6 @@ enum { INPUTS = 7, OUTPUTS = 3, HIDDEN = 6 };
 static const char *const input_names[INPUTS] = {"X", "W", "R", "B", "lengths", "h0", "c0"};
 static const char *const output_names[OUTPUTS] = {"y", "yh", "yc"};
 
-static hk_context *ctx;
-static hk_device *dev; /* NULL: none */
 static hk_safetensors data;
 
 typedef struct recurrent_case {
@@ -174,18 +167,26 @@ static void test_against_pytorch(void **state)
         one_case(&cases[i]);
 }
 
-int main(void)
+static int open_fixtures(void **state)
+{
+    (void)state;
+    return hk_safetensors_read(ctx, HK_TEST_DATA "/training/recurrent.safetensors", &data) == HK_OK ? 0 : -1;
+}
+
+static int close_fixtures(void **state)
+{
+    (void)state;
+    hk_safetensors_finish(&data);
+    return 0;
+}
+
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_pytorch)};
-    if (hk_context_create(NULL, &ctx) != HK_OK)
-        return 1;
-    if (hk_device_open(ctx, NULL, &dev) != HK_OK)
-        dev = NULL;
-    if (hk_safetensors_read(ctx, HK_TEST_DATA "/training/recurrent.safetensors", &data) != HK_OK)
-        return 1;
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    hk_safetensors_finish(&data);
-    hk_device_close(&dev);
-    hk_context_destroy(&ctx);
-    return failed;
+    return test_main(argc, argv,
+                     &(test_program){.name = "recurrent",
+                                     TESTS(tests),
+                                     .setup = open_fixtures,
+                                     .teardown = close_fixtures,
+                                     .device = TEST_USES_DEVICE});
 }

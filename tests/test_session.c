@@ -2,28 +2,15 @@
  * Models end to end through sessions: PyTorch's outputs, behaviours of stages and plans, planted faults.
  */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "runtime/plan.h"
 #include "tests/support/data.h"
+#include "tests/support/program.h"
 
 #define DATA HK_TEST_DATA
-
-static hk_context *ctx;
-static hk_device *dev;
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        hk_status st_ = (call);                                                                                        \
-        if (st_ != HK_OK)                                                                                              \
-            fail_msg("%s: %s: %s", #call, hk_status_text(st_), hk_context_error(ctx));                                 \
-    } while (0)
 
 typedef struct opened {
     hk_model *model;
@@ -293,35 +280,13 @@ static void fast_precision(void **state)
     close_model(&o);
 }
 
-static int open_device(void **state)
-{
-    (void)state;
-    if (hk_context_create(NULL, &ctx) != HK_OK)
-        return -1;
-    if (hk_device_open(ctx, NULL, &dev) != HK_OK) {
-        fprintf(stderr, "skipped: %s\n", hk_context_error(ctx));
-        exit(77);
-    }
-    return 0;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    hk_device_close(&dev);
-    hk_context_destroy(&ctx);
-    return 0;
-}
-
 int main(int argc, char **argv)
 {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(digits),         cmocka_unit_test(small_models),       cmocka_unit_test(nonzero_cuts_the_run),
         cmocka_unit_test(loops),          cmocka_unit_test(dropout_statistics), cmocka_unit_test(shapes_a_b_a),
         cmocka_unit_test(planted_faults), cmocka_unit_test(fast_precision),     cmocka_unit_test(bad_input),
         cmocka_unit_test(out_of_memory),
     };
-    return cmocka_run_group_tests_name("session", tests, open_device, close_device);
+    return test_main(argc, argv, &(test_program){.name = "session", TESTS(tests)});
 }

@@ -4,18 +4,15 @@
  * behind expansions, in one plan.
  */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "ops/infer.h"
 #include "runtime/cases.h"
 #include "runtime/host.h"
 #include "tests/support/data.h"
 #include "tests/support/device.h"
+#include "tests/support/program.h"
 #include "train/gradient.h"
 
 static const struct {
@@ -49,16 +46,6 @@ static const struct {
     {"ReverseSequence", "f32[5,3,2] i64[3]<6", 10},
     {"MaxUnpool", "f32[1,1,2,2] i64[1,1,2,2]={5,7,13,15} i64={1,1,5,5} ; kernel_shape=[2,2] strides=[2,2]", 9},
 };
-
-static hk_context *ctx;
-static hk_device *device;
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        hk_status st_ = (call);                                                                                        \
-        if (st_ != HK_OK)                                                                                              \
-            fail_msg("%s: %s: %s", #call, hk_status_text(st_), hk_context_error(ctx));                                 \
-    } while (0)
 
 static const hk_op *find(const char *type, int16_t since)
 {
@@ -112,7 +99,7 @@ static void run_case(size_t k)
         }
     assert_int_not_equal(reached, 0);
     OK(hk_host_run(g.graph, arena, feeds, want, NULL));
-    OK(hk_test_run_graph(device, g.graph, feeds, got, arena));
+    OK(hk_test_run_graph(dev, g.graph, feeds, got, arena));
     for (size_t i = 0; i < g.graph->output_count; i++)
         if (!(data_error(got[i], want[i]) <= 1e-5))
             fail_msg("%s \"%s\": output %zu differs by %g", cases[k].type, cases[k].text, i,
@@ -124,26 +111,16 @@ static void run_case(size_t k)
 static void gradients_on_the_device(void **state)
 {
     (void)state;
-    if (!device)
+    if (!dev)
         skip();
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
         run_case(k);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(gradients_on_the_device)};
-    const char *debug = getenv("HILLOCK_DEBUG");
-    if (hk_context_create(&(hk_context_params){.size = sizeof(hk_context_params)}, &ctx) != HK_OK)
-        return 1;
-    hk_status st = hk_device_open(
-        ctx,
-        &(hk_device_params){.size = sizeof(hk_device_params), .debug = debug && *debug ? NULL : "check-plan,poison"},
-        &device);
-    int failed = st != HK_OK && st != HK_STATUS_NO_DEVICE;
-    if (!failed)
-        failed = cmocka_run_group_tests_name("spatial", tests, NULL, NULL);
-    hk_device_close(&device);
-    hk_context_destroy(&ctx);
-    return failed;
+    return test_main(
+        argc, argv,
+        &(test_program){.name = "spatial", TESTS(tests), .debug = "check-plan,poison", .device = TEST_USES_DEVICE});
 }

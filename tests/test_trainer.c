@@ -2,27 +2,15 @@
  * The training step against PyTorch: losses, gradients, accumulation, pipelining, checkpoints.
  */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
+#include "tests/support/program.h"
 #include "tests/support/simplecnn.h"
 
-static hk_context *ctx;
-static hk_device *dev;
 static simplecnn fixture;
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        hk_status st_ = (call);                                                                                        \
-        if (st_ != HK_OK)                                                                                              \
-            fail_msg("%s: %s: %s", #call, hk_status_text(st_), hk_context_error(ctx));                                 \
-    } while (0)
 
 static hk_trainer *trainer(hk_model *m, uint32_t accumulate)
 {
@@ -320,32 +308,22 @@ static void exported_model_has_the_weights(void **state)
     close_digits(&d);
 }
 
-static int open_device(void **state)
+static int open_fixture(void **state)
 {
     (void)state;
-    if (hk_context_create(NULL, &ctx) != HK_OK)
-        return -1;
-    if (hk_device_open(ctx, NULL, &dev) != HK_OK) {
-        fprintf(stderr, "skipped: %s\n", hk_context_error(ctx));
-        exit(77);
-    }
     simplecnn_open(&fixture, ctx);
     return 0;
 }
 
-static int close_device(void **state)
+static int close_fixture(void **state)
 {
     (void)state;
     simplecnn_close(&fixture);
-    hk_device_close(&dev);
-    hk_context_destroy(&ctx);
     return 0;
 }
 
 int main(int argc, char **argv)
 {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ten_losses),
         cmocka_unit_test(gradients_at_step_1),
@@ -355,5 +333,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(resumed_equals_straight),
         cmocka_unit_test(exported_model_has_the_weights),
     };
-    return cmocka_run_group_tests_name("trainer", tests, open_device, close_device);
+    return test_main(
+        argc, argv, &(test_program){.name = "trainer", TESTS(tests), .setup = open_fixture, .teardown = close_fixture});
 }

@@ -3,31 +3,15 @@
  * gradient; loops that must stay loops; and Scan of opset 8, over a batch of sequences.
  */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "ops/infer.h"
 #include "runtime/host.h"
 #include "tests/support/device.h"
+#include "tests/support/program.h"
 #include "train/gradient.h"
 
-enum { EXIT_NO_DEVICE = 77 };
-
-static hk_context *ctx;
-static hk_device *device;
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        hk_status st_ = (call);                                                                                        \
-        if (st_ != HK_OK)                                                                                              \
-            fail_msg("%s: %s: %s", #call, hk_status_text(st_), hk_context_error(ctx));                                 \
-    } while (0)
 #define SHAPE(...) (&(hk_shape){.rank = sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), .dim = {__VA_ARGS__}})
 
 static hk_value *input(hk_graph *g, const char *name, hk_dtype dtype, const hk_shape *s)
@@ -106,8 +90,8 @@ static void compare(hk_graph *g)
     for (int pass = 0; pass < 2; pass++) {
         if (pass == 0)
             OK(hk_host_run(clone, arena, feeds, got, NULL));
-        else if (device)
-            OK(hk_test_run_graph(device, g, feeds, got, arena)); /* one plan: no loop is left */
+        else if (dev)
+            OK(hk_test_run_graph(dev, g, feeds, got, arena)); /* one plan: no loop is left */
         for (size_t i = 0; i < g->output_count; i++) {
             assert_int_equal(hk_tensor_count(got[i]), hk_tensor_count(want[i]));
             for (int64_t k = 0; k < hk_tensor_count(want[i]); k++)
@@ -270,25 +254,14 @@ static void test_batched_scan(void **state)
     hk_graph_destroy(&g);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_scan),       cmocka_unit_test(test_gradient),     cmocka_unit_test(test_loop),
         cmocka_unit_test(test_stays_loop), cmocka_unit_test(test_batched_scan),
     };
-    const char *debug = getenv("HILLOCK_DEBUG");
-    hk_device_params params = {.size = sizeof params, .debug = debug && *debug ? NULL : "check-plan,poison"};
-    hk_status st = hk_context_create(NULL, &ctx);
-    if (st == HK_OK)
-        st = hk_device_open(ctx, &params, &device);
-    if (st != HK_OK && st != HK_STATUS_NO_DEVICE) {
-        print_error("%s: %s\n", hk_status_text(st), ctx ? hk_context_error(ctx) : "");
-        return 1;
-    }
-    int result = cmocka_run_group_tests(tests, NULL, NULL) != 0;
-    if (result == 0 && !device)
-        result = EXIT_NO_DEVICE;
-    hk_device_close(&device);
-    hk_context_destroy(&ctx);
-    return result;
+    return test_main(
+        argc, argv,
+        &(test_program){
+            .name = "unrolled loops", TESTS(tests), .debug = "check-plan,poison", .device = TEST_USES_DEVICE});
 }
