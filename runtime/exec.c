@@ -536,6 +536,14 @@ hk_status hk_exec_submit(hk_exec *e, const hk_feed *feeds, const hk_step *step, 
     return HK_OK;
 }
 
+bool hk_exec_holds(const hk_exec *e, uint64_t ticket)
+{
+    for (size_t k = 0; k < HK_SLOTS; k++)
+        if (e->slots[k].ticket == ticket)
+            return true;
+    return false;
+}
+
 hk_status hk_exec_wait(hk_exec *e, uint64_t ticket)
 {
     HK_TRY(hk_gpu_wait(e->env->gpu, ticket));

@@ -87,7 +87,8 @@ void hk_exec_destroy(hk_exec **e); /* waits for its last submit */
 const hk_plan *hk_exec_plan(const hk_exec *e);
 /* feeds in graph input order. Waits only if both slots are in flight. */
 hk_status hk_exec_submit(hk_exec *e, const hk_feed *feeds, const hk_step *step, uint64_t *ticket);
-hk_status hk_exec_wait(hk_exec *e, uint64_t ticket);
+bool hk_exec_holds(const hk_exec *e, uint64_t ticket); /* one of the last two runs of e */
+hk_status hk_exec_wait(hk_exec *e, uint64_t ticket);   /* of a run of e */
 /* Output i of the run with that ticket, which has been waited for and is one of the last two: copied to t, whose data
  * has room (dtype and shape are the value's). */
 hk_status hk_exec_read(hk_exec *e, uint64_t ticket, size_t i, void *data);

@@ -357,17 +357,28 @@ hk_status hk_trainer_submit(hk_trainer *t, const hk_tensor *inputs, size_t input
     return HK_OK;
 }
 
+/* The recording whose run has that ticket; steps in flight may be of two. NULL: a later run has taken its place. */
+static hk_exec *find_run(const hk_trainer *t, uint64_t ticket)
+{
+    for (size_t i = 0; i < HK_TRAINER_PLANS; i++)
+        for (size_t k = HK_RECORD_MICRO; k <= HK_RECORD_STEP; k++)
+            if (t->plans[i].exec[k] && hk_exec_holds(t->plans[i].exec[k], ticket))
+                return t->plans[i].exec[k];
+    return NULL;
+}
+
 hk_status hk_trainer_wait(hk_trainer *t, uint64_t ticket, float *loss)
 {
     if (!t->last)
         return hk_fail(t->ctx, HK_STATUS_USAGE, "no step has been submitted");
-    HK_TRY(hk_exec_wait(t->last, ticket));
+    hk_exec *exec = find_run(t, ticket);
+    if (exec) {
+        HK_TRY(hk_exec_wait(exec, ticket));
+        return loss ? hk_exec_read(exec, ticket, 0, loss) : HK_OK;
+    }
+    HK_TRY(hk_gpu_wait(t->dev->gpu, ticket));
     if (!loss)
         return HK_OK;
-    for (size_t i = 0; i < HK_TRAINER_PLANS; i++)
-        for (size_t k = HK_RECORD_MICRO; k <= HK_RECORD_STEP; k++)
-            if (t->plans[i].exec[k] && hk_exec_read(t->plans[i].exec[k], ticket, 0, loss) == HK_OK)
-                return HK_OK;
     return hk_fail(t->ctx, HK_STATUS_USAGE, "the loss of step %llu is gone: wait for it before the second next step",
                    (unsigned long long)ticket);
 }

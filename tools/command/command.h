@@ -38,6 +38,7 @@ typedef struct options {
     size_t given_count;
     char **arguments; /* what is no option */
     size_t argument_count;
+    struct option_memory *memory;
 } options;
 
 #define EXIT_USAGE 64
@@ -48,6 +49,7 @@ int write_man_pages(const char *folder, const verb *const *verbs, size_t count);
 
 /* Parses and makes the context. Returns -1 to go on, else the exit code (after --help or a message). */
 int options_parse(options *o, const verb *v, const option_spec *specs, int argc, char **argv);
+void *options_allocate(options *o, size_t bytes);             /* zeroed, released by finish_code(); never NULL */
 const char *option_value(const options *o, const char *name); /* the last one given, NULL if none */
 bool option_given(const options *o, const char *name);
 /* A number in [least, most], otherwise when absent; false after a message. */

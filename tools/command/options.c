@@ -215,8 +215,30 @@ int finish(options *o, hk_status st)
     return finish_code(o, hk_status_exit_code(st));
 }
 
+struct option_memory {
+    struct option_memory *next;
+    max_align_t data[];
+};
+
+void *options_allocate(options *o, size_t bytes)
+{
+    struct option_memory *m = calloc(1, sizeof *m + bytes);
+    if (!m) {
+        fprintf(stderr, "hillock: out of memory\n");
+        exit(71);
+    }
+    m->next = o->memory;
+    o->memory = m;
+    return m->data;
+}
+
 int finish_code(options *o, int code)
 {
+    for (struct option_memory *m = o->memory, *next; m; m = next) {
+        next = m->next;
+        free(m);
+    }
+    o->memory = NULL;
     hk_context_destroy(&o->ctx);
     if (fflush(stdout) != 0 && code == 0)
         code = 74;

@@ -114,30 +114,26 @@ static void *member(const settings *s, const setting *t)
     return (char *)(uintptr_t)s + t->offset;
 }
 
-static char *copied(const char *text, size_t length)
+static const char *copied(const settings *s, const char *text, size_t length)
 {
-    char *copy = malloc(length + 1);
-    if (!copy) {
-        fprintf(stderr, "hillock: out of memory\n");
-        exit(71);
-    }
+    char *copy = options_allocate(s->owner, length + 1);
     memcpy(copy, text, length);
-    copy[length] = '\0';
     return copy;
 }
 
 /* Adds what stands between commas. */
-static void add_items(text_list *list, const char *text)
+static void add_items(const settings *s, text_list *list, const char *text)
 {
+    size_t most = list->count + 1;
+    for (const char *c = text; *c; c++)
+        most += *c == ',';
+    const char **items = options_allocate(s->owner, most * sizeof *items);
+    if (list->count)
+        memcpy(items, list->items, list->count * sizeof *items);
+    list->items = items;
     while (*text) {
         size_t n = strcspn(text, ",");
-        const char **grown = realloc(list->items, (list->count + 1) * sizeof *grown);
-        if (!grown) {
-            fprintf(stderr, "hillock: out of memory\n");
-            exit(71);
-        }
-        list->items = grown;
-        list->items[list->count++] = copied(text, n);
+        list->items[list->count++] = copied(s, text, n);
         text += n + (text[n] == ',');
     }
 }
@@ -156,8 +152,8 @@ static bool set_from_text(settings *s, const setting *t, const char *text)
 {
     char *end = NULL;
     switch (t->kind) {
-    case SETTING_TEXT: *(const char **)member(s, t) = copied(text, strlen(text)); return true;
-    case SETTING_LIST: add_items(member(s, t), text); return true;
+    case SETTING_TEXT: *(const char **)member(s, t) = copied(s, text, strlen(text)); return true;
+    case SETTING_LIST: add_items(s, member(s, t), text); return true;
     case SETTING_SWITCH: *(bool *)member(s, t) = true; return true;
     case SETTING_NUMBER: break;
     }
@@ -182,7 +178,7 @@ static bool set_from_json(settings *s, const setting *t, const cJSON *v)
 {
     if (t->kind == SETTING_TEXT && (cJSON_IsString(v) || cJSON_IsNull(v))) {
         if (cJSON_IsString(v))
-            *(const char **)member(s, t) = copied(v->valuestring, strlen(v->valuestring));
+            *(const char **)member(s, t) = copied(s, v->valuestring, strlen(v->valuestring));
         return true;
     }
     if (t->kind == SETTING_SWITCH && cJSON_IsBool(v)) {
@@ -197,7 +193,7 @@ static bool set_from_json(settings *s, const setting *t, const cJSON *v)
     for (const cJSON *item = v->child; item; item = item->next) {
         if (!cJSON_IsString(item))
             return false;
-        add_items(member(s, t), item->valuestring);
+        add_items(s, member(s, t), item->valuestring);
     }
     return true;
 }
@@ -232,7 +228,7 @@ static int set_all(settings *s, const char *path, const cJSON *root)
             return 78;
         }
         if (!t)
-            s->model = copied(v->valuestring, strlen(v->valuestring));
+            s->model = copied(s, v->valuestring, strlen(v->valuestring));
     }
     return -1;
 }
@@ -262,9 +258,9 @@ static int read_file(settings *s, const char *path)
 }
 #endif
 
-int settings_read(settings *s, const options *o)
+int settings_read(settings *s, options *o)
 {
-    *s = (settings){0};
+    *s = (settings){.owner = o};
     for (size_t i = 0; i < SETTINGS; i++) {
         const setting *t = &settings_table[i];
         if (t->kind == SETTING_TEXT)

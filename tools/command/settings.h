@@ -13,6 +13,7 @@ typedef struct text_list {
 } text_list;
 
 typedef struct settings {
+    options *owner; /* of the texts */
     const char *model, *data, *labels, *column, *val, *out;
     const char *loss, *reduction, *optimizer, *schedule, *precision, *output, *monitor, *resume;
     text_list freeze, train, train_also, no_decay, lr_scale, shape, mean, std, class_weights, lora;
@@ -37,9 +38,9 @@ typedef struct setting {
 extern const setting settings_table[];
 const option_spec *settings_specs(void); /* the table's flags, and --config and --dump-config */
 
-/* Defaults, then --config FILE, then the flags given. The texts live as long as the process. -1 to go on, else the exit
+/* Defaults, then --config FILE, then the flags given. The texts live until finish_code(). -1 to go on, else the exit
  * code after a message. */
-int settings_read(settings *s, const options *o);
+int settings_read(settings *s, options *o);
 void settings_write(const settings *s, FILE *f); /* JSON */
 /* The numbers of a list; false after a message. values has room for `most`. */
 bool list_numbers(const char *flag, const text_list *list, float *values, size_t most, size_t *count);
