@@ -479,6 +479,51 @@ static void first_weights(void **state)
     hk_model_destroy(&other);
 }
 
+/* ---- trained and exported: the file computes what the trainer evaluates */
+
+static void exported(void **state)
+{
+    (void)state;
+    char path[300];
+    hk_model *m = begin(2), *again = NULL;
+    hk_value *x = input(m, "x", HK_FLOAT32, 4, (int64_t[]){-1, 3, 8, 8}), *y = NULL;
+    const hk_layer layers[] = {{.kind = HK_LAYER_CONV2D, .name = "conv", .out = 8, .kernel = {3}},
+                               {.kind = HK_LAYER_BATCH_NORM, .name = "bn"},
+                               {.kind = HK_LAYER_RELU},
+                               {.kind = HK_LAYER_ADAPTIVE_AVG_POOL2D, .size = {4, 5}},
+                               {.kind = HK_LAYER_FLATTEN},
+                               {.kind = HK_LAYER_LINEAR, .name = "fc", .out = 3}};
+    OK(hk_add_sequence(m, x, layers, COUNT(layers), &y));
+    OK(hk_model_output(m, y, "y"));
+    hk_trainer *t = NULL;
+    int64_t label[4] = {0, 1, 2, 1};
+    hk_tensor images = random_tensor(HK_FLOAT32, 4, (int64_t[]){4, 3, 8, 8}, 0), want = {0}, got = {0};
+    hk_tensor labels = {.data = label, .dtype = HK_INT64, .rank = 1, .shape = {4}};
+    OK(hk_trainer_create(dev, m, NULL, &t));
+    for (int i = 0; i < 3; i++)
+        OK(hk_trainer_step(t, &images, 1, &labels, NULL));
+    OK(hk_trainer_evaluate(t, &images, 1, false));
+    OK(hk_trainer_read_output(t, "y", &want));
+    snprintf(path, sizeof path, "%s.onnx", folder);
+    OK(hk_trainer_export(t, path));
+    OK(hk_model_load(ctx, path, NULL, &again));
+    assert_int_equal(parameters(again), parameters(m));
+    run(again, &images, &got);
+    double error = 0, norm = 0;
+    for (int i = 0; i < 12; i++) {
+        error += pow((double)((float *)got.data)[i] - (double)((float *)want.data)[i], 2);
+        norm += pow((double)((float *)want.data)[i], 2);
+    }
+    assert_true(sqrt(error) <= 1e-6 * sqrt(norm));
+    remove(path);
+    free(images.data);
+    hk_tensor_release(&want);
+    hk_tensor_release(&got);
+    hk_trainer_destroy(&t);
+    hk_model_destroy(&m);
+    hk_model_destroy(&again);
+}
+
 /* ---- mistakes */
 
 static void refuse(hk_model *m, hk_value *x, hk_layer layer, const char *words)
@@ -574,7 +619,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_layer), cmocka_unit_test(adaptive_averages), cmocka_unit_test(conv1d_is_conv2d),
-        cmocka_unit_test(branches),    cmocka_unit_test(first_weights),     cmocka_unit_test(mistakes),
+        cmocka_unit_test(branches),    cmocka_unit_test(first_weights),     cmocka_unit_test(exported),
+        cmocka_unit_test(mistakes),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
