@@ -119,6 +119,8 @@ static hk_status find_norms(editor *e, const hk_graph *g)
 
 static hk_status edit_written(editor *e, hk_graph *g, bool *changed)
 {
+    if (e->p.open_batch)
+        HK_TRY(hk_edit_open_batch(g, e->temporary, changed));
     if (!e->p.tie)
         HK_TRY(hk_edit_unshare(g, e->temporary, changed));
     if (e->p.new_head) {

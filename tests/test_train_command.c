@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #define DIGITS HK_TEST_DATA "/digits"
+#define FIVE HK_TEST_DATA "/five_digits/model.onnx"
 #define TRAIN "train " DIGITS "/model.onnx --data " DIGITS " --scale 0.0625 --seed 5 "
 
 static char folder[256], output[65536];
@@ -98,6 +99,42 @@ static void results(void **state)
     /* what config.json says runs again, to the same weights */
     expect("train --config a/config.json --out b", 0, "epoch 2");
     equal_files("a/model.onnx", "b/model.onnx");
+}
+
+/* The five-class model learns ten classes, in every form of training; what evaluates is the written file. */
+static void edited(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *flags;
+        double accuracy;
+    } runs[] = {{"--new-head 10", 0.95},
+                {"--new-head 10 --rebuild-bn --dropout 0.1", 0.95},
+                {"--new-head 10 --keep-bn --safetensors --ema 0.9", 0.95},
+                {"--new-head 10 --lora 4,8 --lr 1e-2", 0.9}};
+    size_t bytes;
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        char arguments[1024];
+        snprintf(arguments, sizeof arguments,
+                 "train " FIVE " --data " DIGITS
+                 " --scale 0.0625 --val 0.2 --seed 5 --lr 3e-3 --epochs 4 --out e%zu %s",
+                 i, runs[i].flags);
+        expect(arguments, 0, "updates of");
+        snprintf(arguments, sizeof arguments,
+                 "eval e%zu/model.onnx --data " DIGITS " --scale 0.0625 --val 0.2 --seed 5 --json", i);
+        expect(arguments, 0, "\"accuracy\":");
+        double accuracy = atof(strstr(output, "\"accuracy\":") + 11);
+        if (accuracy < runs[i].accuracy)
+            fail_msg("%s: accuracy %g", runs[i].flags, accuracy);
+    }
+    free(contents("e2/model.safetensors", &bytes));
+    /* from its own configuration, resumed after half of it: the same file */
+    expect("train --config e1/config.json --steps 60 --out f", 0, "updates of");
+    expect("train --config e1/config.json --out f --resume", 0, "updates of");
+    equal_files("e1/model.onnx", "f/model.onnx");
+    expect("train " FIVE " --data " DIGITS " --scale 0.0625", 65, "labels must be below");
+    expect("train " FIVE " --data " DIGITS " --scale 0.0625 --new-head 10 --lora 2.5", 64, "RANK or RANK,ALPHA");
+    expect("train " FIVE " --data " DIGITS " --scale 0.0625 --new-head 10 --output absent", 64, "no output 'absent'");
 }
 
 static void options(void **state)
@@ -255,7 +292,7 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(results),   cmocka_unit_test(options), cmocka_unit_test(killed),
+        cmocka_unit_test(results),   cmocka_unit_test(edited),  cmocka_unit_test(options), cmocka_unit_test(killed),
         cmocka_unit_test(signalled), cmocka_unit_test(damaged), cmocka_unit_test(refused),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

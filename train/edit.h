@@ -28,6 +28,10 @@ hk_status hk_edit_behind(hk_graph *g, hk_value *v, hk_value **before);
 /* Small parameters that several layers use (exporters merge equal ones) become one per use; tied matrices stay tied. */
 hk_status hk_edit_unshare(hk_graph *g, hk_arena *arena, bool *changed);
 
+/* A fixed first dimension of the inputs becomes open. HK_STATUS_UNSUPPORTED: something depends on it that cannot be
+ * mended. (edit_batch.c) */
+hk_status hk_edit_open_batch(hk_graph *g, hk_arena *arena, bool *changed);
+
 /* The last layer before an output. */
 typedef struct hk_head {
     hk_node *node;       /* Gemm, MatMul or a 1x1 Conv */

@@ -512,21 +512,26 @@ HK_API void hk_value_get_info(const hk_value *v, hk_value_info *out);
 typedef struct hk_model_edit_params {
     size_t size;
     const char *output; /* whose last layer new_head and dropout mean; default: the first */
-    int64_t new_head; /* classes; the last Gemm, MatMul or 1x1 Conv before output gets so many, with torch.nn's default
-                         weights and the old names; default: it stays */
-    uint64_t seed;    /* of new weights */
-    bool tie;         /* small tensors that exporters merged because they were equal stay one parameter; default: each
-                         layer gets its own */
-    uint32_t
-        lora_rank;     /* trains adapters x A B alpha/rank beside the weights of Gemm and MatMul, A as torch.nn.Linear's
-                          weights and B 0, and the new head; all else is frozen. Export adds them to the weights */
-    float lora_alpha;  /* default: lora_rank */
-    float dropout;     /* of what the last layer takes, in training; the file has none */
-    bool rebuild_bn;   /* puts BatchNormalization behind convolutions, where exporters have folded it; export folds it
-                          again. Results stay what they are: statistics come from a batch of calibration, scale and
-                          shift undo them; without one they are 0 and 1, and training begins with another function */
-    bool keep_bn;      /* the file gets the BatchNormalization instead */
-    hk_device *device; /* for calibration */
+    uint64_t seed;      /* of new weights */
+    /* Classes: the last Gemm, MatMul or 1x1 Conv before output gets so many, with torch.nn's default weights and the
+     * old names. Default: it stays. */
+    int64_t new_head;
+    /* Small tensors that exporters merged because they were equal stay one parameter. Default: each layer gets its own.
+     */
+    bool tie;
+    /* A number of samples that the file fixes, in inputs, Reshape and Expand, becomes open; refused with advice where
+     * the graph does not show how. */
+    bool open_batch;
+    /* Trains adapters x A B alpha/rank beside the weights of Gemm and MatMul, A as torch.nn.Linear's weights and B 0,
+     * and the new head; all else is frozen. Export adds them to the weights. alpha's default: the rank. */
+    uint32_t lora_rank;
+    float lora_alpha;
+    float dropout; /* of what the last layer takes, in training; the file has none */
+    /* Puts BatchNormalization behind convolutions, where exporters have folded it; export folds it again, or with
+     * keep_bn does not. Results stay what they are: statistics come from a batch of calibration, scale and shift undo
+     * them; without one they are 0 and 1, and training begins with another function. */
+    bool rebuild_bn, keep_bn;
+    hk_device *device;            /* for calibration */
     const hk_tensor *calibration; /* the model's inputs, in its order */
     size_t calibration_count;
 } hk_model_edit_params;

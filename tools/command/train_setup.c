@@ -305,6 +305,14 @@ static hk_status make_folder(const training *r)
     return HK_STATUS_CANNOT_CREATE;
 }
 
+/* The last batch of an epoch has a size of its own. */
+static bool opens_batch(const training *r)
+{
+    size_t inputs = 0;
+    const hk_value_info *in = hk_model_inputs(r->file, &inputs);
+    return inputs && in->rank > 0 && in->shape[0] > 0 && (!r->s.drop_last || (double)in->shape[0] != r->s.batch);
+}
+
 /* The model as the settings want it trained. batch: for calibration, or NULL. */
 static hk_status edit_model(training *r, const hk_batch *batch)
 {
@@ -323,6 +331,7 @@ static hk_status edit_model(training *r, const hk_batch *batch)
                               .new_head = (int64_t)s->new_head,
                               .seed = (uint64_t)s->seed,
                               .tie = s->tie,
+                              .open_batch = opens_batch(r),
                               .lora_rank = (uint32_t)lora[0],
                               .lora_alpha = lora[1],
                               .dropout = (float)s->dropout,
