@@ -498,7 +498,7 @@ HK_API HK_MUST_USE hk_status hk_model_input(hk_model *m, const char *name, hk_dt
 /* One layer on x. HK_STATUS_USAGE: x has the wrong shape or type, an option is missing or out of range, or the name is
  * taken. */
 HK_API HK_MUST_USE hk_status hk_add(hk_model *m, hk_value *x, const hk_layer *layer, hk_value **y);
-/* One after the other: each on what the one before made. */
+/* One after the other: each on what the one before made. After a failure those before the refused layer stay. */
 HK_API HK_MUST_USE hk_status hk_add_sequence(hk_model *m, hk_value *x, const hk_layer *layers, size_t count,
                                              hk_value **y);
 /* Makes y an output of that name (NULL: "output"). Only then hk_model_inputs, _outputs and _parameters tell of what has
