@@ -99,16 +99,37 @@ static hk_status find_extent(opening *o, const hk_node *n)
     return add_node(o, n, "Gather", NULL, (hk_value *[]){shape, first}, 2, &o->extents);
 }
 
+/* The row of a constant all of whose rows are equal, which an exporter expanded; NULL: they are not. */
+static hk_value *single_row(opening *o, const hk_value *v)
+{
+    hk_shape row = v->shape;
+    row.dim[0] = 1;
+    const int64_t bytes = v->data ? hk_tensor_bytes(v->data) / HK_MAX(v->shape.dim[0], 1) : 0;
+    hk_tensor *t = bytes ? hk_tensor_new(o->g->arena, v->dtype, &row) : NULL;
+    for (int64_t i = 0; t && i < v->shape.dim[0]; i++)
+        if (memcmp((const char *)v->data->data + i * bytes, v->data->data, (size_t)bytes) != 0)
+            t = NULL;
+    if (!t)
+        return NULL;
+    memcpy(t->data, v->data->data, (size_t)bytes);
+    hk_value *made = hk_graph_constant(o->g, v->name, t);
+    if (made)
+        made->kind = v->kind == HK_VALUE_PARAMETER ? HK_VALUE_PARAMETER : HK_VALUE_CONSTANT;
+    return made;
+}
+
 static hk_status open_operand(opening *o, hk_node *n, int32_t k)
 {
     const hk_attr_value axis[] = {HK_SET_INT("axis", 0), {0}};
     hk_value *v = n->in[k], *from = v, *rest = NULL, *to = NULL;
     if (v->producer && !strcmp(v->producer->type, "Expand") && !v->producer->domain)
         from = v->producer->in[0];
-    if (from->shape.rank == v->shape.rank && from->shape.dim[0] != 1)
+    if (from == v && v->shape.dim[0] > 1)
+        from = single_row(o, v);
+    if (!from || (from->shape.rank == v->shape.rank && from->shape.dim[0] != 1))
         return hk_fail(o->g->ctx, HK_STATUS_UNSUPPORTED,
-                       "node '%s' (%s): operand '%s' holds numbers for %lld samples each; " ADVICE, n->name, n->type,
-                       v->name, (long long)o->batch);
+                       "node '%s' (%s): operand '%s' holds numbers for %lld samples each", n->name, n->type, v->name,
+                       (long long)o->batch);
     HK_TRY(find_extent(o, n));
     if (!(rest = constant_like(o->g, v, v->shape.dim + 1, v->shape.rank - 1)))
         return hk_out_of_memory(o->g->ctx, "an edit");

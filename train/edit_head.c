@@ -132,6 +132,34 @@ static hk_status renew(hk_graph *g, const hk_uses *uses, hk_node *n, int32_t k, 
     return HK_OK;
 }
 
+/* Reshapes between the layer and the output that name the old number of classes. */
+static hk_status mend_reshapes(hk_graph *g, const char *output, const hk_node *layer, int64_t before, int64_t classes)
+{
+    hk_value *v = NULL;
+    HK_TRY(find_output(g, output, &v));
+    for (int i = 0; i < STEPS && v && v->producer && v->producer != layer && v->producer->in_count; i++) {
+        hk_node *n = v->producer;
+        const hk_tensor *shape = !strcmp(n->type, "Reshape") ? hk_known(n, 1) : NULL;
+        const hk_shape dims = {.rank = 1, .dim = {shape ? hk_tensor_count(shape) : 0}};
+        hk_tensor *to = NULL;
+        for (int64_t k = 1; k < dims.dim[0]; k++) { /* the first is the batch */
+            if (hk_get_int(shape, k) != before)
+                continue;
+            if (!to && !(to = hk_tensor_new(g->arena, HK_INT64, &dims)))
+                return hk_out_of_memory(g->ctx, "a new head");
+            for (int64_t d = 0; d < dims.dim[0]; d++)
+                hk_set_int(to, d, d == k ? classes : hk_get_int(shape, d));
+            break;
+        }
+        if (to && !(n->in[1] = hk_graph_constant(g, n->in[1]->name, to)))
+            return hk_out_of_memory(g->ctx, "a new head");
+        v = n->in[0];
+        if (!strcmp(n->type, "Add") && (!v->producer || v->kind != HK_VALUE_ACTIVATION))
+            v = n->in[1];
+    }
+    return HK_OK;
+}
+
 static hk_status check_output(const hk_graph *g, const char *output, int64_t classes)
 {
     hk_value *v = NULL;
@@ -161,6 +189,7 @@ hk_status hk_edit_new_head(hk_graph *g, const char *output, int64_t classes, uin
     const int32_t last = c ? c->shape.rank - 1 : -1;
     if (last >= 0 && c->shape.dim[last] == before && hk_shape_count(&c->shape) == before)
         HK_TRY(renew(g, &uses, h.bias_use, h.bias_operand, last, classes, bound, seed, &b));
+    HK_TRY(mend_reshapes(g, output, h.node, before, classes));
     bool *roots = hk_arena_array(arena, g->value_count + 1, sizeof *roots);
     if (!roots)
         return hk_out_of_memory(g->ctx, "a new head");
