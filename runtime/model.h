@@ -19,10 +19,10 @@ struct hk_model {
     hk_arena *arena;
     hk_value_info *inputs, *outputs, *parameters;
     size_t input_count, output_count, parameter_count;
-    const char **roles;        /* of the parameters */
-    const char **metadata;     /* key and value alternate */
-    hk_node_info *nodes;       /* made on demand */
-    hk_snn_probe *probes;      /* of a spiking network with monitors */
+    const char **roles;    /* of the parameters */
+    const char **metadata; /* key and value alternate */
+    hk_node_info *nodes;   /* made on demand */
+    hk_snn_probe *probes;  /* of a spiking network with monitors */
     size_t probe_count;
     struct hk_building *build; /* of a model that is built, NULL: loaded */
 };

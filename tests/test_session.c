@@ -133,7 +133,7 @@ static void shapes_a_b_a(void **state)
     opened o = open_model(DATA "/digits", false);
     size_t count = 0;
     const char *input = hk_model_inputs(o.model, &count)[0].name, *output = hk_model_outputs(o.model, &count)[0].name;
-    static const int64_t batches[] = {32, 48, 32};
+    static const int64_t batches[] = {40, 48, 40};
     hk_tensor y[3] = {{0}};
     hk_device_stats before, after[3];
     hk_device_get_stats(dev, &before);
