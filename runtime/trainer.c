@@ -292,7 +292,7 @@ hk_status hk_trainer_check_labels(const hk_trainer *t, const hk_tensor *labels)
                            : "targets must be a float32 tensor");
 }
 
-/* What the executor takes is contiguous. */
+/* What the executor takes is contiguous, and of float32 where the model has 16-bit floats (train/widen.c). */
 hk_status hk_trainer_run(hk_trainer *t, hk_exec *exec, const hk_feed *given, size_t count, uint64_t *ticket)
 {
     hk_arena *arena = hk_arena_create(t->ctx);
@@ -310,6 +310,9 @@ hk_status hk_trainer_run(hk_trainer *t, hk_exec *exec, const hk_feed *given, siz
                 st = hk_out_of_memory(t->ctx, "a step");
             feeds[i].host = packed;
         }
+        if (st == HK_OK && feeds[i].host && hk_dtype_is_half(feeds[i].host->dtype) &&
+            !(feeds[i].host = hk_tensor_as(arena, feeds[i].host, HK_FLOAT32)))
+            st = hk_out_of_memory(t->ctx, "a step");
     }
     if (st == HK_OK)
         st = hk_exec_submit(exec, feeds, &t->step, ticket);

@@ -103,7 +103,7 @@ typedef struct hk_training {
 /* BatchNormalization in training mode with the ReLU and 2x2 MaxPool behind it into hk.BatchNormAct. */
 hk_status hk_fuse_batchnorm(hk_graph *g);
 
-/* Everything of 16-bit floats becomes float32 but the inputs, which are cast. (widen.c) */
+/* Everything of 16-bit floats becomes float32, inputs too. (widen.c) */
 hk_status hk_widen_halves(hk_graph *g);
 
 /* Rewrites g, a clone of the model with bound input shapes: afterwards its inputs are the model's and the labels, its

@@ -1,10 +1,9 @@
 /*
  * Models of 16-bit floats are trained in float32: weights have float32 masters, which an export rounds to what the file
- * stores, and gradients keep their range. Inputs stay what they are.
+ * stores, and gradients keep their range. The trainer converts inputs on their way.
  */
 #include <string.h>
 
-#include "ops/support/build.h"
 #include "train/training.h"
 
 static bool widen_type(int64_t *type)
@@ -40,13 +39,12 @@ static hk_status widen_attributes(hk_graph *g, hk_node *n)
     return HK_OK;
 }
 
-static hk_status widen_graph(hk_graph *g, bool *any)
+hk_status hk_widen_halves(hk_graph *g)
 {
     for (size_t i = 0; i < g->value_count; i++) {
         hk_value *v = g->values[i];
-        if (!hk_dtype_is_half(v->dtype) || (!g->outer && v->kind == HK_VALUE_INPUT))
+        if (!hk_dtype_is_half(v->dtype))
             continue;
-        *any = true;
         v->dtype = HK_FLOAT32;
         if (v->data && !(v->data = hk_tensor_as(g->arena, v->data, HK_FLOAT32)))
             return hk_out_of_memory(g->ctx, "a training step");
@@ -54,23 +52,7 @@ static hk_status widen_graph(hk_graph *g, bool *any)
     for (size_t i = 0; i < g->node_count; i++) {
         HK_TRY(widen_attributes(g, g->nodes[i]));
         for (int32_t b = 0; b < g->nodes[i]->body_count; b++)
-            HK_TRY(widen_graph(g->nodes[i]->bodies[b], any));
+            HK_TRY(hk_widen_halves(g->nodes[i]->bodies[b]));
     }
     return HK_OK;
-}
-
-hk_status hk_widen_halves(hk_graph *g)
-{
-    bool any = false;
-    HK_TRY(widen_graph(g, &any));
-    for (size_t i = 0; i < g->input_count; i++) {
-        hk_value *v = g->inputs[i], *wide = NULL;
-        if (!hk_dtype_is_half(v->dtype))
-            continue;
-        any = true;
-        HK_TRY(hk_build_cast(g, v, HK_FLOAT32, &wide));
-        hk_graph_replace(g, v, wide);
-        wide->producer->in[0] = v;
-    }
-    return any ? hk_graph_sort(g) : HK_OK;
 }
