@@ -42,7 +42,8 @@ static hk_value *make_constant(hk_graph *g, const char *name, hk_dtype dtype, in
                                const void *data)
 {
     hk_shape shape = {.rank = rank};
-    memcpy(shape.dim, dims, (size_t)rank * sizeof *dims);
+    if (rank > 0)
+        memcpy(shape.dim, dims, (size_t)rank * sizeof *dims);
     hk_tensor *t = hk_tensor_new(g->arena, dtype, &shape);
     if (!t)
         return NULL;
