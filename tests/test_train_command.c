@@ -142,7 +142,7 @@ static void options(void **state)
     (void)state;
     static const char *const runs[] = {
         "--optimizer sgd --momentum 0.9 --nesterov --lr 0.01 --clip 1 --no-decay bias,norm",
-        "--optimizer adam --weight-decay 0.1 --accumulate 3 --accumulate-total --label-smoothing 0.1 --ema 0.9 --val .1",
+        "--optimizer adam --weight-decay 0.1 --accumulate 3 --accumulate-total --label-smoothing 0.1 --ema .9 --val .1",
         "--schedule one-cycle --warmup 3 --train role:bias --class-weights 1,1,1,1,1,1,1,1,1,2 --patience 1",
         "--schedule plateau --flip --shift 1 --loss-scale 1024 --lr-scale bias=2 --freeze 'conv1*' --drop-last",
     };
