@@ -1,0 +1,131 @@
+/* Spiking networks. A part of hillock.h, which says the contract. */
+#ifndef HILLOCK_SNN_H
+#define HILLOCK_SNN_H
+
+#include "train.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---------------------------------------------------------------- spiking */
+
+/* One step of spiking neurons on the host, in place of a node: the same arithmetic, float32, bit for bit. Zero in a
+ * field is its default, so hk_lif_step with NULL is F.lif_step with tau 2, threshold 1 and a hard reset to 0. */
+typedef struct hk_neuron_params {
+    size_t size;
+    float tau;         /* of LIF, in steps, above 1; default: 2 */
+    bool decay_input;  /* the input leaks too: H = V + (X - (V - v_reset)) / tau; else H = V - (V - v_reset)/tau + X */
+    float v_threshold; /* default: 1 */
+    float v_reset;     /* of the hard reset */
+    bool soft_reset;   /* V loses the threshold instead of becoming v_reset */
+} hk_neuron_params;
+
+/* v (count membrane potentials) takes the input x and is replaced; spike receives 0 or 1. A potential that reaches the
+ * threshold fires. spike may be x. HK_STATUS_USAGE: a parameter is out of range. */
+HK_API HK_MUST_USE hk_status hk_if_step(hk_context *ctx, const hk_neuron_params *params, size_t count, const float *x,
+                                        float *v, float *spike);
+HK_API HK_MUST_USE hk_status hk_lif_step(hk_context *ctx, const hk_neuron_params *params, size_t count, const float *x,
+                                         float *v, float *spike);
+
+/* How thresholds are found from the activations of the original on calibration data. */
+typedef enum hk_snn_mode {
+    HK_SNN_MODE_DEFAULT,    /* MMSE */
+    HK_SNN_MODE_MMSE,       /* least squared error of the activation quantised to `steps` levels, among 95 shares of its
+                               maximum */
+    HK_SNN_MODE_MAX,        /* its maximum */
+    HK_SNN_MODE_PERCENTILE, /* `level` percent of its elements are not above it; exact over all data, interpolated */
+    HK_SNN_MODE_SCALE,      /* `level` times its maximum */
+} hk_snn_mode;
+
+typedef enum hk_snn_grain {
+    HK_SNN_GRAIN_DEFAULT, /* with MMSE a threshold per channel, else per layer */
+    HK_SNN_GRAIN_CHANNEL,
+    HK_SNN_GRAIN_LAYER,
+} hk_snn_grain;
+
+typedef enum hk_snn_verdict {
+    HK_SNN_PASSES,      /* works on spikes as it is, or before the first neuron */
+    HK_SNN_EXACT,       /* replaced; its sum over time is the original's function of sums */
+    HK_SNN_NEURON,      /* an activation that becomes neurons: as exact as its number of steps */
+    HK_SNN_READOUT,     /* computed once, of the mean over time */
+    HK_SNN_APPROXIMATE, /* replaced by something else */
+    HK_SNN_UNSUPPORTED,
+} hk_snn_verdict;
+/* "exact", "unsupported", ... */
+HK_API const char *hk_snn_verdict_text(hk_snn_verdict v);
+
+typedef struct hk_snn_node {
+    const char *node, *op;
+    hk_snn_verdict verdict;
+    const char *reason; /* what it becomes, or what to do about it */
+    bool spike_only;    /* false: hands on numbers that are no spikes */
+} hk_snn_node;
+
+/* A layer of neurons. */
+typedef struct hk_snn_layer {
+    const char *node, *op;   /* of the activation */
+    const float *thresholds; /* one, or one per channel */
+    size_t threshold_count;
+    size_t dead;               /* channels that were never above 0 in calibration */
+    double greatest;           /* activation of the original */
+    double ann_mean, snn_mean; /* mean activation in bias calibration, before correction; 0 without */
+} hk_snn_layer;
+
+typedef struct hk_snn_params {
+    size_t size;
+    int64_t steps; /* T; default: 16 */
+    hk_snn_mode mode;
+    double level; /* of PERCENTILE, in (0,100]; of SCALE, in (0,1] */
+    hk_snn_grain grain;
+    bool average_pool; /* MaxPool becomes AveragePool; else the difference of maxima of sums, which is exact but
+                          hands on numbers */
+    double tau;        /* above 1: neurons leak (LIF, decay_input false), so rates lie below activations; default: IF */
+    bool hard_reset;   /* to 0, from 0; else soft, from half the threshold */
+    bool scalers;      /* keep weights and put a scale before and behind each neuron; else thresholds are scaled
+                          and the amplitudes of spikes are in the weights behind them */
+    bool no_bias_calibration; /* else biases are corrected layer by layer by the mean error on calibration data */
+    int64_t bias_samples;     /* how many samples at least that takes; default: 256 */
+    int64_t delay;            /* steps that the readout leaves out */
+    hk_loader *loader;        /* calibration data: one epoch of it, */
+    const hk_tensor *inputs;  /* or one batch, in the order of the model's inputs */
+    size_t input_count;
+    void (*report)(void *user, const hk_snn_node *n); /* every node, before anything is made; lent for the call */
+    void (*layer)(void *user, const hk_snn_layer *l); /* every layer of neurons, at the end */
+    void *user;
+} hk_snn_params;
+
+/* Turns a trained network into a spiking one: ReLU and Clip (ReLU6) become integrate-and-fire neurons, everything that
+ * is linear in time stays. Input and output are the original's: the input is given at every step, the output is the
+ * mean over time. The result is a model like any other: it runs, is trained, and is saved with hk_model_save.
+ * HK_STATUS_USAGE: no calibration data, or an option is out of range. HK_STATUS_UNSUPPORTED names every node that has
+ * no counterpart. HK_STATUS_INVALID: a layer is dead or not finite on the data. */
+HK_API HK_MUST_USE hk_status hk_snn_convert(hk_device *dev, const hk_model *m, const hk_snn_params *params,
+                                            hk_model **out);
+
+typedef struct hk_snn_info {
+    int64_t steps; /* T; 0: the model has no neurons that walk through time */
+    int64_t delay;
+    size_t layers; /* of neurons */
+} hk_snn_info;
+HK_API void hk_snn_get_info(const hk_model *m, hk_snn_info *out);
+
+/* A layer of synapses or of neurons of a model with monitors. */
+typedef struct hk_snn_probe {
+    const char *node, *op;
+    const char *output; /* to read: float32 [T], of each step, the batch's sum: spikes, or synaptic operations; NULL:
+                           synapses before the first neurons, which take numbers, once */
+    double neurons;     /* per sample: the rate is spikes / (samples T neurons); 0: synapses */
+    double macs;        /* of synapses: multiply-accumulates of the original per sample */
+} hk_snn_probe;
+
+/* The same network with another number of steps; with monitor, with an output per layer that counts: spikes of neurons,
+ * and of synapses the elements other than 0 times the synapses each reaches. the probes, in the
+ * order of the graph, live as long as the model. */
+HK_API HK_MUST_USE hk_status hk_snn_with_steps(const hk_model *m, int64_t steps, bool monitor, hk_model **out);
+HK_API const hk_snn_probe *hk_snn_probes(const hk_model *m, size_t *count);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
