@@ -38,8 +38,9 @@ BOUNDS = {("resnet18", 1): 0.6, ("resnet50", 1): 0.6, ("mobilenet_v2", 1): 0.6, 
           ("efficientnet_b0", 64): 0.7, ("resnet18", 64): 1.2, ("bert", 32): 1.3, ("vit_b_16", 64): 1.3}
 
 
-def hillock(*words):
-    out = subprocess.run([f"{build}/hillock", *words], capture_output=True, text=True)
+def hillock(*words, cores=None):
+    pin = ["taskset", "-c", cores] if cores else []
+    out = subprocess.run([*pin, f"{build}/hillock", *words], capture_output=True, text=True)
     if out.returncode:
         print("FAILED:", " ".join(words), out.stderr[-2000:], flush=True)
         return None
@@ -133,7 +134,10 @@ def one(name, batch):
         with open(f"{work}/{name}.b{batch}.json", "w") as f:
             json.dump(hillock("profile", path, "--json", "--runs", "10"), f)
     ours = bench["device_ms"]
-    text = f"{name:16s} b{batch:<3d} ours {ours:8.3f} ms (wall {bench['p50_ms']:.3f}, pipelined {bench['pipelined_ms']:.3f}, {bench['pipelines']} pipelines)"
+    text = f"{name:16s} b{batch:<3d} ours {ours:8.3f} ms (wall {bench['p50_ms']:.3f}, pipelined {bench['pipelined_ms']:.3f}, {bench['pipelines']} pipelines;"
+    start = hillock("bench", path, "--json", "--seconds", "0", "--warm-up", "0", cores="0,1")  # pipelines come from the disk
+    text += " start: load {load_ms:.0f} plan {plan_ms:.1f} pipelines {pipelines_ms:.0f} weights {weights_ms:.0f} ms,".format(**start)
+    text += f" heap +{start['anonymous_growth_bytes'] / os.path.getsize(path):.2f} of the file)"
     with torch.no_grad():
         single, xc = model.cuda(), x.cuda()
         theirs = single(xc)

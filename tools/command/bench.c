@@ -10,7 +10,8 @@ static const char usage[] =
     "Times whole runs: inputs written, submitted, waited for, outputs read. Inputs are random; a dimension that the\n"
     "model leaves open is 1, or N if it is an input's first and --batch is given, unless --shape gives it. Prints\n"
     "what loading the model and opening the device took, and apart from each other planning (shapes, passes, plan,\n"
-    "recording), making pipelines, sending weights, and the first run; percentiles of the wall time; the median time\n"
+    "recording), making pipelines, sending weights, and the first run; how the heap grew until then (Mesa's software\n"
+    "device keeps its memory there too); percentiles of the wall time; the median time\n"
     "on the device, transfers excluded; and of pipelined runs the mean.\n\n"
     "example: hillock bench resnet50.onnx --batch 8\n";
 
@@ -103,6 +104,7 @@ static void print_bench(const options *o, const opened *p, const samples *s)
         json_number(stdout, "pipelines_ms", p->pipelines_seconds * 1e3);
         json_number(stdout, "weights_ms", p->weights_seconds * 1e3);
         json_number(stdout, "first_run_ms", p->first_seconds * 1e3);
+        json_integer(stdout, "anonymous_growth_bytes", p->anonymous_growth);
         json_number(stdout, "min_ms", s->wall[0] * 1e3);
         for (size_t i = 0; i < 3; i++) {
             char key[24];

@@ -108,6 +108,8 @@ typedef struct opened {
     double load_seconds, device_seconds;
     double plan_seconds, pipelines_seconds, weights_seconds; /* of the first run, as in hk_device_stats */
     double first_seconds;                                    /* the rest of it */
+    long long
+        anonymous_growth; /* of the process's own pages, from before the model was loaded to the first run's end */
 } opened;
 hk_status opened_create(const options *o, hk_profile profile, hk_precision precision, opened *p);
 hk_status opened_run(const opened *p); /* and reads all outputs */

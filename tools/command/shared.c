@@ -279,16 +279,30 @@ static double first_run_spent(opened *p)
     return p->plan_seconds + p->pipelines_seconds + p->weights_seconds;
 }
 
+/* Linux's count of what the process has written to that is no file's; 0 elsewhere. */
+static long long anonymous_bytes(void)
+{
+    char line[256];
+    long long kib = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f) && sscanf(line, "RssAnon: %lld", &kib) != 1) {
+    }
+    if (f)
+        fclose(f);
+    return kib * 1024;
+}
+
 hk_status opened_create(const options *o, hk_profile profile, hk_precision precision, opened *p)
 {
     hk_session_params params = {.size = sizeof params, .precision = precision, .profile = profile};
     double begin = now_seconds();
-    hk_status st = hk_model_load(o->ctx, o->arguments[0], NULL, &p->model);
-    p->load_seconds = now_seconds() - begin;
+    hk_status st = open_device(o, &p->dev);
+    p->device_seconds = now_seconds() - begin;
+    long long anonymous = anonymous_bytes();
     begin = now_seconds();
     if (st == HK_OK)
-        st = open_device(o, &p->dev);
-    p->device_seconds = now_seconds() - begin;
+        st = hk_model_load(o->ctx, o->arguments[0], NULL, &p->model);
+    p->load_seconds = now_seconds() - begin;
     if (st == HK_OK)
         st = hk_session_create(p->dev, p->model, &params, &p->session);
     if (st == HK_OK)
@@ -299,6 +313,7 @@ hk_status opened_create(const options *o, hk_profile profile, hk_precision preci
     begin = now_seconds();
     st = opened_run(p);
     p->first_seconds = now_seconds() - begin + before - first_run_spent(p);
+    p->anonymous_growth = anonymous_bytes() - anonymous;
     return st;
 }
 
@@ -320,6 +335,7 @@ void print_start(const opened *p)
     printf("start      loaded in %.1f ms, planned %.1f, pipelines %.1f, weights %.1f, first run %.1f\n",
            p->load_seconds * 1e3, p->plan_seconds * 1e3, p->pipelines_seconds * 1e3, p->weights_seconds * 1e3,
            p->first_seconds * 1e3);
+    printf("heap       %.1f MiB more than before the model was loaded\n", (double)p->anonymous_growth / 0x1p20);
 }
 
 void opened_destroy(opened *p)
