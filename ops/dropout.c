@@ -84,9 +84,11 @@ static uint32_t least_word(float ratio)
     return ratio > 0.0f && ratio < 1.0f ? (uint32_t)((double)ratio * 0x1p32) : 0;
 }
 
+/* Both steps rounded to float32, as the shader does where ratio comes at run time; a double's quotient of floats rounds
+ * as theirs would. */
 static float scale_of(float ratio)
 {
-    return ratio < 1.0f ? (float)(1.0 / (1.0 - (double)ratio)) : 0.0f;
+    return ratio < 1.0f ? (float)(1.0 / (double)(1.0f - ratio)) : 0.0f;
 }
 
 static int64_t sample_size(const hk_shape *s)
@@ -247,6 +249,9 @@ static const char *const cases_12[] = {"f32[3,20]",
                                        "f32[3,20] f32=0.0 bool=1 ; ; out=2",
                                        "f32[3,20] f32=1.0 bool=1 ; ; out=2",
                                        "f32[3,20] f32[]+ bool[] ; ; out=2 nograd",
+                                       "f32[3,20] p.f32[]=0.3 bool=1 ; ; out=2 nograd",
+                                       "f32[3,20] p.f32[]=0.7 bool=1 ; ; out=2 nograd",
+                                       "f32[3,20] p.f32[]=0.11 bool[] ; ; out=2 nograd",
                                        "f32[0,4] f32=0.5 bool=1",
                                        NULL};
 static const char *const cases_grad[] = {"f32[3,20] f32=0.3 bool=1 ; hk.stream=4 ; nograd",

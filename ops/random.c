@@ -1,10 +1,12 @@
 /*
- * Random numbers. Everything expands into hk.Random, which is uniform or normal in float32, and primitives: Bernoulli
- * compares, Multinomial takes the largest of scores with Gumbel noise (batch * samples * classes numbers).
+ * Random numbers. Everything expands into hk.Random, which is uniform, normal or Gumbel in float32, and primitives that
+ * round nothing or exactly: Bernoulli compares, Multinomial takes the largest of scores with Gumbel noise (batch *
+ * samples * classes numbers).
  *
  * Words are Philox(seed of the session, {index in its sample / 4, global number of the sample, stream, step}), as in
- * ops/dropout.c: equal on host and device, independent of how work is divided. The stream is the node's name, or
- * hk.stream; ONNX's seed makes another stream of it. Samples are counted along the first dimension.
+ * ops/dropout.c, and what is made of them has the same bits on host and device (shaders/random_math.push.h),
+ * independent of how work is divided. The stream is the node's name, or hk.stream; ONNX's seed makes another stream of
+ * it. Samples are counted along the first dimension.
  */
 #include <math.h>
 #include <string.h>
@@ -16,11 +18,12 @@
 #include "ops/step.h"
 #include "ops/support/build.h"
 #include "shaders/random.push.h"
+#include "shaders/random_math.push.h"
 
 typedef struct random_attrs {
     hk_ints shape;
     float a, b, seed, mean, scale, low, high;
-    int64_t normal, stream, dtype, sample_size;
+    int64_t distribution, stream, dtype, sample_size;
 } random_attrs;
 
 enum { WORKGROUP = 128 };
@@ -33,7 +36,7 @@ enum { WORKGROUP = 128 };
 static const hk_attr base_list[] = {HK_INTS_ATTR(random_attrs, shape),
                                     HK_FLOAT_ATTR(random_attrs, a, 0),
                                     HK_FLOAT_ATTR(random_attrs, b, 1),
-                                    HK_INT_ATTR(random_attrs, normal, 0),
+                                    HK_INT_ATTR(random_attrs, distribution, RANDOM_UNIFORM),
                                     STREAM,
                                     {0}};
 #define SHAPE                                                                                                          \
@@ -67,7 +70,7 @@ static uint32_t stream_of(const hk_node *n)
 
 static bool is_normal(const hk_node *n)
 {
-    return attrs_of(n)->normal || !strncmp(n->op->type, "RandomNormal", 12);
+    return !strncmp(n->op->type, "RandomNormal", 12);
 }
 
 /* ---- the numbers on the host */
@@ -75,27 +78,21 @@ static bool is_normal(const hk_node *n)
 typedef struct stream {
     const hk_step *step;
     uint32_t number;
-    bool normal;
+    int64_t distribution;
     float a, b;
 } stream;
 
-static double unit(uint32_t w)
-{
-    return (double)(w >> 8) * 0x1p-24;
-}
-
-/* Element i of sample `sample`: y = a + b x, uniform numbers with every bit as the device has it. */
-static double draw(const stream *s, int64_t sample, int64_t i)
+/* Element i of sample `sample`: y = a + b x. */
+static float draw(const stream *s, int64_t sample, int64_t i)
 {
     uint32_t w[4];
     hk_philox(s->step->seed,
               (const uint32_t[4]){(uint32_t)(i / 4), s->step->sample + (uint32_t)sample, s->number, s->step->step}, w);
-    if (!s->normal)
-        return (double)((float)unit(w[i % 4]) * s->b + s->a);
-    const uint32_t *pair = &w[i % 4 / 2 * 2];
-    double radius = sqrt(-2 * log((double)((pair[0] >> 8) + 1u) * 0x1p-24)),
-           angle = 6.28318530717958647692 * unit(pair[1]);
-    return radius * (i % 2 ? sin(angle) : cos(angle)) * (double)s->b + (double)s->a;
+    const uint32_t *pair = &w[i % 4 / 2 * 2], own = w[i % 4];
+    float x = s->distribution == RANDOM_NORMAL   ? random_normal(pair[0], pair[1], i % 2 == 0)
+              : s->distribution == RANDOM_GUMBEL ? random_gumbel(own)
+                                                 : random_unit(own);
+    return x * s->b + s->a;
 }
 
 static int64_t sample_elements(const hk_shape *s)
@@ -103,7 +100,7 @@ static int64_t sample_elements(const hk_shape *s)
     return s->rank > 0 ? hk_shape_span(s, 1, s->rank) : 1;
 }
 
-static double draw_at(const stream *s, const hk_shape *shape, int64_t i)
+static float draw_at(const stream *s, const hk_shape *shape, int64_t i)
 {
     int64_t size = sample_elements(shape);
     return draw(s, i / size, i % size);
@@ -139,19 +136,20 @@ static hk_status fill(hk_eval *e, hk_dtype dtype, const hk_shape *shape, const s
     if (!y)
         return hk_out_of_memory(e->ctx, "random numbers");
     for (int64_t i = 0, count = hk_shape_count(shape); i < count; i++)
-        hk_set_double(y, i, (double)(float)draw_at(s, shape, i));
+        hk_set_double(y, i, (double)draw_at(s, shape, i));
     return HK_OK;
 }
 
 static hk_status base_eval(hk_eval *e)
 {
     const random_attrs *a = e->node->attrs;
-    stream s = {e->step, stream_of(e->node), a->normal != 0, a->a, a->b};
+    stream s = {e->step, stream_of(e->node), a->distribution, a->a, a->b};
     return fill(e, HK_FLOAT32, &e->node->out[0]->shape, &s);
 }
 
 static hk_status base_lower(hk_lower *l)
 {
+    static const char *const names[] = {"random uniform", "random normal", "random gumbel"};
     const random_attrs *a = l->node->attrs;
     hk_value *y = l->node->out[0], *step = hk_graph_step(l->graph);
     int64_t count = hk_shape_count(&y->shape), size = sample_elements(&y->shape);
@@ -169,24 +167,24 @@ static hk_status base_lower(hk_lower *l)
                                .stream = stream_of(l->node),
                                .a = a->a,
                                .b = a->b};
-    hk_record *r = hk_emit(l, &hk_kernel_random, a->normal ? "random normal" : "random uniform");
+    hk_record *r = hk_emit(l, &hk_kernel_random, names[a->distribution]);
     hk_push(r, &push, sizeof push);
     hk_use(r, y, HK_WRITE, offsetof(struct random_push, y));
     hk_use(r, step, HK_READ, offsetof(struct random_push, step));
     hk_workgroup(r, WORKGROUP, 1, 1);
-    hk_spec(r, 3, a->normal != 0);
+    hk_spec(r, 3, (uint32_t)a->distribution);
     hk_spec(r, 4, size % 4 == 0 && hk_value_alignment(y) == 16);
     hk_grid_1d(l, r, (uint64_t)((quads + WORKGROUP - 1) / WORKGROUP));
     return HK_OK;
 }
 
-static hk_status build_random(hk_graph *g, const hk_node *n, const hk_shape *shape, float a, float b, hk_value **out)
+static hk_status build_random(hk_graph *g, const hk_shape *shape, const stream *s, hk_value **out)
 {
     const hk_attr_value attrs[] = {HK_SET_INTS("shape", shape->dim, shape->rank),
-                                   HK_SET_INT("normal", is_normal(n)),
-                                   HK_SET_INT("hk.stream", stream_of(n)),
-                                   HK_SET_FLOAT("a", a),
-                                   HK_SET_FLOAT("b", b),
+                                   HK_SET_INT("distribution", s->distribution),
+                                   HK_SET_INT("hk.stream", s->number),
+                                   HK_SET_FLOAT("a", s->a),
+                                   HK_SET_FLOAT("b", s->b),
                                    {0}};
     return hk_build(g, "hk.Random", attrs, NULL, 0, out, 1);
 }
@@ -203,8 +201,8 @@ static stream stream_made(const hk_node *n, const hk_step *step)
 {
     const random_attrs *a = n->attrs;
     if (is_normal(n))
-        return (stream){step, stream_of(n), true, a->mean, a->scale};
-    return (stream){step, stream_of(n), false, a->low, a->high - a->low};
+        return (stream){step, stream_of(n), RANDOM_NORMAL, a->mean, a->scale};
+    return (stream){step, stream_of(n), RANDOM_UNIFORM, a->low, a->high - a->low};
 }
 
 static hk_status random_infer(hk_infer *in)
@@ -230,7 +228,7 @@ static hk_status random_eval(hk_eval *e)
 static hk_status random_expand(hk_graph *g, const hk_node *n, hk_value **out)
 {
     stream s = stream_made(n, NULL);
-    HK_TRY(build_random(g, n, &n->out[0]->shape, s.a, s.b, out));
+    HK_TRY(build_random(g, &n->out[0]->shape, &s, out));
     return n->out[0]->dtype == HK_FLOAT32 ? HK_OK : hk_build_cast(g, *out, n->out[0]->dtype, out);
 }
 
@@ -246,20 +244,21 @@ static hk_status bernoulli_infer(hk_infer *in)
 
 static hk_status bernoulli_eval(hk_eval *e)
 {
-    stream s = {e->step, stream_of(e->node), false, 0, 1};
+    stream s = {e->step, stream_of(e->node), RANDOM_UNIFORM, 0, 1};
     hk_shape shape = hk_tensor_shape(e->in[0]);
     hk_tensor *y = hk_eval_output(e, 0, dtype_of(e->node), &shape);
     if (!y)
         return hk_out_of_memory(e->ctx, "random numbers");
     for (int64_t i = 0, count = hk_shape_count(&shape); i < count; i++)
-        hk_set_double(y, i, draw_at(&s, &shape, i) < (double)(float)hk_get_double(e->in[0], i));
+        hk_set_double(y, i, draw_at(&s, &shape, i) < (float)hk_get_double(e->in[0], i));
     return HK_OK;
 }
 
 static hk_status bernoulli_expand(hk_graph *g, const hk_node *n, hk_value **out)
 {
+    const stream s = {NULL, stream_of(n), RANDOM_UNIFORM, 0, 1};
     hk_value *p = n->in[0], *u = NULL;
-    HK_TRY(build_random(g, n, &p->shape, 0, 1, &u));
+    HK_TRY(build_random(g, &p->shape, &s, &u));
     if (p->dtype != HK_FLOAT32)
         HK_TRY(hk_build_cast(g, p, HK_FLOAT32, &p));
     HK_TRY(hk_build_binary(g, "Less", u, p, &u));
@@ -268,9 +267,6 @@ static hk_status bernoulli_expand(hk_graph *g, const hk_node *n, hk_value **out)
 }
 
 /* ---- Multinomial: classes drawn from unnormalized logarithms of probabilities [batch, classes] */
-
-/* Bounds of the uniform numbers behind the noise -log(-log(u)): neither logarithm may be infinite. */
-static const float gumbel_least = 0x1p-25f, gumbel_range = 1 - 0x1p-24f;
 
 static hk_status multinomial_infer(hk_infer *in)
 {
@@ -290,16 +286,15 @@ static hk_status multinomial_eval(hk_eval *e)
 {
     const hk_tensor *x = e->in[0];
     int64_t batch = x->shape[0], classes = x->shape[1], samples = attrs_of(e->node)->sample_size;
-    stream s = {e->step, stream_of(e->node), false, gumbel_least, gumbel_range};
+    stream s = {e->step, stream_of(e->node), RANDOM_GUMBEL, 0, 1};
     hk_shape shape = {.rank = 2, .dim = {batch, samples}}, noise = {.rank = 3, .dim = {batch, samples, classes}};
     hk_tensor *y = hk_eval_output(e, 0, dtype_of(e->node), &shape);
     if (!y)
         return hk_out_of_memory(e->ctx, "random numbers");
     for (int64_t i = 0; i < batch * samples; i++) {
-        double most = -INFINITY;
+        float most = -INFINITY;
         for (int64_t c = 0; c < classes; c++) {
-            double score = hk_get_double(x, i / samples * classes + c) -
-                           log(-log(draw_at(&s, &noise, i * classes + c)));
+            float score = draw_at(&s, &noise, i * classes + c) + (float)hk_get_double(x, i / samples * classes + c);
             if (score > most || c == 0) {
                 most = score;
                 hk_set_int(y, i, c);
@@ -311,15 +306,12 @@ static hk_status multinomial_eval(hk_eval *e)
 
 static hk_status multinomial_expand(hk_graph *g, const hk_node *n, hk_value **out)
 {
+    const stream s = {NULL, stream_of(n), RANDOM_GUMBEL, 0, 1};
     hk_value *x = n->in[0], *u = NULL;
     int64_t classes = x->shape.dim[1];
     hk_shape noise = {.rank = 3, .dim = {x->shape.dim[0], attrs_of(n)->sample_size, classes}};
     hk_shape rows = {.rank = 3, .dim = {x->shape.dim[0], 1, classes}};
-    HK_TRY(build_random(g, n, &noise, gumbel_least, gumbel_range, &u));
-    for (int i = 0; i < 2; i++) {
-        HK_TRY(hk_build_unary(g, "Log", u, &u));
-        HK_TRY(hk_build_unary(g, "Neg", u, &u));
-    }
+    HK_TRY(build_random(g, &noise, &s, &u));
     if (x->dtype != HK_FLOAT32)
         HK_TRY(hk_build_cast(g, x, HK_FLOAT32, &x));
     HK_TRY(hk_build_reshape(g, x, &rows, &x));
@@ -333,21 +325,24 @@ static hk_status multinomial_expand(hk_graph *g, const hk_node *n, hk_value **ou
 
 static const char *const base_cases[] = {" ; shape=[3,5]",
                                          " ; shape=[]",
-                                         " ; shape=[7] normal=1",
+                                         " ; shape=[7] distribution=1",
                                          " ; shape=[2,3,8] a=-1.0 b=2.0",
-                                         " ; shape=[2,1030] normal=1 a=0.5 b=3.0",
+                                         " ; shape=[2,1030] distribution=1 a=0.5 b=3.0",
+                                         " ; shape=[16,4096] distribution=1",
+                                         " ; shape=[16,4099] distribution=2 a=0.3 b=0.7",
+                                         " ; shape=[3,4097] a=-0.3 b=0.7",
                                          " ; shape=[0,4]",
                                          NULL};
 static const char *const uniform_cases[] = {" ; shape=[3,5]", " ; shape=[40] low=-2.0 high=3.0 seed=4.0",
                                             " ; shape=[9] dtype=10", " ; shape=[9] dtype=11", NULL};
 static const char *const normal_cases[] = {" ; shape=[3,5]", " ; shape=[40] mean=-2.0 scale=3.0 seed=4.0",
-                                           " ; shape=[9] dtype=16 ; tol=1e-2", NULL};
+                                           " ; shape=[9] dtype=16", NULL};
 static const char *const uniform_like_cases[] = {"f32[3,5] ; ; nograd", "i32[2,6] ; dtype=1 low=3.0 high=4.0", NULL};
 static const char *const normal_like_cases[] = {"f32[3,5] ; ; nograd", "f32[2,6] ; mean=7.0 seed=1.0 ; nograd", NULL};
 static const char *const bernoulli_cases[] = {"f32[3,500]+ ; ; nograd", "f32[40]+ ; dtype=9 ; nograd",
                                               "f16[40]+ ; dtype=6 seed=2.0 ; nograd", NULL};
-static const char *const multinomial_cases[] = {"f32[3,5] ; sample_size=40 ; nograd", "f32[2,3] ; dtype=7 ; nograd",
-                                                NULL};
+static const char *const multinomial_cases[] = {
+    "f32[3,5] ; sample_size=40 ; nograd", "f32[7,300] ; sample_size=90 ; nograd", "f32[2,3] ; dtype=7 ; nograd", NULL};
 
 #define OP(name, first, ins, list, fn, case_list)                                                                      \
     {                                                                                                                  \

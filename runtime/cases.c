@@ -385,7 +385,7 @@ hk_status case_parse(hk_context *ctx, hk_arena *arena, const hk_op *op, const ch
                    .op = op,
                    .out_count = op->out_min,
                    .opset = op->until ? op->until : INT16_MAX,
-                   .tolerance = 5e-6};
+                   .tolerance = op->flags & HK_OP_RANDOM ? 0 : 5e-6};
     c->seed = hash(hash(14695981039346656037u, op->type), text) | 1;
     for (; !end_of_section(&p); c->input_count++) {
         if (c->input_count == CASE_MAX_INPUTS)

@@ -19,6 +19,23 @@ uvec4 words(uint sample_index, uint quad)
     return philox(s.seed, uvec4(quad, s.sample_number + sample_index, push.stream, s.step));
 }
 
+// 1 / d for 2^-24 <= d <= 1, correctly rounded, which a device's division need not be: long division of 2^47 by the
+// mantissa, 8 bits at a time.
+float reciprocal(float d)
+{
+    uint bits = floatBitsToUint(d), m = (bits & 0x7fffffu) | 0x800000u;
+    if (m == 0x800000u)
+        return uintBitsToFloat((254u << 23) - bits);
+    uint quotient = 0u, rest = 0x800000u; // 2^23; three times 2^8 make 2^47
+    for (uint i = 0; i < 3u; i++) {
+        rest <<= 8;
+        quotient = quotient << 8 | rest / m;
+        rest %= m;
+    }
+    quotient += 2u * rest > m ? 1u : 0u; // never equal: m is no power of two
+    return uintBitsToFloat((253u << 23) - (bits & 0x7f800000u) + (quotient & 0x7fffffu));
+}
+
 void main()
 {
     uint first = linear_invocation() * 4u;
@@ -27,7 +44,7 @@ void main()
     float ratio = push.ratio, scale = push.scale;
     if (push.ratio_input != uvec2(0u)) {
         ratio = F32(push.ratio_input).v[0];
-        scale = 1.0 / (1.0 - ratio);
+        scale = ratio < 1.0 ? reciprocal(1.0 - ratio) : 0.0;
     }
     if (push.training != uvec2(0u) && U32(push.training).v[0] == 0u) {
         ratio = 0.0;

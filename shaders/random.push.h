@@ -8,6 +8,6 @@ UINT(per_sample) /* quads of one, and the division by it */
 UINT(multiplier)
 UINT(shift)
 UINT(stream)
-FLOAT(a) /* uniform: least and range; normal: mean and deviation */
+FLOAT(a) /* y = a + b x */
 FLOAT(b)
 PUSH_END

@@ -100,7 +100,7 @@ static bool floats_agree(const run *r, const char *what, const hk_tensor *got, c
     }
     difference = sqrt(difference);
     norm = sqrt(norm);
-    if (norm > 0 ? difference <= r->c.tolerance * norm : difference <= 1e-7)
+    if (norm > 0 || r->c.tolerance == 0 ? difference <= r->c.tolerance * norm : difference <= 1e-7)
         return true;
     return report(r, "%s: relative norm error %.3g, allowed %.3g; worst element %lld is %.9g, expected %.9g", what,
                   norm > 0 ? difference / norm : difference, r->c.tolerance, (long long)where,

@@ -1,5 +1,5 @@
 /*
- * Random operators by statistics, on the host: that the device draws the same numbers is in test_ops. Bounds are five
+ * Random operators by statistics, on the host: that the device draws the same bits is in test_ops. Bounds are five
  * standard deviations of what is estimated, and the numbers are always the same.
  */
 #include <math.h>
@@ -13,6 +13,7 @@
 #include "ops/op.h"
 #include "ops/step.h"
 #include "runtime/host.h"
+#include "shaders/random_math.push.h"
 
 enum { SAMPLES = 100, SIZE = 1000, COUNT = SAMPLES * SIZE };
 
@@ -108,6 +109,41 @@ static void test_normal(void **state)
     assert_true(fabs(correlation(x, x, 1)) < 5 / sqrt((double)COUNT));
 }
 
+/* The functions behind the numbers against double precision: units of 2^-23 relative to what a rounding could lose. */
+static void test_functions(void **state)
+{
+    (void)state;
+    double log_worst = 0, sine_worst = 0;
+    for (uint32_t i = 1; i <= 1u << 24; i += 61) {
+        float u = (float)i * 0x1p-24f;
+        double want = log((double)u), least = fmax(fabs(want), 0x1p-24);
+        log_worst = fmax(log_worst, fabs((double)random_log(u) - want) / least);
+        want = sin(6.283185307179586 * (double)i * 0x1p-24);
+        sine_worst = fmax(sine_worst, fabs((double)random_sine(i << 8) - want));
+    }
+    assert_true(log_worst < 3 * 0x1p-23);
+    assert_true(sine_worst < 0x1p-23);
+    /* the ends: u = 1 and 2^-24, and Gumbel's shortest and longest */
+    assert_true(random_normal(0xffffffffu, 0, true) == 0);
+    assert_true(fabs((double)random_normal(0, 0, true) - sqrt(48 * 0.6931471805599453)) < 1e-5);
+    assert_true(fabs((double)random_gumbel(0) + log(24 * 0.6931471805599453)) < 1e-6);
+    assert_true(fabs((double)random_gumbel(0xffffffffu) - 24 * 0.6931471805599453) < 1e-5);
+    assert_true(random_unit(0xffffffffu) < 1 && random_unit(0) == 0);
+}
+
+static void test_gumbel(void **state)
+{
+    bench *b = *state;
+    const hk_attr_value attrs[] = {HK_SET_INTS("shape", shape, 2), HK_SET_INT("distribution", RANDOM_GUMBEL), {0}};
+    const hk_tensor *x = made(b, "hk.Random", attrs, NULL, 0);
+    double mean = 0.5772156649015329, variance = 9.869604401089358 / 6, at_most_0 = 0;
+    for (int64_t i = 0; i < COUNT; i++)
+        at_most_0 += hk_get_double(x, i) <= 0;
+    assert_true(fabs(moment(x, 0, 1) - mean) < 5 * sqrt(variance / COUNT));
+    assert_true(fabs(moment(x, mean, 2) / variance - 1) < 5 * sqrt(4.4 / COUNT)); /* its kurtosis is 5.4 */
+    assert_true(fabs(at_most_0 / COUNT - exp(-1)) < 5 * sqrt(0.2326 / COUNT));
+}
+
 static void test_bernoulli(void **state)
 {
     bench *b = *state;
@@ -172,6 +208,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_uniform, start, stop),
         cmocka_unit_test_setup_teardown(test_normal, start, stop),
+        cmocka_unit_test(test_functions),
+        cmocka_unit_test_setup_teardown(test_gumbel, start, stop),
         cmocka_unit_test_setup_teardown(test_bernoulli, start, stop),
         cmocka_unit_test_setup_teardown(test_multinomial, start, stop),
     };
