@@ -198,7 +198,7 @@ enum { WINDOW_VALUES = 8 };
 static hk_status build_data_gradient(hk_gradient *g, hk_node *n, hk_value *dy)
 {
     hk_attr_value values[WINDOW_VALUES] = {{0}};
-    hk_ints extents;
+    hk_ints extents = {0};
     hk_value *dx = NULL;
     HK_TRY(spatial_extents(hk_gradient_graph(g), n, n->in[IN_X], &extents));
     window_values(n->attrs, values + 1);
@@ -210,7 +210,7 @@ static hk_status build_data_gradient(hk_gradient *g, hk_node *n, hk_value *dy)
 static hk_status build_weight_gradient(hk_gradient *g, hk_node *n, hk_value *dy, bool bias_wanted)
 {
     hk_attr_value values[WINDOW_VALUES] = {{0}};
-    hk_ints extents;
+    hk_ints extents = {0};
     hk_value *out[2] = {NULL, NULL};
     HK_TRY(spatial_extents(hk_gradient_graph(g), n, n->in[IN_W], &extents));
     window_values(n->attrs, values + 1);
