@@ -7,14 +7,12 @@ transposes) on 256 MiB tensors, as a share of the rate at which PyTorch copies 2
 both sides. Ours are device timestamps of the whole recording.
 """
 import argparse
-import json
 import os
-import subprocess
-import time
 
 import numpy as np
 import onnx
 import torch
+from common import gpu_ms, hillock
 from onnx import TensorProto, helper, numpy_helper
 
 parser = argparse.ArgumentParser()
@@ -24,33 +22,11 @@ parser.add_argument("--only", default="gemm,conv,stream")
 args = parser.parse_args()
 build, work = os.path.abspath(args.build), os.path.abspath(args.work)
 os.makedirs(work, exist_ok=True)
-torch.backends.cuda.matmul.allow_tf32 = False
-torch.backends.cudnn.allow_tf32 = False
-torch.backends.cudnn.benchmark = True
 F = torch.nn.functional
 
 
-def hillock(*words):
-    out = subprocess.run([f"{build}/hillock", *words], capture_output=True, text=True)
-    if out.returncode:
-        raise RuntimeError(" ".join(words) + ": " + out.stderr[-1000:])
-    return json.loads(out.stdout) if "--json" in words else out.stdout
-
-
-def gpu_us(fn, seconds=0.5):
-    start = time.time()
-    while time.time() - start < 0.5:
-        fn()
-        torch.cuda.synchronize()
-    times, start = [], time.time()
-    while len(times) < 10 or (time.time() - start < seconds and len(times) < 200):
-        a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        a.record()
-        fn()
-        b.record()
-        torch.cuda.synchronize()
-        times.append(a.elapsed_time(b) * 1e3)
-    return float(np.median(times))
+def gpu_us(fn):
+    return gpu_ms(fn, 0.5) * 1e3
 
 
 def ours(nodes, inputs, constants, output="y"):
@@ -65,10 +41,10 @@ def ours(nodes, inputs, constants, output="y"):
     for k, v in inputs.items():
         np.save(f"{work}/{k}.npy", v.cpu().numpy())
         feeds += ["--input", f"{k}={work}/{k}.npy"]
-    hillock("run", path, *feeds, "--output-dir", f"{work}/out")
+    hillock(build, "run", path, *feeds, "--output-dir", f"{work}/out")
     got = torch.from_numpy(np.load(f"{work}/out/{output}.npy")).cuda()
-    bench = hillock("bench", path, "--json", "--seconds", "0.5")
-    kernels = [r["kernel"] for r in hillock("profile", path, "--json", "--runs", "3")["nodes"] if r["where"] == "device"]
+    bench = hillock(build, "bench", path, "--json", "--seconds", "0.5")
+    kernels = [r["kernel"] for r in hillock(build, "profile", path, "--json", "--runs", "3")["nodes"] if r["where"] == "device"]
     os.remove(path)
     return bench["device_ms"] * 1e3, got, ", ".join(kernels)
 
@@ -134,7 +110,7 @@ def stream():
         row(title, us, got, kernels, lambda: peer(data), lambda: peer(data.double()), bytes_=accesses * data.nbytes, copy=copy, asked=asked)
 
 
-print(torch.cuda.get_device_name(0), "PyTorch", torch.__version__, hillock("--version").strip())
+print(torch.cuda.get_device_name(0), "PyTorch", torch.__version__, hillock(build, "--version").strip())
 for part in args.only.split(","):
     {"gemm": gemm, "conv": conv, "stream": stream}[part]()
     torch.cuda.empty_cache()

@@ -9,13 +9,13 @@ events around the replay, inputs on the device for both. No ratio is printed whe
 than 5e-6 and three times PyTorch's own error. With --profile the dispatches of every model go to WORK_DIR.
 """
 import argparse
+import copy
 import json
 import os
-import subprocess
-import time
 
 import numpy as np
 import torch
+from common import export, gpu_ms, graphed, hillock
 
 parser = argparse.ArgumentParser()
 parser.add_argument("build")
@@ -28,23 +28,11 @@ parser.add_argument("--seconds", default="1")
 args = parser.parse_args()
 build, work = os.path.abspath(args.build), os.path.abspath(args.work)
 os.makedirs(work, exist_ok=True)
-torch.backends.cuda.matmul.allow_tf32 = False
-torch.backends.cudnn.allow_tf32 = False
-torch.backends.cudnn.benchmark = True
 
 # What the issue asks for: ratio ours / peer, by (model, batch).
 BOUNDS = {("resnet18", 1): 0.6, ("resnet50", 1): 0.6, ("mobilenet_v2", 1): 0.6, ("efficientnet_b0", 1): 0.6,
           ("bert", 1): 0.75, ("vit_b_16", 1): 0.85, ("resnet50", 64): 1.0, ("mobilenet_v2", 64): 0.6,
           ("efficientnet_b0", 64): 0.7, ("resnet18", 64): 1.2, ("bert", 32): 1.3, ("vit_b_16", 64): 1.3}
-
-
-def hillock(*words, cores=None):
-    pin = ["taskset", "-c", cores] if cores else []
-    out = subprocess.run([*pin, f"{build}/hillock", *words], capture_output=True, text=True)
-    if out.returncode:
-        print("FAILED:", " ".join(words), out.stderr[-2000:], flush=True)
-        return None
-    return json.loads(out.stdout) if "--json" in words else out.stdout
 
 
 class BertOutput(torch.nn.Module):
@@ -74,45 +62,15 @@ def build_model(name):
     return model, lambda b: torch.randn(b, 3, 224, 224)
 
 
-def gpu_ms(fn):
-    """Median of event-timed calls after half a second of warm-up."""
-    start = time.time()
-    while time.time() - start < 0.5:
-        fn()
-        torch.cuda.synchronize()
-    times, start = [], time.time()
-    while len(times) < 10 or (time.time() - start < float(args.seconds) and len(times) < 200):
-        a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        a.record()
-        fn()
-        b.record()
-        torch.cuda.synchronize()
-        times.append(a.elapsed_time(b))
-    return float(np.median(times))
-
-
-def graphed(fn):
-    s = torch.cuda.Stream()
-    with torch.cuda.stream(s):
-        for _ in range(5):
-            fn()
-    torch.cuda.current_stream().wait_stream(s)
-    g = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(g):
-        fn()
-    return g.replay
-
-
 def peers(model, x):
-    rows = {}
+    rows, seconds = {}, float(args.seconds)
     forms = [("", model, x)]
     if x.dim() == 4:
-        import copy
         forms.append((" channels-last", copy.deepcopy(model).to(memory_format=torch.channels_last),
                       x.to(memory_format=torch.channels_last)))
     for suffix, m, data in forms:
-        rows["eager" + suffix] = gpu_ms(lambda: m(data))
-        rows["graph" + suffix] = gpu_ms(graphed(lambda: m(data)))
+        rows["eager" + suffix] = gpu_ms(lambda: m(data), seconds)
+        rows["graph" + suffix] = gpu_ms(graphed(lambda: m(data)), seconds)
     return rows
 
 
@@ -124,18 +82,17 @@ def one(name, batch):
     model, make = build_model(name)
     x = make(batch)
     path = f"{work}/{name}.b{batch}.onnx"
-    torch.onnx.export(model, (x,), path, dynamo=False, opset_version=17, input_names=["x"], output_names=["y"])
+    export(model, x, path)
     np.save(f"{work}/x.npy", x.numpy())
-    if hillock("run", path, "--input", f"x={work}/x.npy", "--output-dir", f"{work}/out") is None:
-        return
+    hillock(build, "run", path, "--input", f"x={work}/x.npy", "--output-dir", f"{work}/out")
     got = torch.from_numpy(np.load(f"{work}/out/y.npy")).cuda()
-    bench = hillock("bench", path, "--json", "--seconds", args.seconds)
+    bench = hillock(build, "bench", path, "--json", "--seconds", args.seconds)
     if args.profile:
         with open(f"{work}/{name}.b{batch}.json", "w") as f:
-            json.dump(hillock("profile", path, "--json", "--runs", "10"), f)
+            json.dump(hillock(build, "profile", path, "--json", "--runs", "10"), f)
     ours = bench["device_ms"]
     text = f"{name:16s} b{batch:<3d} ours {ours:8.3f} ms (wall {bench['p50_ms']:.3f}, pipelined {bench['pipelined_ms']:.3f}, {bench['pipelines']} pipelines;"
-    start = hillock("bench", path, "--json", "--seconds", "0", "--warm-up", "0", cores="0,1")  # pipelines come from the disk
+    start = hillock(build, "bench", path, "--json", "--seconds", "0", "--warm-up", "0", cores="0,1")  # pipelines come from the disk
     text += " start: load {load_ms:.0f} plan {plan_ms:.1f} pipelines {pipelines_ms:.0f} weights {weights_ms:.0f} ms,".format(**start)
     text += f" heap +{start['anonymous_growth_bytes'] / os.path.getsize(path):.2f} of the file)"
     with torch.no_grad():
@@ -158,7 +115,7 @@ def one(name, batch):
 
 
 def main():
-    print(torch.cuda.get_device_name(0), "PyTorch", torch.__version__, hillock("--version").strip(), flush=True)
+    print(torch.cuda.get_device_name(0), "PyTorch", torch.__version__, hillock(build, "--version").strip(), flush=True)
     for name in args.models.split(","):
         for batch in map(int, args.batches.split(",")):
             batch = 32 if name == "bert" and batch > 32 else batch

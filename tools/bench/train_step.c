@@ -1,9 +1,12 @@
 /*
- * Times training steps of a model on given data, and writes the first step's loss and gradients for a comparison.
+ * Times training steps of a model on given data.
  *
- *     train_step MODEL INPUT.npy LABELS.npy OUT_DIR [SECONDS [PRECISION [profile]]]
+ *     train_step MODEL INPUT.npy LABELS.npy [--seconds S] [--precision strict|high|fast] [--profile] [--gradients DIR]
  *
- * Prints: the loss before training, wall milliseconds per pipelined step, and with "profile" every dispatch.
+ * Prints a line each: device; loss (three times, of steps from the model's weights on); device_ms, the median between
+ * timestamps around the recording; pipelined_ms, wall time of a step with uploads; memory_mib, taken from the device at
+ * most; plan; with --profile a dispatch line for each, and update, the optimizer's rate beside the device's copy rate.
+ * --gradients writes those of the first step. --seconds 0 times nothing.
  */
 #include <hillock/hillock.h>
 
@@ -11,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#define SAMPLES_MOST 1000
 
 static double now(void)
 {
@@ -20,6 +25,11 @@ static double now(void)
 }
 
 typedef struct bench {
+    const char *path[3]; /* model, input, labels */
+    const char *gradients;
+    double seconds;
+    hk_precision precision;
+    bool profile;
     hk_context *ctx;
     hk_device *dev;
     hk_model *model;
@@ -27,14 +37,14 @@ typedef struct bench {
     hk_tensor input, labels;
 } bench;
 
-static hk_status write_gradients(const bench *b, const char *folder)
+static hk_status write_gradients(const bench *b)
 {
     size_t count = 0;
     const hk_value_info *infos = hk_model_parameters(b->model, &count);
     for (size_t i = 0; i < count; i++) {
         char path[1024];
         hk_tensor g = {0};
-        snprintf(path, sizeof path, "%s/%s.npy", folder, infos[i].name);
+        snprintf(path, sizeof path, "%s/%s.npy", b->gradients, infos[i].name);
         hk_status st = hk_trainer_read_gradient(b->trainer, infos[i].name, &g);
         if (st == HK_OK)
             st = hk_tensor_save(b->ctx, &g, path);
@@ -45,85 +55,200 @@ static hk_status write_gradients(const bench *b, const char *folder)
     return HK_OK;
 }
 
-static void print_profile(bench *b)
+static hk_status create_trainer(bench *b, hk_profile profile)
 {
-    hk_plan_info p;
-    if (hk_trainer_get_plan(b->trainer, &p) != HK_OK)
-        return;
-    for (size_t i = 0; i < p.row_count; i++)
-        if (!strcmp(p.rows[i].where, "device"))
-            printf("%3u %9.2f us %8.1f GB/s %8.1f GFLOP/s  %-20s %-28s %s\n", p.rows[i].group,
-                   (double)p.rows[i].ns * 1e-3, p.rows[i].ns ? (double)p.rows[i].bytes / (double)p.rows[i].ns : 0,
-                   p.rows[i].ns ? p.rows[i].flops / (double)p.rows[i].ns : 0, p.rows[i].op, p.rows[i].kernel,
-                   p.rows[i].node);
-    printf("device %.2f us, %zu dispatches, %zu groups, activations %.1f MiB\n", (double)p.device_ns * 1e-3,
-           p.dispatches, p.groups, (double)p.activation_bytes / 0x1p20);
+    hk_trainer_params params = {.size = sizeof params, .precision = b->precision, .profile = profile};
+    return hk_trainer_create(b->dev, b->model, &params, &b->trainer);
 }
 
-static hk_status time_steps(bench *b, double seconds)
+static hk_status first_steps(bench *b)
 {
     hk_status st = HK_OK;
-    uint64_t ticket = 0;
-    for (double start = now(); st == HK_OK && now() - start < 0.6;) /* the clock ramps up */
-        st = hk_trainer_submit(b->trainer, &b->input, 1, &b->labels, &ticket);
-    for (int round = 0; round < 3 && st == HK_OK; round++) {
-        size_t steps = 0;
-        st = hk_trainer_wait(b->trainer, ticket, NULL);
-        double start = now();
-        for (; st == HK_OK && now() - start < seconds / 3; steps++)
-            st = hk_trainer_submit(b->trainer, &b->input, 1, &b->labels, &ticket);
+    for (int i = 0; i < 3 && st == HK_OK; i++) {
+        float loss = 0;
+        st = hk_trainer_step(b->trainer, &b->input, 1, &b->labels, &loss);
         if (st == HK_OK)
-            st = hk_trainer_wait(b->trainer, ticket, NULL);
-        printf("step %.4f ms\n", (now() - start) * 1e3 / (double)steps);
+            printf("loss %.9g\n", (double)loss);
+        if (st == HK_OK && i == 0 && b->gradients)
+            st = write_gradients(b);
     }
     return st;
 }
 
-static hk_status run(bench *b, int argc, char **argv)
+static int by_value(const void *a, const void *b)
 {
-    hk_precision precision = argc > 6 && !strcmp(argv[6], "fast")   ? HK_PRECISION_FAST
-                             : argc > 6 && !strcmp(argv[6], "high") ? HK_PRECISION_HIGH
-                                                                    : HK_PRECISION_STRICT;
-    bool profile = argc > 7 && !strcmp(argv[7], "profile");
-    hk_trainer_params params = {
-        .size = sizeof params, .precision = precision, .profile = profile ? HK_PROFILE_DISPATCHES : HK_PROFILE_OFF};
-    float loss = 0;
+    const double *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+/* Steps one after the other: the median of their device times in milliseconds. */
+static hk_status time_device(bench *b, double *median)
+{
+    static double samples[SAMPLES_MOST];
+    size_t count = 0;
+    hk_status st = HK_OK;
+    for (double start = now(); st == HK_OK && count < SAMPLES_MOST && (now() - start < b->seconds || count < 3);) {
+        hk_plan_info plan = {0};
+        uint64_t ticket = 0;
+        st = hk_trainer_submit(b->trainer, &b->input, 1, &b->labels, &ticket);
+        if (st == HK_OK)
+            st = hk_trainer_wait(b->trainer, ticket, NULL);
+        if (st == HK_OK)
+            st = hk_trainer_get_plan(b->trainer, &plan);
+        samples[count++] = (double)plan.device_ns * 1e-6;
+    }
+    qsort(samples, count, sizeof *samples, by_value);
+    *median = samples[count / 2];
+    return st;
+}
+
+/* Mean wall milliseconds of steps that follow one another without waiting. */
+static hk_status time_pipelined(bench *b, double seconds, double *mean)
+{
+    size_t steps = 0;
+    uint64_t ticket = 0;
+    hk_status st = HK_OK;
+    double start = now();
+    for (; st == HK_OK && (now() - start < seconds || steps < 3); steps++)
+        st = hk_trainer_submit(b->trainer, &b->input, 1, &b->labels, &ticket);
+    if (st == HK_OK)
+        st = hk_trainer_wait(b->trainer, ticket, NULL);
+    *mean = (now() - start) * 1e3 / (double)steps;
+    return st;
+}
+
+static hk_status time_steps(bench *b)
+{
+    double device = 0, pipelined = 0;
+    hk_status st = time_pipelined(b, 0.6, &pipelined); /* the clock ramps up */
+    if (st == HK_OK)
+        st = time_device(b, &device);
+    if (st == HK_OK)
+        st = time_pipelined(b, b->seconds / 2, &pipelined);
+    if (st == HK_OK)
+        printf("device_ms %.4f\npipelined_ms %.4f\n", device, pipelined);
+    return st;
+}
+
+static hk_status print_plan(bench *b)
+{
+    hk_plan_info p;
+    hk_device_stats stats;
+    hk_status st = hk_trainer_get_plan(b->trainer, &p);
+    if (st != HK_OK)
+        return st;
+    hk_device_get_stats(b->dev, &stats);
+    printf("memory_mib %.1f\n", (double)stats.peak_memory_bytes / 0x1p20);
+    printf("plan %zu dispatches, %zu groups, activations %.1f MiB, of which live at most %.1f MiB\n", p.dispatches,
+           p.groups, (double)p.activation_bytes / 0x1p20, (double)p.live_bytes / 0x1p20);
+    return HK_OK;
+}
+
+static void print_dispatches(const hk_plan_info *p, double copy_rate)
+{
+    double bytes = 0, ns = 0;
+    for (size_t i = 0; i < p->row_count; i++) {
+        const hk_plan_row *r = &p->rows[i];
+        if (strcmp(r->where, "device") != 0)
+            continue;
+        double per = r->ns ? 1.0 / (double)r->ns : 0;
+        printf("dispatch %3u %9.2f us %8.1f GB/s %8.1f GFLOP/s  %-20s %-28s %s\n", r->group, (double)r->ns * 1e-3,
+               (double)r->bytes * per, r->flops * per, r->op, r->kernel, r->node);
+        if (!strcmp(r->op, "hk.Update")) {
+            bytes += (double)r->bytes;
+            ns += (double)r->ns;
+        }
+    }
+    printf("update %.1f us, %.0f GB/s, %.2f of the copy rate\n", ns * 1e-3, ns > 0 ? bytes / ns : 0,
+           ns > 0 ? bytes * 1e9 / ns / copy_rate : 0);
+}
+
+/* A trainer of its own, because the barriers between dispatches make steps slower. */
+static hk_status profile_steps(bench *b)
+{
+    hk_plan_info p;
+    hk_device_rates rates;
+    double mean = 0;
+    hk_trainer_destroy(&b->trainer);
+    hk_status st = hk_device_measure(b->dev, &rates);
+    if (st == HK_OK)
+        st = create_trainer(b, HK_PROFILE_DISPATCHES);
+    if (st == HK_OK)
+        st = time_pipelined(b, b->seconds, &mean);
+    if (st == HK_OK)
+        st = hk_trainer_get_plan(b->trainer, &p);
+    if (st == HK_OK)
+        print_dispatches(&p, rates.copy_bytes_per_second);
+    return st;
+}
+
+static hk_status run(bench *b)
+{
     hk_status st = hk_device_open(b->ctx, NULL, &b->dev);
     if (st == HK_OK)
-        st = hk_model_load(b->ctx, argv[1], NULL, &b->model);
+        st = hk_model_load(b->ctx, b->path[0], NULL, &b->model);
     if (st == HK_OK)
-        st = hk_tensor_load(b->ctx, argv[2], &b->input);
+        st = hk_tensor_load(b->ctx, b->path[1], &b->input);
     if (st == HK_OK)
-        st = hk_tensor_load(b->ctx, argv[3], &b->labels);
+        st = hk_tensor_load(b->ctx, b->path[2], &b->labels);
     if (st == HK_OK)
-        st = hk_trainer_create(b->dev, b->model, &params, &b->trainer);
+        st = create_trainer(b, HK_PROFILE_RUNS);
+    if (st != HK_OK)
+        return st;
+    printf("device %s\n", hk_device_get_info(b->dev)->name);
+    st = first_steps(b);
+    if (st == HK_OK && b->seconds > 0)
+        st = time_steps(b);
     if (st == HK_OK)
-        st = hk_trainer_step(b->trainer, &b->input, 1, &b->labels, &loss);
-    if (st == HK_OK)
-        st = write_gradients(b, argv[4]);
-    printf("device %s\nloss %.9g\n", b->dev ? hk_device_get_info(b->dev)->name : "none", (double)loss);
-    if (st == HK_OK)
-        st = time_steps(b, argc > 5 ? atof(argv[5]) : 3);
-    if (st == HK_OK && profile)
-        print_profile(b);
-    hk_device_stats stats;
-    if (b->dev) {
-        hk_device_get_stats(b->dev, &stats);
-        printf("memory %.1f MiB\n", (double)stats.peak_memory_bytes / 0x1p20);
+        st = print_plan(b);
+    return st == HK_OK && b->profile ? profile_steps(b) : st;
+}
+
+/* HK_PRECISION_DEFAULT: there is none of that name. */
+static hk_precision precision_of(const char *text)
+{
+    static const char *const names[] = {
+        [HK_PRECISION_STRICT] = "strict", [HK_PRECISION_HIGH] = "high", [HK_PRECISION_FAST] = "fast"};
+    for (size_t i = HK_PRECISION_STRICT; i <= HK_PRECISION_FAST; i++)
+        if (!strcmp(text, names[i]))
+            return (hk_precision)i;
+    return HK_PRECISION_DEFAULT;
+}
+
+static bool take_options(bench *b, int argc, char **argv)
+{
+    int paths = 0;
+    for (int i = 1; i < argc; i++) {
+        const char *next = i + 1 < argc ? argv[i + 1] : NULL;
+        if (!strcmp(argv[i], "--profile"))
+            b->profile = true;
+        else if (!strcmp(argv[i], "--seconds") && next)
+            b->seconds = atof(argv[++i]);
+        else if (!strcmp(argv[i], "--gradients") && next)
+            b->gradients = argv[++i];
+        else if (!strcmp(argv[i], "--precision") && next) {
+            b->precision = precision_of(argv[++i]);
+            if (!b->precision)
+                return false;
+        } else if (argv[i][0] != '-' && paths < 3)
+            b->path[paths++] = argv[i];
+        else
+            return false;
     }
-    return st;
+    return paths == 3;
 }
 
 int main(int argc, char **argv)
 {
-    bench b = {0};
-    if (argc < 5) {
-        fprintf(stderr, "usage: train_step MODEL INPUT.npy LABELS.npy OUT_DIR [SECONDS [PRECISION [profile]]]\n");
+    bench b = {.seconds = 3};
+    if (!take_options(&b, argc, argv)) {
+        fprintf(stderr, "usage: train_step MODEL INPUT.npy LABELS.npy [--seconds S] [--precision strict|high|fast] "
+                        "[--profile] [--gradients DIR]\n");
         return 64;
     }
     if (hk_context_create(NULL, &b.ctx) != HK_OK)
         return 71;
-    hk_status st = run(&b, argc, argv);
+    hk_status st = run(&b);
     if (st != HK_OK)
         fprintf(stderr, "train_step: %s\n", hk_context_error(b.ctx));
     hk_trainer_destroy(&b.trainer);

@@ -1,0 +1,72 @@
+"""What the benches share: the command, fp32 without tf32, and how PyTorch's side is timed."""
+import json
+import subprocess
+import time
+
+import numpy as np
+import torch
+
+torch.backends.cuda.matmul.allow_tf32 = False
+torch.backends.cudnn.allow_tf32 = False
+torch.backends.cudnn.benchmark = True
+
+
+def hillock(build, *words, cores=None):
+    """Output of the command, decoded where --json is among the words."""
+    pin = ["taskset", "-c", cores] if cores else []
+    out = subprocess.run([*pin, f"{build}/hillock", *words], capture_output=True, text=True)
+    if out.returncode:
+        raise RuntimeError(" ".join(words) + ": " + out.stderr[-1000:])
+    return json.loads(out.stdout) if "--json" in words else out.stdout
+
+
+def gpu_ms(fn, seconds=1.0):
+    """Median of event-timed calls, at least 10 of them, after half a second of warm-up."""
+    start = time.time()
+    while time.time() - start < 0.5:
+        fn()
+        torch.cuda.synchronize()
+    times, start = [], time.time()
+    while len(times) < 10 or (time.time() - start < seconds and len(times) < 200):
+        a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        a.record()
+        fn()
+        b.record()
+        torch.cuda.synchronize()
+        times.append(a.elapsed_time(b))
+    return float(np.median(times))
+
+
+def graphed(fn):
+    """fn as the replay of a CUDA graph."""
+    s = torch.cuda.Stream()
+    s.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(s):
+        for _ in range(5):
+            fn()
+    torch.cuda.current_stream().wait_stream(s)
+    g = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(g):
+        fn()
+    return g.replay
+
+
+class SimpleCNN(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        nn = torch.nn
+        self.conv1, self.bn1 = nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32)
+        self.conv2, self.bn2 = nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64)
+        self.pool, self.fc1, self.fc2 = nn.MaxPool2d(2, 2), nn.Linear(4096, 256), nn.Linear(256, 10)
+
+    def forward(self, x):
+        x = self.pool(torch.relu(self.bn1(self.conv1(x))))
+        x = self.pool(torch.relu(self.bn2(self.conv2(x))))
+        return self.fc2(torch.relu(self.fc1(torch.flatten(x, 1))))
+
+
+def export(model, x, path, training=False):
+    """By the TorchScript exporter; training keeps BatchNormalization and Dropout as they are."""
+    mode = torch.onnx.TrainingMode.TRAINING if training else torch.onnx.TrainingMode.EVAL
+    torch.onnx.export(model, (x,), path, dynamo=False, opset_version=17, training=mode,
+                      do_constant_folding=not training, input_names=["x"], output_names=["y"])
