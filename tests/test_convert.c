@@ -1,45 +1,19 @@
 /*
  * Conversion to spiking networks: golden vectors of steps and of calibration, the identity of counts with a quantised
- * ReLU, forms that must agree, digits over T, residuals, pooling, what is refused and how, and the command.
+ * ReLU, forms that must agree, residuals, pooling, and what is counted.
  */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-#include "importer/import.h"
 #include "ops/op.h"
 #include "snn/calibrate.h"
 #include "snn/convert.h"
+#include "tests/support/spiking.h"
 
-#define DIGITS HK_TEST_DATA "/digits"
-enum { OPSET = 18 };
-
-static hk_context *ctx;
-static hk_device *dev;
-static char folder[256], output[65536];
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        hk_status st_ = (call);                                                                                        \
-        if (st_ != HK_OK)                                                                                              \
-            fail_msg("%s: %s: %s", #call, hk_status_text(st_), hk_context_error(ctx));                                 \
-    } while (0)
-
-static void refused(hk_status got, hk_status expected, const char *text)
-{
-    if (got != expected || !strstr(hk_context_error(ctx), text))
-        fail_msg("%s: '%s', expected %s with '%s'", hk_status_text(got), hk_context_error(ctx),
-                 hk_status_text(expected), text);
-}
+static char folder[256];
 
 /* ---- steps. Vectors of SpikingJelly's functional neurons, threshold 1 */
 
@@ -79,106 +53,6 @@ static void golden_steps(void **state)
     }
     refused(hk_lif_step(ctx, &(hk_neuron_params){.size = sizeof(hk_neuron_params), .tau = 1}, 1, x, &v, &s),
             HK_STATUS_USAGE, "above 1");
-}
-
-/* ---- small networks */
-
-static hk_graph *new_graph(hk_value **x, int32_t rank, const int64_t *dims)
-{
-    hk_graph *g = NULL;
-    hk_shape shape = {.rank = rank};
-    memcpy(shape.dim, dims, (size_t)rank * sizeof *dims);
-    OK(hk_graph_create(ctx, "g", &g));
-    *x = hk_graph_value(g, "x", HK_VALUE_INPUT, HK_FLOAT32, &shape);
-    assert_true(*x && hk_graph_add_input(g, *x));
-    return g;
-}
-
-static hk_value *op(hk_graph *g, const char *type, const char *name, const hk_attr_value *attrs, hk_value *a,
-                    hk_value *b, hk_value *c)
-{
-    hk_value *in[] = {a, b, c}, *out = NULL;
-    OK(hk_snn_node_make(g, OPSET, type, name, attrs, in, c ? 3 : b ? 2 : 1, &out));
-    return out;
-}
-
-static hk_value *floats(hk_graph *g, const char *name, const float *x, int32_t rank, const int64_t *dims)
-{
-    hk_value *v = hk_snn_floats(g, name, x, rank, dims);
-    assert_non_null(v);
-    return v;
-}
-
-static void fill_random(float *x, size_t n, uint32_t seed, double scale)
-{
-    for (size_t i = 0; i < n; i++) {
-        seed = seed * 1664525u + 1013904223u;
-        x[i] = (float)(((double)(seed >> 8) / 8388608.0 - 1) * scale);
-    }
-}
-
-static hk_value *random_weights(hk_graph *g, const char *name, int32_t rank, const int64_t *dims, uint32_t seed,
-                                double scale)
-{
-    int64_t n = 1;
-    for (int32_t d = 0; d < rank; d++)
-        n *= dims[d];
-    float *x = malloc((size_t)n * sizeof *x);
-    assert_non_null(x);
-    fill_random(x, (size_t)n, seed, scale);
-    hk_value *v = floats(g, name, x, rank, dims);
-    free(x);
-    return v;
-}
-
-/* Ends the graph. */
-static hk_model *model_of(hk_graph *g, hk_value *y)
-{
-    hk_model *m = NULL;
-    void *data = NULL;
-    size_t bytes = 0;
-    y->name = "y";
-    y->dtype = HK_FLOAT32;
-    assert_true(hk_graph_add_output(g, y));
-    OK(hk_export_memory(g, NULL, &data, &bytes));
-    OK(hk_model_load_memory(ctx, data, bytes, NULL, &m));
-    hk_free(ctx, data);
-    hk_graph_destroy(&g);
-    return m;
-}
-
-static hk_tensor tensor_of(float *x, int32_t rank, const int64_t *dims)
-{
-    hk_tensor t = {.data = x, .dtype = HK_FLOAT32, .rank = rank};
-    memcpy(t.shape, dims, (size_t)rank * sizeof *dims);
-    return t;
-}
-
-static hk_tensor run_once(const hk_model *m, const char *name, const hk_tensor *x)
-{
-    hk_session *s = NULL;
-    hk_tensor y = {0};
-    size_t count = 0;
-    OK(hk_session_create(dev, m, NULL, &s));
-    OK(hk_session_write(s, hk_model_inputs(m, &count)[0].name, x));
-    OK(hk_session_run(s));
-    OK(hk_session_read(s, name, &y));
-    hk_session_destroy(&s);
-    return y;
-}
-
-static hk_snn_params params_of(const hk_tensor *x, int64_t steps, hk_snn_mode mode)
-{
-    return (hk_snn_params){.size = sizeof(hk_snn_params), .inputs = x, .input_count = 1, .steps = steps, .mode = mode};
-}
-
-static void equal_tensors(hk_tensor *a, hk_tensor *b)
-{
-    hk_shape x = hk_tensor_shape(a), y = hk_tensor_shape(b);
-    assert_true(hk_shape_equal(&x, &y));
-    assert_memory_equal(a->data, b->data, (size_t)hk_tensor_bytes(a));
-    hk_tensor_release(a);
-    hk_tensor_release(b);
 }
 
 /* ---- counts are a quantised ReLU: N = clip(floor(T x / theta + 1/2), 0, T) */
@@ -375,50 +249,6 @@ static void forms_agree(void **state)
 
 /* ---- residuals, convolution, pooling */
 
-static hk_value *conv(hk_graph *g, const char *name, hk_value *x, int64_t in, int64_t out, uint32_t seed)
-{
-    static const int64_t ones[] = {1, 1, 1, 1};
-    const hk_attr_value attrs[] = {HK_SET_INTS("pads", ones, 4), {0}};
-    char w[40], b[40];
-    snprintf(w, sizeof w, "%s.w", name);
-    snprintf(b, sizeof b, "%s.b", name);
-    return op(g, "Conv", name, attrs, x, random_weights(g, w, 4, (int64_t[]){out, in, 3, 3}, seed, 0.35),
-              random_weights(g, b, 1, &out, seed + 1, 0.2));
-}
-
-static hk_model *residual_network(const char *middle, bool pool)
-{
-    static const int64_t two[] = {2, 2};
-    const hk_attr_value window[] = {HK_SET_INTS("kernel_shape", two, 2), HK_SET_INTS("strides", two, 2), {0}};
-    hk_value *x = NULL;
-    hk_graph *g = new_graph(&x, 4, (int64_t[]){-1, 3, 6, 6});
-    hk_value *h = op(g, "Relu", "relu1", NULL, conv(g, "c1", x, 3, 6, 11), NULL, NULL), *skip = h;
-    h = op(g, middle, "middle", NULL, conv(g, "c2", h, 6, 6, 21), NULL, NULL);
-    h = op(g, "Add", "join", NULL, conv(g, "c3", h, 6, 6, 31), skip, NULL);
-    h = op(g, "Add", "side", NULL, h, conv(g, "c4", x, 3, 6, 41), NULL); /* from before the first neurons */
-    h = op(g, "Relu", "relu3", NULL, h, NULL, NULL);
-    if (pool)
-        h = op(g, "MaxPool", "pool", window, h, NULL, NULL);
-    h = op(g, "GlobalAveragePool", "mean", NULL, h, NULL, NULL);
-    h = op(g, "Flatten", "flat", NULL, h, NULL, NULL);
-    h = op(g, "MatMul", "head", NULL, h, random_weights(g, "head.w", 2, (int64_t[]){6, 5}, 51, 1), NULL);
-    return model_of(g, op(g, "Softmax", "classes", NULL, h, NULL, NULL));
-}
-
-static double relative_error(hk_tensor *a, hk_tensor *b)
-{
-    double error = 0, norm = 0;
-    assert_int_equal(hk_tensor_count(a), hk_tensor_count(b));
-    for (int64_t i = 0; i < hk_tensor_count(a); i++) {
-        double d = hk_get_double(a, i) - hk_get_double(b, i);
-        error += d * d;
-        norm += hk_get_double(b, i) * hk_get_double(b, i);
-    }
-    hk_tensor_release(a);
-    hk_tensor_release(b);
-    return sqrt(error / norm);
-}
-
 static void residuals(void **state)
 {
     (void)state;
@@ -572,114 +402,6 @@ static void built_models(void **state)
     hk_model_destroy(&m);
 }
 
-/* ---- digits */
-
-static hk_loader *digits(hk_dataset **data, bool held_out)
-{
-    hk_loader *l = NULL;
-    OK(hk_dataset_open(
-        ctx, DIGITS,
-        &(hk_dataset_params){.size = sizeof(hk_dataset_params), .rank = 3, .shape = {1, 8, 8}, .scale = 0.0625f},
-        data));
-    OK(hk_loader_create(
-        *data,
-        &(hk_loader_params){
-            .size = sizeof(hk_loader_params), .batch = 120, .holdout = 0.2, .held_out = held_out, .threads = 1},
-        &l));
-    return l;
-}
-
-static int64_t best_class(const hk_tensor *y, int64_t row)
-{
-    int64_t best = 0;
-    for (int64_t c = 1; c < 10; c++)
-        if (hk_get_double(y, row * 10 + c) > hk_get_double(y, row * 10 + best))
-            best = c;
-    return best;
-}
-
-/* Images of the held-out part on which both say the same class, and on which each is right. */
-static size_t compare_classes(const hk_model *a, const hk_model *b, size_t right[2], size_t *all)
-{
-    hk_dataset *data = NULL;
-    hk_loader *l = digits(&data, true);
-    size_t same = 0;
-    *all = right[0] = right[1] = 0;
-    for (hk_batch batch;;) {
-        OK(hk_loader_next(l, &batch));
-        if (!batch.count)
-            break;
-        hk_tensor x = run_once(a, "logits", &batch.inputs[0]), y = run_once(b, "logits", &batch.inputs[0]);
-        for (int64_t i = 0; i < (int64_t)batch.count; i++) {
-            same += best_class(&x, i) == best_class(&y, i);
-            right[0] += best_class(&x, i) == hk_get_int(batch.target, i);
-            right[1] += best_class(&y, i) == hk_get_int(batch.target, i);
-        }
-        *all += batch.count;
-        hk_tensor_release(&x);
-        hk_tensor_release(&y);
-    }
-    hk_loader_destroy(&l);
-    hk_dataset_close(&data);
-    return same;
-}
-
-static hk_model *digits_model(void)
-{
-    hk_model *m = NULL;
-    OK(hk_model_load(ctx, DIGITS "/model.onnx", NULL, &m));
-    return m;
-}
-
-static void digits_over_time(void **state)
-{
-    (void)state;
-    static const double least[] = {.85, .90, .95, .98, .99, .99, .99}; /* equal classes */
-    hk_dataset *data = NULL;
-    hk_loader *l = digits(&data, false);
-    hk_model *m = digits_model(), *snn = NULL, *at = NULL;
-    OK(hk_snn_convert(dev, m, &(hk_snn_params){.size = sizeof(hk_snn_params), .loader = l}, &snn));
-    for (int i = 0; i < 7; i++) {
-        size_t right[2], all;
-        OK(hk_snn_with_steps(snn, 1 << i, false, &at));
-        size_t same = compare_classes(m, at, right, &all);
-        print_message("T = %2d: accuracy %.4f, of the original %.4f, same class %.4f\n", 1 << i,
-                      (double)right[1] / (double)all, (double)right[0] / (double)all, (double)same / (double)all);
-        assert_true((double)same >= least[i] * (double)all);
-        hk_model_destroy(&at);
-    }
-    hk_model_destroy(&snn);
-    hk_model_destroy(&m);
-    hk_loader_destroy(&l);
-    hk_dataset_close(&data);
-}
-
-/* The converted network is a model like any other: its loss falls when it is trained. */
-static void trains(void **state)
-{
-    (void)state;
-    hk_dataset *data = NULL;
-    hk_loader *l = digits(&data, false);
-    hk_model *m = digits_model(), *snn = NULL;
-    hk_trainer *t = NULL;
-    hk_batch b;
-    float first = 0, last = 0;
-    OK(hk_snn_convert(dev, m, &(hk_snn_params){.size = sizeof(hk_snn_params), .loader = l, .steps = 2}, &snn));
-    OK(hk_loader_seek(l, 0, 0));
-    OK(hk_loader_next(l, &b));
-    OK(hk_trainer_create(dev, snn, &(hk_trainer_params){.size = sizeof(hk_trainer_params), .lr = 1e-3f}, &t));
-    OK(hk_trainer_step(t, b.inputs, 1, b.target, &first));
-    for (int i = 0; i < 9; i++)
-        OK(hk_trainer_step(t, b.inputs, 1, b.target, &last));
-    print_message("loss of one batch: %.4f, after ten updates %.4f\n", (double)first, (double)last);
-    assert_true(last < 0.7f * first);
-    hk_trainer_destroy(&t);
-    hk_model_destroy(&snn);
-    hk_model_destroy(&m);
-    hk_loader_destroy(&l);
-    hk_dataset_close(&data);
-}
-
 /* ---- synaptic operations: elements other than 0 times what each reaches */
 
 static void synaptic_operations(void **state)
@@ -714,125 +436,27 @@ static void synaptic_operations(void **state)
     hk_model_destroy(&m);
 }
 
-/* ---- refusals */
-
-static void refusals(void **state)
+static int open_folder(void **state)
 {
     (void)state;
-    static float data[2 * 108];
-    fill_random(data, 2 * 108, 3, 1);
-    hk_tensor x = tensor_of(data, 4, (int64_t[]){2, 3, 6, 6});
-    hk_model *m = residual_network("Sigmoid", false), *snn = NULL, *good = residual_network("Relu", false);
-    hk_snn_params p = params_of(&x, 4, HK_SNN_MODE_MAX);
-    refused(hk_snn_convert(dev, m, &p, &snn), HK_STATUS_UNSUPPORTED, "node 'middle' (Sigmoid)");
-    refused(hk_snn_convert(dev, good, NULL, &snn), HK_STATUS_USAGE, "needs calibration data");
-    const struct {
-        hk_snn_mode mode;
-        double level, tau;
-        int64_t steps, delay;
-        const char *text;
-    } wrong[] = {
-        {HK_SNN_MODE_PERCENTILE, 0, 0, 4, 0, "percentile of 0 %"}, {HK_SNN_MODE_PERCENTILE, 100.5, 0, 4, 0, "(0, 100]"},
-        {HK_SNN_MODE_SCALE, 1.5, 0, 4, 0, "share of the maximum"}, {HK_SNN_MODE_MAX, 0, 1, 4, 0, "tau is 1"},
-        {HK_SNN_MODE_MAX, 0, 0, -1, 0, "-1 time steps"},           {HK_SNN_MODE_MAX, 0, 0, 4, 4, "delayed by 4 of 4"},
-    };
-    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        p = params_of(&x, wrong[i].steps, wrong[i].mode);
-        p.level = wrong[i].level;
-        p.tau = wrong[i].tau;
-        p.delay = wrong[i].delay;
-        refused(hk_snn_convert(dev, good, &p, &snn), HK_STATUS_USAGE, wrong[i].text);
-    }
-    refused(hk_snn_with_steps(good, 4, false, &snn), HK_STATUS_USAGE, "hillock convert");
-    p = params_of(&x, 4, HK_SNN_MODE_MAX);
-    hk_tensor none = tensor_of(data, 4, (int64_t[]){0, 3, 6, 6});
-    p.inputs = &none;
-    refused(hk_snn_convert(dev, good, &p, &snn), HK_STATUS_INVALID, "no samples");
-    data[5] = NAN;
-    p.inputs = &x;
-    refused(hk_snn_convert(dev, good, &p, &snn), HK_STATUS_INVALID, "not finite");
-    assert_null(snn);
-    hk_model_destroy(&m);
-    hk_model_destroy(&good);
-}
-
-static void dead_layers(void **state)
-{
-    (void)state;
-    hk_value *in = NULL;
-    hk_graph *g = new_graph(&in, 2, (int64_t[]){-1, 3});
-    hk_model *m = model_of(g, op(g, "Relu", "quiet", NULL, in, NULL, NULL)), *snn = NULL;
-    float data[] = {-1, -2, 0, -1, 0, -3};
-    hk_tensor x = tensor_of(data, 2, (int64_t[]){2, 3});
-    hk_snn_params p = params_of(&x, 4, HK_SNN_MODE_DEFAULT);
-    refused(hk_snn_convert(dev, m, &p, &snn), HK_STATUS_INVALID, "node 'quiet' (Relu) is never above 0");
-    data[0] = 1;
-    p = params_of(&x, 4, HK_SNN_MODE_PERCENTILE);
-    p.level = 50;
-    refused(hk_snn_convert(dev, m, &p, &snn), HK_STATUS_INVALID, "choose a larger one");
-    hk_model_destroy(&m);
-}
-
-/* ---- the command */
-
-static int hillock(const char *arguments)
-{
-    char command[2048];
-    snprintf(command, sizeof command, "cd '%s' && '%s' %s 2>&1", folder, HK_COMMAND, arguments);
-    FILE *f = popen(command, "r");
-    assert_non_null(f);
-    output[fread(output, 1, sizeof output - 1, f)] = '\0';
-    int status = pclose(f);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
-}
-
-static void expect(const char *arguments, int code, const char *text)
-{
-    int got = hillock(arguments);
-    if (got != code || !strstr(output, text))
-        fail_msg("hillock %s: exit %d, expected %d with '%s'; printed:\n%s", arguments, got, code, text, output);
-}
-
-static void command(void **state)
-{
-    (void)state;
-    char path[300];
-#define DATA " --scale 0.0625 --val 0.2 "
-    snprintf(path, sizeof path, "%s/c.onnx", folder);
-    expect("convert " DIGITS "/model.onnx --out c.onnx", 64, "needs calibration data");
-    expect("convert " DIGITS "/model.onnx --calibrate " DIGITS DATA "--mode 0% --out c.onnx", 64, "(0, 100]");
-    expect("convert " DIGITS "/model.onnx --calibrate " DIGITS DATA "--steps 0 --out c.onnx", 64, "'--steps'");
-    expect("convert " DIGITS "/model.onnx --calibrate " DIGITS DATA "--neuron lif,tau=1 --out c.onnx", 64, "above 1");
-    assert_int_not_equal(access(path, F_OK), 0); /* nothing is written on failure */
-    expect("convert " DIGITS "/model.onnx --calibrate " DIGITS DATA "--steps 8 --out c.onnx", 0, "not spike-only");
-    expect("eval c.onnx --data " DIGITS DATA "--steps 1,8 --json", 0, "\"synops\":");
-    expect("eval c.onnx --data " DIGITS DATA "--steps 4", 0, "node_relu_1");
-    expect("eval c.onnx --data " DIGITS DATA, 0, "accuracy");
-    expect("eval c.onnx --data " DIGITS DATA "--steps 1,x", 64, "time steps");
-    expect("eval " DIGITS "/model.onnx --data " DIGITS DATA "--steps 4", 64, "hillock convert");
-}
-
-int main(void)
-{
     snprintf(folder, sizeof folder, "%s/hillock-convert-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-    if (!mkdtemp(folder) || hk_context_create(NULL, &ctx) != HK_OK)
-        return 1;
-    if (hk_device_open(ctx, NULL, &dev) != HK_OK) {
-        printf("no device: %s\n", hk_context_error(ctx));
-        return 77;
-    }
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int remove_folder(void **state)
+{
+    char command[300];
+    (void)state;
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    return system(command);
+}
+
+int main(int argc, char **argv)
+{
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_steps),     cmocka_unit_test(counts),      cmocka_unit_test(calibration),
-        cmocka_unit_test(forms_agree),      cmocka_unit_test(residuals),   cmocka_unit_test(max_pool_is_exact),
-        cmocka_unit_test(digits_over_time), cmocka_unit_test(trains),      cmocka_unit_test(synaptic_operations),
-        cmocka_unit_test(refusals),         cmocka_unit_test(dead_layers), cmocka_unit_test(many_operators),
-        cmocka_unit_test(built_models),     cmocka_unit_test(command),
-    };
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    char remove[300];
-    snprintf(remove, sizeof remove, "rm -rf '%s'", folder);
-    hk_device_close(&dev);
-    hk_context_destroy(&ctx);
-    return system(remove) ? 1 : failed;
+        cmocka_unit_test(golden_steps),        cmocka_unit_test(counts),         cmocka_unit_test(calibration),
+        cmocka_unit_test(forms_agree),         cmocka_unit_test(residuals),      cmocka_unit_test(max_pool_is_exact),
+        cmocka_unit_test(synaptic_operations), cmocka_unit_test(many_operators), cmocka_unit_test(built_models)};
+    return test_main(argc, argv,
+                     &(test_program){.name = "convert", TESTS(tests), .setup = open_folder, .teardown = remove_folder});
 }

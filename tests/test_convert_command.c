@@ -1,0 +1,248 @@
+/*
+ * Conversion to spiking networks of a trained one: digits over T, training on, what is refused and how, and the
+ * command.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ops/op.h"
+#include "tests/support/spiking.h"
+
+#define DIGITS HK_TEST_DATA "/digits"
+
+static char folder[256], output[65536];
+
+/* ---- digits */
+
+static hk_loader *digits(hk_dataset **data, bool held_out)
+{
+    hk_loader *l = NULL;
+    OK(hk_dataset_open(
+        ctx, DIGITS,
+        &(hk_dataset_params){.size = sizeof(hk_dataset_params), .rank = 3, .shape = {1, 8, 8}, .scale = 0.0625f},
+        data));
+    OK(hk_loader_create(
+        *data,
+        &(hk_loader_params){
+            .size = sizeof(hk_loader_params), .batch = 120, .holdout = 0.2, .held_out = held_out, .threads = 1},
+        &l));
+    return l;
+}
+
+static int64_t best_class(const hk_tensor *y, int64_t row)
+{
+    int64_t best = 0;
+    for (int64_t c = 1; c < 10; c++)
+        if (hk_get_double(y, row * 10 + c) > hk_get_double(y, row * 10 + best))
+            best = c;
+    return best;
+}
+
+/* Images of the held-out part on which both say the same class, and on which each is right. */
+static size_t compare_classes(const hk_model *a, const hk_model *b, size_t right[2], size_t *all)
+{
+    hk_dataset *data = NULL;
+    hk_loader *l = digits(&data, true);
+    size_t same = 0;
+    *all = right[0] = right[1] = 0;
+    for (hk_batch batch;;) {
+        OK(hk_loader_next(l, &batch));
+        if (!batch.count)
+            break;
+        hk_tensor x = run_once(a, "logits", &batch.inputs[0]), y = run_once(b, "logits", &batch.inputs[0]);
+        for (int64_t i = 0; i < (int64_t)batch.count; i++) {
+            same += best_class(&x, i) == best_class(&y, i);
+            right[0] += best_class(&x, i) == hk_get_int(batch.target, i);
+            right[1] += best_class(&y, i) == hk_get_int(batch.target, i);
+        }
+        *all += batch.count;
+        hk_tensor_release(&x);
+        hk_tensor_release(&y);
+    }
+    hk_loader_destroy(&l);
+    hk_dataset_close(&data);
+    return same;
+}
+
+static hk_model *digits_model(void)
+{
+    hk_model *m = NULL;
+    OK(hk_model_load(ctx, DIGITS "/model.onnx", NULL, &m));
+    return m;
+}
+
+static void digits_over_time(void **state)
+{
+    (void)state;
+    static const double least[] = {.85, .90, .95, .98, .99, .99, .99}; /* equal classes */
+    hk_dataset *data = NULL;
+    hk_loader *l = digits(&data, false);
+    hk_model *m = digits_model(), *snn = NULL, *at = NULL;
+    OK(hk_snn_convert(dev, m, &(hk_snn_params){.size = sizeof(hk_snn_params), .loader = l}, &snn));
+    for (int i = 0; i < 7; i++) {
+        size_t right[2], all;
+        OK(hk_snn_with_steps(snn, 1 << i, false, &at));
+        size_t same = compare_classes(m, at, right, &all);
+        print_message("T = %2d: accuracy %.4f, of the original %.4f, same class %.4f\n", 1 << i,
+                      (double)right[1] / (double)all, (double)right[0] / (double)all, (double)same / (double)all);
+        assert_true((double)same >= least[i] * (double)all);
+        hk_model_destroy(&at);
+    }
+    hk_model_destroy(&snn);
+    hk_model_destroy(&m);
+    hk_loader_destroy(&l);
+    hk_dataset_close(&data);
+}
+
+/* The converted network is a model like any other: its loss falls when it is trained. */
+static void trains(void **state)
+{
+    (void)state;
+    hk_dataset *data = NULL;
+    hk_loader *l = digits(&data, false);
+    hk_model *m = digits_model(), *snn = NULL;
+    hk_trainer *t = NULL;
+    hk_batch b;
+    float first = 0, last = 0;
+    OK(hk_snn_convert(dev, m, &(hk_snn_params){.size = sizeof(hk_snn_params), .loader = l, .steps = 2}, &snn));
+    OK(hk_loader_seek(l, 0, 0));
+    OK(hk_loader_next(l, &b));
+    OK(hk_trainer_create(dev, snn, &(hk_trainer_params){.size = sizeof(hk_trainer_params), .lr = 1e-3f}, &t));
+    OK(hk_trainer_step(t, b.inputs, 1, b.target, &first));
+    for (int i = 0; i < 9; i++)
+        OK(hk_trainer_step(t, b.inputs, 1, b.target, &last));
+    print_message("loss of one batch: %.4f, after ten updates %.4f\n", (double)first, (double)last);
+    assert_true(last < 0.7f * first);
+    hk_trainer_destroy(&t);
+    hk_model_destroy(&snn);
+    hk_model_destroy(&m);
+    hk_loader_destroy(&l);
+    hk_dataset_close(&data);
+}
+
+/* ---- refusals */
+
+static void refusals(void **state)
+{
+    (void)state;
+    static float data[2 * 108];
+    fill_random(data, 2 * 108, 3, 1);
+    hk_tensor x = tensor_of(data, 4, (int64_t[]){2, 3, 6, 6});
+    hk_model *m = residual_network("Sigmoid", false), *snn = NULL, *good = residual_network("Relu", false);
+    hk_snn_params p = params_of(&x, 4, HK_SNN_MODE_MAX);
+    refused(hk_snn_convert(dev, m, &p, &snn), HK_STATUS_UNSUPPORTED, "node 'middle' (Sigmoid)");
+    refused(hk_snn_convert(dev, good, NULL, &snn), HK_STATUS_USAGE, "needs calibration data");
+    const struct {
+        hk_snn_mode mode;
+        double level, tau;
+        int64_t steps, delay;
+        const char *text;
+    } wrong[] = {
+        {HK_SNN_MODE_PERCENTILE, 0, 0, 4, 0, "percentile of 0 %"}, {HK_SNN_MODE_PERCENTILE, 100.5, 0, 4, 0, "(0, 100]"},
+        {HK_SNN_MODE_SCALE, 1.5, 0, 4, 0, "share of the maximum"}, {HK_SNN_MODE_MAX, 0, 1, 4, 0, "tau is 1"},
+        {HK_SNN_MODE_MAX, 0, 0, -1, 0, "-1 time steps"},           {HK_SNN_MODE_MAX, 0, 0, 4, 4, "delayed by 4 of 4"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        p = params_of(&x, wrong[i].steps, wrong[i].mode);
+        p.level = wrong[i].level;
+        p.tau = wrong[i].tau;
+        p.delay = wrong[i].delay;
+        refused(hk_snn_convert(dev, good, &p, &snn), HK_STATUS_USAGE, wrong[i].text);
+    }
+    refused(hk_snn_with_steps(good, 4, false, &snn), HK_STATUS_USAGE, "hillock convert");
+    p = params_of(&x, 4, HK_SNN_MODE_MAX);
+    hk_tensor none = tensor_of(data, 4, (int64_t[]){0, 3, 6, 6});
+    p.inputs = &none;
+    refused(hk_snn_convert(dev, good, &p, &snn), HK_STATUS_INVALID, "no samples");
+    data[5] = NAN;
+    p.inputs = &x;
+    refused(hk_snn_convert(dev, good, &p, &snn), HK_STATUS_INVALID, "not finite");
+    assert_null(snn);
+    hk_model_destroy(&m);
+    hk_model_destroy(&good);
+}
+
+static void dead_layers(void **state)
+{
+    (void)state;
+    hk_value *in = NULL;
+    hk_graph *g = new_graph(&in, 2, (int64_t[]){-1, 3});
+    hk_model *m = model_of(g, op(g, "Relu", "quiet", NULL, in, NULL, NULL)), *snn = NULL;
+    float data[] = {-1, -2, 0, -1, 0, -3};
+    hk_tensor x = tensor_of(data, 2, (int64_t[]){2, 3});
+    hk_snn_params p = params_of(&x, 4, HK_SNN_MODE_DEFAULT);
+    refused(hk_snn_convert(dev, m, &p, &snn), HK_STATUS_INVALID, "node 'quiet' (Relu) is never above 0");
+    data[0] = 1;
+    p = params_of(&x, 4, HK_SNN_MODE_PERCENTILE);
+    p.level = 50;
+    refused(hk_snn_convert(dev, m, &p, &snn), HK_STATUS_INVALID, "choose a larger one");
+    hk_model_destroy(&m);
+}
+
+static int hillock(const char *arguments)
+{
+    char command[2048];
+    snprintf(command, sizeof command, "cd '%s' && '%s' %s 2>&1", folder, HK_COMMAND, arguments);
+    FILE *f = popen(command, "r");
+    assert_non_null(f);
+    output[fread(output, 1, sizeof output - 1, f)] = '\0';
+    int status = pclose(f);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void expect(const char *arguments, int code, const char *text)
+{
+    int got = hillock(arguments);
+    if (got != code || !strstr(output, text))
+        fail_msg("hillock %s: exit %d, expected %d with '%s'; printed:\n%s", arguments, got, code, text, output);
+}
+
+/* ---- the command */
+
+static void command(void **state)
+{
+    (void)state;
+    char path[300];
+#define DATA " --scale 0.0625 --val 0.2 "
+    snprintf(path, sizeof path, "%s/c.onnx", folder);
+    expect("convert " DIGITS "/model.onnx --out c.onnx", 64, "needs calibration data");
+    expect("convert " DIGITS "/model.onnx --calibrate " DIGITS DATA "--mode 0% --out c.onnx", 64, "(0, 100]");
+    expect("convert " DIGITS "/model.onnx --calibrate " DIGITS DATA "--steps 0 --out c.onnx", 64, "'--steps'");
+    expect("convert " DIGITS "/model.onnx --calibrate " DIGITS DATA "--neuron lif,tau=1 --out c.onnx", 64, "above 1");
+    assert_int_not_equal(access(path, F_OK), 0); /* nothing is written on failure */
+    expect("convert " DIGITS "/model.onnx --calibrate " DIGITS DATA "--steps 8 --out c.onnx", 0, "not spike-only");
+    expect("eval c.onnx --data " DIGITS DATA "--steps 1,8 --json", 0, "\"synops\":");
+    expect("eval c.onnx --data " DIGITS DATA "--steps 4", 0, "node_relu_1");
+    expect("eval c.onnx --data " DIGITS DATA, 0, "accuracy");
+    expect("eval c.onnx --data " DIGITS DATA "--steps 1,x", 64, "time steps");
+    expect("eval " DIGITS "/model.onnx --data " DIGITS DATA "--steps 4", 64, "hillock convert");
+}
+
+static int open_folder(void **state)
+{
+    (void)state;
+    snprintf(folder, sizeof folder, "%s/hillock-convert-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int remove_folder(void **state)
+{
+    char command[300];
+    (void)state;
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    return system(command);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(digits_over_time), cmocka_unit_test(trains),
+                                       cmocka_unit_test(refusals), cmocka_unit_test(dead_layers),
+                                       cmocka_unit_test(command)};
+    return test_main(
+        argc, argv,
+        &(test_program){.name = "convert_command", TESTS(tests), .setup = open_folder, .teardown = remove_folder});
+}
