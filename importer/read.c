@@ -20,7 +20,7 @@ bool hk_import_is_default_domain(const char *domain)
 
 bool hk_import_is_exchanged(const char *type)
 {
-    static const char *const types[] = {"hk.Neuron"};
+    static const char *const types[] = {"hk.Neuron", "hk.QCFS", "hk.VoltageScaler"};
     for (size_t i = 0; i < HK_COUNT(types); i++)
         if (strcmp(types[i], type) == 0)
             return true;

@@ -64,6 +64,8 @@ CASES(tanh) = {"f32[7]", "f32[]", "f32[2,3,5,7]", "f32[2,1030]", "f32={0.0,1e-6,
 CASES(tails) = {
     "f32[7]", "f32[]", "f32[2,3,5,7]", "f32[2,1030]", "f32={0.0,1e-6,1.0,-1.5,4.0,-9.0,50.0,-50.0} ; ; nograd", NULL};
 CASES(round) = {"f32[7]", "f32[]", "f32[2,3,5,7]", "f32={0.5,1.5,2.5,-0.5,-1.5,0.49,-2.5,7.0} ; ; nograd", NULL};
+/* Its gradient is not that of what it computes. */
+CASES(through) = {"f32[7] ; ; nograd", "f32[2,3,5,7] ; ; nograd", "f32={0.5,1.5,-0.5,-1.5,7.0,-7.0} ; ; nograd", NULL};
 CASES(number) = {"f32[7]", "f32[]", "f32[2,3,5,7]", "i32[9]<-5:5", "i64[3,5]<-5:5", "i8[4]<-120:120", NULL};
 CASES(gelu) = {"f32[7]",
                "f32[] ; approximate=\"tanh\"",
@@ -326,6 +328,7 @@ const hk_op hk_ops_pointwise[] = {
     UNARY("Neg", 1, no_attrs, hk_neg_backward, number),
     UNARY("Abs", 1, no_attrs, hk_abs_backward, number),
     UNARY("Floor", 1, no_attrs, hk_zero_backward, round),
+    UNARY("hk.FloorThrough", 1, no_attrs, hk_through_backward, through),
     UNARY("Ceil", 1, no_attrs, hk_zero_backward, round),
     UNARY("Round", 11, no_attrs, hk_zero_backward, round),
     UNARY("Sign", 9, no_attrs, hk_zero_backward, number),

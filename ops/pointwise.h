@@ -148,7 +148,7 @@ hk_status hk_pointwise_lower(hk_lower *l);
     X(log) X(sqrt) X(reciprocal) X(neg) X(abs) X(zero) X(erf) X(sin) X(cos) X(softplus) X(hard_sigmoid) X(hard_swish)  \
         X(gelu) X(elu) X(selu) X(celu) X(mish) X(swish) X(add) X(sub) X(mul) X(div) X(pow) X(mod) X(extremum) X(where) \
             X(clip) X(cast) X(prelu) X(mean) X(tan) X(sinh) X(cosh) X(asinh) X(acosh) X(atanh) X(atan) X(asin) X(acos)      \
-                X(softsign) X(thresholded_relu) X(shrink)
+                X(softsign) X(thresholded_relu) X(shrink) X(through)
 /* clang-format on */
 #define HK_X(name) hk_status hk_##name##_backward(hk_gradient *g, hk_node *n);
 HK_POINTWISE_BACKWARDS(HK_X)

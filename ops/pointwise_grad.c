@@ -203,6 +203,13 @@ hk_status hk_zero_backward(hk_gradient *g, hk_node *n)
     return HK_OK;
 }
 
+/* The straight-through estimator: as if the operator were the identity. */
+hk_status hk_through_backward(hk_gradient *g, hk_node *n)
+{
+    rule r = begin(g, n);
+    return wanted(&r, 0) ? add(&r, 0, r.dy) : HK_OK;
+}
+
 /* 2 / sqrt(pi) exp(-x^2) */
 hk_status hk_erf_backward(hk_gradient *g, hk_node *n)
 {

@@ -390,6 +390,7 @@ static const encoding encodings[] = {
     ROW("Neg", arithmetic, NEG, NUMBERS, SAME),
     ROW("Abs", arithmetic, ABS, NUMBERS, SAME),
     ROW("Floor", plain, FLOOR, FLOATS, SAME),
+    ROW("hk.FloorThrough", plain, FLOOR, FLOATS, SAME),
     ROW("Ceil", plain, CEIL, FLOATS, SAME),
     ROW("Round", plain, ROUND, FLOATS, SAME),
     ROW("Sign", plain, SIGN, NUMBERS, SAME),
