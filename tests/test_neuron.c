@@ -1,6 +1,7 @@
 /*
- * Spiking neurons: hk.Neuron and hk.NeuronGrad against golden vectors, SpikingJelly's results, finite differences and
- * an independent differentiation by dual numbers, on the host and, where there is a device, on the device.
+ * Spiking neurons: hk.Neuron and hk.NeuronGrad against golden vectors, finite differences and an independent
+ * differentiation by dual numbers, on the host and, where there is a device, on the device. SpikingJelly's results are
+ * in test_neuron_reference.c.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -323,107 +324,6 @@ static void test_gradients_equal_dual_numbers(void **state)
                 p.attrs.surrogate = neuron_surrogates[s].name;
                 check_duals(*state, &p);
             }
-}
-
-/* ---------------------------------------------------------------- SpikingJelly */
-
-enum { FIXTURE_NEURONS = 24 };
-
-typedef struct fixture {
-    neuron_problem p;
-    long offset, v_offset;
-} fixture;
-
-static const hk_tensor *load(neuron_bench *b, const char *name)
-{
-    char path[512];
-    hk_tensor *t = hk_arena_new(b->arena, hk_tensor);
-    snprintf(path, sizeof path, "%s/neuron/%s", HK_TEST_DATA, name);
-    assert_non_null(t);
-    neuron_need(b, hk_tensor_load(b->ctx, path, t));
-    return t;
-}
-
-static double *slice(neuron_bench *b, const hk_tensor *t, long offset, int64_t count)
-{
-    double *x = hk_arena_array(b->arena, (size_t)count, sizeof *x);
-    assert_non_null(x);
-    for (int64_t i = 0; i < count; i++)
-        x[i] = hk_get_double(t, offset + i);
-    return x;
-}
-
-static bool read_fixture(FILE *file, fixture *f)
-{
-    char kind[16], surrogate[16];
-    int soft, decay, detach, steps;
-    float tau, theta, v_reset;
-    if (fscanf(file, "%15s %15s %d %d %d %d %f %f %f %ld %ld", kind, surrogate, &soft, &decay, &detach, &steps, &tau,
-               &theta, &v_reset, &f->offset, &f->v_offset) != 11)
-        return false;
-    f->p = (neuron_problem){.attrs = neuron_defaults,
-                            .dtype = HK_FLOAT32,
-                            .steps = steps,
-                            .neurons = {.rank = 1, .dim = {FIXTURE_NEURONS}}};
-    hk_neuron_attrs *a = &f->p.attrs;
-    a->steps = steps;
-    a->kind = !strcmp(kind, "IF") ? "IF" : "LIF";
-    a->surrogate = !strcmp(surrogate, "atan") ? "ATan" : "Sigmoid";
-    a->reset = soft ? "soft" : "hard";
-    a->decay_input = decay;
-    a->detach_reset = detach;
-    a->tau = tau;
-    a->v_threshold = theta;
-    a->v_reset = v_reset;
-    return true;
-}
-
-/* All of them in one graph, so that the device makes one plan. */
-static void check_fixtures(neuron_bench *b, bool device)
-{
-    const hk_tensor *files[] = {load(b, "x.npy"), load(b, "gs.npy"), load(b, "spikes.npy"), load(b, "gx.npy"),
-                                load(b, "v.npy")};
-    FILE *file = fopen(HK_TEST_DATA "/neuron/cases.txt", "r");
-    int count = 0, neurons = 0;
-    assert_non_null(file);
-    assert_int_equal(fscanf(file, "%d %d", &count, &neurons), 2);
-    assert_int_equal(neurons, FIXTURE_NEURONS);
-    assert_int_equal(count, 72);
-    fixture *f = hk_arena_array(b->arena, (size_t)count, sizeof *f);
-    assert_non_null(f);
-    for (int i = 0; i < count; i++) {
-        assert_true(read_fixture(file, &f[i]));
-        f[i].p.in[X] = slice(b, files[0], f[i].offset, f[i].p.steps * neurons);
-        f[i].p.in[GS] = slice(b, files[1], f[i].offset, f[i].p.steps * neurons);
-        neuron_add(b, &f[i].p);
-    }
-    fclose(file);
-    hk_tensor **outputs = neuron_run(b, device);
-    for (int i = 0; i < count; i++) {
-        neuron_problem *p = &f[i].p;
-        neuron_take(p, outputs);
-        for (int64_t k = 0; k < p->steps * neurons; k++) {
-            neuron_near(p, "S", hk_get_double(p->out[S], k), hk_get_double(files[2], f[i].offset + k), 0);
-            assert_true(fabs(hk_get_double(p->out[GX], k) - hk_get_double(files[3], f[i].offset + k)) <= 1e-5);
-        }
-        for (int64_t k = 0; k < neurons; k++)
-            neuron_near(p, "V_T", hk_get_double(p->out[V], k), hk_get_double(files[4], f[i].v_offset + k), 1e-5);
-    }
-    for (size_t i = 0; i < HK_COUNT(files); i++)
-        hk_tensor_release((hk_tensor *)files[i]);
-}
-
-static void test_spikingjelly_on_the_host(void **state)
-{
-    check_fixtures(*state, false);
-}
-
-static void test_spikingjelly_on_the_device(void **state)
-{
-    neuron_bench *b = *state;
-    if (!b->dev)
-        skip();
-    check_fixtures(b, true);
 }
 
 /* ---------------------------------------------------------------- host and device */
@@ -767,8 +667,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         TEST(test_golden_vectors_on_the_host),    TEST(test_golden_gradients_on_the_host),
         TEST(test_golden_vectors_on_the_device),  TEST(test_surrogates_are_derivatives),
-        TEST(test_gradients_equal_dual_numbers),  TEST(test_spikingjelly_on_the_host),
-        TEST(test_spikingjelly_on_the_device),    TEST(test_device_equals_host_bit_for_bit),
+        TEST(test_gradients_equal_dual_numbers),  TEST(test_device_equals_host_bit_for_bit),
         TEST(test_kernels_of_gpus_on_any_device), TEST(test_steps_in_one_call_equal_a_loop),
         TEST(test_kept_state_equals_one_call),    TEST(test_backward_rule_wires_the_gradient),
         TEST(test_nan_stays_in_its_neuron),       TEST(test_rate_is_the_sigmoid),

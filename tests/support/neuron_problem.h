@@ -14,7 +14,7 @@ typedef struct neuron_bench {
     hk_device *dev; /* NULL: there is none, and tests of the device are skipped */
     hk_arena *arena;
     hk_graph *graph;
-    const hk_tensor *feeds[1024]; /* in the order of the graph's inputs */
+    const hk_tensor *feeds[2048]; /* in the order of the graph's inputs */
     uint64_t random;
 } neuron_bench;
 
