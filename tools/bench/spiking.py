@@ -27,6 +27,7 @@ parser.add_argument("work", nargs="?", default="spiking-work")
 parser.add_argument("--only", default="kernels,mlp,conv")
 parser.add_argument("--backends", default="torch,cupy,triton")
 parser.add_argument("--seconds", default="1")
+parser.add_argument("--batch", type=int, help="of whole steps, for slow devices")
 parser.add_argument("--profile", action="store_true", help="print every dispatch of our steps")
 args = parser.parse_args()
 build, work = os.path.abspath(args.build), os.path.abspath(args.work)
@@ -151,7 +152,7 @@ class Net:
 
     def add(self, op, inputs=(), domain="", **attrs):
         self.number += 1
-        name = f"{op.split('.')[-1].lower()}{self.number}"
+        name = f"{op.lower()}{self.number}"
         self.nodes.append(helper.make_node(op, [self.last, *inputs], [name], name=name, domain=domain, **attrs))
         self.last = name
 
@@ -161,7 +162,7 @@ class Net:
         return name
 
     def weight(self, name, *shape, spread=None):
-        bound = 1 / np.sqrt(np.prod(shape[1:])) if spread is None else spread
+        bound = 3 / np.sqrt(np.prod(shape[1:])) if spread is None else spread  # enough for spikes in the last layer
         self.weights[name] = ((torch.rand(*shape) * 2 - 1) * bound).numpy()
         return name
 
@@ -170,7 +171,7 @@ class Net:
 
     def neuron(self):
         self.reshape([self.steps, -1, *self.shape])
-        self.add("hk.Neuron", domain="ai.hillock", steps=self.steps, kind="LIF", tau=2.0, decay_input=0, surrogate="ATan", alpha=2.0)
+        self.add("Neuron", domain="ai.hillock", steps=self.steps, kind="LIF", tau=2.0, decay_input=0, surrogate="ATan", alpha=2.0)
         self.neurons += int(np.prod(self.shape))
         self.reshape([-1, *self.shape])
 
@@ -207,14 +208,14 @@ class Net:
 
 
 def mlp():
-    net = Net(16, 32, [784])
+    net = Net(16, args.batch or 32, [784])
     net.linear("fc1", 256, True)
     net.linear("fc2", 10, True)
     return net, (torch.rand(*net.input) < 0.3).float()
 
 
 def conv():
-    net = Net(4, 64, [1, 28, 28])
+    net = Net(4, args.batch or 64, [1, 28, 28])
     for i in range(3):
         net.conv(f"conv{i + 1}", 128, i < 2)
     net.linear("fc1", 512, False)
