@@ -277,8 +277,8 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* Sub-folders, or images, of a folder. */
-static hk_status list_folder(hk_dataset *d, const char *path, bool folders, names *out)
+/* Files that `is` takes, or sub-folders (NULL), of a folder. */
+static hk_status list_folder(hk_dataset *d, const char *path, bool (*is)(const char *name), names *out)
 {
     *out = (names){.d = d};
     DIR *folder = opendir(path);
@@ -291,8 +291,8 @@ static hk_status list_folder(hk_dataset *d, const char *path, bool folders, name
         snprintf(full, sizeof full, "%s/%s", path, e->d_name);
         if (e->d_name[0] == '.' || stat(full, &s) != 0)
             continue;
-        if (folders ? S_ISDIR(s.st_mode) : S_ISREG(s.st_mode) && hk_image_name(e->d_name))
-            ok = add_name(out, folders ? e->d_name : full);
+        if (is ? S_ISREG(s.st_mode) && is(e->d_name) : S_ISDIR(s.st_mode))
+            ok = add_name(out, is ? full : e->d_name);
     }
     closedir(folder);
     if (out->count)
@@ -338,11 +338,25 @@ static hk_status image_field(hk_dataset *d)
     return HK_OK;
 }
 
-hk_status hk_open_image_folder(hk_dataset *d)
+/* Samples of a class: images, or, in a folder that began with one, files of events. */
+static hk_status list_class(hk_dataset *d, const char *path, names *files)
+{
+    if (!d->events)
+        HK_TRY(list_folder(d, path, hk_image_name, files));
+    if (d->events || (!d->count && !files->count)) {
+        HK_TRY(list_folder(d, path, hk_event_name, files));
+        d->events = d->events || files->count > 0;
+    }
+    return files->count ? HK_OK
+                        : hk_fail(d->ctx, HK_STATUS_INVALID, "class folder '%s' holds no %s (%s)", path,
+                                  d->events ? "file of events" : "image", HK_DATA_FORMATS);
+}
+
+hk_status hk_open_class_folders(hk_dataset *d)
 {
     names classes, files;
     size_t capacity = 0;
-    HK_TRY(list_folder(d, d->path, true, &classes));
+    HK_TRY(list_folder(d, d->path, NULL, &classes));
     if (!classes.count)
         return hk_fail(d->ctx, HK_STATUS_INVALID,
                        "folder '%s' has no folder per class, no IDX and no CIFAR files: nothing to read", d->path);
@@ -350,9 +364,7 @@ hk_status hk_open_image_folder(hk_dataset *d)
         const char *path = hk_arena_format(d->arena, "%s/%s", d->path, classes.list[c]);
         if (!path)
             return hk_out_of_memory(d->ctx, "a dataset");
-        HK_TRY(list_folder(d, path, false, &files));
-        if (!files.count)
-            return hk_fail(d->ctx, HK_STATUS_INVALID, "class folder '%s' holds no image (%s)", path, HK_DATA_FORMATS);
+        HK_TRY(list_class(d, path, &files));
         HK_TRY(add_images(d, &files, (int64_t)c, &capacity));
     }
     int64_t *labels = hk_dataset_memory(d, d->count * sizeof *labels);
@@ -360,7 +372,8 @@ hk_status hk_open_image_folder(hk_dataset *d)
         return hk_out_of_memory(d->ctx, "a dataset");
     for (size_t i = 0; i < d->count; i++)
         labels[i] = d->images[i].label;
-    HK_TRY(image_field(d));
+    d->format = "images";
+    HK_TRY(d->events ? hk_event_field(d) : image_field(d));
     HK_TRY(hk_dataset_target(d, d->path, HK_INT64, 0, (int64_t[]){0}, labels));
     d->class_names = classes.list;
     d->classes = (int64_t)classes.count;

@@ -300,8 +300,7 @@ static hk_status open_folder(hk_dataset *d)
         }
     if (cifars)
         return hk_open_cifar(d, (const char *const *)cifar, cifars);
-    d->format = "images";
-    return hk_open_image_folder(d);
+    return hk_open_class_folders(d);
 }
 
 static hk_status check_params(hk_context *ctx, const hk_dataset_params *p)
@@ -310,6 +309,11 @@ static hk_status check_params(hk_context *ctx, const hk_dataset_params *p)
         return hk_fail(ctx, HK_STATUS_USAGE, "the shape of a sample has a dimension below 1");
     if ((p->mean || p->std) && !p->channels)
         return hk_fail(ctx, HK_STATUS_USAGE, "mean and std need the number of channels");
+    if ((int)p->event_bins < 0 || p->event_bins > HK_EVENT_BINS_TIME)
+        return hk_fail(ctx, HK_STATUS_USAGE, "hk_dataset_params.event_bins is %d, which is no way to bin events",
+                       (int)p->event_bins);
+    if (!(p->frame_time >= 0 && isfinite(p->frame_time)))
+        return hk_fail(ctx, HK_STATUS_USAGE, "a frame of %g microseconds: expected above 0", p->frame_time);
     for (size_t i = 0; p->std && i < p->channels; i++)
         if (!(p->std[i] > 0))
             return hk_fail(ctx, HK_STATUS_USAGE, "std of channel %zu is %g, expected above 0", i, (double)p->std[i]);
@@ -459,6 +463,12 @@ bool hk_dataset_sample(const hk_dataset *d, const hk_field *f, size_t i, void *o
 {
     if (f->contents)
         return number_sample(d, f, i, out, error);
+    if (d->events) {
+        if (!hk_event_frames(&d->params, d->images[i].path, f->info.shape, out, error))
+            return false;
+        normalise(&d->params, f, d->params.scale != 0 ? d->params.scale : 1, out);
+        return true;
+    }
     hk_image image = {0};
     if (!hk_image_decode(d->images[i].path, &image, error))
         return false;

@@ -25,7 +25,7 @@
 #else
 #define HK_FORMATS_JPEG ""
 #endif
-#define HK_DATA_FORMATS "IDX, npy, CSV, CIFAR, PPM, PGM" HK_FORMATS_ZLIB HK_FORMATS_PNG HK_FORMATS_JPEG
+#define HK_DATA_FORMATS "IDX, npy, CSV, CIFAR, events, PPM, PGM" HK_FORMATS_ZLIB HK_FORMATS_PNG HK_FORMATS_JPEG
 
 /* One array of every sample: `elements` numbers of type stored each, at contents, or images. */
 typedef struct hk_field {
@@ -53,7 +53,8 @@ struct hk_dataset {
     hk_field target;
     int64_t classes;
     const char **class_names;
-    hk_image_file *images; /* of a folder of images */
+    hk_image_file *images; /* of a folder of images, or of files of events */
+    bool events;
     hk_file *files;        /* mapped as long as the dataset lives */
     size_t file_count, file_capacity;
     void **blocks; /* heap memory, freed at the end */
@@ -85,7 +86,8 @@ hk_status hk_open_csv(hk_dataset *d, const uint8_t *data, size_t bytes);
 hk_status hk_open_npz(hk_dataset *d, const uint8_t *data, size_t bytes);
 bool hk_cifar_is(const char *path, size_t bytes);
 hk_status hk_open_cifar(hk_dataset *d, const char *const *paths, size_t count);
-hk_status hk_open_image_folder(hk_dataset *d);
+/* A folder per class, of images or of files of events. */
+hk_status hk_open_class_folders(hk_dataset *d);
 /* raw deflate data with a known size, or gzip; false when this build has no zlib or the data are corrupt */
 bool hk_inflate(hk_context *ctx, const uint8_t *data, size_t bytes, bool gzip, uint8_t **out, size_t *out_bytes,
                 size_t limit);
@@ -103,6 +105,14 @@ bool hk_image_decode(const char *path, hk_image *out, char *error);
 /* (C,H,W) of any size into (c,h,w): shorter side to resize (0: both sides straight to h, w) with a triangle filter as
  * wide as the reduction, then the middle; grey becomes colour by repetition, colour grey by ITU-R 601's weights. */
 bool hk_image_fit(const hk_image *in, uint32_t resize, int64_t c, int64_t h, int64_t w, float *out);
+
+/* ---- events */
+
+bool hk_event_name(const char *name);
+/* Adds the field of a dataset whose images are files of events. */
+hk_status hk_event_field(hk_dataset *d);
+/* shape: (T,2,H,W). Called from loaders' threads, like hk_image_decode. */
+bool hk_event_frames(const hk_dataset_params *p, const char *path, const int64_t *shape, float *out, char *error);
 
 /* One sample of a field as batches show it, called from loaders' threads. */
 bool hk_dataset_sample(const hk_dataset *d, const hk_field *f, size_t i, void *out, char *error);

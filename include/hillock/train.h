@@ -15,9 +15,18 @@ extern "C" {
  *   - .npy (first dimension: samples), .npz with one array per model input and one named labels, y or targets;
  *   - CSV with a line of column names or without;
  *   - CIFAR-10's and CIFAR-100's binary files, or a folder of them;
- *   - a folder with a folder of PNG, JPEG, PPM or PGM images per class.
+ *   - a folder with a folder of PNG, JPEG, PPM or PGM images per class;
+ *   - a folder with a folder per class of files of events, N-MNIST's .bin, or .npy with columns or fields t
+ *     (microseconds), x, y, p: frames (T,2,H,W) of counts. Without a shape N-MNIST's are (16,2,34,34).
  * Which formats this build reads is in hk_build_info(): gzip and .npz need zlib, PNG libpng, JPEG libjpeg-turbo. */
 typedef struct hk_dataset hk_dataset;
+
+/* Which frame an event belongs to. */
+typedef enum hk_event_bins {
+    HK_EVENT_BINS_DEFAULT, /* by count */
+    HK_EVENT_BINS_COUNT,   /* as many events in each frame; the last takes the rest */
+    HK_EVENT_BINS_TIME,    /* as much time in each: of the sample's, or frame_time */
+} hk_event_bins;
 
 typedef struct hk_dataset_params {
     size_t size;
@@ -31,6 +40,9 @@ typedef struct hk_dataset_params {
     const float *mean, *std;    /* of each channel, after scale: (x - mean) / std; copied */
     size_t channels;            /* entries in mean and std: 1 or C */
     uint64_t max_bad;           /* samples that cannot be read and are left out; default: the first is an error */
+    hk_event_bins event_bins;   /* of events, whose samples are frames (T,2,H,W): counts of polarity off, on */
+    double frame_time; /* microseconds of a frame, binned by TIME; what comes behind the last is left out; default: the
+                          sample's time shared among the frames */
 } hk_dataset_params;
 
 typedef struct hk_dataset_info {

@@ -10,7 +10,7 @@ static const char usage[] =
     "the\n"
     "options of data are those of hillock train: --label-column --targets --shape --resize --scale --mean --std "
     "--max-bad\n"
-    "--batch --threads; --val SHARE with --seed takes the part that training held out.\n\n"
+    "--batch --threads --event-bins; --val SHARE with --seed takes the part that training held out.\n\n"
     "--steps 1,2,4,... runs a spiking network (hillock convert) with each number of time steps: accuracy, firing "
     "rates, and\n"
     "synaptic operations beside the multiply-accumulates of the original.\n\n"

@@ -39,6 +39,7 @@ const setting settings_table[] = {
     TEXT("--precision", precision, "strict"),
     TEXT("--output", output, NULL),
     TEXT("--monitor", monitor, NULL),
+    TEXT("--event-bins", event_bins, "count"),
     LIST("--freeze", freeze),
     LIST("--train", train),
     LIST("--train-also", train_also),

@@ -15,7 +15,7 @@ typedef struct text_list {
 typedef struct settings {
     options *owner; /* of the texts */
     const char *model, *data, *labels, *column, *val, *out;
-    const char *loss, *reduction, *optimizer, *schedule, *precision, *output, *monitor, *resume;
+    const char *loss, *reduction, *optimizer, *schedule, *precision, *output, *monitor, *resume, *event_bins;
     text_list freeze, train, train_also, no_decay, lr_scale, shape, mean, std, class_weights, lora;
     double lr, beta1, beta2, eps, weight_decay, momentum, dampening, clip, ema, loss_scale, label_smoothing, beta;
     double gamma, least, ignore_index, scale;

@@ -125,6 +125,20 @@ static bool make_rules(training *r)
 
 /* ---- data */
 
+static bool event_bins(const char *text, hk_dataset_params *p)
+{
+    char *end = NULL;
+    p->event_bins = HK_EVENT_BINS_COUNT;
+    if (!strcmp(text, "count"))
+        return true;
+    p->event_bins = HK_EVENT_BINS_TIME;
+    p->frame_time = strcmp(text, "time") != 0 ? strtod(text, &end) : 0;
+    if (!end || (end != text && !*end && p->frame_time > 0 && p->frame_time < 1e18))
+        return true;
+    fprintf(stderr, "hillock: '--event-bins' is count, time, or the microseconds of a frame, found '%s'\n", text);
+    return false;
+}
+
 static bool dataset_params(const training *r, float *numbers, hk_dataset_params *p)
 {
     const settings *s = &r->s;
@@ -138,7 +152,7 @@ static bool dataset_params(const training *r, float *numbers, hk_dataset_params 
                              .targets = s->targets || (strcmp(s->loss, "ce") != 0 && strcmp(s->loss, "nll") != 0),
                              .scale = (float)s->scale,
                              .max_bad = (uint64_t)s->max_bad};
-    if (!list_numbers("--shape", &s->shape, shape, HK_MAX_RANK, &rank) ||
+    if (!event_bins(s->event_bins, p) || !list_numbers("--shape", &s->shape, shape, HK_MAX_RANK, &rank) ||
         !list_numbers("--mean", &s->mean, numbers, 64, &channels) ||
         !list_numbers("--std", &s->std, numbers + 64, 64, &stds))
         return false;
