@@ -1,4 +1,4 @@
-# Optional libraries for data: zlib (gzip, .npz), libpng, libjpeg-turbo. As with protobuf-c, libhillock.so uses the shared
+# Optional libraries for data: zlib (gzip, .npz), libpng, libjpeg-turbo, libhdf5 (NIR). As with protobuf-c, libhillock.so uses the shared
 # ones, and libhillock.a and the command the static ones where they are installed, so that the command runs elsewhere.
 option(HILLOCK_DATA_LIBRARIES "use zlib, libpng and libjpeg-turbo where they are found" ON)
 set(data_shared)
@@ -29,6 +29,23 @@ if(HILLOCK_DATA_LIBRARIES)
     data_library(ZLIB zlib.h z libz.a HK_HAVE_ZLIB) # first: what comes later is put before it, and libpng needs it
     data_library(PNG png.h png libpng.a HK_HAVE_PNG)
     data_library(JPEG turbojpeg.h turbojpeg libturbojpeg.a HK_HAVE_JPEG)
+endif()
+
+# NIR files are HDF5. Its static library needs whatever it was configured with, so all take the shared one.
+find_path(HDF5_INCLUDE hdf5.h PATH_SUFFIXES hdf5/serial)
+find_library(HDF5_SHARED NAMES hdf5_serial hdf5)
+mark_as_advanced(HDF5_INCLUDE HDF5_SHARED)
+set(data_includes)
+if(HILLOCK_DATA_LIBRARIES AND HDF5_INCLUDE AND HDF5_SHARED)
+    get_filename_component(hdf5_name ${HDF5_SHARED} NAME_WE)
+    string(REGEX REPLACE "^lib" "-l" hdf5_name ${hdf5_name})
+    list(APPEND data_shared ${HDF5_SHARED})
+    list(APPEND data_static ${HDF5_SHARED})
+    list(APPEND data_definitions HK_HAVE_HDF5)
+    set(data_includes ${HDF5_INCLUDE})
+    set(data_private "${data_private}${hdf5_name} ")
+else()
+    message(STATUS "hdf5 not found: spiking networks cannot be written as NIR")
 endif()
 
 # The command reads JSON configurations with cJSON.

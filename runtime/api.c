@@ -23,7 +23,12 @@ const char *hk_build_info(void)
 #else
                           "gcc " __VERSION__
 #endif
-                          ", " HK_BUILD_TYPE ", glslang " HK_GLSLANG "; reads " HK_DATA_FORMATS;
+                          ", " HK_BUILD_TYPE ", glslang " HK_GLSLANG "; reads " HK_DATA_FORMATS
+#ifdef HK_HAVE_HDF5
+                          "; writes NIR";
+#else
+                          "; writes no NIR (built without libhdf5)";
+#endif
 }
 
 const char *hk_status_text(hk_status st)

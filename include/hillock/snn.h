@@ -125,6 +125,35 @@ typedef struct hk_snn_probe {
 HK_API HK_MUST_USE hk_status hk_snn_with_steps(const hk_model *m, int64_t steps, bool monitor, hk_model **out);
 HK_API const hk_snn_probe *hk_snn_probes(const hk_model *m, size_t *count);
 
+/* ---- forms that others read */
+
+typedef enum hk_snn_format {
+    HK_SNN_FORMAT_ONNX,      /* standard operators alone, a step after the other: at most 1024 steps */
+    HK_SNN_FORMAT_ONNX_SCAN, /* standard operators alone, the steps of a layer in a Scan */
+    HK_SNN_FORMAT_NIR,       /* neuroir.org's, as its package nir 1.0 reads it; needs libhdf5 (see hk_build_info) */
+} hk_snn_format;
+
+typedef struct hk_snn_export_params {
+    size_t size;
+    hk_snn_format format;
+    double dt;        /* of NIR, seconds that a step takes there; default: 1e-4, which some of its readers assume */
+    bool approximate; /* of NIR: soft resets become hard ones, neurons start at rest; else both are refused */
+    void (*report)(void *user, const hk_snn_node *n); /* of NIR, every node before anything is written */
+    void *user;
+} hk_snn_export_params;
+
+/* Writes a spiking network to a file of a format that other programs read. In ONNX of standard operators it computes
+ * what it computes here, with the same roundings in each neuron; names of inputs, outputs and spikes stay.
+ *
+ * A NIR file holds what happens to a sample in a step: IF and LIF with r = 1 and tau = dt times ours, whose missing
+ * gain is in the weights before them (1/dt for IF, tau for LIF without decay_input); means of the readout, steps, dt
+ * and reset stand in its metadata. NIR's neurons fire above their threshold and ours at it, so it is written 2^-20 of
+ * itself lower.
+ *
+ * HK_STATUS_USAGE: the model has no neurons. HK_STATUS_UNSUPPORTED names every node that the format cannot express, or
+ * the library that the build lacks. No file is left on failure. params NULL: defaults. */
+HK_API HK_MUST_USE hk_status hk_snn_export(const hk_model *m, const hk_snn_export_params *params, const char *path);
+
 #ifdef __cplusplus
 }
 #endif

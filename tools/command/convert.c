@@ -2,11 +2,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tools/command/convert.h"
 #include "tools/command/train.h"
 
 static const char usage[] =
     "usage: hillock convert MODEL --calibrate PATH --out FILE [--mode mmse|max|99.9%|FLOAT] [--steps T] [options]\n"
-    "       [--device D] [--json]\n\n"
+    "       [--device D] [--json]\n"
+    "       hillock convert SPIKING --export onnx|onnx-scan|nir --out FILE [--dt SECONDS] [--approximate]\n\n"
     "Turns a trained network into a spiking one: ReLU and ReLU6 become integrate-and-fire neurons, thresholds come "
     "from\n"
     "samples. Every node's verdict is printed before anything is written. PATH and the options of data are those of\n"
@@ -23,6 +25,11 @@ static const char usage[] =
     "IF with soft reset that starts at half its threshold counts what a quantised ReLU says, so it is the default; a "
     "leak\n"
     "or a hard reset loses charge. MaxPool becomes the difference of maxima of sums: exact, but not spikes alone.\n\n"
+    "--export writes a spiking network for other programs: onnx (standard operators, each step written out), "
+    "onnx-scan\n"
+    "(standard operators, steps in Scan), nir (HDF5; hard resets and average pooling alone, so convert with --reset "
+    "hard\n"
+    "--pool avg). --dt 1e-4: seconds of a step in NIR;  --approximate: soft resets become hard ones there.\n\n"
     "example: hillock convert tests/data/digits/model.onnx --calibrate tests/data/digits --scale 0.0625 --out "
     "snn.onnx\n";
 
@@ -104,17 +111,7 @@ static bool find_params(conversion *c)
 static void report_node(void *user, const hk_snn_node *n)
 {
     conversion *c = user;
-    if (!c->json) {
-        printf("%-12s %-18s %-28s %s\n", hk_snn_verdict_text(n->verdict), n->op, n->node, n->reason);
-        return;
-    }
-    json_object(stdout, NULL);
-    json_string(stdout, "node", n->node);
-    json_string(stdout, "op", n->op);
-    json_string(stdout, "verdict", hk_snn_verdict_text(n->verdict));
-    json_string(stdout, "reason", n->reason);
-    json_bool(stdout, "spike_only", n->spike_only);
-    json_object_end(stdout);
+    print_node_verdict(&c->o, n);
 }
 
 static void report_layer(void *user, const hk_snn_layer *l)
@@ -198,36 +195,27 @@ static hk_status convert(conversion *c, const char *path)
 
 static int run(int argc, char **argv)
 {
-    static const option_spec specs[] = {{"--calibrate", true, false},
-                                        {"--out", true, false},
-                                        {"--mode", true, false},
-                                        {"--per", true, false},
-                                        {"--steps", true, false},
-                                        {"--delay", true, false},
-                                        {"--pool", true, false},
-                                        {"--neuron", true, false},
-                                        {"--reset", true, false},
-                                        {"--scalers", false, false},
-                                        {"--no-bias-calibration", false, false},
-                                        {"--bias-samples", true, false},
-                                        {"--labels", true, false},
-                                        {"--label-column", true, false},
-                                        {"--targets", false, false},
-                                        {"--shape", true, true},
-                                        {"--resize", true, false},
-                                        {"--scale", true, false},
-                                        {"--mean", true, true},
-                                        {"--std", true, true},
-                                        {"--max-bad", true, false},
-                                        {"--batch", true, false},
-                                        {"--threads", true, false},
-                                        {"--val", true, false},
-                                        {"--seed", true, false},
-                                        {0}};
+    static const option_spec specs[] = {{"--calibrate", true, false},    {"--out", true, false},
+                                        {"--export", true, false},       {"--dt", true, false},
+                                        {"--approximate", false, false}, {"--mode", true, false},
+                                        {"--per", true, false},          {"--steps", true, false},
+                                        {"--delay", true, false},        {"--pool", true, false},
+                                        {"--neuron", true, false},       {"--reset", true, false},
+                                        {"--scalers", false, false},     {"--no-bias-calibration", false, false},
+                                        {"--bias-samples", true, false}, {"--labels", true, false},
+                                        {"--label-column", true, false}, {"--targets", false, false},
+                                        {"--shape", true, true},         {"--resize", true, false},
+                                        {"--scale", true, false},        {"--mean", true, true},
+                                        {"--std", true, true},           {"--max-bad", true, false},
+                                        {"--event-bins", true, false},   {"--batch", true, false},
+                                        {"--threads", true, false},      {"--val", true, false},
+                                        {"--seed", true, false},         {0}};
     static conversion c;
     int code = options_parse(&c.o, &verb_convert, specs, argc, argv);
     if (code >= 0)
         return code;
+    if (option_given(&c.o, "--export") && c.o.argument_count == 1 && option_given(&c.o, "--out"))
+        return convert_export(&c.o, c.o.arguments[0], option_value(&c.o, "--out"));
     c.r.o = &c.o;
     c.json = c.o.json;
     code = find_params(&c) ? settings_read(&c.r.s, &c.o) : EXIT_USAGE;
