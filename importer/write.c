@@ -283,7 +283,17 @@ static hk_status note_domain(graph_writer *w, const hk_node *n)
     return HK_OK;
 }
 
-static hk_status make_node(graph_writer *w, const hk_node *n, Onnx__NodeProto **out)
+/* Other readers refuse a graph where two nodes have one name. */
+static hk_status name_node(const graph_writer *w, hk_map *taken, const hk_node *n, char **out)
+{
+    const char *name = n->name;
+    for (size_t i = n->id; name != NULL && *name != '\0' && hk_map_get(taken, name) != NULL; i++)
+        name = hk_arena_format(w->arena, "%s_%zu", n->name, i);
+    *out = text(name);
+    return name != NULL && (*name == '\0' || hk_map_set(taken, name, *out)) ? HK_OK : no_memory(w);
+}
+
+static hk_status make_node(graph_writer *w, hk_map *taken, const hk_node *n, Onnx__NodeProto **out)
 {
     Onnx__NodeProto *to = hk_arena_new(w->arena, Onnx__NodeProto);
     if (to == NULL)
@@ -298,7 +308,7 @@ static hk_status make_node(graph_writer *w, const hk_node *n, Onnx__NodeProto **
             return hk_fail(w->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s) reads the step block, which no file can hold",
                            n->name, n->type);
     w->ours = w->ours || ours;
-    to->name = text(n->name);
+    HK_TRY(name_node(w, taken, n, &to->name));
     to->op_type = text(ours ? n->type + 3 : n->type);
     to->domain = text(ours ? HK_IMPORT_DOMAIN : n->domain);
     HK_TRY(note_domain(w, n));
@@ -440,6 +450,8 @@ static hk_status make_graph(graph_writer *w, const hk_graph *g, Onnx__GraphProto
     Onnx__GraphProto *to = hk_arena_new(w->arena, Onnx__GraphProto);
     if (to == NULL)
         return no_memory(w);
+    hk_map taken;
+    hk_map_init(&taken, w->arena);
     onnx__graph_proto__init(to);
     if (g->state_count != 0)
         return hk_fail(w->ctx, HK_STATUS_UNSUPPORTED, "graph '%s' has states ('%s'), which ONNX has no place for",
@@ -450,7 +462,7 @@ static hk_status make_graph(graph_writer *w, const hk_graph *g, Onnx__GraphProto
     if (to->node == NULL)
         return no_memory(w);
     for (size_t i = 0; i < g->node_count; i++)
-        HK_TRY(make_node(w, g->nodes[i], &to->node[to->n_node++]));
+        HK_TRY(make_node(w, &taken, g->nodes[i], &to->node[to->n_node++]));
     to->n_input = g->input_count;
     to->n_output = g->output_count;
     HK_TRY(make_values(w, g->inputs, g->input_count, &to->input));
