@@ -104,9 +104,12 @@ static bool is_row_bias(const hk_value *v, const hk_value *result)
 }
 
 /* Does v depend on the result? Then it cannot be an operand of the node that computes it. Nodes are sorted, so anything
- * produced before the base node cannot. */
+ * produced before the base node cannot; neither can a view of such a value, wherever its node stands (a trainer's
+ * parameters stand before their first user). */
 static bool computed_before(const epilogue *e, const hk_value *v)
 {
+    while (v->producer && hk_node_view_offset(v->producer) >= 0)
+        v = v->producer->in[0];
     return !v->producer || v->producer->mark < e->base->mark;
 }
 

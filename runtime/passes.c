@@ -23,6 +23,12 @@ hk_status hk_run_template_passes(hk_graph *g, const hk_pass_options *options)
     return run(g, options, list, HK_COUNT(list));
 }
 
+hk_status hk_run_forward_passes(hk_graph *g, void *user)
+{
+    static const pass list[] = {{HK_PASS_FORMULAS, true, hk_fuse_formulas}};
+    return run(g, user, list, HK_COUNT(list));
+}
+
 hk_status hk_run_passes(hk_graph *g, void *user)
 {
     static const pass before_layout[] = {

@@ -18,6 +18,9 @@ typedef struct hk_pass_options {
 hk_status hk_run_template_passes(hk_graph *g, const hk_pass_options *options);
 /* The others, in order, on a graph whose shapes are known. user is a hk_pass_options. */
 hk_status hk_run_passes(hk_graph *g, void *user);
+/* Those that find operators which are differentiated better than what they were made of: on the forward pass of a
+ * training step, whose shapes are known, before its gradient. user is a hk_pass_options. */
+hk_status hk_run_forward_passes(hk_graph *g, void *user);
 
 /* A node's attributes as a list for hk_build, ended by a NULL name; returns how many. */
 size_t hk_copy_attrs(const hk_node *n, hk_attr_value *list, size_t capacity);

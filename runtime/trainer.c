@@ -111,7 +111,9 @@ static hk_status make_training(hk_trainer *t)
                                 .freeze_bn = p->freeze_bn,
                                 .accumulate = p->accumulate > 1,
                                 .total = p->accumulate_total,
-                                .allow_unreached = p->allow_unreached};
+                                .allow_unreached = p->allow_unreached,
+                                .simplify = hk_run_forward_passes,
+                                .user = &t->passes};
     return copy_class_weights(t, &t->training.loss.class_weights);
 }
 

@@ -99,9 +99,9 @@ static hk_status train_dropout(builder *b, hk_node *n)
     return HK_OK;
 }
 
-hk_status hk_step_train(hk_step_builder *b)
+hk_status hk_step_train(hk_step_builder *b, bool evaluation)
 {
-    size_t count = b->g->node_count;
+    size_t count = evaluation ? 0 : b->g->node_count;
     for (size_t i = 0; i < count; i++) {
         hk_node *n = b->g->nodes[i];
         if (!strcmp(n->type, "BatchNormalization") && !b->t->freeze_bn)
@@ -110,7 +110,8 @@ hk_status hk_step_train(hk_step_builder *b)
             HK_TRY(train_dropout(b, n));
     }
     HK_TRY(hk_graph_sort(b->g));
-    return hk_fuse_batchnorm(b->g);
+    HK_TRY(hk_fuse_batchnorm(b->g));
+    return b->t->simplify ? b->t->simplify(b->g, b->t->user) : HK_OK;
 }
 
 /* ---- loss, gradients, optimizer */
@@ -248,7 +249,7 @@ hk_status hk_make_training(hk_graph *g, const hk_training *t, const hk_tensor *l
         return hk_out_of_memory(g->ctx, "a training step");
     HK_TRY(hk_step_begin(&b, g, t)); /* before inference, which would fold them */
     HK_TRY(hk_infer_graph(g));
-    HK_TRY(hk_step_train(&b));
+    HK_TRY(hk_step_train(&b, false));
     HK_TRY(append_loss(&b, labels, &root));
     HK_TRY(hk_differentiate(g, root, b.views, t->parameters->count, grads));
     HK_TRY(hk_step_gather(&b, grads, &gradient));

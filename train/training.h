@@ -88,6 +88,9 @@ typedef struct hk_training {
     bool total;      /* of micro-batches: sums of losses, divided by the total of valid labels */
     bool update;     /* the optimizer runs in this step */
     bool allow_unreached;
+    /* What the runtime does to the forward pass before it is differentiated (runtime/passes.h), with its argument. */
+    hk_status (*simplify)(hk_graph *g, void *user);
+    void *user;
 } hk_training;
 
 /* States the step keeps, by name. */
@@ -147,7 +150,8 @@ typedef struct hk_step_builder {
     hk_value *valid;    /* sums over micro-batches: by what they divide, else NULL */
 } hk_step_builder;
 hk_status hk_step_begin(hk_step_builder *b, hk_graph *g, const hk_training *t); /* parameters become views */
-hk_status hk_step_train(hk_step_builder *b); /* BatchNormalization and Dropout switch to training */
+/* BatchNormalization and Dropout switch to training, unless in evaluation mode; then t->simplify. */
+hk_status hk_step_train(hk_step_builder *b, bool evaluation);
 hk_status hk_step_use_statistics(hk_graph *g);
 hk_status hk_step_find_output(const hk_graph *g, const hk_training *t, hk_value **out);
 /* *shown is the loss, *root what is differentiated. */
