@@ -134,9 +134,7 @@ static hk_status concat_shape(const hk_args *a, hk_shape *out, int32_t *axis)
     }
     if (out->rank < 0)
         return HK_OK;
-    *axis = hk_axis(given, out->rank);
-    if (*axis < 0)
-        return hk_args_fail(a, "axis %lld, expected %d to %d", (long long)given, -(int)out->rank, (int)out->rank - 1);
+    HK_TRY(hk_args_axis(a, given, out->rank, axis));
     for (int32_t d = 0; d < out->rank; d++)
         out->dim[d] = d == *axis ? 0 : -1;
     for (int32_t i = 0; i < a->node->in_count; i++)
@@ -383,12 +381,8 @@ static hk_status split_read(const hk_args *a, hk_arena *arena, split_shapes *s)
     s->sizes = hk_arena_array(arena, (size_t)HK_MAX(a->node->out_count, 1), sizeof *s->sizes);
     if (!s->sizes)
         return hk_out_of_memory(a->ctx, "the sizes of a split");
-    if (s->x.rank >= 0) {
-        s->axis = hk_axis(axis, s->x.rank);
-        if (s->axis < 0)
-            return hk_args_fail(a, "axis %lld, expected %d to %d", (long long)axis, -(int)s->x.rank,
-                                (int)s->x.rank - 1);
-    }
+    if (s->x.rank >= 0)
+        HK_TRY(hk_args_axis(a, axis, s->x.rank, &s->axis));
     return split_sizes(a, s->axis < 0 ? -1 : s->x.dim[s->axis], s->sizes);
 }
 

@@ -36,10 +36,7 @@ static hk_status read_axis(const hk_args *a, int32_t *axis)
         return hk_args_fail(a, "axis is an empty list, expected one element");
     if (count < 0 || x.rank < 0)
         return HK_OK;
-    *axis = hk_axis(given, x.rank);
-    if (*axis < 0)
-        return hk_args_fail(a, "axis %lld, expected %d to %d", (long long)given, -(int)x.rank, (int)x.rank - 1);
-    return HK_OK;
+    return hk_args_axis(a, given, x.rank, axis);
 }
 
 static rows_view view_rows(const hk_shape *s, int32_t axis)

@@ -1,15 +1,5 @@
-/* Gather, GatherElements, GatherND with their gradients, ScatterElements, ScatterND: geometry; support/move_gather.h
- * moves. */
-#include <string.h>
-
+/* Gather, GatherElements, GatherND with their gradients; support/move_gather.h knows the geometry and moves. */
 #include "ops/support/move_gather.h"
-
-static hk_status check_axis(const hk_args *a, int64_t axis, int32_t rank, int32_t *out)
-{
-    *out = hk_axis(axis, rank);
-    return *out >= 0 ? HK_OK
-                     : hk_args_fail(a, "axis %lld, expected %d to %d", (long long)axis, -(int)rank, (int)rank - 1);
-}
 
 /* A shape given as an attribute of a gradient node. */
 static hk_status attr_shape(const hk_args *a, hk_ints list, hk_shape *out)
@@ -47,7 +37,7 @@ static hk_status gather_shape(const hk_args *a, const hk_shape *x, const hk_shap
     *axis = -1;
     if (x->rank < 0)
         return HK_OK;
-    HK_TRY(check_axis(a, given, x->rank, axis));
+    HK_TRY(hk_args_axis(a, given, x->rank, axis));
     if (index->rank < 0)
         return HK_OK;
     int32_t rank = x->rank - 1 + index->rank;
@@ -266,60 +256,15 @@ typedef struct gather_nd_attrs {
 } gather_nd_attrs;
 static const hk_attr gather_nd_attr_list[] = {HK_INT_ATTR(gather_nd_attrs, batch_dims, 0), {0}};
 
-static hk_status gather_nd_shape(const hk_args *a, const hk_shape *x, const hk_shape *index, int64_t batch, hk_shape *y)
-{
-    *y = HK_SHAPE_UNKNOWN;
-    if (x->rank < 0 || index->rank < 0)
-        return HK_OK;
-    if (index->rank < 1 || batch < 0 || batch >= HK_MIN(x->rank, index->rank))
-        return hk_args_fail(a, "batch_dims is %lld and the index has rank %d, expected less than the ranks",
-                            (long long)batch, (int)index->rank);
-    int64_t depth = index->dim[index->rank - 1];
-    if (depth < 0)
-        return HK_OK;
-    if (depth < 1 || depth > x->rank - batch)
-        return hk_args_fail(a, "index tuples have %lld entries, expected 1 to %lld", (long long)depth,
-                            (long long)(x->rank - batch));
-    hk_shape s = {0};
-    int64_t rank = index->rank - 1 + x->rank - batch - depth;
-    if (rank > HK_MAX_RANK)
-        return hk_args_fail(a, "the output would have rank %lld, expected %d at most", (long long)rank, HK_MAX_RANK);
-    for (int32_t d = 0; d < index->rank - 1; d++) {
-        s.dim[s.rank++] = index->dim[d];
-        if (d < batch && x->dim[d] >= 0 && index->dim[d] >= 0 && x->dim[d] != index->dim[d])
-            return hk_args_fail(a, "batch dimension %d has %lld entries in the input and %lld in the index", (int)d,
-                                (long long)x->dim[d], (long long)index->dim[d]);
-    }
-    for (int32_t d = (int32_t)(batch + depth); d < x->rank; d++)
-        s.dim[s.rank++] = x->dim[d];
-    *y = s;
-    return HK_OK;
-}
-
-static hk_tuples gather_nd_tuples(const hk_shape *x, const hk_shape *index, int64_t batch)
-{
-    int32_t first = (int32_t)batch, depth = (int32_t)index->dim[index->rank - 1];
-    hk_tuples t = {.depth = depth,
-                   .batches = hk_shape_span(x, 0, first),
-                   .rows = hk_shape_span(index, first, index->rank - 1),
-                   .x_rows = hk_shape_span(x, first, first + depth),
-                   .inner = hk_shape_span(x, first + depth, x->rank)};
-    for (int32_t k = 0; k < depth; k++) {
-        t.extent[k] = x->dim[first + k];
-        t.stride[k] = hk_shape_span(x, first + k + 1, first + depth);
-    }
-    return t;
-}
-
 static hk_status gather_nd_read(const hk_args *a, hk_shape *y, hk_tuples *t)
 {
     hk_shape x = hk_args_shape(a, 0), index = hk_args_shape(a, 1);
     int64_t batch = a->node->op->since >= 12 ? ((const gather_nd_attrs *)a->node->attrs)->batch_dims : 0;
     HK_TRY(hk_check_index(a, 1));
-    HK_TRY(gather_nd_shape(a, &x, &index, batch, y));
+    HK_TRY(hk_tuples_shape(a, &x, &index, batch, y));
     *t = (hk_tuples){0};
     if (hk_shape_known(&x) && hk_shape_known(&index))
-        *t = gather_nd_tuples(&x, &index, batch);
+        *t = hk_tuples_of(&x, &index, batch);
     return HK_OK;
 }
 
@@ -388,10 +333,10 @@ static hk_status gather_nd_grad_read(const hk_args *a, hk_shape *x, hk_tuples *t
     hk_shape index = hk_args_shape(a, 1), dy = hk_args_shape(a, 0), want;
     HK_TRY(hk_check_index(a, 1));
     HK_TRY(attr_shape(a, s->shape, x));
-    HK_TRY(gather_nd_shape(a, x, &index, s->batch_dims, &want));
+    HK_TRY(hk_tuples_shape(a, x, &index, s->batch_dims, &want));
     if (!hk_shape_known(&index) || !hk_shape_equal(&dy, &want))
         return hk_args_fail(a, "expected the gradient to have the shape that gathering gave");
-    *t = gather_nd_tuples(x, &index, s->batch_dims);
+    *t = hk_tuples_of(x, &index, s->batch_dims);
     return HK_OK;
 }
 
@@ -418,176 +363,13 @@ static const char *const gather_nd_grad_cases[] = {
     NULL,
 };
 
-/* ---- ScatterND: x with the rows that index tuples name replaced by, or combined with, those of updates */
-
-typedef struct scatter_attrs {
-    int64_t axis;
-    const char *reduction;
-} scatter_attrs;
-static const hk_attr scatter_nd_attr_list[] = {HK_STRING_ATTR(scatter_attrs, reduction, "none"), {0}};
-
-static hk_status read_reduction(const hk_args *a, hk_scatter *how)
-{
-    static const char *const names[] = {[HK_SCATTER_NONE] = "none",
-                                        [HK_SCATTER_ADD] = "add",
-                                        [HK_SCATTER_MUL] = "mul",
-                                        [HK_SCATTER_MAX] = "max",
-                                        [HK_SCATTER_MIN] = "min"};
-    const char *given = ((const scatter_attrs *)a->node->attrs)->reduction;
-    *how = HK_SCATTER_NONE;
-    if (a->node->op->since < 16)
-        return HK_OK;
-    for (size_t i = 0; i < HK_COUNT(names); i++)
-        if (!strcmp(given, names[i])) {
-            *how = (hk_scatter)i;
-            return HK_OK;
-        }
-    return hk_args_fail(a, "reduction '%s', expected none, add, mul, max or min", given);
-}
-
-/* An evaluation in float64 may mix in float32 constants. */
-static hk_status same_types(const hk_args *a)
-{
-    if (a->tensors || hk_args_dtype(a, 2) == hk_args_dtype(a, 0))
-        return HK_OK;
-    return hk_args_fail(a, "updates are %s, expected %s like the input", hk_dtype_name(hk_args_dtype(a, 2)),
-                        hk_dtype_name(hk_args_dtype(a, 0)));
-}
-
-static hk_status scatter_nd_read(const hk_args *a, hk_scatter *how, hk_tuples *t)
-{
-    hk_shape x = hk_args_shape(a, 0), index = hk_args_shape(a, 1), updates = hk_args_shape(a, 2), want;
-    hk_shape_text found, expected;
-    HK_TRY(hk_check_index(a, 1));
-    HK_TRY(same_types(a));
-    HK_TRY(read_reduction(a, how));
-    HK_TRY(gather_nd_shape(a, &x, &index, 0, &want));
-    *t = (hk_tuples){0};
-    if (!hk_shape_known(&x) || !hk_shape_known(&index) || !hk_shape_known(&updates))
-        return HK_OK;
-    if (!hk_shape_equal(&updates, &want))
-        return hk_args_fail(a, "updates are %s, expected %s", hk_shape_print(&updates, &found),
-                            hk_shape_print(&want, &expected));
-    *t = gather_nd_tuples(&x, &index, 0);
-    return HK_OK;
-}
-
-static hk_status scatter_nd_infer(hk_infer *in)
-{
-    hk_args a = hk_infer_args(in);
-    hk_scatter how;
-    hk_tuples t;
-    HK_TRY(scatter_nd_read(&a, &how, &t));
-    return hk_infer_output(in, 0, in->node->in[0]->dtype, &in->node->in[0]->shape);
-}
-
-static hk_status scatter_nd_eval(hk_eval *e)
-{
-    hk_args a = hk_eval_args(e);
-    hk_shape s = hk_tensor_shape(e->in[0]);
-    hk_scatter how;
-    hk_tuples t;
-    HK_TRY(scatter_nd_read(&a, &how, &t));
-    hk_tensor *y = hk_eval_output(e, 0, hk_wider(e->in[0]->dtype, e->in[2]->dtype), &s);
-    if (!y)
-        return hk_out_of_memory(e->ctx, "a scattered tensor");
-    return hk_host_scatter(e, &t, how, e->in[0], e->in[1], e->in[2], y);
-}
-
-static hk_status scatter_nd_lower(hk_lower *l)
-{
-    const hk_node *n = l->node;
-    hk_args a = hk_node_args(l->ctx, n);
-    hk_scatter how;
-    hk_tuples t;
-    HK_TRY(scatter_nd_read(&a, &how, &t));
-    return hk_emit_scatter(l, &t, how, n->in[0], n->in[1], n->in[2], n->out[0]);
-}
-
-/* Replacing: the input's gradient is dY with zeros where the updates went, the updates' is gathered from dY (indices
- * that occur twice have none that is defined). Adding: both take dY as it is. */
-static hk_status scatter_backward(hk_gradient *g, hk_node *n, const char *scatter, const char *gather,
-                                  const hk_attr_value *attrs)
-{
-    hk_graph *graph = hk_gradient_graph(g);
-    hk_value *x = n->in[0], *updates = n->in[2], *dy = hk_gradient_of(g, n->out[0]);
-    hk_args a = hk_node_args(graph->ctx, n);
-    hk_scatter how;
-    if (!dy)
-        return HK_OK;
-    HK_TRY(read_reduction(&a, &how));
-    if (how > HK_SCATTER_ADD)
-        return hk_fail(graph->ctx, HK_STATUS_UNSUPPORTED,
-                       "node '%s' (%s): no gradient for this reduction, only for none and add", n->name, n->type);
-    if (hk_gradient_wanted(g, x)) {
-        hk_value *dx = dy;
-        if (how == HK_SCATTER_NONE) {
-            hk_value *shape = hk_graph_ints(graph, updates->shape.dim, updates->shape.rank), *zeros;
-            if (!hk_shape_known(&updates->shape))
-                return hk_args_shape_wanted(&a);
-            if (!shape)
-                return HK_STATUS_OUT_OF_MEMORY;
-            HK_TRY(hk_build(graph, "ConstantOfShape", NULL, &shape, 1, &zeros, 1));
-            HK_TRY(hk_build(graph, scatter, attrs, (hk_value *[]){dy, n->in[1], zeros}, 3, &dx, 1));
-        }
-        HK_TRY(hk_gradient_add(g, x, dx));
-    }
-    if (hk_gradient_wanted(g, updates)) {
-        hk_value *du;
-        HK_TRY(hk_build(graph, gather, attrs, (hk_value *[]){dy, n->in[1]}, 2, &du, 1));
-        HK_TRY(hk_gradient_add(g, updates, du));
-    }
-    return HK_OK;
-}
-
-static hk_status scatter_nd_backward(hk_gradient *g, hk_node *n)
-{
-    return scatter_backward(g, n, "ScatterND", "GatherND", NULL);
-}
-
-static const char *const scatter_nd_cases[] = {
-    "i64[7,3]<99 i64[4,1]={4,3,1,6} i64[4,3]<99 ; ; nograd",
-    "f32[8] i64[4,1]={4,3,1,7} f32[4]",
-    "f32[4,4,4] i64[2,1]={0,2} f32[2,4,4]",
-    "f32[4,5,3] i64[3,2]={0,1,3,4,2,-1} f32[3,3]",
-    "f32[4,4] i64[9,1]<4 f32[9,4] ; ; nograd",
-    "f32[6,4] i64[9,1]<-6:6 f32[9,4] ; reduction=\"add\"",
-    "f32[6,5] i64[9,1]<6 f32[9,5] ; reduction=\"mul\" ; nograd",
-    "f32[6,5] i64[9,1]<6 f32[9,5] ; reduction=\"max\" ; nograd",
-    "f32[6,5] i64[9,1]<6 f32[9,5] ; reduction=\"min\" ; nograd",
-    "f32[3,4] i64[8,2]<3 f32[8] ; reduction=\"add\"",
-    "i64[5,4]<9 i64[3,1]<5 i64[3,4]<99 ; ; nograd",
-    "f32[5,4] i64[0,1]<1 f32[0,4] ; ; nograd",
-    "f32[500,64] i64[3000,1]<500 f32[3000,64] ; ; nograd",
-    NULL,
-};
-static const char *const scatter_nd_11_cases[] = {"f16[7,3] i64[4,1]={4,3,1,6} f16[4,3] ; ; nograd",
-                                                  "f32[8] i64[4,1]={4,3,1,7} f32[4]", NULL};
-
-/* ---- GatherElements and ScatterElements: the index has the rank of x */
-
-static hk_status lines_read(const hk_args *a, const hk_shape *x, const hk_shape *index, int64_t axis, hk_lines *t)
-{
-    *t = (hk_lines){.x = *x, .index = *index, .axis = -1};
-    if (x->rank < 0)
-        return HK_OK;
-    HK_TRY(check_axis(a, axis, x->rank, &t->axis));
-    if (index->rank < 0)
-        return HK_OK;
-    if (index->rank != x->rank)
-        return hk_args_fail(a, "the index has rank %d, expected %d like the input", (int)index->rank, (int)x->rank);
-    for (int32_t d = 0; d < x->rank; d++)
-        if (d != t->axis && x->dim[d] >= 0 && index->dim[d] > x->dim[d])
-            return hk_args_fail(a, "dimension %d of the index has %lld elements, expected %lld at most", (int)d,
-                                (long long)index->dim[d], (long long)x->dim[d]);
-    return HK_OK;
-}
+/* ---- GatherElements: the index has the rank of x */
 
 static hk_status gather_elements_read(const hk_args *a, hk_lines *t)
 {
     hk_shape x = hk_args_shape(a, 0), index = hk_args_shape(a, 1);
     HK_TRY(hk_check_index(a, 1));
-    return lines_read(a, &x, &index, ((const gather_attrs *)a->node->attrs)->axis, t);
+    return hk_read_lines(a, &x, &index, ((const gather_attrs *)a->node->attrs)->axis, t);
 }
 
 static hk_status gather_elements_infer(hk_infer *in)
@@ -654,7 +436,7 @@ static hk_status elements_grad_read(const hk_args *a, hk_lines *t)
     HK_TRY(attr_shape(a, s->shape, &x));
     if (!hk_shape_known(&index) || !hk_shape_equal(&dy, &index))
         return hk_args_fail(a, "expected the gradient to have the index's shape");
-    return lines_read(a, &x, &index, s->axis, t);
+    return hk_read_lines(a, &x, &index, s->axis, t);
 }
 
 static hk_status elements_grad_infer(hk_infer *in)
@@ -693,78 +475,6 @@ static const char *const elements_grad_cases[] = {
     NULL,
 };
 
-static const hk_attr scatter_11_attr_list[] = {HK_INT_ATTR(scatter_attrs, axis, 0), {0}};
-static const hk_attr scatter_16_attr_list[] = {
-    HK_INT_ATTR(scatter_attrs, axis, 0), HK_STRING_ATTR(scatter_attrs, reduction, "none"), {0}};
-
-static hk_status scatter_elements_read(const hk_args *a, hk_scatter *how, hk_lines *t)
-{
-    hk_shape x = hk_args_shape(a, 0), index = hk_args_shape(a, 1), updates = hk_args_shape(a, 2);
-    hk_shape_text found, expected;
-    HK_TRY(hk_check_index(a, 1));
-    HK_TRY(same_types(a));
-    HK_TRY(read_reduction(a, how));
-    if (hk_shape_known(&index) && hk_shape_known(&updates) && !hk_shape_equal(&index, &updates))
-        return hk_args_fail(a, "updates are %s, expected %s like the index", hk_shape_print(&updates, &found),
-                            hk_shape_print(&index, &expected));
-    return lines_read(a, &x, &index, ((const scatter_attrs *)a->node->attrs)->axis, t);
-}
-
-static hk_status scatter_elements_infer(hk_infer *in)
-{
-    hk_args a = hk_infer_args(in);
-    hk_scatter how;
-    hk_lines t;
-    HK_TRY(scatter_elements_read(&a, &how, &t));
-    return hk_infer_output(in, 0, in->node->in[0]->dtype, &t.x);
-}
-
-static hk_status scatter_elements_eval(hk_eval *e)
-{
-    hk_args a = hk_eval_args(e);
-    hk_scatter how;
-    hk_lines t;
-    HK_TRY(scatter_elements_read(&a, &how, &t));
-    hk_tensor *y = hk_eval_output(e, 0, hk_wider(e->in[0]->dtype, e->in[2]->dtype), &t.x);
-    if (!y)
-        return hk_out_of_memory(e->ctx, "a scattered tensor");
-    return hk_host_scatter_lines(e, &t, how, e->in[0], e->in[1], e->in[2], y);
-}
-
-static hk_status scatter_elements_lower(hk_lower *l)
-{
-    const hk_node *n = l->node;
-    hk_args a = hk_node_args(l->ctx, n);
-    hk_scatter how;
-    hk_lines t;
-    HK_TRY(scatter_elements_read(&a, &how, &t));
-    return hk_emit_scatter_lines(l, &t, how, n->in[0], n->in[1], n->in[2], n->out[0]);
-}
-
-static hk_status scatter_elements_backward(hk_gradient *g, hk_node *n)
-{
-    const hk_attr_value attrs[] = {HK_SET_INT("axis", ((const scatter_attrs *)n->attrs)->axis), {0}};
-    return scatter_backward(g, n, "ScatterElements", "GatherElements", attrs);
-}
-
-static const char *const scatter_elements_cases[] = {
-    "f32[3,3] i64[2,3]={1,0,2,0,2,1} f32[2,3]",
-    "f32[1,5] i64[1,2]={1,-1} f32[1,2] ; axis=1",
-    "f32[4,5,6] i64[4,3,6]<5 f32[4,3,6] ; axis=1 ; nograd",
-    "f32[5,4] i64[7,3]<-5:5 f32[7,3] ; reduction=\"add\"",
-    "f32[5,4] i64[7,3]<5 f32[7,3] ; reduction=\"mul\" ; nograd",
-    "f32[5,4] i64[7,3]<5 f32[7,3] ; reduction=\"max\" ; nograd",
-    "f32[5,4] i64[7,3]<5 f32[7,3] ; reduction=\"min\" ; nograd",
-    "i32[6]<50 i32[4]<6 i32[4]<50 ; reduction=\"add\" ; nograd",
-    "i64[6]<50 i64[4]<6 i64[4]<50 ; ; nograd",
-    "f32[4,3] i64[0,3]<1 f32[0,3] ; ; nograd",
-    "f32[300,300] i64[20,300]<300 f32[20,300] ; reduction=\"add\" ; nograd",
-    NULL,
-};
-static const char *const scatter_11_cases[] = {"f16[3,3] i64[2,3]={1,0,2,0,2,1} f16[2,3] ; ; nograd",
-                                               "f32[3,3] i64[2,3]={1,0,2,0,2,1} f32[2,3]",
-                                               "f32[2,5] i64[2,1]={4,1} f32[2,1] ; axis=-1", NULL};
-
 #define OP(name, first, last, ins, any, attr_struct, list, fn, back, case_list)                                        \
     {                                                                                                                  \
         .type = name, .since = first, .until = last, .in_min = ins, .in_max = ins, .out_min = 1, .out_max = 1,         \
@@ -779,7 +489,7 @@ static const char *const scatter_11_cases[] = {"f16[3,3] i64[2,3]={1,0,2,0,2,1} 
         .backward = gather_backward, .view_offset = gather_view, .cases = gather_cases                                 \
     }
 
-enum { MOVES = HK_OP_ANY_TYPE, COMPUTES = 0 }; /* a reduction is arithmetic, and so are gradients */
+enum { MOVES = HK_OP_ANY_TYPE, COMPUTES = 0 }; /* gradients are sums */
 
 const hk_op hk_ops_gather[] = {
     GATHER_OP(1, 0),
@@ -790,18 +500,9 @@ const hk_op hk_ops_gather[] = {
        gather_nd_cases),
     OP("hk.GatherNDGrad", 1, 0, 2, COMPUTES, gather_grad_attrs, gather_nd_grad_attr_list, gather_nd_grad, NULL,
        gather_nd_grad_cases),
-    OP("ScatterND", 11, 15, 3, MOVES, scatter_attrs, NULL, scatter_nd, scatter_nd_backward, scatter_nd_11_cases),
-    OP("ScatterND", 16, 0, 3, COMPUTES, scatter_attrs, scatter_nd_attr_list, scatter_nd, scatter_nd_backward,
-       scatter_nd_cases),
     OP("GatherElements", 11, 0, 2, MOVES, gather_attrs, gather_attr_list, gather_elements, gather_elements_backward,
        gather_elements_cases),
     OP("hk.GatherElementsGrad", 1, 0, 2, COMPUTES, gather_grad_attrs, gather_grad_attr_list, elements_grad, NULL,
        elements_grad_cases),
-    OP("Scatter", 9, 10, 3, MOVES, scatter_attrs, scatter_11_attr_list, scatter_elements, scatter_elements_backward,
-       scatter_11_cases),
-    OP("ScatterElements", 11, 15, 3, MOVES, scatter_attrs, scatter_11_attr_list, scatter_elements,
-       scatter_elements_backward, scatter_11_cases),
-    OP("ScatterElements", 16, 0, 3, COMPUTES, scatter_attrs, scatter_16_attr_list, scatter_elements,
-       scatter_elements_backward, scatter_elements_cases),
     {0},
 };

@@ -69,9 +69,7 @@ static hk_status read_slices(const hk_args *a, int64_t axis, slices *s)
     *s = (slices){.outer = 1, .extent = hk_shape_count(&x), .inner = 1, .axis = -1};
     if (axis == NO_AXIS || x.rank < 0)
         return HK_OK;
-    s->axis = hk_axis(axis, x.rank);
-    if (s->axis < 0)
-        return hk_args_fail(a, "axis %lld, expected %d to %d", (long long)axis, -(int)x.rank, (int)x.rank - 1);
+    HK_TRY(hk_args_axis(a, axis, x.rank, &s->axis));
     s->outer = hk_shape_span(&x, 0, s->axis);
     s->extent = x.dim[s->axis];
     s->inner = hk_shape_span(&x, s->axis + 1, x.rank);
@@ -366,9 +364,7 @@ static hk_status one_hot_shape(const hk_args *a, hk_shape *y, int32_t *axis, int
         return HK_OK;
     if (index.rank == HK_MAX_RANK)
         return hk_args_fail(a, "indices of rank %d, expected %d at most", (int)index.rank, HK_MAX_RANK - 1);
-    *axis = hk_axis(given, index.rank + 1);
-    if (*axis < 0)
-        return hk_args_fail(a, "axis %lld, expected %d to %d", (long long)given, -(int)index.rank - 1, (int)index.rank);
+    HK_TRY(hk_args_axis(a, given, index.rank + 1, axis));
     y->rank = index.rank + 1;
     for (int32_t d = 0; d < y->rank; d++)
         y->dim[d] = d == *axis ? *depth : index.dim[d - (d > *axis)];

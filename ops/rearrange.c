@@ -162,10 +162,9 @@ static hk_status read_crop(const hk_args *a, hk_shape *y, int64_t pads[2 * HK_MA
         return hk_args_fail(a, "shape has %d entries, expected %d", (int)count, (int)expected);
     memset(pads, 0, 2 * HK_MAX_RANK * sizeof *pads);
     for (int32_t i = 0; i < expected; i++) {
-        int32_t d = axes->v ? hk_axis(axes->v[i], x.rank) : i;
-        if (d < 0)
-            return hk_args_fail(a, "axis %lld, expected %d to %d", (long long)axes->v[i], -(int)x.rank,
-                                (int)x.rank - 1);
+        int32_t d = i;
+        if (axes->v)
+            HK_TRY(hk_args_axis(a, axes->v[i], x.rank, &d));
         y->dim[d] = count < 0 ? -1 : sizes[i];
         if (count < 0 || x.dim[d] < 0)
             continue;

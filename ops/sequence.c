@@ -293,9 +293,8 @@ static int64_t piece_size(const pieces *p, int64_t i)
 static hk_status read_pieces(const hk_args *a, hk_arena *arena, const hk_shape *x, const hk_tensor *split, pieces *p)
 {
     const split_attrs *s = a->node->attrs;
-    *p = (pieces){.axis = hk_axis(s->axis, x->rank), .chunk = 1};
-    if (p->axis < 0)
-        return hk_args_fail(a, "axis %lld, expected %d to %d", (long long)s->axis, -(int)x->rank, (int)x->rank - 1);
+    *p = (pieces){.chunk = 1};
+    HK_TRY(hk_args_axis(a, s->axis, x->rank, &p->axis));
     p->extent = x->dim[p->axis];
     p->drop = !split && !s->keepdims;
     if (split && split->rank == 0)

@@ -210,9 +210,8 @@ static hk_status read_axes(const hk_args *a, int64_t axes[HK_MAX_RANK], int32_t 
 static hk_status mark_axes(const hk_args *a, const int64_t *axes, int32_t count, int32_t rank, bool marked[HK_MAX_RANK])
 {
     for (int32_t i = 0; i < count; i++) {
-        int32_t axis = hk_axis(axes[i], rank);
-        if (axis < 0)
-            return hk_args_fail(a, "axis %lld, expected %d to %d", (long long)axes[i], -(int)rank, (int)rank - 1);
+        int32_t axis;
+        HK_TRY(hk_args_axis(a, axes[i], rank, &axis));
         if (marked[axis])
             return hk_args_fail(a, "axis %d is named twice", (int)axis);
         marked[axis] = true;

@@ -11,9 +11,7 @@ static hk_status read_axes(const hk_args *a, const int64_t *given, int32_t count
     bool used[HK_MAX_RANK] = {false};
     for (int32_t i = 0; i < count; i++) {
         int64_t axis = given ? given[i] : i;
-        axes[i] = hk_axis(axis, rank);
-        if (axes[i] < 0)
-            return hk_args_fail(a, "axis %lld, expected %d to %d", (long long)axis, -(int)rank, (int)rank - 1);
+        HK_TRY(hk_args_axis(a, axis, rank, &axes[i]));
         if (used[axes[i]])
             return hk_args_fail(a, "axis %d is named twice", (int)axes[i]);
         used[axes[i]] = true;

@@ -42,8 +42,8 @@ static hk_status read_k(const hk_args *a, int32_t *axis, int64_t *k)
         *k = count < 0 ? -1 : *k;
     }
     *axis = -1;
-    if (x.rank >= 0 && (*axis = hk_axis(t->axis, x.rank)) < 0)
-        return hk_args_fail(a, "axis %lld, expected %d to %d", (long long)t->axis, -(int)x.rank, (int)x.rank - 1);
+    if (x.rank >= 0)
+        HK_TRY(hk_args_axis(a, t->axis, x.rank, axis));
     if (count >= 0 && *k < 0)
         return hk_args_fail(a, "k is %lld, expected 0 or more", (long long)*k);
     if (*axis >= 0 && x.dim[*axis] >= 0 && *k > x.dim[*axis])

@@ -55,6 +55,13 @@ hk_status hk_args_fail(const hk_args *a, const char *format, ...)
     return hk_fail(a->ctx, HK_STATUS_INVALID, "node '%s' (%s): %s", a->node->name, a->node->type, text);
 }
 
+hk_status hk_args_axis(const hk_args *a, int64_t axis, int32_t rank, int32_t *out)
+{
+    *out = hk_axis(axis, rank);
+    return *out >= 0 ? HK_OK
+                     : hk_args_fail(a, "axis %lld, expected %d to %d", (long long)axis, -(int)rank, (int)rank - 1);
+}
+
 hk_status hk_args_shape_wanted(const hk_args *a)
 {
     return hk_args_fail(a, "its gradient needs the input's shape, which is not known yet; bind every input's shape");

@@ -26,6 +26,9 @@ const hk_tensor *hk_args_known(const hk_args *a, int32_t i);
 /* "node 'x' (Slice): ...", HK_STATUS_INVALID. */
 hk_status hk_args_fail(const hk_args *a, const char *format, ...) HK_PRINTF(2, 3);
 
+/* An axis that may count from the end, -rank to rank - 1; *out is -1 if it fails. */
+hk_status hk_args_axis(const hk_args *a, int64_t axis, int32_t rank, int32_t *out);
+
 /* For backward rules that need the input's shape. */
 hk_status hk_args_shape_wanted(const hk_args *a);
 

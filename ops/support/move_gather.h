@@ -33,6 +33,12 @@ typedef struct hk_lines {
 /* int32 or int64, else a sentence. */
 hk_status hk_check_index(const hk_args *a, int32_t i);
 
+/* The shape that GatherND makes and ScatterND wants as updates, unknown where x's or the index's rank is. */
+hk_status hk_tuples_shape(const hk_args *a, const hk_shape *x, const hk_shape *index, int64_t batch, hk_shape *y);
+/* Of shapes that hk_tuples_shape accepted and that are known. */
+hk_tuples hk_tuples_of(const hk_shape *x, const hk_shape *index, int64_t batch);
+hk_status hk_read_lines(const hk_args *a, const hk_shape *x, const hk_shape *index, int64_t axis, hk_lines *t);
+
 hk_status hk_host_gather(hk_eval *e, const hk_tuples *t, const hk_tensor *x, const hk_tensor *index, hk_tensor *y);
 hk_status hk_emit_gather(hk_lower *l, const hk_tuples *t, hk_value *x, hk_value *index, hk_value *y);
 
