@@ -417,8 +417,9 @@ static hk_value *pow_slope(rule *r, hk_value *a, hk_value *b)
     if (!known)
         return binary(r, "hk.PowBaseGrad", a, b);
     double e = hk_get_double(exponent->data, 0);
-    hk_value *power = e == 1 ? NULL : binary(r, "Pow", a, scalar(r, a, e - 1));
-    return e == 1 ? scalar(r, a, 1) : binary(r, "Mul", power, scalar(r, a, e));
+    if (e == 0 || e == 1) /* also at 0, where a^(e-1) is infinite or 0^0 */
+        return scalar(r, a, e);
+    return binary(r, "Mul", binary(r, "Pow", a, scalar(r, a, e - 1)), scalar(r, a, e));
 }
 
 hk_status hk_pow_backward(hk_gradient *g, hk_node *n)

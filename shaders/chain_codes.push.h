@@ -49,7 +49,7 @@
     X(HARD_SIGMOID, 38, 3, min(max(b a + c, 0), 1))                                                                    \
     X(HARD_SWISH, 39, 1, a min(max(a / 6 + 1 / 2, 0), 1))                                                              \
     X(RELU_GRAD, 40, 2, y > 0 ? dy : 0)                             /* dy, y */                                        \
-    X(LEAKY_RELU_GRAD, 41, 3, x < 0 ? slope dy : dy)                /* dy, x, slope */                                 \
+    X(LEAKY_RELU_GRAD, 41, 3, x <= 0 ? slope dy : dy)               /* dy, x, slope */                                 \
     X(SIGMOID_GRAD, 42, 2, dy y (1 - y))                            /* dy, y */                                        \
     X(TANH_GRAD, 43, 2, dy (1 - y y))                               /* dy, y */                                        \
     X(HARD_SIGMOID_GRAD, 44, 3, 0 < y && y < 1 ? alpha dy : 0)      /* dy, y, alpha */                                 \
@@ -69,7 +69,7 @@
     X(GELU_TANH, 58, 1, a / 2 (1 + tanh(sqrt(2 / pi) (a + 0.044715 a ^ 3))))                                           \
     X(MISH, 59, 1, a tanh(log(1 + exp(a))))                                                                            \
     X(SWISH, 60, 2, a / (1 + exp(-b a)))                                                                               \
-    X(ELU_GRAD, 61, 3, x < 0 ? dy alpha exp(x) : dy)                /* dy, x, alpha */                                 \
+    X(ELU_GRAD, 61, 3, x <= 0 ? dy alpha exp(x) : dy)               /* dy, x, alpha */                                 \
     X(CELU_GRAD, 62, 3, x < 0 ? dy exp(x / alpha) : dy)             /* dy, x, alpha */                                 \
     X(GELU_GRAD, 63, 2, dy d gelu(x) / dx)                          /* dy, x */                                        \
     X(GELU_TANH_GRAD, 64, 2, dy d gelu(x) / dx)                     /* dy, x */                                        \

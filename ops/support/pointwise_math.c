@@ -96,13 +96,13 @@ static double apply_gradient(hk_chain_code code, double dy, double b, double c)
 {
     switch (code) {
     case HK_CHAIN_RELU_GRAD: return b > 0 ? dy : 0;
-    case HK_CHAIN_LEAKY_RELU_GRAD: return b < 0 ? c * dy : dy;
+    case HK_CHAIN_LEAKY_RELU_GRAD: return b <= 0 ? c * dy : dy;
     case HK_CHAIN_SIGMOID_GRAD: return dy * b * (1 - b);
     case HK_CHAIN_TANH_GRAD: return dy * (1 - b * b);
     case HK_CHAIN_HARD_SIGMOID_GRAD: return b > 0 && b < 1 ? c * dy : 0;
     case HK_CHAIN_HARD_SWISH_GRAD: return dy * hard_swish_derivative(b);
     case HK_CHAIN_CLIP_GRAD: return b == c ? dy : 0;
-    case HK_CHAIN_ELU_GRAD: return b < 0 ? dy * c * exp(b) : dy;
+    case HK_CHAIN_ELU_GRAD: return b <= 0 ? dy * c * exp(b) : dy;
     case HK_CHAIN_CELU_GRAD: return b < 0 ? dy * exp(b / c) : dy;
     case HK_CHAIN_GELU_GRAD: return dy * (normal_cdf(b) + b * 0.39894228040143267794 * exp(-0.5 * b * b));
     case HK_CHAIN_GELU_TANH_GRAD: return dy * gelu_tanh_derivative(b);
