@@ -224,6 +224,8 @@ hk_status hk_node_infer(hk_graph *g, hk_node *n);
 /* Checks that inputs are present, evaluates on the host. */
 hk_status hk_node_eval(hk_context *ctx, hk_arena *arena, const hk_node *n, const hk_tensor *const *in, hk_tensor **out,
                        const struct hk_step *step);
+/* The view of its first input whose users run after its second is there (ops/shape.c). */
+#define HK_AFTER "hk.After"
 /* HK_OP_VIEW and its offset: -1 if the node is not a view. */
 int64_t hk_node_view_offset(const hk_node *n);
 

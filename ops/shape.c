@@ -384,6 +384,11 @@ static const char *const view_cases[] = {
     NULL,
 };
 
+/* ---- hk.After(x, other): x, for users that shall not run before `other` is there. For what a gradient computes from
+ * the forward pass alone, which would else be made early and kept. */
+
+static const char *const after_cases[] = {"f32[2,3] f32[4] ; ; nograd", NULL};
+
 #define VIEW_OP(name, first, last, ins_min, ins_max, hosts, attr_struct, list, fn, case_list)                          \
     {                                                                                                                  \
         .type = name, .since = first, .until = last, .in_min = ins_min, .in_max = ins_max, .out_min = 1, .out_max = 1, \
@@ -423,5 +428,15 @@ const hk_op hk_ops_shape[] = {
      .eval = view_eval,
      .view_offset = view_offset,
      .cases = view_cases},
+    {.type = HK_AFTER,
+     .since = 1,
+     .in_min = 2,
+     .in_max = 2,
+     .out_min = 1,
+     .out_max = 1,
+     .flags = HK_OP_VIEW,
+     .infer = identity_infer,
+     .eval = identity_eval,
+     .cases = after_cases},
     {0},
 };

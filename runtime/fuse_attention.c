@@ -33,6 +33,7 @@ typedef struct found {
     hk_value *mask;                     /* NULL: none */
     double scale;
     bool zero, scaled; /* scaled: between the mask and the first product */
+    bool trained;      /* a gradient will be taken */
     hk_strided q, k, v;
 } found;
 
@@ -254,9 +255,22 @@ static hk_status find_scores(found *f, bool *whole)
 
 /* ---- operands */
 
+/* A gradient is brought back to where the operand lies, so that must be all of a value. */
+static bool shows_each_once(const hk_strided *s)
+{
+    int64_t extent[4][2], each[4], stride[4][2], order[4];
+    for (int32_t axis = BATCH; axis <= COLUMN; axis++) {
+        hk_strided_axis(s, axis, extent[axis], stride[axis]);
+        each[axis] = extent[axis][0];
+    }
+    const hk_attention_view v = {
+        .offset = s->offset, .batch = stride[BATCH][0], .head = stride[HEAD][0], .row = stride[ROW][0]};
+    return hk_attention_is_whole(&v, each, hk_shape_count(&s->base->shape), order);
+}
+
 /* v with its axes named, as far up as its elements lie at strides that the kernel can read. A constant factor on the
  * way goes into *scale (NULL: not taken). */
-static bool trace(hk_value *v, const int32_t *axes, double *scale, bool repeats, hk_strided *out)
+static bool trace(const found *f, hk_value *v, const int32_t *axes, double *scale, bool repeats, hk_strided *out)
 {
     hk_strided s;
     double factor = 1.0;
@@ -278,7 +292,7 @@ static bool trace(hk_value *v, const int32_t *axes, double *scale, bool repeats,
             if (axis == COLUMN)
                 usable &= extent[0] == 1 || stride[0] == 1;
         }
-        if (usable) {
+        if (usable && (!f->trained || shows_each_once(&s))) {
             *out = s;
             if (scale)
                 *scale *= factor;
@@ -303,9 +317,9 @@ static bool find_operands(found *f)
     static const int32_t straight[] = {BATCH, HEAD, ROW, COLUMN}, turned[] = {BATCH, HEAD, COLUMN, ROW},
                          flat[] = {BATCH, ROW, COLUMN}, flat_turned[] = {BATCH, COLUMN, ROW};
     bool heads = s->rank == 4;
-    if (!trace(q, heads ? straight : flat, &f->scale, false, &f->q) ||
-        !trace(k, heads ? turned : flat_turned, &f->scale, true, &f->k) ||
-        !trace(v, heads ? straight : flat, NULL, true, &f->v))
+    if (!trace(f, q, heads ? straight : flat, &f->scale, false, &f->q) ||
+        !trace(f, k, heads ? turned : flat_turned, &f->scale, !f->trained, &f->k) ||
+        !trace(f, v, heads ? straight : flat, NULL, !f->trained, &f->v))
         return false;
     int64_t extent[2], stride[2]; /* keys were transposed by a node of their own: it must have been passed */
     return hk_strided_axis(&f->k, COLUMN, extent, stride) && (extent[0] == 1 || stride[0] == 1);
@@ -370,6 +384,9 @@ static hk_status fuse(found *f)
     hk_attention p = {.batch = s->dim[0], .heads = heads, .rows = s->dim[rank - 2], .keys = s->dim[rank - 1]};
     if (f->mask && !hk_attention_set_mask(&p, &f->mask->shape, false))
         return HK_OK;
+    bool own_mask = !f->mask || p.mask_batches == 1 || p.mask_batches == p.batch;
+    if (f->trained && (k_heads != heads || v_heads != heads || !own_mask))
+        return HK_OK;
     hk_node *transpose;
     const hk_attr_value attrs[] = {HK_SET_INT("batch", p.batch),
                                    HK_SET_INT("heads", heads),
@@ -395,7 +412,7 @@ static bool is_last_axis(const hk_node *n)
     return axis && rank >= 3 && n->op->until == 0 && hk_axis(*axis, rank) == rank - 1;
 }
 
-hk_status hk_fuse_attention(hk_graph *g)
+static hk_status fuse_all(hk_graph *g, bool trained)
 {
     hk_uses uses;
     HK_TRY(hk_graph_uses(g, g->arena, &uses));
@@ -405,7 +422,7 @@ hk_status hk_fuse_attention(hk_graph *g)
         hk_node *n = g->nodes[i];
         if (!is_type(n, "Softmax") || !is_last_axis(n) || !hk_shape_known(&n->in[0]->shape))
             continue;
-        found f = {.g = g, .uses = &uses, .values = values, .softmax = n, .scale = 1.0};
+        found f = {.g = g, .uses = &uses, .values = values, .trained = trained, .softmax = n, .scale = 1.0};
         bool whole = false;
         if (find_result(&f))
             HK_TRY(find_scores(&f, &whole));
@@ -416,4 +433,14 @@ hk_status hk_fuse_attention(hk_graph *g)
         return HK_OK;
     HK_TRY(hk_graph_sort(g));
     return hk_graph_prune(g);
+}
+
+hk_status hk_fuse_attention(hk_graph *g)
+{
+    return fuse_all(g, false);
+}
+
+hk_status hk_fuse_trained_attention(hk_graph *g)
+{
+    return fuse_all(g, true);
 }

@@ -136,9 +136,9 @@ static bool take_add(epilogue *e, const hk_node *n)
 static bool is_view(const epilogue *e, const hk_node *n)
 {
     const hk_value *y = hk_out(n, 0);
-    return (is_type(e->base, "MatMul") || is_type(e->base, "Gemm")) && y && n->out_count == 1 && !y->state &&
-           y->dtype == e->result->dtype && hk_shape_known(&y->shape) && hk_node_view_offset(n) == 0 &&
-           hk_shape_count(&y->shape) == hk_shape_count(&e->result->shape);
+    return (is_type(e->base, "MatMul") || is_type(e->base, "Gemm")) && !is_type(n, HK_AFTER) && y &&
+           n->out_count == 1 && !y->state && y->dtype == e->result->dtype && hk_shape_known(&y->shape) &&
+           hk_node_view_offset(n) == 0 && hk_shape_count(&y->shape) == hk_shape_count(&e->result->shape);
 }
 
 static bool near(float a, float b)

@@ -25,7 +25,8 @@ hk_status hk_run_template_passes(hk_graph *g, const hk_pass_options *options)
 
 hk_status hk_run_forward_passes(hk_graph *g, void *user)
 {
-    static const pass list[] = {{HK_PASS_FORMULAS, true, hk_fuse_formulas}};
+    static const pass list[] = {{HK_PASS_FORMULAS, true, hk_fuse_formulas},
+                                {HK_PASS_ATTENTION, true, hk_fuse_trained_attention}};
     return run(g, user, list, HK_COUNT(list));
 }
 

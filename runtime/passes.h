@@ -35,8 +35,10 @@ hk_status hk_merge_common(hk_graph *g);
 hk_status hk_fold_pads(hk_graph *g);
 /* GELU, LayerNormalization and RMSNormalization written out become one node. */
 hk_status hk_fuse_formulas(hk_graph *g);
-/* Products around a softmax become hk.Attention (inference only: a gradient needs the probabilities). */
+/* Products around a softmax become hk.Attention; the second, before a gradient is taken, where that can be taken of it.
+ */
 hk_status hk_fuse_attention(hk_graph *g);
+hk_status hk_fuse_trained_attention(hk_graph *g);
 /* Bias, activation and residual sum into the store phase of Conv and Gemm. */
 hk_status hk_fuse_epilogues(hk_graph *g);
 /* Precision `fast`: convolutions in NHWC8 islands of fp16, fp16 operands of matrix products (layout.c). */

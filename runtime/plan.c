@@ -385,11 +385,26 @@ static bool conflicts(const access *a, uint64_t start, uint64_t end, bool write)
     return (a->write || write) && a->start < end && start < a->end;
 }
 
-static uint32_t earliest_group(const planner *c, const access_list *lists, const hk_record *r)
+/* The first group behind everything that v waits for (hk.After), or v itself is a view of. made: by value id, the group
+ * behind its last writer. */
+static uint32_t group_behind(const hk_value *v, const uint32_t *made)
+{
+    uint32_t group = 0;
+    for (; v->producer && hk_node_view_offset(v->producer) >= 0; v = v->producer->in[0]) {
+        const hk_value *other = strcmp(v->producer->type, HK_AFTER) != 0 ? NULL : v->producer->in[1];
+        while (other && other->producer && hk_node_view_offset(other->producer) >= 0)
+            other = other->producer->in[0];
+        group = other ? HK_MAX(group, made[other->id]) : group;
+    }
+    return group;
+}
+
+static uint32_t earliest_group(const planner *c, const access_list *lists, const hk_record *r, const uint32_t *made)
 {
     uint32_t group = 0;
     for (uint32_t k = 0; k < r->operand_count; k++) {
         const hk_operand *o = &r->operand[k];
+        group = HK_MAX(group, group_behind(o->value, made));
         uint64_t start = operand_start(c->p, o), end = start + o->bytes;
         for (const access *a = lists[c->p->slots[o->value->id].storage].first; a; a = a->next)
             if (conflicts(a, start, end, o->access & HK_WRITE))
@@ -457,12 +472,18 @@ static hk_status group_records(planner *c, hk_record *const *records, size_t cou
                                uint32_t *most)
 {
     access_list *lists = hk_arena_array(c->arena, c->p->storage_count + 1, sizeof *lists);
-    if (!lists)
+    uint32_t *made = hk_arena_array(c->arena, c->g->value_count + 1, sizeof *made);
+    if (!lists || !made)
         return no_memory(c);
     for (size_t i = 0; i < count; i++) {
-        groups[i] = base + earliest_group(c, lists, records[i]);
+        const hk_record *r = records[i];
+        uint32_t group = earliest_group(c, lists, r, made);
+        groups[i] = base + group;
         *most = HK_MAX(*most, groups[i]);
-        HK_TRY(note_accesses(c, lists, records[i], groups[i] - base));
+        HK_TRY(note_accesses(c, lists, r, group));
+        for (uint32_t k = 0; k < r->operand_count; k++)
+            if (r->operand[k].access & HK_WRITE)
+                made[r->operand[k].value->id] = HK_MAX(made[r->operand[k].value->id], group + 1);
     }
     return HK_OK;
 }

@@ -46,6 +46,24 @@ bool hk_attention_set_mask(hk_attention *p, const hk_shape *mask, bool short_mas
     return true;
 }
 
+bool hk_attention_is_whole(const hk_attention_view *v, const int64_t extent[4], int64_t count, int64_t order[4])
+{
+    int64_t stride[4] = {v->batch, v->head, v->row, 1}, inner = 1;
+    for (int i = 0; i < 4; i++) { /* insertion by stride, the longest first */
+        int at = i;
+        stride[i] = extent[i] > 1 ? stride[i] : 0;
+        for (; at > 0 && stride[order[at - 1]] < stride[i]; at--)
+            order[at] = order[at - 1];
+        order[at] = i;
+    }
+    for (int d = 3; d >= 0; d--) {
+        if (extent[order[d]] > 1 && stride[order[d]] != inner)
+            return false;
+        inner *= extent[order[d]];
+    }
+    return v->offset == 0 && inner == count;
+}
+
 /* ---- host */
 
 /* Keys that a query may see. */

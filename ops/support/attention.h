@@ -60,6 +60,9 @@ typedef enum hk_attention_stage {
     HK_ATTENTION_PROBABILITIES
 } hk_attention_stage;
 
+/* Batches, heads, rows and columns of a view that shows each of `count` elements once: order[d] is the axis (0 to 3) of
+ * dimension d of the value in which they lie. False: it leaves elements out, or repeats them. */
+bool hk_attention_is_whole(const hk_attention_view *v, const int64_t extent[4], int64_t count, int64_t order[4]);
 /* Sets mask strides of p for a mask of this shape, which broadcasts to [batch, heads, rows, keys]; a first dimension of
  * four may also divide the batch, which then takes the mask's in turn. short_mask: fewer columns than keys hide the
  * rest, else one column is broadcast. False if it does not fit. */
