@@ -20,31 +20,14 @@
  */
 #include <math.h>
 
-#include "kernels.h"
-#include "ops/op.h"
-#include "ops/support/move.h"
-#include "ops/support/neuron.h"
+#include "ops/support/neuron_lower.h"
 #include "ops/support/reduce.h"
-#include "shaders/neuron.push.h"
-#include "shaders/neuron_grad.push.h"
 
 enum { IN_X, IN_V0, IN_W, IN_THETA, IN_GS, IN_GV, IN_GV_SEQ, IN_COUNT };
 enum { OUT_S, OUT_V, OUT_V_SEQ, OUT_COUNT };
 enum { GRAD_X, GRAD_V0, GRAD_W, GRAD_THETA, GRAD_COUNT };
 
-static const hk_attr neuron_attrs[] = {
-    HK_INT_ATTR(hk_neuron_attrs, steps, 0),
-    HK_STRING_ATTR(hk_neuron_attrs, kind, "LIF"),
-    HK_FLOAT_ATTR(hk_neuron_attrs, tau, 2),
-    HK_INT_ATTR(hk_neuron_attrs, decay_input, 0),
-    HK_STRING_ATTR(hk_neuron_attrs, reset, "hard"),
-    HK_FLOAT_ATTR(hk_neuron_attrs, v_reset, 0),
-    HK_FLOAT_ATTR(hk_neuron_attrs, v_threshold, 1),
-    HK_INT_ATTR(hk_neuron_attrs, detach_reset, 0),
-    HK_STRING_ATTR(hk_neuron_attrs, surrogate, "ATan"),
-    HK_FLOAT_ATTR(hk_neuron_attrs, alpha, 0),
-    {0},
-};
+static const hk_attr neuron_attrs[] = {HK_NEURON_ATTRS, {0}};
 
 /* ---- inference */
 
@@ -349,27 +332,21 @@ static hk_status eval_grad(hk_eval *e)
 
 /* ---- lowering */
 
-/* Specialization constants and bits of shaders/neuron.glsl and the two kernels. */
-enum { SPEC_KIND = 3, SPEC_DECAY_INPUT, SPEC_SOFT, SPEC_THRESHOLD, SPEC_PRESENT, SPEC_OWN };
-enum { SPEC_BATCH = SPEC_OWN };
-enum { SPEC_DETACH = SPEC_OWN, SPEC_SURROGATE, SPEC_HEIGHT, SPEC_SLOPE, SPEC_SEGMENT };
-enum { SPEC_MANY = SPEC_SEGMENT + 1, SPEC_RAGGED, SPEC_AHEAD };
-enum { PRESENT_V0, PRESENT_S, PRESENT_V, PRESENT_V_SEQ };
-enum { PRESENT_GS = 1, PRESENT_GV, PRESENT_GV_SEQ, PRESENT_GX, PRESENT_GV0, PRESENT_GW, PRESENT_GTHETA };
-
-/* Values that a GPU's lane keeps per neuron: with 4 neurons half its registers. A lane of one neuron could keep more,
- * but on the H200 segments are as fast at T = 64 and faster at T = 100, for the longer code. */
-#define MOST_HELD 32
-
-static uint32_t bit(const hk_value *v, int shift)
+static hk_neuron_job job_of(const hk_lower *l)
 {
-    return v ? 1u << shift : 0;
-}
-
-static sizes lower_sizes(const hk_lower *l)
-{
-    const hk_value *theta = hk_in(l->node, IN_THETA);
-    return sizes_of(l->node->attrs, &l->node->in[IN_X]->shape, theta ? &theta->shape : NULL);
+    const hk_node *n = l->node;
+    const hk_value *theta = hk_in(n, IN_THETA);
+    const sizes z = sizes_of(n->attrs, &n->in[IN_X]->shape, theta ? &theta->shape : NULL);
+    return (hk_neuron_job){.attrs = n->attrs,
+                           .steps = z.steps,
+                           .neurons = z.neurons,
+                           .channels = z.channels,
+                           .inner = z.inner,
+                           .thetas = z.thetas,
+                           .x = n->in[IN_X],
+                           .v0 = hk_in(n, IN_V0),
+                           .w = hk_in(n, IN_W),
+                           .theta = hk_in(n, IN_THETA)};
 }
 
 static hk_status check_storage(hk_lower *l)
@@ -379,195 +356,30 @@ static hk_status check_storage(hk_lower *l)
     return HK_OK;
 }
 
-/* Neurons per invocation: 4 with 16-byte accesses where every operand allows them, unless that leaves a GPU idle. */
-static int64_t pick_vec(const hk_lower *l, const sizes *z)
-{
-    const hk_node *n = l->node;
-    bool few = !l->cpu && z->neurons / 4 < (int64_t)l->compute_units_hint * 128;
-    bool aligned = z->neurons % 4 == 0;
-    for (int32_t i = 0; i < n->in_count && aligned; i++)
-        aligned = !n->in[i] || i == IN_W || i == IN_THETA || hk_value_alignment(n->in[i]) == 16;
-    return aligned && !few ? 4 : 1;
-}
-
-static void emit_grid(hk_lower *l, hk_record *r, int64_t lanes)
-{
-    int64_t group = l->cpu ? 64 : 128;
-    if (!l->cpu && lanes < (int64_t)l->compute_units_hint * 128)
-        group = 32; /* few neurons: spread them over the device */
-    group = HK_MIN(group, (int64_t)l->device->max_invocations);
-    hk_workgroup(r, (uint32_t)group, 1, 1);
-    hk_grid_1d(l, r, (uint64_t)((lanes + group - 1) / group));
-}
-
-static void spec_rule(hk_record *r, const hk_neuron_rule *rule, const sizes *z, uint32_t present)
-{
-    hk_spec(r, SPEC_KIND, rule->kind);
-    hk_spec(r, SPEC_DECAY_INPUT, rule->kind != HK_NEURON_IF && rule->decay_input);
-    hk_spec(r, SPEC_SOFT, rule->soft);
-    hk_spec(r, SPEC_THRESHOLD, z->thetas == 0 ? 0 : z->thetas == 1 ? 1 : 2);
-    hk_spec(r, SPEC_PRESENT, present);
-}
-
 static hk_status lower_neuron(hk_lower *l)
 {
     const hk_node *n = l->node;
-    const hk_neuron_attrs *a = n->attrs;
-    sizes z = lower_sizes(l);
-    hk_neuron_rule rule = hk_neuron_rule_of(a, true);
+    hk_neuron_job j = job_of(l);
     HK_TRY(check_storage(l));
-    if (z.neurons == 0)
-        return HK_OK;
-    int64_t vec = pick_vec(l, &z);
-    struct neuron_push push = {.lanes = (uint32_t)(z.neurons / vec),
-                               .steps = (uint32_t)z.steps,
-                               .inner = (uint32_t)z.inner,
-                               .channels = (uint32_t)z.channels,
-                               .rate = (float)rule.rate,
-                               .rest = (float)rule.rest,
-                               .threshold = a->v_threshold};
-    hk_record *r = hk_emit(l, vec == 4 ? &hk_kernel_neuron_x4 : &hk_kernel_neuron, vec == 4 ? "neuron x4" : "neuron");
-    hk_push(r, &push, sizeof push);
-    spec_rule(r, &rule, &z,
-              bit(hk_in(n, IN_V0), PRESENT_V0) | bit(hk_out(n, OUT_S), PRESENT_S) | bit(hk_out(n, OUT_V), PRESENT_V) |
-                  bit(hk_out(n, OUT_V_SEQ), PRESENT_V_SEQ));
-    hk_spec(r, SPEC_BATCH, l->cpu || z.steps == 1 ? 1 : z.steps < 8 ? 4 : 8);
-    emit_grid(l, r, push.lanes);
-    hk_use(r, n->in[IN_X], HK_READ, offsetof(struct neuron_push, x));
-    hk_use(r, hk_in(n, IN_V0), HK_READ, offsetof(struct neuron_push, v0));
-    hk_use(r, hk_in(n, IN_W), HK_READ, offsetof(struct neuron_push, w));
-    hk_use(r, hk_in(n, IN_THETA), HK_READ, offsetof(struct neuron_push, theta));
-    hk_use(r, hk_out(n, OUT_S), HK_WRITE, offsetof(struct neuron_push, s));
-    hk_use(r, hk_out(n, OUT_V), HK_WRITE, offsetof(struct neuron_push, v));
-    hk_use(r, hk_out(n, OUT_V_SEQ), HK_WRITE, offsetof(struct neuron_push, v_seq));
-    r->flops = 6.0 * (double)z.neurons * (double)z.steps;
-    return HK_OK;
-}
-
-/* How time is cut for the backward kernel. */
-typedef struct cut {
-    int64_t vec, segment, segments;
-} cut;
-
-static cut pick_cut(const hk_lower *l, const sizes *z, bool keep_x)
-{
-    cut c = {.vec = pick_vec(l, z), .segment = z->steps, .segments = 1};
-    if (!l->cpu && z->steps * (keep_x ? 2 : 1) > MOST_HELD) {
-        /* A divisor of T leaves no short segment, whose steps would each need a test. */
-        int64_t most = keep_x ? 10 : 20;
-        c.segment = keep_x ? 8 : 16;
-        for (int64_t s = most; s > most / 2; s--)
-            if (z->steps % s == 0) {
-                c.segment = s;
-                break;
-            }
-    }
-    c.segments = (z->steps + c.segment - 1) / c.segment;
-    return c;
-}
-
-static const hk_kernel *pick_grad_kernel(const hk_lower *l, const cut *c)
-{
-    if (l->cpu)
-        return c->vec == 4 ? &hk_kernel_neuron_grad_cpu_x4 : &hk_kernel_neuron_grad_cpu;
-    return c->vec == 4 ? &hk_kernel_neuron_grad_x4 : &hk_kernel_neuron_grad;
-}
-
-static void spec_grad(const hk_lower *l, hk_record *r, const hk_neuron_rule *rule, const sizes *z, const cut *c)
-{
-    hk_spec(r, SPEC_DETACH, rule->detach_reset);
-    hk_spec(r, SPEC_SURROGATE, rule->form);
-    hk_spec_float(r, SPEC_HEIGHT, (float)rule->height);
-    hk_spec_float(r, SPEC_SLOPE, (float)rule->slope);
-    hk_spec(r, SPEC_SEGMENT, l->cpu ? 1 : (uint32_t)c->segment); /* a CPU needs no pipeline per T */
-    hk_spec(r, SPEC_MANY, c->segments > 1);
-    hk_spec(r, SPEC_RAGGED, z->steps % c->segment != 0);
-    hk_spec(r, SPEC_AHEAD, l->cpu ? 1 : (uint32_t)HK_MIN(c->segment, 8));
-}
-
-/* The scratch behind gw and gtheta, and the sums that end them. */
-static hk_status emit_sums(hk_lower *l, const sizes *z, int64_t lanes, hk_value *partial_w, hk_value *partial_theta)
-{
-    if (partial_w)
-        HK_TRY(hk_emit_reduction(l, &(hk_reduction){.x = partial_w,
-                                                    .y = hk_out(l->node, GRAD_W),
-                                                    .rank = 1,
-                                                    .extent = {lanes},
-                                                    .axes = 1,
-                                                    .combine = HK_COMBINE_SUM}));
-    if (!partial_theta)
-        return HK_OK;
-    hk_reduction sum = {.x = partial_theta, .y = hk_out(l->node, GRAD_THETA), .rank = 1, .extent = {lanes}, .axes = 1};
-    if (z->thetas > 1) {
-        sum.rank = 3;
-        sum.axes = 5;
-        sum.extent[0] = z->neurons / (z->channels * z->inner);
-        sum.extent[1] = z->channels;
-        sum.extent[2] = z->inner;
-    }
-    return hk_emit_reduction(l, &sum);
-}
-
-static void use_grad(const hk_node *n, hk_record *r, hk_value *kept, hk_value *partial_w, hk_value *partial_theta)
-{
-    hk_use(r, n->in[IN_X], HK_READ, offsetof(struct neuron_grad_push, x));
-    hk_use(r, hk_in(n, IN_V0), HK_READ, offsetof(struct neuron_grad_push, v0));
-    hk_use(r, hk_in(n, IN_W), HK_READ, offsetof(struct neuron_grad_push, w));
-    hk_use(r, hk_in(n, IN_THETA), HK_READ, offsetof(struct neuron_grad_push, theta));
-    hk_use(r, hk_in(n, IN_GS), HK_READ, offsetof(struct neuron_grad_push, gs));
-    hk_use(r, hk_in(n, IN_GV), HK_READ, offsetof(struct neuron_grad_push, gv));
-    hk_use(r, hk_in(n, IN_GV_SEQ), HK_READ, offsetof(struct neuron_grad_push, gv_seq));
-    hk_use(r, hk_out(n, GRAD_X), HK_WRITE, offsetof(struct neuron_grad_push, gx));
-    hk_use(r, hk_out(n, GRAD_V0), HK_WRITE, offsetof(struct neuron_grad_push, gv0));
-    hk_use(r, partial_w, HK_WRITE, offsetof(struct neuron_grad_push, gw));
-    hk_use(r, partial_theta, HK_WRITE, offsetof(struct neuron_grad_push, gtheta));
-    hk_use(r, kept, HK_READ_WRITE, offsetof(struct neuron_grad_push, kept));
+    j.s = hk_out(n, OUT_S);
+    j.v = hk_out(n, OUT_V);
+    j.v_seq = hk_out(n, OUT_V_SEQ);
+    return hk_emit_neuron(l, &j);
 }
 
 static hk_status lower_grad(hk_lower *l)
 {
     const hk_node *n = l->node;
-    const hk_neuron_attrs *a = n->attrs;
-    sizes z = lower_sizes(l);
-    hk_neuron_rule rule = hk_neuron_rule_of(a, true);
-    hk_value *gw = hk_out(n, GRAD_W), *gtheta = hk_out(n, GRAD_THETA);
+    hk_neuron_job j = job_of(l);
     HK_TRY(check_storage(l));
-    if (z.neurons == 0) {
-        if (gw)
-            hk_emit_fill(l, gw, 0);
-        if (gtheta)
-            hk_emit_fill(l, gtheta, 0);
-        return HK_OK;
-    }
-    cut c = pick_cut(l, &z, rule.kind == HK_NEURON_PARAMETRIC_LIF && rule.decay_input);
-    int64_t lanes = z.neurons / c.vec;
-    hk_value *partial_w = gw ? hk_scratch(l, HK_FLOAT32, lanes) : NULL;
-    hk_value *partial_theta = gtheta ? hk_scratch(l, HK_FLOAT32, z.thetas > 1 ? z.neurons : lanes) : NULL;
-    hk_value *kept = l->cpu ? hk_out(n, GRAD_X) : NULL;
-    int64_t kept_count = l->cpu ? z.steps * z.neurons : (c.segments - 1) * z.neurons;
-    if (!kept && kept_count)
-        kept = hk_scratch(l, HK_FLOAT32, kept_count);
-    if (l->failed)
-        return hk_out_of_memory(l->ctx, "scratch of spiking neurons");
-    struct neuron_grad_push push = {.lanes = (uint32_t)lanes,
-                                    .steps = (uint32_t)z.steps,
-                                    .inner = (uint32_t)z.inner,
-                                    .channels = (uint32_t)z.channels,
-                                    .rate = (float)rule.rate,
-                                    .rest = (float)rule.rest,
-                                    .threshold = a->v_threshold};
-    hk_record *r = hk_emit(l, pick_grad_kernel(l, &c),
-                           c.segments > 1 ? "neuron backward, segments" : "neuron backward");
-    hk_push(r, &push, sizeof push);
-    spec_rule(r, &rule, &z,
-              bit(hk_in(n, IN_V0), PRESENT_V0) | bit(hk_in(n, IN_GS), PRESENT_GS) | bit(hk_in(n, IN_GV), PRESENT_GV) |
-                  bit(hk_in(n, IN_GV_SEQ), PRESENT_GV_SEQ) | bit(hk_out(n, GRAD_X), PRESENT_GX) |
-                  bit(hk_out(n, GRAD_V0), PRESENT_GV0) | bit(gw, PRESENT_GW) | bit(gtheta, PRESENT_GTHETA));
-    spec_grad(l, r, &rule, &z, &c);
-    emit_grid(l, r, lanes);
-    use_grad(n, r, kept, partial_w, partial_theta);
-    r->flops = 20.0 * (double)z.neurons * (double)z.steps;
-    return emit_sums(l, &z, lanes, partial_w, partial_theta);
+    j.gs = hk_in(n, IN_GS);
+    j.gv = hk_in(n, IN_GV);
+    j.gv_seq = hk_in(n, IN_GV_SEQ);
+    j.gx = hk_out(n, GRAD_X);
+    j.gv0 = hk_out(n, GRAD_V0);
+    j.gw = hk_out(n, GRAD_W);
+    j.gtheta = hk_out(n, GRAD_THETA);
+    return hk_emit_neuron_grad(l, &j);
 }
 
 /* ---- differentiation */

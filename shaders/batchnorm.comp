@@ -15,6 +15,7 @@ layout(constant_id = 12) const bool TRAINING = false;
 
 layout(constant_id = 13) const bool SAVE = false; // statistics of the batch
 layout(constant_id = 14) const bool RUNNING = false; // new running statistics
+layout(constant_id = 15) const bool AFFINE = false; // what happens to x, for a kernel that does it itself
 
 TEAM_REDUCE(team_sum2, vec2, team_add)
 
@@ -59,6 +60,8 @@ void main()
         statistics = vec2(F32(push.mean).v[param], F32(push.variance).v[param]);
     float slope = F32(push.scale).v[param] * deviation_of(statistics.y, g.epsilon);
     Affine a = Affine(statistics.x, slope, F32(push.bias).v[param]);
+    if (AFFINE && it.live && it.chunk == 0u && team_lane() == 0u)
+        F32x4(push.affine).v[it.channel] = vec4(a.mean, a.slope, a.bias, 0.0);
 
     uvec3 stride = place_of(g, LANES);
     uvec3 place = place_of(g, it.first + team_lane());

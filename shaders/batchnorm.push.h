@@ -13,5 +13,6 @@ ADDRESS(mean_out)
 ADDRESS(variance_out)
 ADDRESS(saved_mean)
 ADDRESS(saved_deviation)
+ADDRESS(affine)
 ADDRESS(geometry)
 PUSH_END

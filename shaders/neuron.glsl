@@ -2,7 +2,8 @@
 // again and must take the same decisions, so everything that decides is `precise` and made of + - x. The host's side,
 // with the equations, is ops/support/neuron.h.
 //
-// VEC neurons (1 or 4) per invocation.
+// VEC neurons (1 or 4) per invocation: neighbours, or with POOL those of a 2x2 window of an image, upper row first, whose
+// spikes become one: their maximum.
 #ifndef NEURON_GLSL
 #define NEURON_GLSL
 
@@ -22,6 +23,12 @@
 #define TOTAL(a) (a)
 #endif
 
+#ifdef POOL
+#define ALONG 1u // of push.inner, per invocation
+#else
+#define ALONG VEC
+#endif
+
 const uint IF = 0, PARAMETRIC_LIF = 2;                          // hk_neuron_kind
 const uint THRESHOLD_FIXED = 0, THRESHOLD_ONE = 1;              // where theta comes from, else one per channel
 layout(constant_id = 3) const uint KIND = 0;
@@ -29,6 +36,7 @@ layout(constant_id = 4) const bool DECAY_INPUT = false;
 layout(constant_id = 5) const bool SOFT = false;
 layout(constant_id = 6) const uint THRESHOLD = 0;
 layout(constant_id = 7) const uint PRESENT = 0; // bits: which optional operands there are
+layout(constant_id = 8) const bool NORM = false; // channels are normalized on their way in
 
 bool present(uint bit) { return (PRESENT >> bit & 1u) != 0u; }
 
@@ -62,30 +70,93 @@ float membrane_rate(uvec2 w, float fixed_rate)
     return KIND == PARAMETRIC_LIF ? learned_rate(F32(w).v[0]) : fixed_rate;
 }
 
-// Thresholds of the neurons of invocation i: inner neurons side by side belong to one channel.
+// Channels of the neurons of invocation i: inner neurons side by side belong to one.
+void channels_of(uint i, uint inner, uint channels, out uint c[VEC])
+{
+    uint plane = i * ALONG / inner;
+    uint rest = i * ALONG - plane * inner;
+    uint channel = plane % channels;
+    for (uint k = 0u; k < VEC; ++k) {
+        c[k] = channel;
+#ifndef POOL
+        if (++rest == inner) {
+            rest = 0u;
+            channel = channel + 1u == channels ? 0u : channel + 1u;
+        }
+#endif
+    }
+}
+
+#if VEC == 4
+#define EACH_CHANNEL(e) vec4(e(c[0]), e(c[1]), e(c[2]), e(c[3]))
+#else
+#define EACH_CHANNEL(e) e(c[0])
+#endif
+
 REAL threshold(uvec2 address, float fixed_threshold, uint i, uint inner, uint channels)
 {
     if (THRESHOLD == THRESHOLD_FIXED)
         return REAL(fixed_threshold);
     if (THRESHOLD == THRESHOLD_ONE)
         return REAL(F32(address).v[0]);
-    uint plane = i * VEC / inner;
-    uint rest = i * VEC - plane * inner;
-    uint channel = plane % channels;
-#if VEC == 4
-    vec4 theta;
-    for (uint k = 0u; k < 4u; ++k) {
-        theta[k] = F32(address).v[channel];
-        if (++rest == inner) {
-            rest = 0u;
-            channel = channel + 1u == channels ? 0u : channel + 1u;
-        }
-    }
-    return theta;
-#else
-    return F32(address).v[channel];
-#endif
+    uint c[VEC];
+    channels_of(i, inner, channels, c);
+#define THETA(c) F32(address).v[c]
+    return EACH_CHANNEL(THETA);
 }
+
+// What normalization does to the input: the bits of batchnorm.glsl's normalize().
+struct Norm {
+    REAL mean, slope, bias;
+};
+
+Norm norm_of(uvec2 address, uint i, uint inner, uint channels)
+{
+    Norm n = Norm(REAL(0.0), REAL(1.0), REAL(0.0));
+    if (NORM) {
+        uint c[VEC];
+        channels_of(i, inner, channels, c);
+#define MEAN(c) F32x4(address).v[c].x
+#define SLOPE(c) F32x4(address).v[c].y
+#define BIAS(c) F32x4(address).v[c].z
+        n = Norm(EACH_CHANNEL(MEAN), EACH_CHANNEL(SLOPE), EACH_CHANNEL(BIAS));
+    }
+    return n;
+}
+
+REAL normalize(Norm n, REAL x)
+{
+    if (!NORM)
+        return x;
+    precise REAL centered = x - n.mean;
+    precise REAL scaled = centered * n.slope;
+    precise REAL z = scaled + n.bias;
+    return z;
+}
+
+// Values of the input's shape. The place of invocation i's neurons in a step, and their values there.
+#ifdef POOL
+uint place_of(uint i, uint width) { return 2u * i - i % width; } // upper half of the window, in pairs
+
+REAL load(uvec2 address, uint t, uint lanes, uint place, uint width)
+{
+    uint at = t * 2u * lanes + place;
+    return vec4(F32x2(address).v[at], F32x2(address).v[at + width]);
+}
+
+void store(uvec2 address, uint t, uint lanes, uint place, uint width, REAL x)
+{
+    uint at = t * 2u * lanes + place;
+    F32x2(address).v[at] = x.xy;
+    F32x2(address).v[at + width] = x.zw;
+}
+#else
+uint place_of(uint i, uint width) { return i; }
+
+REAL load(uvec2 address, uint t, uint lanes, uint place, uint width) { return REALS(address).v[t * lanes + place]; }
+
+void store(uvec2 address, uint t, uint lanes, uint place, uint width, REAL x) { REALS(address).v[t * lanes + place] = x; }
+#endif
 
 REAL charge(REAL v, REAL x, float rate, float rest)
 {

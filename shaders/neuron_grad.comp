@@ -1,7 +1,9 @@
 // kernel: neuron_grad -DVEC=1
 // kernel: neuron_grad_x4 -DVEC=4
+// kernel: neuron_grad_pool -DVEC=4 -DPOOL
 // kernel: neuron_grad_cpu -DVEC=1 -DCPU
 // kernel: neuron_grad_cpu_x4 -DVEC=4 -DCPU
+// kernel: neuron_grad_cpu_pool -DVEC=4 -DPOOL -DCPU
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
@@ -16,19 +18,38 @@
 //
 // A CPU has its arrays in memory anyway, and unrolled code would take it seconds to compile: there H of all steps lies
 // in `kept`, which may be gx itself, and loops count to any T.
-layout(constant_id = 8) const bool DETACH = false;
-layout(constant_id = 9) const uint SURROGATE = 0; // hk_surrogate_form
-layout(constant_id = 10) const float HEIGHT = 1.0;
-layout(constant_id = 11) const float SLOPE = 1.0;
-layout(constant_id = 12) const uint SEGMENT = 1;    // steps in registers
-layout(constant_id = 13) const bool MANY = false;   // several segments
-layout(constant_id = 14) const bool RAGGED = false; // the last segment may be shorter
-layout(constant_id = 15) const uint AHEAD = 1;      // steps that gradients are loaded ahead of their use, <= SEGMENT
+layout(constant_id = 9) const bool DETACH = false;
+layout(constant_id = 10) const uint SURROGATE = 0; // hk_surrogate_form
+layout(constant_id = 11) const float HEIGHT = 1.0;
+layout(constant_id = 12) const float SLOPE = 1.0;
+layout(constant_id = 13) const uint SEGMENT = 1;    // steps in registers
+layout(constant_id = 14) const bool MANY = false;   // several segments
+layout(constant_id = 15) const bool RAGGED = false; // the last segment may be shorter
+layout(constant_id = 16) const uint AHEAD = 1;      // steps that gradients are loaded ahead of their use, <= SEGMENT
 
 const uint V0 = 0, GS = 1, GV = 2, GV_SEQ = 3, GX = 4, GV0 = 5, GW = 6, GTHETA = 7; // bits of PRESENT
 
 // The gradient of r needs X again where the input decays.
 const bool KEEP_X = KIND == PARAMETRIC_LIF && DECAY_INPUT;
+
+#define LOAD(address, t) load(address, t, push.lanes, place, push.width)
+
+// The gradient of a step's spikes, as loaded, and where it goes: with POOL to the window's first spike, and to its first
+// neuron when there is none.
+#ifdef POOL
+#define SPIKE float
+#define SPIKES F32
+REAL route(float gs, BOOLS fired)
+{
+    bvec4 first = bvec4(fired.x || !any(fired), fired.y && !fired.x, fired.z && !any(fired.xy),
+                        fired.w && !any(fired.xyz));
+    return gs * vec4(first);
+}
+#else
+#define SPIKE REAL
+#define SPIKES REALS
+REAL route(REAL gs, BOOLS fired) { return gs; }
+#endif
 
 // Every index into an array in registers must be known, so loops are unrolled, of SEGMENT steps, and a short segment
 // leaves some of them out.
@@ -36,14 +57,16 @@ const bool KEEP_X = KIND == PARAMETRIC_LIF && DECAY_INPUT;
 #define EACH
 #define STEPS push.steps
 #define WITHIN(k, count) true
-#define H(k) REALS(push.kept).v[(k) * push.lanes + i]
-#define INPUT(k) REALS(push.x).v[(k) * push.lanes + i]
+#define H(k) load(push.kept, k, push.lanes, place, push.width)
+#define KEEP_H(k, value) store(push.kept, k, push.lanes, place, push.width, value)
+#define INPUT(k) normalize(norm, LOAD(push.x, k))
 #else
 const uint KEPT_X = KEEP_X ? SEGMENT : 1u;
 #define EACH [[unroll]]
 #define STEPS SEGMENT
 #define WITHIN(k, count) (!RAGGED || (k) < (count))
 #define H(k) h[k]
+#define KEEP_H(k, value) h[k] = value
 #define INPUT(k) x[k]
 #endif
 
@@ -68,34 +91,35 @@ REAL surrogate(REAL x)
     return mix(REAL(0.0), REAL(HEIGHT), BELOW(abs(x), REAL(SLOPE)));
 }
 
-// Where step t lies; steps beyond the last, which a short segment loads in vain, are the last.
-uint place(uint t, uint i) { return (RAGGED ? min(t, push.steps - 1u) : t) * push.lanes + i; }
+// Steps beyond the last, which a short segment loads in vain, are the last.
+uint known(uint t) { return RAGGED ? min(t, push.steps - 1u) : t; }
 
 // Walks forward and keeps the potential at the start of every segment but the first.
-void keep_potentials(uint i, uint segments, REAL v, REAL theta, float rate)
+void keep_potentials(uint i, uint segments, REAL v, REAL theta, float rate, Norm norm, uint place)
 {
     REAL x[SEGMENT];
     for (uint s = 1u; s < segments; ++s) {
         uint first = (s - 1u) * SEGMENT;
         EACH for (uint k = 0u; k < SEGMENT; ++k)
-            x[k] = REALS(push.x).v[(first + k) * push.lanes + i];
+            x[k] = LOAD(push.x, first + k);
         EACH for (uint k = 0u; k < SEGMENT; ++k)
-            v = after_reset(charge(v, x[k], rate, push.rest), theta, push.rest);
+            v = after_reset(charge(v, normalize(norm, x[k]), rate, push.rest), theta, push.rest);
         REALS(push.kept).v[(s - 1u) * push.lanes + i] = v;
     }
 }
 
-void finish(uint i, REAL gv, REAL rate_sum, REAL theta_sum, float rate)
+void finish(uint i, uint place, REAL gv, REAL rate_sum, REAL theta_sum, float rate)
 {
     if (present(GV0))
-        REALS(push.gv0).v[i] = gv;
+        store(push.gv0, 0u, push.lanes, place, push.width, gv);
+    uint thetas = present(GTHETA) ? (THRESHOLD == THRESHOLD_ONE ? push.lanes : push.lanes * VEC) : 0u;
     if (present(GW))
-        F32(push.gw).v[i] = TOTAL(rate_sum) * (rate * (1.0 - rate));
+        F32(push.sums).v[thetas + i] = TOTAL(rate_sum) * (rate * (1.0 - rate));
     if (present(GTHETA)) {
         if (THRESHOLD == THRESHOLD_ONE)
-            F32(push.gtheta).v[i] = TOTAL(theta_sum);
+            F32(push.sums).v[i] = TOTAL(theta_sum);
         else
-            REALS(push.gtheta).v[i] = theta_sum;
+            REALS(push.sums).v[i] = theta_sum;
     }
 }
 
@@ -104,6 +128,8 @@ void main()
     uint i = linear_invocation();
     if (i >= push.lanes)
         return;
+    uint place = place_of(i, push.width);
+    Norm norm = norm_of(push.norm, i, push.inner, push.channels);
     REAL theta = threshold(push.theta, push.threshold, i, push.inner, push.channels);
     float rate = membrane_rate(push.w, push.rate);
     float rest = push.rest;
@@ -111,17 +137,17 @@ void main()
     float gain = KIND != 0 && DECAY_INPUT ? rate : 1.0; // dH/dX
     REAL start = REAL(rest);
     if (present(V0))
-        start = REALS(push.v0).v[i];
+        start = LOAD(push.v0, 0u);
 
     uint segments = MANY ? (push.steps + SEGMENT - 1u) / SEGMENT : 1u;
-    keep_potentials(i, segments, start, theta, rate);
+    keep_potentials(i, segments, start, theta, rate, norm, place);
 #ifndef CPU
     REAL h[SEGMENT], x[KEPT_X];
 #endif
 
     REAL gv = REAL(0.0), rate_sum = REAL(0.0), theta_sum = REAL(0.0);
     if (present(GV))
-        gv = REALS(push.gv).v[i];
+        gv = LOAD(push.gv, 0u);
     for (uint s = segments; s-- > 0u;) {
         uint first = s * SEGMENT;
         uint count = min(SEGMENT, push.steps - first);
@@ -130,38 +156,40 @@ void main()
         if (s > 0u)
             begin = REALS(push.kept).v[(s - 1u) * push.lanes + i];
         EACH for (uint k = 0u; k < SEGMENT; ++k)
-            h[k] = REALS(push.x).v[place(first + k, i)];
+            h[k] = LOAD(push.x, known(first + k));
 #endif
-        REAL gs[AHEAD], gv_seq[AHEAD]; // a ring: step k's lie at (last step - k) % AHEAD
+        SPIKE gs[AHEAD];
+        REAL gv_seq[AHEAD]; // a ring: step k's lie at (last step - k) % AHEAD
         EACH for (uint j = 0u; j < AHEAD; ++j) {
             if (present(GS))
-                gs[j] = REALS(push.gs).v[place(first + STEPS - 1u - j, i)];
+                gs[j] = SPIKES(push.gs).v[known(first + STEPS - 1u - j) * push.lanes + i];
             if (present(GV_SEQ))
-                gv_seq[j] = REALS(push.gv_seq).v[place(first + STEPS - 1u - j, i)];
+                gv_seq[j] = LOAD(push.gv_seq, known(first + STEPS - 1u - j));
         }
         REAL v = begin;
         EACH for (uint k = 0u; k < STEPS; ++k) {
 #ifdef CPU
             REAL now = charge(v, INPUT(k), rate, rest);
 #else
+            REAL z = normalize(norm, h[k]);
             if (KEEP_X)
-                x[k] = h[k];
-            REAL now = charge(v, h[k], rate, rest);
+                x[k] = z;
+            REAL now = charge(v, z, rate, rest);
 #endif
-            H(k) = now;
+            KEEP_H(k, now);
             v = after_reset(now, theta, rest);
         }
         EACH for (uint j = 0u; j < STEPS; ++j) {
             uint k = STEPS - 1u - j;
-            REAL gs_now = REAL(0.0);
+            SPIKE gs_now = SPIKE(0.0);
             if (present(GS))
                 gs_now = gs[j % AHEAD];
             if (WITHIN(k, count)) {
                 REAL h_now = H(k);
                 if (present(GV_SEQ))
                     gv += gv_seq[j % AHEAD];
-                REAL fired = REAL(AT_LEAST(h_now, theta));
-                REAL through = gs_now;
+                BOOLS fires = AT_LEAST(h_now, theta);
+                REAL fired = REAL(fires), through = route(gs_now, fires);
                 if (!DETACH)
                     through += gv * (SOFT ? -theta : rest - h_now);
                 through *= surrogate(h_now - theta);
@@ -178,15 +206,15 @@ void main()
                 }
                 gv = gh * carry;
                 if (present(GX))
-                    REALS(push.gx).v[(first + k) * push.lanes + i] = gh * gain;
+                    store(push.gx, first + k, push.lanes, place, push.width, gh * gain);
             }
             if (j + AHEAD < STEPS) {
                 if (present(GS))
-                    gs[j % AHEAD] = REALS(push.gs).v[place(first + k - AHEAD, i)];
+                    gs[j % AHEAD] = SPIKES(push.gs).v[known(first + k - AHEAD) * push.lanes + i];
                 if (present(GV_SEQ))
-                    gv_seq[j % AHEAD] = REALS(push.gv_seq).v[place(first + k - AHEAD, i)];
+                    gv_seq[j % AHEAD] = LOAD(push.gv_seq, known(first + k - AHEAD));
             }
         }
     }
-    finish(i, gv, rate_sum, theta_sum, rate);
+    finish(i, place, gv, rate_sum, theta_sum, rate);
 }

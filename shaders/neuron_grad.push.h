@@ -2,21 +2,22 @@
 #include "push.h"
 PUSH_BEGIN(neuron_grad_push)
 ADDRESS(x)      /* steps x neurons */
+ADDRESS(norm)   /* as in neuron.push.h; gx is then the gradient of the normalized input */
 ADDRESS(v0)     /* neurons */
 ADDRESS(w)      /* 1 */
 ADDRESS(theta)  /* 1 or channels */
-ADDRESS(gs)     /* steps x neurons */
+ADDRESS(gs)     /* steps x neurons; pooled: a quarter of them */
 ADDRESS(gv)     /* neurons */
 ADDRESS(gv_seq) /* steps x neurons */
 ADDRESS(gx)     /* steps x neurons */
 ADDRESS(gv0)    /* neurons */
-ADDRESS(gw)     /* lanes: to be summed */
-ADDRESS(gtheta) /* lanes, or neurons with a threshold per channel: to be summed */
+ADDRESS(sums)   /* to be summed: of theta, lanes or with one per channel neurons; behind them of w, lanes */
 ADDRESS(kept)   /* (segments - 1) x neurons: potentials between segments; CPU: steps x neurons: H, may be gx */
 UINT(lanes)     /* neurons / VEC */
 UINT(steps)
 UINT(inner)
 UINT(channels)
+UINT(width)
 FLOAT(rate)
 FLOAT(rest)
 FLOAT(threshold)

@@ -164,6 +164,10 @@ hk_status hk_emit_channel_norm(hk_lower *l, const hk_channels *c, const hk_chann
         return HK_OK;
     pass p = plan_pass(l, c, false, (const hk_value *[]){n->x, n->y}, 2);
     plan_chunks(l, &p, INT32_MAX, l->cpu ? 2 : 4);
+    if (!n->y) { /* the statistics alone: a team for each channel, with no units to walk */
+        p.g.chunks = 1;
+        p.g.units = p.g.chunk = 0;
+    }
     p.g.stat_chunks = (uint32_t)chunks;
     p.g.momentum = (float)n->momentum;
     double count = (double)(c->samples * c->extent * c->group);
@@ -173,13 +177,18 @@ hk_status hk_emit_channel_norm(hk_lower *l, const hk_channels *c, const hk_chann
     bool running = complete_pair(l, &mean_out, &variance_out, c->channels);
     bool save = complete_pair(l, &mean, &deviation, c->channels / c->group);
     const struct batchnorm_push push = {0};
-    const char *variant = c->pool ? "batchnorm+relu+pool" : c->relu ? "batchnorm+relu" : "batchnorm";
+    const char *variant = !n->y     ? "batchnorm of channels"
+                          : c->pool ? "batchnorm+relu+pool"
+                          : c->relu ? "batchnorm+relu"
+                                    : "batchnorm";
     hk_record *r = emit_pass(l, c, &p, (hk_team_kernel){&hk_kernel_batchnorm, &hk_kernel_batchnorm_subgroup}, variant,
                              &push, sizeof push, offsetof(struct batchnorm_push, geometry));
     hk_spec(r, HK_TEAM_SPEC + 4, n->training);
     hk_spec(r, HK_TEAM_SPEC + 5, save);
     hk_spec(r, HK_TEAM_SPEC + 6, running);
-    hk_use(r, n->x, HK_READ, offsetof(struct batchnorm_push, x));
+    hk_spec(r, HK_TEAM_SPEC + 7, n->affine != NULL);
+    hk_use(r, n->affine, HK_WRITE, offsetof(struct batchnorm_push, affine));
+    hk_use(r, n->y ? n->x : NULL, HK_READ, offsetof(struct batchnorm_push, x));
     hk_use(r, n->y, HK_WRITE, offsetof(struct batchnorm_push, y));
     hk_use(r, n->scale, HK_READ, offsetof(struct batchnorm_push, scale));
     hk_use(r, n->bias, HK_READ, offsetof(struct batchnorm_push, bias));

@@ -22,10 +22,11 @@ typedef struct hk_channels {
 
 /* Device. y = act((x - m) / sqrt(v + epsilon) * scale + bias): in training with the statistics of x, else with mean and
  * variance as given (group 1). NULL outputs are not written; saved_* have one element per statistic, *_out per channel:
- * out = given * momentum + batch * (1 - momentum). Nothing is emitted for an empty x. */
+ * out = given * momentum + batch * (1 - momentum). affine receives (mean, slope, bias, 0) of each channel, with which
+ * y = (x - mean) slope + bias, for kernels that do that themselves. Nothing is emitted for an empty x. */
 typedef struct hk_channel_norm {
     hk_value *x, *scale, *bias, *mean, *variance;
-    hk_value *y, *mean_out, *variance_out, *saved_mean, *saved_deviation;
+    hk_value *y, *mean_out, *variance_out, *saved_mean, *saved_deviation, *affine;
     bool training, unbiased;
     double momentum;
 } hk_channel_norm;

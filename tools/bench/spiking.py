@@ -271,18 +271,18 @@ def step(name):
     net.save(path)
     np.save(f"{work}/x.npy", x.numpy())
     np.save(f"{work}/y.npy", y.numpy())
-    out = ours("train_step", path, f"{work}/x.npy", f"{work}/y.npy", folder, args.seconds)
-    lines = [l.split() for l in out.splitlines()]
-    loss = float(next(l[1] for l in lines if l[0] == "loss"))
-    ms = min(float(l[1]) for l in lines if l[0] == "step")
+    words = ["--gradients", folder, "--seconds", args.seconds] + (["--profile"] if args.profile else [])
+    out = ours("train_step", path, f"{work}/x.npy", f"{work}/y.npy", *words)
+    lines = [l.split() for l in out.splitlines() if l]
+    value = lambda name: float(next(l[1] for l in lines if l[0] == name))
+    loss, ms, peak = value("loss"), value("pipelined_ms"), value("memory_mib") * 2 ** 20
     trained = [v for k, v in net.weights.items() if v.dtype == np.float32 and "running" not in k]
-    peak = float(next(l[1] for l in lines if l[0] == "memory")) * 2 ** 20
     per = net.steps * net.batch * net.neurons
     memory = (peak - 3 * sum(v.nbytes for v in trained)) / per
-    print(f"SNN-{name} T{net.steps} N{net.batch}, {net.neurons} neurons: {ms:.4f} ms a step, first loss {loss:.6f}, "
+    print(f"SNN-{name} T{net.steps} N{net.batch}, {net.neurons} neurons: {ms:.4f} ms a step (device {value('device_ms'):.4f}), first loss {loss:.6f}, "
           f"{memory:.2f} bytes per neuron and step of time (peak {peak / 2 ** 20:.1f} MiB)", flush=True)
     if args.profile:
-        print(ours("train_step", path, f"{work}/x.npy", f"{work}/y.npy", folder, args.seconds, "strict", "profile"))
+        print("\n".join(l for l in out.splitlines() if l.startswith(("dispatch", "plan"))))
     for backend in backends:
         try:
             their_loss, theirs, their_memory = their_step(name, net, backend, x, y)
