@@ -12,9 +12,12 @@ fp32 without tf32 on both sides; x, gradients and potentials are fp32, spikes fp
 convolution or product reads.
 """
 import argparse
+import importlib.util
 import os
 import subprocess
+import sys
 import time
+import unittest.mock
 
 import numpy as np
 import onnx
@@ -39,6 +42,9 @@ torch.backends.cudnn.allow_tf32 = False
 torch.backends.cudnn.benchmark = True
 torch.manual_seed(0)
 if cuda:
+    for name in ("loguru", "torchvision", "matplotlib", "tqdm"):  # SpikingJelly imports them, its neurons need none
+        if importlib.util.find_spec(name) is None:
+            sys.modules[name] = unittest.mock.MagicMock()
     from spikingjelly.activation_based import functional, layer, neuron, surrogate
 
 # What the issue asks for: milliseconds on an H200 (forward and backward, forward), or ratios to a backend.
