@@ -4,7 +4,8 @@
  *     begin; while (next) { run c->body with c->body_in; step(its outputs); } end → c->out
  *
  * If runs one body once. Loop runs its body while the trip count and condition allow, carries values, and stacks scan
- * outputs. Tensors are host tensors; a driver that keeps carried values on the device passes what it read back.
+ * outputs. Tensors are host tensors, but a driver may keep contents elsewhere where nobody here looks into them:
+ * hk_control_hands_on of operands, hk_control_hands_back of what a body gives.
  */
 #ifndef HK_CONTROL_H
 #define HK_CONTROL_H
@@ -40,5 +41,8 @@ hk_status hk_control_step(hk_control_run *c, const hk_tensor *const *body_output
 hk_status hk_control_end(hk_control_run *c);
 /* Whether the body's output i is needed after the next iteration, so to the end. */
 bool hk_control_keeps(const hk_control_run *c, size_t i);
+/* Whether operand k begins a carried value, and whether body output i becomes one, or a result, as it is. */
+bool hk_control_hands_on(const hk_node *n, int32_t k);
+bool hk_control_hands_back(const hk_control_run *c, size_t i);
 
 #endif

@@ -5,6 +5,32 @@
 
 #include "ops/control.h"
 
+/* ---- values that lie on the device alone */
+
+/* Marks a resident tensor; it owns nothing. */
+static void is_resident(hk_tensor *t)
+{
+    (void)t;
+}
+
+static const hk_tensor *resident(hk_arena *arena, const hk_value *v, hk_feed feed)
+{
+    hk_resident *r = hk_arena_new(arena, hk_resident);
+    if (!r)
+        return NULL;
+    r->feed = feed;
+    r->t = (hk_tensor){.dtype = v->dtype, .rank = v->shape.rank, .release = is_resident};
+    memcpy(r->t.shape, v->shape.dim, (size_t)v->shape.rank * sizeof *r->t.shape);
+    return &r->t;
+}
+
+hk_feed hk_feed_of(const hk_tensor *t)
+{
+    return t && t->release == is_resident ? ((const hk_resident *)t)->feed : (hk_feed){.host = t};
+}
+
+/* ---- reading */
+
 hk_status hk_between_read(hk_between *b, uint64_t ticket)
 {
     hk_stage *s = b->stage;
@@ -36,7 +62,8 @@ static hk_status body_program(hk_between *b, size_t node, const hk_graph *body, 
         at += n->bodies[i] == body ? (size_t)i : 0;
     if (!s->bodies[at]) {
         hk_program *p = NULL;
-        HK_TRY(hk_program_create(b->p->env, NULL, b->p->max_plans, b->p->pass, b->p->user, &p));
+        /* the plan whose results the next iteration takes must outlive the making of another */
+        HK_TRY(hk_program_create(b->p->env, NULL, HK_MAX(b->p->max_plans, 2u), b->p->pass, b->p->user, &p));
         hk_status st = hk_graph_clone_body(body, &p->owned, &p->captured, &p->captured_count);
         if (st != HK_OK) {
             hk_program_destroy(&p);
@@ -49,11 +76,15 @@ static hk_status body_program(hk_between *b, size_t node, const hk_graph *body, 
     return HK_OK;
 }
 
-/* NULL: out of memory. */
+/* NULL: out of memory. On the host, but for what is lent to bodies. */
 static const hk_tensor *contents(const hk_between *b, hk_arena *arena, const hk_value *v)
 {
-    if (v->graph == b->stage->graph && b->of[v->id])
+    const hk_stage *s = b->stage;
+    if (v->graph == s->graph && b->of[v->id])
         return b->of[v->id];
+    if (v->graph == s->graph && s->lent[v->id] && s->output[v->id] >= 0)
+        return resident(arena, hk_exec_plan(s->exec)->graph->outputs[s->output[v->id]],
+                        hk_exec_output(s->exec, (size_t)s->output[v->id]));
     if (!v->list || !v->list->items)
         return v->data;
     hk_tensor *list = hk_tensor_new(arena, v->dtype, &v->shape);
@@ -64,6 +95,25 @@ static const hk_tensor *contents(const hk_between *b, hk_arena *arena, const hk_
         ((hk_tensor *)list->data)[i] = *item;
     }
     return list;
+}
+
+/* What the next iteration or the continuation takes from where it lies. A view of an input does not outlast the copies
+ * before the same recording's next run, which are in no order. */
+static bool may_stay(const hk_run *run, const hk_value *v, size_t leaf)
+{
+    return !v->list && hk_shape_count(&v->shape) > BOUND_MAX_COUNT &&
+           (run->first != run->last || !hk_exec_output_is_input(run->exec, leaf));
+}
+
+static hk_status take_output(const hk_control_run *c, const hk_run *run, size_t i, hk_arena *arena,
+                             const hk_tensor **out)
+{
+    size_t leaf = 0;
+    const hk_value *v = hk_run_output(run, i, &leaf);
+    if (!hk_control_hands_back(c, i) || !may_stay(run, v, leaf))
+        return hk_run_read(run, i, arena, out);
+    *out = resident(arena, v, hk_exec_output(run->exec, leaf));
+    return *out ? HK_OK : hk_out_of_memory(c->ctx, "a body's output");
 }
 
 /* passing: for outputs that the next iteration ends. */
@@ -86,7 +136,7 @@ static hk_status run_body(hk_between *b, size_t node, hk_control_run *c, hk_aren
     HK_TRY(hk_program_submit(p, inputs, b->step, &run));
     HK_TRY(hk_program_wait(p, &run));
     for (size_t i = 0; i < c->body->output_count; i++)
-        HK_TRY(hk_run_read(&run, i, hk_control_keeps(c, i) ? b->arena : passing, &outputs[i]));
+        HK_TRY(take_output(c, &run, i, hk_control_keeps(c, i) ? b->arena : passing, &outputs[i]));
     return HK_OK;
 }
 
@@ -108,19 +158,21 @@ static hk_status keep(hk_arena *arena, const hk_tensor *from, hk_tensor *to)
 static hk_status keep_outputs(hk_between *b, const hk_node *n, const hk_control_run *c)
 {
     for (int32_t i = 0; i < n->out_count; i++) {
-        hk_tensor *t = n->out[i] ? hk_arena_new(b->arena, hk_tensor) : NULL;
         if (!n->out[i])
             continue;
-        if (!t || keep(b->arena, c->out[i], t) != HK_OK)
+        hk_resident *r = hk_arena_new(b->arena, hk_resident);
+        if (r && c->out[i]->release == is_resident)
+            *r = *(const hk_resident *)c->out[i];
+        else if (!r || keep(b->arena, c->out[i], &r->t) != HK_OK)
             return hk_out_of_memory(b->p->env->ctx, "a result of control flow");
-        b->of[n->out[i]->id] = t;
+        b->of[n->out[i]->id] = &r->t;
     }
     return HK_OK;
 }
 
 enum { LOOPS_AT_MOST = 16 }; /* as long as one loop may be, in one run */
 
-/* What an iteration passes on lives in one of two arenas, so that long loops do not grow. */
+/* What an iteration passes on lives on the device or in one of two arenas, so that long loops do not grow. */
 static hk_status run_iterations(hk_between *b, size_t node, hk_control_run *c, hk_arena *passing[2])
 {
     hk_env *env = b->p->env;
@@ -258,7 +310,7 @@ hk_status hk_between_next(hk_between *b, hk_stage **out)
     for (size_t i = 0; i < s->graph->value_count; i++)
         if (b->of[i]) {
             hk_key_add(&k, &i, sizeof i);
-            hk_key_add_tensor(&k, b->of[i], s->wanted[i] && hk_tensor_count(b->of[i]) <= BOUND_MAX_COUNT);
+            hk_key_add_tensor(&k, b->of[i], s->wanted[i]);
         }
     hk_status st = k.failed ? hk_out_of_memory(k.ctx, "a plan's key") : HK_OK;
     hk_stage *next = st == HK_OK ? hk_stage_find(&s->children, &k) : NULL;

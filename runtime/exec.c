@@ -574,6 +574,15 @@ hk_feed hk_exec_output(const hk_exec *e, size_t i)
     return (hk_feed){.buffer = buffer, .offset = offset};
 }
 
+bool hk_exec_output_is_input(const hk_exec *e, size_t i)
+{
+    const hk_storage *s = hk_storage_of(e->plan, e->graph->outputs[i]);
+    for (size_t k = 0; k < e->graph->input_count; k++)
+        if (hk_storage_of(e->plan, e->graph->inputs[k]) == s)
+            return true;
+    return false;
+}
+
 hk_status hk_exec_profile(hk_exec *e, uint64_t *body_ns, uint64_t *ns)
 {
     uint32_t count = timestamp_count(e);

@@ -94,6 +94,7 @@ hk_status hk_exec_wait(hk_exec *e, uint64_t ticket);   /* of a run of e */
 hk_status hk_exec_read(hk_exec *e, uint64_t ticket, size_t i, void *data);
 /* Where output i lies on the device until the next submit. */
 hk_feed hk_exec_output(const hk_exec *e, size_t i);
+bool hk_exec_output_is_input(const hk_exec *e, size_t i); /* it lies where an input does, of which it is a view */
 /* Nanoseconds of the last run: of the whole body, and per record in plan order (zeros without HK_PROFILE_DISPATCHES).
  */
 hk_status hk_exec_profile(hk_exec *e, uint64_t *body_ns, uint64_t *ns);

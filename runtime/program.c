@@ -103,7 +103,7 @@ void hk_key_add_tensor(hk_stage_key *k, const hk_tensor *t, bool contents)
             hk_key_add_tensor(k, (const hk_tensor *)t->data + i, false);
         return;
     }
-    if (contents)
+    if (contents && hk_tensor_count(t) <= BOUND_MAX_COUNT)
         hk_key_add(k, t->data, (size_t)hk_tensor_bytes(t));
 }
 
@@ -279,7 +279,7 @@ static hk_status continue_run(hk_program *p, hk_stage *s, const hk_step *step, h
         for (size_t i = 0; i < g->input_count; i++) {
             hk_source from = next->sources[i];
             if (b.of[from.id])
-                feeds[i].host = find_leaf(b.of[from.id], &from.leaf);
+                feeds[i] = hk_feed_of(find_leaf(b.of[from.id], &from.leaf));
             else
                 feeds[i] = hk_exec_output(s->exec, (size_t)s->output[from.id]);
         }
@@ -310,7 +310,7 @@ hk_status hk_program_submit(hk_program *p, const hk_tensor *const *inputs, const
     for (size_t i = 0; i < p->graph->input_count; i++)
         for (size_t k = 0; k < count_leaves(inputs[i]); k++) {
             size_t at = k;
-            feeds[filled++].host = find_leaf(inputs[i], &at);
+            feeds[filled++] = hk_feed_of(find_leaf(inputs[i], &at));
         }
     *run = (hk_run){.segments = 1, .first = s};
     p->last = s;

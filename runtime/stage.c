@@ -1,6 +1,7 @@
 /* Cutting a graph where the host must look: what runs on the device now, on the host then, and what is left. */
 #include "runtime/stage.h"
 
+#include "ops/control.h"
 #include "ops/infer.h"
 #include "runtime/element_types.h"
 
@@ -44,24 +45,28 @@ static bool uses_available(const hk_graph *g, const hk_node *n, const bool *avai
     return true;
 }
 
-static void read_value(const hk_graph *g, const hk_value *v, bool *read)
+/* v is what the host looks at, or, handed_on, what it only gives to a body. */
+static void read_value(hk_stage *s, const hk_value *v, bool handed_on)
 {
-    if (v->graph == g && !v->data)
-        read[v->id] = true;
+    if (v->graph == s->graph && !v->data) {
+        bool lent = handed_on && !v->list && hk_shape_known(&v->shape) && hk_shape_count(&v->shape) > BOUND_MAX_COUNT;
+        *(lent ? &s->lent[v->id] : &s->read[v->id]) = true;
+    }
     for (int64_t i = 0; v->list && v->list->items && i < v->shape.dim[0]; i++)
-        read_value(g, v->list->items[i], read);
+        read_value(s, v->list->items[i], false);
 }
 
-static void read_uses(const hk_graph *g, const hk_node *n, bool *read)
+/* inside: n stands in a body. */
+static void read_uses(hk_stage *s, const hk_node *n, bool inside)
 {
     for (int32_t i = 0; i < n->in_count; i++)
         if (n->in[i])
-            read_value(g, n->in[i], read);
+            read_value(s, n->in[i], inside || hk_control_hands_on(n, i));
     for (int32_t b = 0; b < n->body_count; b++) {
         for (size_t i = 0; i < n->bodies[b]->node_count; i++)
-            read_uses(g, n->bodies[b]->nodes[i], read);
+            read_uses(s, n->bodies[b]->nodes[i], true);
         for (size_t i = 0; i < n->bodies[b]->output_count; i++)
-            read_value(g, n->bodies[b]->outputs[i], read);
+            read_value(s, n->bodies[b]->outputs[i], true);
     }
 }
 
@@ -96,7 +101,7 @@ static void take_host_node(hk_stage *s, hk_node *n)
 {
     s->host_nodes[s->host_count++] = n;
     s->on_host[n->id] = true;
-    read_uses(s->graph, n, s->read);
+    read_uses(s, n, false);
 }
 
 /* Element types without a kernel, told once a plan. */
@@ -117,11 +122,13 @@ static hk_status classify(hk_stage *s, const hk_device_info *device, bool *whole
                                   sizeof *at_end); /* known when the host nodes have run */
     s->deferred = hk_arena_array(g->arena, g->node_count + 1, sizeof *s->deferred);
     s->read = hk_arena_array(g->arena, g->value_count + 1, sizeof *s->read);
+    s->lent = hk_arena_array(g->arena, g->value_count + 1, sizeof *s->lent);
     s->wanted = hk_arena_array(g->arena, g->value_count + 1, sizeof *s->wanted);
     s->on_host = hk_arena_array(g->arena, g->node_count + 1, sizeof *s->on_host);
     s->host_nodes = hk_arena_array(g->arena, g->node_count + 1, sizeof *s->host_nodes);
     s->host_ns = hk_arena_array(g->arena, g->node_count + 1, sizeof *s->host_ns);
-    if (!available || !at_end || !s->deferred || !s->read || !s->wanted || !s->on_host || !s->host_nodes || !s->host_ns)
+    if (!available || !at_end || !s->deferred || !s->read || !s->lent || !s->wanted || !s->on_host || !s->host_nodes ||
+        !s->host_ns)
         return hk_out_of_memory(g->ctx, "a stage");
     for (size_t i = 0; i < g->value_count; i++)
         available[i] = at_end[i] = !g->values[i]->producer;
@@ -165,7 +172,17 @@ static hk_status classify(hk_stage *s, const hk_device_info *device, bool *whole
     return HK_OK;
 }
 
-/* The device part as a graph of its own; its outputs are what the host reads or later nodes use. */
+/* Whether bodies and later nodes need what this stage computes, or has as an input. */
+static bool needed_later(const hk_stage *s, const hk_uses *uses, size_t id)
+{
+    const hk_value *v = s->graph->values[id];
+    bool later = s->read[id] || s->lent[id] || uses->is_output[id];
+    for (uint32_t k = 0; k < uses->count[id] && !later; k++)
+        later = s->deferred[uses->users[id][k]->id];
+    return later && (v->producer ? !s->deferred[v->producer->id] : v->kind == HK_VALUE_INPUT);
+}
+
+/* The device part as a graph of its own; its outputs are what the host reads, and then what only the device does. */
 static hk_status device_part(hk_stage *s, hk_graph **out)
 {
     hk_graph *g = s->graph, *part = NULL;
@@ -180,18 +197,17 @@ static hk_status device_part(hk_stage *s, hk_graph **out)
     part->output_count = 0;
     s->output = hk_arena_array(g->arena, g->value_count + 1, sizeof *s->output);
     bool failed = !s->output;
-    for (size_t i = 0; i < g->value_count && !failed; i++) {
-        const hk_value *v = g->values[i];
-        bool later = s->read[i] || uses.is_output[i];
-        for (uint32_t k = 0; k < uses.count[i] && !later; k++)
-            later = s->deferred[uses.users[i][k]->id];
-        s->output[i] = -1;
-        bool here = v->producer ? !s->deferred[v->producer->id] : v->kind == HK_VALUE_INPUT;
-        if (!later || !here)
-            continue;
-        s->output[i] = (int32_t)part->output_count;
-        failed = !hk_graph_add_output(part, part->values[i]);
-    }
+    for (int32_t device = 0; device < 2; device++)
+        for (size_t i = 0; i < g->value_count && !failed; i++) {
+            if (device == s->read[i])
+                continue;
+            s->output[i] = -1;
+            if (!needed_later(s, &uses, i))
+                continue;
+            s->output[i] = (int32_t)part->output_count;
+            part->device_outputs += (size_t)device;
+            failed = !hk_graph_add_output(part, part->values[i]);
+        }
     for (size_t i = 0; i < part->state_count; i++) {
         const hk_value *last = g->states[i]->last;
         if (last->producer && s->deferred[last->producer->id])

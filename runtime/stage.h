@@ -23,6 +23,7 @@ struct hk_stage {
     bool *deferred;     /* by node id: left to the next stage */
     bool *wanted;       /* by value id: a deferred node needs the contents before its shapes are known */
     bool *read;         /* by value id: the host wants the contents */
+    bool *lent;         /* by value id: bodies take it from the device */
     int32_t *output;    /* by value id: which output of exec it is, -1: none */
     hk_value **results; /* of a last stage: the graph's outputs, of which exec's are the leaves, in order */
     size_t result_count;
@@ -31,6 +32,14 @@ struct hk_stage {
     hk_program **bodies; /* by host node, MOST_BODIES each: the programs of a control node's bodies */
     hk_program **ran;    /* by host node: that of the last run */
 };
+
+/* A value that lies on the device alone, until the recording that made it is submitted again: the tensor has type and
+ * shape, and no data. Only values of more than BOUND_MAX_COUNT elements stay there: others may be wanted as contents,
+ * and come back to the host beside a condition anyway. */
+typedef struct hk_resident {
+    hk_tensor t;
+    hk_feed feed;
+} hk_resident;
 
 /* Where a continuation finds an input: a value of the stage before, or a leaf of a list that the host made. */
 typedef struct hk_source {
@@ -85,6 +94,7 @@ hk_status hk_stage_create(hk_program *p, hk_graph *g, hk_stage **out);
 
 void hk_stage_destroy(hk_context *ctx, hk_stage *s); /* with its siblings and continuations */
 void hk_key_add(hk_stage_key *k, const void *bytes, size_t count);
+/* contents: too, where they are few enough to be bound. */
 void hk_key_add_tensor(hk_stage_key *k, const hk_tensor *t, bool contents);
 /* Finds the stage with that key and makes it the most recent. */
 hk_stage *hk_stage_find(hk_stage **list, const hk_stage_key *k);
@@ -96,6 +106,7 @@ hk_status hk_bind_contents(hk_graph *g, hk_value *v, const hk_tensor *t, bool wa
 
 /* ---- between.c */
 
+hk_feed hk_feed_of(const hk_tensor *t);                    /* of a host tensor or a resident one */
 hk_status hk_between_read(hk_between *b, uint64_t ticket); /* what the host wants of the recording that has ended */
 hk_status hk_between_run(hk_between *b);                   /* host nodes and control flow */
 hk_status hk_between_next(hk_between *b, hk_stage **out);  /* the continuation, found or made */

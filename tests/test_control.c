@@ -222,6 +222,134 @@ static void plans_are_bounded(void **state)
     close_model(&o);
 }
 
+/* ---- values too large to pass through the host between bodies */
+
+enum { LARGE_ROWS = 40, LARGE_COLUMNS = 50 };
+
+/* Loop(trips; a, b, e): a becomes a c + b, b the old a, e grows by the old a or, if not grows, stays; c lies outside.
+ * nested: a If on the parity of the iteration, whose branches use c too, makes a, so that the body is of two
+ * recordings. */
+static void write_loop(onnx_bytes *o, bool nested, bool grows)
+{
+    ob_model(o, 17);
+    ob_open(o, 7);
+    ob_value(o, 11, "trips", HK_INT64, "");
+    ob_input(o, "x", "N,50");
+    ob_input(o, "w", "N,50");
+    ob_node(o, 1, "Sigmoid", "w", "c");
+    ob_node(o, 1, "Neg", "x", "n");
+    ob_node_open(o, 1, "Loop", "trips,,x,n,x", "a,b,e,rows");
+    ob_attr_open(o, "body", 5);
+    ob_open(o, 6);
+    ob_text(o, 2, "body");
+    ob_value(o, 11, "i", HK_INT64, "");
+    ob_value(o, 11, "go", HK_BOOL, "");
+    const char *const carried[] = {"ai", "bi", "ei"};
+    for (int k = 0; k < 3; k++)
+        ob_value(o, 11, carried[k], HK_FLOAT32, "M,50");
+    ob_node(o, 1, "Mul", "ai,c", "p");
+    if (nested) {
+        ob_node_open(o, 1, "Cast", "i", "odd");
+        ob_attr_int(o, "to", HK_BOOL);
+        ob_close(o);
+        ob_node_open(o, 1, "If", "odd", "ao");
+        static const char *const branches[] = {"then_branch", "else_branch"};
+        for (int k = 0; k < 2; k++) {
+            ob_attr_open(o, branches[k], 5);
+            ob_open(o, 6);
+            ob_text(o, 2, branches[k]);
+            ob_node(o, 1, k ? "Sub" : "Add", k ? "p,c" : "p,bi", "r");
+            ob_value(o, 12, "r", HK_FLOAT32, "M,50");
+            ob_close(o);
+            ob_close(o);
+        }
+        ob_close(o);
+    } else {
+        ob_node(o, 1, "Add", "p,bi", "ao");
+    }
+    ob_node(o, 1, "Identity", "ai", "bo");
+    ob_node_open(o, 1, grows ? "Concat" : "Identity", grows ? "ei,ai" : "ei", "eo");
+    if (grows)
+        ob_attr_int(o, "axis", 0);
+    ob_close(o);
+    ob_node(o, 1, "Identity", "go", "on");
+    ob_node(o, 1, "Identity", "p", "row");
+    ob_value(o, 12, "on", HK_BOOL, "");
+    const char *const results[] = {"ao", "bo", "eo", "row"};
+    for (int k = 0; k < 4; k++)
+        ob_value(o, 12, results[k], HK_FLOAT32, "M,50");
+    ob_close(o);
+    ob_close(o);
+    ob_close(o);
+    ob_node(o, 1, "Add", "a,c", "y");
+    ob_value(o, 12, "y", HK_FLOAT32, "A,50");
+    ob_value(o, 12, "b", HK_FLOAT32, "B,50");
+    ob_value(o, 12, "e", HK_FLOAT32, "E,50");
+    ob_value(o, 12, "rows", HK_FLOAT32, "T,R,50");
+    while (o->depth > 0)
+        ob_close(o);
+}
+
+static void compare_with_host(hk_session *s, const hk_model *m, const hk_tensor *const *in)
+{
+    hk_graph *g = NULL;
+    hk_tensor *want[4] = {NULL};
+    OK(hk_graph_clone(hk_model_graph(m), &g));
+    for (size_t i = 0; i < g->input_count; i++) {
+        OK(hk_session_write(s, g->inputs[i]->name, in[i]));
+        g->inputs[i]->shape = hk_tensor_shape(in[i]);
+    }
+    OK(hk_session_run(s));
+    for (size_t i = 0; i < g->node_count; i++)
+        OK(hk_node_infer(g, g->nodes[i]));
+    OK(hk_host_run(g, g->arena, in, want, NULL));
+    for (size_t i = 0; i < g->output_count; i++) {
+        hk_tensor got = {0};
+        OK(hk_session_read(s, g->outputs[i]->name, &got));
+        double error = data_error(&got, want[i]);
+        if (!(error <= bound))
+            fail_msg("output '%s' after %lld iterations: relative error %.3g", g->outputs[i]->name,
+                     (long long)*(const int64_t *)in[0]->data, error);
+        hk_tensor_release(&got);
+    }
+    hk_graph_destroy(&g);
+}
+
+static void large_values(void **state)
+{
+    (void)state;
+    static float x[LARGE_ROWS * LARGE_COLUMNS], w[LARGE_ROWS * LARGE_COLUMNS];
+    for (int i = 0; i < LARGE_ROWS * LARGE_COLUMNS; i++) {
+        x[i] = (float)(i * 37 % 101) / 50 - 1;
+        w[i] = (float)(i * 53 % 89) / 20 - 2;
+    }
+    for (uint32_t form = 0; form < 8; form++) {
+        onnx_bytes *o = calloc(1, sizeof *o);
+        hk_model *m = NULL;
+        hk_session *s = NULL;
+        assert_non_null(o);
+        write_loop(o, form & 1u, form & 2u);
+        OK(hk_model_load_memory(ctx, o->data, o->count, NULL, &m));
+        ob_free(o);
+        free(o);
+        const hk_session_params params = {.size = sizeof params,
+                                          .max_plans = form / 4}; /* one: plans push others out */
+        OK(hk_session_create(dev, m, &params, &s));
+        static const struct {
+            int64_t trips, rows;
+        } runs[] = {{5, LARGE_ROWS}, {0, LARGE_ROWS}, {1, 10}, {4, LARGE_ROWS}, {3, 25}};
+        for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+            int64_t trips = runs[i].trips;
+            const hk_tensor n = {.data = &trips, .dtype = HK_INT64};
+            const hk_tensor tx = {.data = x, .dtype = HK_FLOAT32, .rank = 2, .shape = {runs[i].rows, 50}};
+            const hk_tensor tw = {.data = w, .dtype = HK_FLOAT32, .rank = 2, .shape = {runs[i].rows, 50}};
+            compare_with_host(s, m, (const hk_tensor *[]){&n, &tx, &tw});
+        }
+        hk_session_destroy(&s);
+        hk_model_destroy(&m);
+    }
+}
+
 /* ---- what is refused */
 
 static void expect_failure(opened *o, hk_status expected, const char *says)
@@ -344,9 +472,10 @@ static void lists_are_checked(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(on_the_device),      cmocka_unit_test(on_the_host),       cmocka_unit_test(places),
-        cmocka_unit_test(shapes_come_and_go), cmocka_unit_test(plans_are_bounded), cmocka_unit_test(refused),
-        cmocka_unit_test(loops_are_bounded),  cmocka_unit_test(lists_are_checked), cmocka_unit_test(lists_are_bounded),
+        cmocka_unit_test(on_the_device),     cmocka_unit_test(on_the_host),        cmocka_unit_test(places),
+        cmocka_unit_test(large_values),      cmocka_unit_test(shapes_come_and_go), cmocka_unit_test(plans_are_bounded),
+        cmocka_unit_test(refused),           cmocka_unit_test(loops_are_bounded),  cmocka_unit_test(lists_are_checked),
+        cmocka_unit_test(lists_are_bounded),
     };
     return test_main(argc, argv, &(test_program){.name = "control", TESTS(tests)});
 }

@@ -10,9 +10,14 @@ static bool is_map(const hk_control_run *c)
     return !strcmp(c->node->type, "SequenceMap");
 }
 
+static bool is_loop_node(const hk_node *n)
+{
+    return !strcmp(n->type, "Loop");
+}
+
 static bool is_loop(const hk_control_run *c)
 {
-    return !strcmp(c->node->type, "Loop");
+    return is_loop_node(c->node);
 }
 
 static bool begin_loop(hk_control_run *c)
@@ -180,6 +185,24 @@ bool hk_control_keeps(const hk_control_run *c, size_t i)
     if (hk_is_scan(c->node))
         return i >= (size_t)c->carried;
     return true;
+}
+
+/* Scan of opset 8 cuts its carried values by batch. */
+bool hk_control_hands_on(const hk_node *n, int32_t k)
+{
+    if (is_loop_node(n))
+        return k >= 2;
+    return hk_is_scan(n) && !hk_is_batched_scan(n) &&
+           k < n->in_count - (int32_t)((const hk_scan_attrs *)n->attrs)->num_scan_inputs;
+}
+
+bool hk_control_hands_back(const hk_control_run *c, size_t i)
+{
+    if (is_loop(c))
+        return i >= 1 && i <= (size_t)c->carried;
+    if (hk_is_scan(c->node))
+        return !hk_is_batched_scan(c->node) && i < (size_t)c->carried;
+    return !is_map(c);
 }
 
 hk_status hk_control_end(hk_control_run *c)
