@@ -9,6 +9,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifdef HK_HAVE_HDF5
+#include <hdf5.h>
+#endif
+
 #include "importer/import.h"
 #include "ops/op.h"
 #include "runtime/model.h"
@@ -443,6 +447,70 @@ static void nir_of_digits(void **state)
     hk_dataset_close(&data);
 }
 
+#ifdef HK_HAVE_HDF5
+static void has_text(hid_t f, const char *path, const char *want)
+{
+    char *text = NULL;
+    hid_t set = H5Dopen2(f, path, H5P_DEFAULT), type = H5Dget_type(set);
+    assert_true(set >= 0 && H5Tis_variable_str(type) > 0 && H5Tget_cset(type) == H5T_CSET_UTF8);
+    assert_true(H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, &text) >= 0);
+    assert_string_equal(text, want);
+    H5free_memory(text);
+    H5Tclose(type);
+    H5Dclose(set);
+}
+
+/* The size of an array, and its first element. */
+static double first_of(hid_t f, const char *path, int rank, const hsize_t *dims)
+{
+    double x[4096];
+    hsize_t found[HK_MAX_RANK];
+    hid_t set = H5Dopen2(f, path, H5P_DEFAULT), space = H5Dget_space(set);
+    assert_true(set >= 0 && H5Sget_simple_extent_npoints(space) <= (hssize_t)HK_COUNT(x));
+    assert_int_equal(H5Sget_simple_extent_ndims(space), rank);
+    H5Sget_simple_extent_dims(space, found, NULL);
+    for (int d = 0; d < rank; d++)
+        assert_int_equal(found[d], dims[d]);
+    assert_true(H5Dread(set, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, x) >= 0);
+    H5Sclose(space);
+    H5Dclose(set);
+    return x[0];
+}
+
+static void nir_file(void **state)
+{
+    (void)state;
+    float data[72];
+    hk_model *m = dyadic_network(), *snn = NULL;
+    hk_tensor x = {.data = data, .dtype = HK_FLOAT32, .rank = 4, .shape = {1, 2, 6, 6}};
+    const hk_snn_params p = {
+        .size = sizeof p, .inputs = &x, .input_count = 1, .hard_reset = true, .no_bias_calibration = true};
+    const hk_snn_export_params e = {.size = sizeof e, .format = HK_SNN_FORMAT_NIR, .dt = 0.5};
+    fill(data, HK_COUNT(data), 21, false);
+    OK(hk_snn_convert(dev, m, &p, &snn));
+    OK(hk_snn_export(snn, &e, file("file.nir")));
+    hid_t f = H5Fopen(file("file.nir"), H5F_ACC_RDONLY, H5P_DEFAULT);
+    assert_true(f >= 0);
+    has_text(f, "version", "1.0.8");
+    has_text(f, "node/type", "NIRGraph");
+    has_text(f, "node/metadata/reset", "hard");
+    has_text(f, "node/metadata/readout", "mean");
+    has_text(f, "node/nodes/a_Relu/type", "IF");
+    assert_true(fabs(first_of(f, "node/metadata/dt", 0, NULL) - 0.5) <= 0);
+    assert_true(fabs(first_of(f, "node/nodes/a_Relu/r", 3, (const hsize_t[]){4, 6, 6}) - 1) <= 0);
+    assert_true(first_of(f, "node/nodes/a_Relu/v_threshold", 3, (const hsize_t[]){4, 6, 6}) > 0);
+    assert_true(fabs(first_of(f, "node/nodes/a_Conv/padding", 1, (const hsize_t[]){2}) - 1) <= 0);
+    first_of(f, "node/nodes/b/weight", 4, (const hsize_t[]){4, 4, 3, 3}); /* groups are spread */
+    hid_t edges = H5Dopen2(f, "node/edges", H5P_DEFAULT);
+    assert_true(edges >= 0);
+    H5Dclose(edges);
+    H5Fclose(f);
+    refused(hk_snn_export(snn, &e, "/nowhere/file.nir"), HK_STATUS_CANNOT_CREATE, "/nowhere");
+    hk_model_destroy(&snn);
+    hk_model_destroy(&m);
+}
+#endif
+
 /* NIR's own example (paper/01_lif, lif_norse): tau 2.5 ms, dt 0.1 ms, threshold 0.1, 1,000 steps. */
 static void nir_golden_trace(void **state)
 {
@@ -616,6 +684,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(digits_in_standard_form),
         cmocka_unit_test(nir_of_dyadic_network),
         cmocka_unit_test(nir_of_digits),
+#ifdef HK_HAVE_HDF5
+        cmocka_unit_test(nir_file),
+#endif
         cmocka_unit_test(nir_golden_trace),
         cmocka_unit_test(refusals),
         cmocka_unit_test(trains_again),
