@@ -79,6 +79,16 @@ hk_status hk_snn_reduce(hk_graph *g, int32_t opset, const char *type, hk_value *
     return hk_snn_node_make(g, opset, type, NULL, attrs, in, input ? 2 : 1, out);
 }
 
+/* The first open dimension: of (T,N,...) the second. Where all are fixed, the first. */
+static void bind_batch(hk_shape *s, int64_t batch)
+{
+    int32_t d = 0;
+    while (d < s->rank && s->dim[d] >= 0)
+        d++;
+    if (s->rank > 0)
+        s->dim[d < s->rank ? d : 0] = batch;
+}
+
 hk_status hk_snn_shapes(const hk_graph *g, int64_t batch, hk_arena *arena, hk_shape **shapes, const hk_tensor ***known)
 {
     hk_graph *bound = NULL;
@@ -91,8 +101,7 @@ hk_status hk_snn_shapes(const hk_graph *g, int64_t batch, hk_arena *arena, hk_sh
     if (st == HK_OK) {
         memcpy(values, bound->values, count * sizeof(hk_value *));
         for (size_t i = 0; i < bound->input_count; i++)
-            if (bound->inputs[i]->shape.rank > 0)
-                bound->inputs[i]->shape.dim[0] = batch;
+            bind_batch(&bound->inputs[i]->shape, batch);
         st = hk_infer_graph(bound);
     }
     for (size_t i = 0; i < count && st == HK_OK; i++) {

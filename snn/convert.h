@@ -85,7 +85,7 @@ hk_value *hk_snn_floats(hk_graph *g, const char *name, const float *x, int32_t r
 hk_value *hk_snn_integers(hk_graph *g, const char *name, const int64_t *x, int64_t count);
 /* Newest version of the default domain among the nodes of a file. */
 int32_t hk_snn_opset(const hk_graph *g);
-/* Shapes of g with every open dimension of its inputs bound: the first to batch, and no other may be open. NULL shapes
+/* Shapes of g with the batch of its inputs bound, the first open dimension or, all fixed, the first. NULL shapes
  * entries: not known. */
 hk_status hk_snn_shapes(const hk_graph *g, int64_t batch, hk_arena *arena, hk_shape **shapes, const hk_tensor ***known);
 

@@ -298,6 +298,13 @@ static hk_status take_factor(hk_nir_builder *b, const hk_node *n, int32_t x, hk_
     return HK_OK;
 }
 
+void hk_nir_read_last(hk_nir_builder *b, hk_nir_flow *flow)
+{
+    b->readout = "last";
+    b->verdict->reason = "its potential in the last step is what is read";
+    flow->read = true;
+}
+
 /* A node that takes the time axis away, or steps of it. */
 static hk_status take_readout(hk_nir_builder *b, const hk_node *n, hk_nir_flow *flow)
 {
@@ -313,6 +320,17 @@ static hk_status take_readout(hk_nir_builder *b, const hk_node *n, hk_nir_flow *
     flow->read = flow->read || !slice;
     b->verdict->verdict = HK_SNN_READOUT;
     b->verdict->reason = "named in the metadata: NIR's output is that of every step";
+    hk_nir_pass(b, flow, n->out[0]);
+    return HK_OK;
+}
+
+/* Spikes drawn from the input: the file takes them as its input. */
+static hk_status take_encoder(hk_nir_builder *b, const hk_node *n, hk_nir_flow *flow)
+{
+    if (flow->count != 1 || strcmp(b->out->nodes[flow->from[0].node]->type, "Input") != 0)
+        return hk_nir_refuse(b, "NIR draws no numbers; encode the network's input alone");
+    b->encode = "poisson";
+    b->verdict->reason = "named in the metadata: NIR's input is the spikes that it draws";
     hk_nir_pass(b, flow, n->out[0]);
     return HK_OK;
 }
@@ -335,21 +353,31 @@ static const char *remedy(const char *type)
         return "NIR has no MaxPool; convert the network with average pooling (hillock convert --pool avg)";
     if (IS_ONE_OF(type, "Softmax", "LogSoftmax"))
         return "NIR has no Softmax; take it off, scores have the same order";
+    if (IS_ONE_OF(type, "Scan", "Loop"))
+        return "its steps are a loop; let neurons take all steps at once (step mode m), and fold time into the batch";
     if (!strcmp(type, "BatchNormalization"))
         return "it follows no convolution that it could be folded into; put it behind one";
     return "NIR has no such node; leave it out of the network";
 }
 
+static const hk_value *first_output(const hk_node *n)
+{
+    int32_t i = 0;
+    while (i < n->out_count && !n->out[i])
+        i++;
+    return hk_out(n, i);
+}
+
 static hk_status take_typed(hk_nir_builder *b, const hk_node *n, int32_t x, hk_nir_flow *flow)
 {
-    hk_shape sample;
+    const hk_value *y = first_output(n);
+    hk_shape sample, before;
     bool time_first = false, was_first = false;
-    hk_shape before;
-    if (!sample_of(b, n->out[0], &sample, &time_first) || !sample_of(b, n->in[x], &before, &was_first))
+    if (!sample_of(b, y, &sample, &time_first) || !sample_of(b, n->in[x], &before, &was_first))
         return hk_nir_refuse(b, "its shape does not tell samples from steps; export the model with all dimensions but "
                                 "the first fixed");
     bool reads = was_first && hk_shape_equal(&before, &sample) &&
-                 !hk_shape_equal(&b->shapes[n->in[x]->id], &b->shapes[n->out[0]->id]);
+                 !hk_shape_equal(&b->shapes[n->in[x]->id], &b->shapes[y->id]);
     if (reads && IS_ONE_OF(n->type, "ReduceMean", "ReduceSum", "Slice", "Gather", "Squeeze"))
         return take_readout(b, n, flow);
     if (IS_ONE_OF(n->type, "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Identity", "Dropout", "Cast"))
@@ -364,6 +392,8 @@ static hk_status take_typed(hk_nir_builder *b, const hk_node *n, int32_t x, hk_n
         return hk_nir_pool(b, n, flow);
     if (!strcmp(n->type, "hk.Neuron"))
         return hk_nir_neuron(b, n, flow);
+    if (!strcmp(n->type, "Bernoulli"))
+        return take_encoder(b, n, flow);
     if (IS_ONE_OF(n->type, "Add", "Sum"))
         return take_sum(b, n, x, flow);
     if (IS_ONE_OF(n->type, "Mul", "Div"))
@@ -380,7 +410,7 @@ static hk_status take_node(hk_nir_builder *b, const hk_node *n)
             x = i;
             broken = broken || b->flows[n->in[i]->id].broken;
         }
-    if (x < 0 || !n->out[0] || !strcmp(n->type, "Shape"))
+    if (x < 0 || !first_output(n) || !strcmp(n->type, "Shape"))
         return HK_OK; /* constants, and arithmetic of shapes */
     hk_nir_flow flow = b->flows[n->in[x]->id];
     flow.from = hk_arena_array(b->arena, flow.count, sizeof *flow.from);
@@ -455,6 +485,7 @@ static hk_status describe(hk_nir_builder *b)
     const hk_nir_field fields[] = {{.name = "dt", .data = dt},
                                    {.name = "steps", .data = steps},
                                    {.name = "reset", .text = b->soft ? "soft" : "hard"},
+                                   {.name = "encode", .text = b->encode},
                                    {.name = "readout", .text = b->readout},
                                    {.name = "delay", .data = delay},
                                    {.name = "approximate", .data = approximate}};
@@ -477,7 +508,7 @@ static hk_status check(const hk_nir_builder *b, const hk_snn_node *verdicts)
 
 hk_status hk_nir_build(hk_graph *g, const hk_nir_params *params, hk_nir *out)
 {
-    hk_nir_builder b = {.g = g, .params = *params, .out = out, .arena = g->arena, .readout = "none"};
+    hk_nir_builder b = {.g = g, .params = *params, .out = out, .arena = g->arena, .encode = "none", .readout = "none"};
     *out = (hk_nir){.arena = g->arena};
     HK_TRY(begin(&b));
     hk_snn_node *verdicts = hk_arena_array(g->arena, g->node_count + 1, sizeof *verdicts);

@@ -28,8 +28,8 @@ typedef struct hk_nir_builder {
     hk_nir_flow *flows;      /* by value id; count 0: no data of a sample */
     hk_uses uses;
     int64_t batch;
-    hk_snn_node *verdict; /* of the node at hand */
-    const char *readout;
+    hk_snn_node *verdict;         /* of the node at hand */
+    const char *encode, *readout; /* for the metadata */
     int64_t steps, delay;
     bool soft, approximated;
 } hk_nir_builder;
@@ -53,6 +53,8 @@ double hk_nir_broadcast(const hk_tensor *c, const hk_shape *s, int64_t i);
 bool hk_nir_is_per_channel(const hk_tensor *c, const hk_shape *s);
 /* Multiplies what the flow's nodes hand on: in their weights where these are theirs alone, else by Scale nodes. */
 hk_status hk_nir_scale(hk_nir_builder *b, const char *name, const hk_tensor *by, hk_nir_flow *flow);
+/* What the flow hands on is read at the last step. */
+void hk_nir_read_last(hk_nir_builder *b, hk_nir_flow *flow);
 /* Through a node that changes nothing. */
 void hk_nir_pass(hk_nir_builder *b, hk_nir_flow *flow, const hk_value *v);
 

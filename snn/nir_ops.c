@@ -13,7 +13,7 @@
 
 enum { IN_X, IN_W, IN_BIAS };
 enum { NEURON_X, NEURON_V0, NEURON_W, NEURON_THETA };
-enum { NEURON_V = 1 };
+enum { NEURON_S, NEURON_V, NEURON_V_SEQ };
 
 static hk_status no_memory(const hk_nir_builder *b)
 {
@@ -224,14 +224,25 @@ static bool starts_at_rest(const hk_nir_builder *b, const hk_node *n, double res
     return same;
 }
 
+static bool is_read(const hk_nir_builder *b, const hk_node *n, int32_t i)
+{
+    const hk_value *v = hk_out(n, i);
+    return v && (b->uses.count[v->id] || b->uses.is_output[v->id]);
+}
+
+/* Neurons that never fire, of which the last potential is read. */
+static bool integrates(const hk_nir_builder *b, const hk_node *n)
+{
+    const hk_neuron_attrs *a = n->attrs;
+    return !hk_in(n, NEURON_THETA) && a->v_threshold >= FLT_MAX && !is_read(b, n, NEURON_S) &&
+           is_read(b, n, NEURON_V) && !is_read(b, n, NEURON_V_SEQ);
+}
+
 /* What NIR cannot say. */
 static hk_status check_neuron(hk_nir_builder *b, const hk_node *n, const hk_neuron_rule *rule, bool *go_on)
 {
-    bool potentials = false;
-    for (int32_t i = NEURON_V; i < n->out_count; i++)
-        potentials = potentials || (n->out[i] && (b->uses.count[n->out[i]->id] || b->uses.is_output[n->out[i]->id]));
     *go_on = false;
-    if (potentials)
+    if (is_read(b, n, NEURON_V) || is_read(b, n, NEURON_V_SEQ))
         return hk_nir_refuse(b, "its potentials are read, and NIR's neurons hand on spikes alone; read spikes");
     if (hk_in(n, NEURON_W) && !hk_nir_fixed(b, n->in[NEURON_W]))
         return hk_nir_refuse(b, "its time constant is computed; NIR takes constants alone");
@@ -286,10 +297,11 @@ hk_status hk_nir_neuron(hk_nir_builder *b, const hk_node *n, hk_nir_flow *flow)
 {
     hk_neuron_rule rule = hk_neuron_rule_of(n->attrs, false);
     const hk_tensor *w = hk_nir_fixed(b, hk_in(n, NEURON_W));
-    bool go_on = false, leaks = rule.kind != HK_NEURON_IF;
+    bool go_on = false, leaks = rule.kind != HK_NEURON_IF, fires = !integrates(b, n);
     hk_nir_node *made = NULL;
-    HK_TRY(check_neuron(b, n, &rule, &go_on));
-    if (!go_on)
+    if (fires)
+        HK_TRY(check_neuron(b, n, &rule, &go_on));
+    if (fires && !go_on)
         return HK_OK;
     double rate = w ? hk_neuron_rate(hk_get_double(w, 0), false) : rule.rate;
     double gain = !leaks ? 1 / b->params.dt : rule.decay_input ? 1 : 1 / rate;
@@ -299,9 +311,13 @@ hk_status hk_nir_neuron(hk_nir_builder *b, const hk_node *n, hk_nir_flow *flow)
     hk_set_double(by, 0, gain);
     if (gain < 1 || gain > 1)
         HK_TRY(hk_nir_scale(b, n->name, by, flow));
-    HK_TRY(hk_nir_emit(b, n->name, leaks ? "LIF" : "IF", &flow->shape, n->out[0], flow, &made));
-    bool ok = add_parameter(b, made, "r", 1) && add_parameter(b, made, "v_reset", rule.rest) &&
-              add_threshold(b, made, n);
+    const char *type = fires ? leaks ? "LIF" : "IF" : leaks ? "LI" : "I";
+    HK_TRY(hk_nir_emit(b, n->name, type, &flow->shape, n->out[fires ? NEURON_S : NEURON_V], flow, &made));
+    bool ok = add_parameter(b, made, "r", 1);
+    if (fires)
+        ok = ok && add_parameter(b, made, "v_reset", rule.rest) && add_threshold(b, made, n);
+    else
+        hk_nir_read_last(b, flow);
     if (leaks)
         ok = ok && add_parameter(b, made, "tau", b->params.dt / rate) && add_parameter(b, made, "v_leak", rule.rest);
     return ok ? HK_OK : no_memory(b);

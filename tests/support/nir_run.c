@@ -67,16 +67,17 @@ static void windows(const hk_nir_node *n, const hk_shape *from, const double *x,
                (w ? get(n, "bias", i / plane) : 0);
 }
 
-/* v' = r I, or tau v' = (v_leak - v) + r I; a spike above the threshold puts v to v_reset. */
+/* v' = r I, or tau v' = (v_leak - v) + r I, of I and LI; a spike of IF and LIF above the threshold puts v to v_reset.
+ */
 static void neurons(run *r, size_t i)
 {
     const hk_nir_node *n = r->n->nodes[i];
-    bool leaks = !strcmp(n->type, "LIF");
+    bool leaks = n->type[0] == 'L', spikes = strchr(n->type, 'F') != NULL;
     for (int64_t k = 0; k < hk_shape_count(&n->out); k++) {
         double *v = &r->v[i][k], current = get(n, "r", k) * r->in[i][k];
         *v += leaks ? r->dt / get(n, "tau", k) * (get(n, "v_leak", k) - *v + current) : r->dt * current;
-        bool fires = *v > get(n, "v_threshold", k);
-        r->out[i][k] = fires;
+        bool fires = spikes && *v > get(n, "v_threshold", k);
+        r->out[i][k] = spikes ? fires : *v;
         r->spikes += fires;
         if (fires)
             *v = get(n, "v_reset", k);
@@ -106,7 +107,7 @@ static void step(run *r, size_t i, const double *x)
         affine(n, r->in[i], r->out[i]);
     else if (!strcmp(t, "Conv2d") || !strcmp(t, "AvgPool2d"))
         windows(n, from, r->in[i], r->out[i]);
-    else if (!strcmp(t, "IF") || !strcmp(t, "LIF"))
+    else if (!strcmp(t, "IF") || !strcmp(t, "LIF") || !strcmp(t, "I") || !strcmp(t, "LI"))
         neurons(r, i);
     else if (!strcmp(t, "Scale"))
         for (size_t k = 0; k < count; k++)
@@ -133,7 +134,7 @@ static void release(double **list, size_t nodes)
     free(list);
 }
 
-double nir_run(const hk_nir *n, const double *x, int64_t steps, double *mean)
+double nir_run(const hk_nir *n, const double *x, int64_t stride, int64_t steps, double *outputs)
 {
     size_t most = 1, count = n->node_count;
     for (size_t i = 0; i < count; i++)
@@ -146,12 +147,10 @@ double nir_run(const hk_nir *n, const double *x, int64_t steps, double *mean)
         for (int64_t k = 0; strstr(n->nodes[i]->type, "IF") && k < hk_shape_count(&n->nodes[i]->out); k++)
             r.v[i][k] = get(n->nodes[i], "v_reset", k);
     size_t last = count - 1, width = (size_t)hk_shape_count(&n->nodes[last]->out);
-    memset(mean, 0, width * sizeof *mean);
     for (int64_t t = 0; t < steps; t++) {
         for (size_t i = 0; i < count; i++)
-            step(&r, i, x);
-        for (size_t k = 0; k < width; k++)
-            mean[k] += r.out[last][k] / (double)steps;
+            step(&r, i, x + t * stride);
+        memcpy(outputs + (size_t)t * width, r.out[last], width * sizeof *outputs);
     }
     release(r.in, count);
     release(r.out, count);

@@ -7,8 +7,8 @@
 
 #include "snn/nir.h"
 
-/* One sample: x is what the input hands on at every step. mean receives the mean over steps of what reaches the output;
- * returns how many spikes there were. Fails the test on a type of node that it does not know. */
-double nir_run(const hk_nir *n, const double *x, int64_t steps, double *mean);
+/* One sample: x + t stride is what the input hands on at step t. outputs, steps times its size, receives what reaches
+ * the output; returns how many spikes there were. Fails the test on a type of node that it does not know. */
+double nir_run(const hk_nir *n, const double *x, int64_t stride, int64_t steps, double *outputs);
 
 #endif
