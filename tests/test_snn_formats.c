@@ -266,11 +266,19 @@ static hk_loader *digits(hk_dataset **data, size_t batch)
     return l;
 }
 
+/* Calibrated on one batch. */
 static hk_model *converted(hk_loader *l, bool hard, int64_t steps)
 {
     hk_model *m = NULL, *snn = NULL;
-    const hk_snn_params p = {
-        .size = sizeof p, .loader = l, .hard_reset = hard, .average_pool = true, .steps = steps, .bias_samples = 64};
+    hk_batch b;
+    OK(hk_loader_seek(l, 0, 0));
+    OK(hk_loader_next(l, &b));
+    const hk_snn_params p = {.size = sizeof p,
+                             .inputs = b.inputs,
+                             .input_count = b.input_count,
+                             .hard_reset = hard,
+                             .average_pool = true,
+                             .steps = steps};
     OK(hk_model_load(ctx, DIGITS "/model.onnx", NULL, &m));
     OK(hk_snn_convert(dev, m, &p, &snn));
     hk_model_destroy(&m);
@@ -281,7 +289,7 @@ static void digits_in_standard_form(void **state)
 {
     (void)state;
     hk_dataset *data = NULL;
-    hk_loader *l = digits(&data, 64);
+    hk_loader *l = digits(&data, 16);
     hk_model *snn = converted(l, false, 8);
     hk_batch b;
     size_t count = 0;
@@ -609,7 +617,7 @@ static void refusals(void **state)
 {
     (void)state;
     hk_dataset *data = NULL;
-    hk_loader *l = digits(&data, 64);
+    hk_loader *l = digits(&data, 16);
     hk_model *plain = NULL, *soft = converted(l, false, 4), *pooled = NULL, *many = NULL;
     hk_graph *g = NULL;
     hk_nir n;
@@ -619,7 +627,10 @@ static void refusals(void **state)
     build_nir(soft, true, &g, &n);
     node_of(&n, "output", "Output");
     hk_graph_destroy(&g);
-    const hk_snn_params p = {.size = sizeof p, .loader = l, .hard_reset = true, .steps = 4};
+    hk_batch b;
+    OK(hk_loader_seek(l, 0, 0));
+    OK(hk_loader_next(l, &b));
+    const hk_snn_params p = {.size = sizeof p, .inputs = b.inputs, .input_count = 1, .hard_reset = true, .steps = 4};
     OK(hk_snn_convert(dev, plain, &p, &pooled));
     wants_nir(pooled, HK_STATUS_UNSUPPORTED, "--pool avg");
     OK(hk_snn_with_steps(soft, 2000, false, &many));
@@ -708,7 +719,7 @@ static void trains_again(void **state)
 {
     (void)state;
     hk_dataset *data = NULL;
-    hk_loader *l = digits(&data, 64);
+    hk_loader *l = digits(&data, 16);
     hk_model *snn = converted(l, false, 2), *loaded = NULL;
     OK(hk_model_save(snn, file("saved.onnx")));
     OK(hk_model_load(ctx, file("saved.onnx"), NULL, &loaded));

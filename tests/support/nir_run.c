@@ -38,33 +38,49 @@ static void affine(const hk_nir_node *n, const double *x, double *y)
     }
 }
 
-/* One window at (i, j): of a convolution the sum over channels, of pooling (w NULL) the mean of plane c. */
-static double window(const hk_nir_node *n, const hk_tensor *w, const hk_shape *from, const double *x, int64_t c,
-                     int64_t i, int64_t j)
+/* What a window does: w NULL is pooling. */
+typedef struct sliding {
+    const hk_tensor *w;
+    hk_shape from;
+    int64_t size[2], stride[2], padding[2], dilation[2];
+} sliding;
+
+static sliding sliding_of(const hk_nir_node *n, const hk_shape *from)
 {
-    const char *size = "kernel_size";
-    int64_t h = w ? w->shape[2] : hk_get_int(field(n, size), 0), wide = w ? w->shape[3] : hk_get_int(field(n, size), 1);
+    sliding s = {.w = strcmp(n->type, "Conv2d") != 0 ? NULL : field(n, "weight"), .from = *from};
+    for (int d = 0; d < 2; d++) {
+        s.size[d] = s.w ? s.w->shape[d + 2] : hk_get_int(field(n, "kernel_size"), d);
+        s.stride[d] = hk_get_int(field(n, "stride"), d);
+        s.padding[d] = hk_get_int(field(n, "padding"), d);
+        s.dilation[d] = s.w ? hk_get_int(field(n, "dilation"), d) : 1;
+    }
+    return s;
+}
+
+/* At (i, j): of a convolution the sum over channels for output c, of pooling the mean of plane c. */
+static double window(const sliding *s, const double *x, int64_t c, int64_t i, int64_t j)
+{
+    int64_t taps = s->size[0] * s->size[1], channels = s->w ? s->w->shape[1] : 1;
     double sum = 0;
-    for (int64_t k = w ? 0 : c; k < (w ? w->shape[1] : c + 1); k++)
-        for (int64_t a = 0; a < h * wide; a++) {
-            int64_t dy = w ? hk_get_int(field(n, "dilation"), 0) : 1, dx = w ? hk_get_int(field(n, "dilation"), 1) : 1;
-            int64_t y = i * hk_get_int(field(n, "stride"), 0) - hk_get_int(field(n, "padding"), 0) + a / wide * dy;
-            int64_t z = j * hk_get_int(field(n, "stride"), 1) - hk_get_int(field(n, "padding"), 1) + a % wide * dx;
-            if (y < 0 || y >= from->dim[1] || z < 0 || z >= from->dim[2])
+    for (int64_t k = 0; k < channels; k++)
+        for (int64_t a = 0; a < taps; a++) {
+            int64_t y = i * s->stride[0] - s->padding[0] + a / s->size[1] * s->dilation[0];
+            int64_t z = j * s->stride[1] - s->padding[1] + a % s->size[1] * s->dilation[1];
+            if (y < 0 || y >= s->from.dim[1] || z < 0 || z >= s->from.dim[2])
                 continue;
-            double times = w ? hk_get_double(w, (c * w->shape[1] + k) * h * wide + a) : 1 / (double)(h * wide);
-            sum += times * x[(k * from->dim[1] + y) * from->dim[2] + z];
+            double times = s->w ? hk_get_double(s->w, (c * channels + k) * taps + a) : 1 / (double)taps;
+            sum += times * x[((s->w ? k : c) * s->from.dim[1] + y) * s->from.dim[2] + z];
         }
     return sum;
 }
 
 static void windows(const hk_nir_node *n, const hk_shape *from, const double *x, double *y)
 {
-    const hk_tensor *w = strcmp(n->type, "Conv2d") != 0 ? NULL : field(n, "weight");
+    const sliding s = sliding_of(n, from);
     int64_t plane = n->out.dim[1] * n->out.dim[2];
     for (int64_t i = 0; i < n->out.dim[0] * plane; i++)
-        y[i] = window(n, w, from, x, i / plane, i % plane / n->out.dim[2], i % n->out.dim[2]) +
-               (w ? get(n, "bias", i / plane) : 0);
+        y[i] = window(&s, x, i / plane, i % plane / n->out.dim[2], i % n->out.dim[2]) +
+               (s.w ? get(n, "bias", i / plane) : 0);
 }
 
 /* v' = r I, or tau v' = (v_leak - v) + r I, of I and LI; a spike of IF and LIF above the threshold puts v to v_reset.
