@@ -281,6 +281,23 @@ const hk_op_count *hk_model_ops(const hk_model *m, size_t *count)
     return m->import->ops;
 }
 
+hk_status hk_model_of_graph(const hk_graph *g, hk_model **out)
+{
+    void *data = NULL;
+    size_t bytes = 0;
+    HK_TRY(hk_export_memory(g, NULL, &data, &bytes));
+    hk_status st = hk_model_load_memory(g->ctx, data, bytes, NULL, out);
+    hk_free(g->ctx, data);
+    return st;
+}
+
+static bool keep_text(hk_arena *arena, const char **text)
+{
+    const char *given = *text;
+    *text = given ? hk_arena_string(arena, given) : NULL;
+    return !given || *text;
+}
+
 hk_status hk_model_keep_probes(hk_model *m, const hk_snn_probe *list, size_t count)
 {
     m->probes = hk_arena_array(m->arena, count + 1, sizeof *m->probes);
@@ -289,10 +306,9 @@ hk_status hk_model_keep_probes(hk_model *m, const hk_snn_probe *list, size_t cou
     for (size_t i = 0; i < count; i++) {
         hk_snn_probe *p = &m->probes[i];
         *p = list[i];
-        p->node = hk_arena_string(m->arena, p->node);
-        p->op = hk_arena_string(m->arena, p->op);
-        p->output = p->output ? hk_arena_string(m->arena, p->output) : NULL;
-        if (!p->node || !p->op || (list[i].output && !p->output))
+        if (!keep_text(m->arena, &p->node) || !keep_text(m->arena, &p->op) || !keep_text(m->arena, &p->output) ||
+            !keep_text(m->arena, &p->each) || !keep_text(m->arena, &p->charge) || !keep_text(m->arena, &p->spikes) ||
+            !keep_text(m->arena, &p->potentials))
             return hk_out_of_memory(m->ctx, "a monitor");
     }
     m->probe_count = count;

@@ -42,6 +42,8 @@ hk_status hk_model_write(const hk_model *m, const hk_export_patch *patches, size
 /* HK_STATUS_UNSUPPORTED with all problems in one sentence, or HK_OK. */
 hk_status hk_model_check_runs(const hk_model *m);
 
+/* A graph as a model of its own, written and read in memory; nothing of the graph is shared. */
+hk_status hk_model_of_graph(const hk_graph *g, hk_model **out);
 /* Copies the list into the model, for hk_snn_probes. */
 hk_status hk_model_keep_probes(hk_model *m, const hk_snn_probe *list, size_t count);
 

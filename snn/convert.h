@@ -14,20 +14,31 @@
 #define HK_SNN_READOUT_NAME "snn.readout"
 /* Constants whose first element is T have names that begin so, wherever the graph has been written to and read from. */
 #define HK_SNN_STEPS_NAME "snn.steps"
+/* Names of the ReLUs of a signed pair end so. */
+#define HK_SNN_PLUS ".plus"
+#define HK_SNN_MINUS ".minus"
 /* The first step that the readout takes. */
 #define HK_SNN_DELAY_NAME "snn.delay"
 
 /* An activation that becomes neurons. */
 typedef struct hk_snn_site {
     hk_node *node;
-    hk_value *x, *y;    /* its input and output */
-    int64_t channels;   /* thresholds a layer can have: axis 1, or 1 */
-    int64_t inner;      /* elements of a channel, per sample */
-    double ceiling;     /* of Clip; infinity of Relu */
-    float *thresholds;  /* [channels], set by calibration */
-    float *corrections; /* [channels] added to x; NULL: none */
-    bool folded;        /* amplitudes are in the weights behind it */
+    hk_value *x, *y;        /* its input and output */
+    int64_t channels;       /* thresholds a layer can have: axis 1, or 1 */
+    int64_t inner;          /* elements of a channel, per sample */
+    double ceiling;         /* of Clip; infinity of Relu */
+    float *thresholds;      /* [channels], set by calibration */
+    float *corrections;     /* [channels] added to x; NULL: none */
+    bool folded;            /* amplitudes are in the weights behind it */
+    const hk_tensor *given; /* thresholds that were trained (hk.QCFS); NULL: calibration finds them */
+    bool may_be_dead;       /* one half of a signed pair: the other carries the values */
 } hk_snn_site;
+
+/* What a conversion may do with what has no spiking counterpart. */
+typedef struct hk_snn_choice {
+    bool average_pool;
+    bool functional; /* other functions of values in time are computed on running means */
+} hk_snn_choice;
 
 typedef struct hk_snn_plan {
     hk_graph *graph;         /* the one to be rewritten */
@@ -37,6 +48,7 @@ typedef struct hk_snn_plan {
     size_t value_count;
     int64_t batch;
     int32_t opset;
+    hk_snn_choice choice;
     bool *timed;        /* by value id: has a time axis */
     bool *downstream;   /* by value id: an activation to be replaced lies behind it */
     hk_snn_node *nodes; /* verdicts, one per node of the graph, in order: */
@@ -49,9 +61,19 @@ typedef struct hk_snn_plan {
 
 /* Judges every node of g, whose batch normalizations are folded, and finds the activations. Fails only where nothing
  * can be said at all: an input without known shape, an opset below 13. */
-hk_status hk_snn_plan_make(hk_graph *g, bool average_pool, hk_snn_plan *out);
+hk_status hk_snn_plan_make(hk_graph *g, hk_snn_choice choice, hk_snn_plan *out);
 /* All unsupported nodes in one sentence, HK_STATUS_UNSUPPORTED; HK_OK when there are none. */
 hk_status hk_snn_plan_check(const hk_snn_plan *p);
+/* For functional conversions, before a plan: what functions other than activations hand to layers of weights becomes
+ * the difference of two ReLUs, relu(x) - relu(-x), so that these layers take spikes, of either sign. */
+hk_status hk_snn_sign_pairs(hk_graph *g);
+/* Linear in each operand that has a time axis, or moves its elements. */
+bool hk_snn_is_linear(const char *type);
+/* Relu, Clip, hk.QCFS. */
+bool hk_snn_is_activation(const hk_node *n);
+/* Each activation becomes hk.QCFS of so many levels, with the plan's thresholds as parameters: one per layer, or per
+ * channel. */
+hk_status hk_snn_insert_qcfs(hk_snn_plan *p, int64_t levels, bool per_channel);
 /* MaxPool becomes AveragePool. */
 hk_status hk_snn_average_pools(hk_snn_plan *p);
 /* The graph takes any number of samples: shapes that the batch is written into lose it. */
@@ -62,6 +84,7 @@ typedef struct hk_snn_form {
     double tau; /* 0: IF */
     bool hard_reset, scalers;
     bool probe; /* for bias calibration: corrections are graph inputs [1,C,1,...], mean spikes [C] graph outputs */
+    bool rates; /* mean spikes over time (N,...) of each site are graph outputs, after the network's own */
 } hk_snn_form;
 
 /* Rewrites the graph. */
@@ -69,8 +92,12 @@ hk_status hk_snn_rewrite(hk_snn_plan *p, const hk_snn_form *form);
 /* In a graph that hk_snn_rewrite made: T, and the readout's delay; 0 without neurons. */
 hk_snn_info hk_snn_describe(const hk_graph *g);
 hk_status hk_snn_set_steps(hk_graph *g, int64_t steps);
-/* Adds an output per layer (see hk_snn_probe); *probes in the graph's arena. */
-hk_status hk_snn_add_probes(hk_graph *g, hk_snn_probe **probes, size_t *count);
+/* Adds outputs per layer (see hk_snn_probe); *probes in the graph's arena. */
+hk_status hk_snn_add_probes(hk_graph *g, uint32_t monitors, hk_snn_probe **probes, size_t *count);
+/* Adds what the network's outputs are after fewer steps, see hk_snn_with_readouts. */
+hk_status hk_snn_add_readouts(hk_graph *g, const int64_t *steps, size_t count);
+/* By value id: has a time axis folded into its batch. In the graph's arena; NULL: out of memory. */
+bool *hk_snn_find_timed(const hk_graph *g);
 
 /* ---- nodes of the opset of the graph (snn/build.c) */
 

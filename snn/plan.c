@@ -8,8 +8,7 @@
 /* Found again in shapes: no extent of a network, so a first dimension of it is the batch. */
 enum { PROBE_BATCH = 1009 };
 
-/* Linear in each operand that has a time axis, or moves its elements. */
-static bool is_linear(const char *type)
+bool hk_snn_is_linear(const char *type)
 {
     static const char *const types[] = {"Conv",
                                         "ConvTranspose",
@@ -49,9 +48,9 @@ static bool is_linear(const char *type)
     return false;
 }
 
-static bool is_activation(const hk_node *n)
+bool hk_snn_is_activation(const hk_node *n)
 {
-    return !strcmp(n->type, "Relu") || !strcmp(n->type, "Clip");
+    return !strcmp(n->type, "Relu") || !strcmp(n->type, "Clip") || !strcmp(n->type, "hk.QCFS");
 }
 
 static bool is_timed(const hk_snn_plan *p, const hk_value *v)
@@ -86,6 +85,12 @@ static hk_status refuse(hk_snn_plan *p, hk_snn_node *d, const char *reason)
 
 /* ---- activations */
 
+static bool ends_with(const char *s, const char *end)
+{
+    size_t a = strlen(s), b = strlen(end);
+    return a >= b && !strcmp(s + a - b, end);
+}
+
 /* The extent of axis 1 where it is that of channels: an image's, a vector's, and what a convolution makes of a signal.
  */
 static int64_t channels_of(const hk_node *n, const hk_shape *y)
@@ -97,36 +102,62 @@ static int64_t channels_of(const hk_node *n, const hk_shape *y)
     return channels ? y->dim[1] : 1;
 }
 
+/* A Clip from 0 to a constant above 0; *ceiling receives that. */
+static bool clips_as_relu(const hk_snn_plan *p, const hk_node *n, double *ceiling)
+{
+    const hk_tensor *low = fixed(p, n, 1), *high = fixed(p, n, 2);
+    if (!low || hk_get_double(low, 0) < 0 || hk_get_double(low, 0) > 0 || (hk_in(n, 2) && !high) ||
+        (high && !(hk_get_double(high, 0) > 0)))
+        return false;
+    *ceiling = high ? hk_get_double(high, 0) : INFINITY;
+    return true;
+}
+
+/* Trained thresholds: one, or one per channel; all of them above 0. */
+static bool are_thresholds(const hk_tensor *t, int64_t channels)
+{
+    int64_t count = t ? hk_tensor_count(t) : 0;
+    bool fit = count == 1 || (count > 0 && count == channels);
+    for (int64_t i = 0; i < count && fit; i++)
+        fit = isfinite(hk_get_double(t, i)) && hk_get_double(t, i) > 0;
+    return fit;
+}
+
 static hk_status judge_activation(hk_snn_plan *p, hk_node *n, hk_snn_node *d)
 {
     const hk_shape *y = &p->shapes[n->out[0]->id];
+    bool qcfs = !strcmp(n->type, "hk.QCFS");
     double ceiling = INFINITY;
-    if (!strcmp(n->type, "Clip")) {
-        const hk_tensor *low = fixed(p, n, 1), *high = fixed(p, n, 2);
-        if (!low || hk_get_double(low, 0) < 0 || hk_get_double(low, 0) > 0 || (hk_in(n, 2) && !high) ||
-            (high && !(hk_get_double(high, 0) > 0)))
-            return refuse(p, d,
-                          "a Clip becomes neurons if it clips from 0 to a constant above 0 (ReLU6); use such a one, or "
-                          "ReLU, and train again");
-        ceiling = high ? hk_get_double(high, 0) : INFINITY;
-    }
+    if (!strcmp(n->type, "Clip") && !clips_as_relu(p, n, &ceiling))
+        return refuse(p, d,
+                      "a Clip becomes neurons if it clips from 0 to a constant above 0 (ReLU6); use such a one, or "
+                      "ReLU, and train again");
     if (n->out[0]->dtype != HK_FLOAT32)
         return refuse(p, d, "neurons take float32; export the model in float32");
     if (!hk_shape_known(y) || y->rank < 2 || y->rank >= HK_MAX_RANK || y->dim[0] != p->batch || hk_shape_count(y) <= 0)
         return refuse(p, d,
                       "its shape is not known, or has no batch in front; export the model with all dimensions but the "
                       "first fixed");
-    hk_snn_site *s = &p->sites[p->site_count++];
     int64_t channels = channels_of(n, y);
+    const hk_value *theta = qcfs ? n->in[1] : NULL;
+    if (qcfs && !are_thresholds(theta->data, theta->data && hk_tensor_count(theta->data) > 1 ? y->dim[1] : channels))
+        return refuse(p, d,
+                      "its thresholds are not constants above 0, one or one per channel; train again at a smaller "
+                      "learning rate");
+    if (qcfs && hk_tensor_count(theta->data) > 1)
+        channels = y->dim[1];
+    hk_snn_site *s = &p->sites[p->site_count++];
     *s = (hk_snn_site){.node = n,
                        .x = n->in[0],
                        .y = n->out[0],
                        .channels = channels,
                        .inner = hk_shape_count(y) / (p->batch * channels),
-                       .ceiling = ceiling};
+                       .ceiling = ceiling,
+                       .given = qcfs ? theta->data : NULL,
+                       .may_be_dead = ends_with(n->name, HK_SNN_MINUS) || ends_with(n->name, HK_SNN_PLUS)};
     p->timed[n->out[0]->id] = true;
     d->verdict = HK_SNN_NEURON;
-    d->reason = "becomes neurons";
+    d->reason = qcfs ? "becomes neurons with the thresholds that were trained" : "becomes neurons";
     return HK_OK;
 }
 
@@ -153,21 +184,46 @@ static bool is_product(const char *type)
            !strcmp(type, "ConvTranspose");
 }
 
+/* Any function of samples, on the means of what came so far. */
+static hk_status judge_functional(hk_snn_plan *p, const hk_node *n, hk_snn_node *d)
+{
+    bool fits = keeps_batch(p, n) && n->body_count == 0;
+    for (int32_t i = 0; i < n->out_count; i++)
+        fits = fits && (!n->out[i] || n->out[i]->dtype == HK_FLOAT32 || n->out[i]->dtype == HK_DTYPE_NONE);
+    if (!fits)
+        return refuse(p, d,
+                      "it mixes samples, has no float32 outputs, or its shape is not known; keep the batch as first "
+                      "dimension and fix all others");
+    for (int32_t i = 0; i < n->out_count; i++)
+        if (n->out[i])
+            p->timed[n->out[i]->id] = true;
+    d->verdict = HK_SNN_EXACT;
+    d->reason = "functional, not spike-only: the temporal difference of its values at running means";
+    d->spike_only = false;
+    return HK_OK;
+}
+
 static hk_status judge_linear(hk_snn_plan *p, const hk_node *n, hk_snn_node *d)
 {
     if (!keeps_batch(p, n))
         return refuse(p, d,
                       "it mixes samples or its shape is not known, so that time cannot be folded into the batch; "
                       "keep the batch as first dimension and fix all others");
-    if (is_product(n->type) && timed_inputs(p, n) > 1)
+    bool product = is_product(n->type) && timed_inputs(p, n) > 1;
+    bool divides = !strcmp(n->type, "Div") && is_timed(p, n->in[1]);
+    if ((product || divides) && p->choice.functional)
+        return judge_functional(p, n, d);
+    if (product)
         return refuse(p, d,
                       "a product of two spiking values has no spiking counterpart; one operand must come from "
-                      "before the first activation or be constant");
+                      "before the first activation or be constant, or allow functional operators (--functional)");
     const int64_t *training = hk_node_attr(n, "training_mode");
     if (training && *training)
         return refuse(p, d, "it is in training mode; export the model in evaluation mode");
-    if (!strcmp(n->type, "Div") && is_timed(p, n->in[1]))
-        return refuse(p, d, "division by a spiking value has no spiking counterpart");
+    if (divides)
+        return refuse(p, d,
+                      "division by a spiking value has no spiking counterpart; allow functional operators "
+                      "(--functional)");
     for (int32_t i = 0; i < n->out_count; i++)
         if (n->out[i])
             p->timed[n->out[i]->id] = true;
@@ -206,17 +262,20 @@ static hk_status judge_other(hk_snn_plan *p, const hk_node *n, hk_snn_node *d)
     bool follows = n->body_count > 0;
     for (int32_t i = 0; i < n->out_count; i++)
         follows = follows || (n->out[i] && p->downstream[n->out[i]->id]);
+    if (follows && p->choice.functional)
+        return judge_functional(p, n, d);
     if (follows)
         return refuse(p, d,
                       "it is not linear and has no spiking counterpart here; train the network with ReLU or ReLU6 "
-                      "in its place");
+                      "in its place, or allow functional operators (--functional), which are not spike-only");
     d->verdict = HK_SNN_READOUT;
     d->reason = "is computed once, of the mean over time";
     return HK_OK;
 }
 
-static hk_status judge(hk_snn_plan *p, hk_node *n, bool average, hk_snn_node *d)
+static hk_status judge(hk_snn_plan *p, hk_node *n, hk_snn_node *d)
 {
+    bool average = p->choice.average_pool;
     *d = (hk_snn_node){.node = n->name, .op = n->type, .verdict = HK_SNN_PASSES, .spike_only = true};
     d->reason = "comes before the first neurons: computed once";
     bool known = n->out_count > 0;
@@ -226,7 +285,7 @@ static hk_status judge(hk_snn_plan *p, hk_node *n, bool average, hk_snn_node *d)
         d->reason = "is known beforehand";
         return HK_OK;
     }
-    if (is_activation(n) && n->op)
+    if (hk_snn_is_activation(n) && n->op)
         return judge_activation(p, n, d);
     if (!timed_inputs(p, n)) {
         if (!strcmp(n->type, "MaxPool") && average && can_average(p, n)) {
@@ -237,7 +296,7 @@ static hk_status judge(hk_snn_plan *p, hk_node *n, bool average, hk_snn_node *d)
     }
     if (!strcmp(n->type, "MaxPool") || !strcmp(n->type, "GlobalMaxPool"))
         return judge_max_pool(p, n, average && !strcmp(n->type, "MaxPool"), d);
-    return is_linear(n->type) ? judge_linear(p, n, d) : judge_other(p, n, d);
+    return hk_snn_is_linear(n->type) ? judge_linear(p, n, d) : judge_other(p, n, d);
 }
 
 /* From the end: what has an activation behind it. */
@@ -246,7 +305,7 @@ static void find_downstream(hk_snn_plan *p)
     const hk_graph *g = p->graph;
     for (size_t k = g->node_count; k-- > 0;) {
         const hk_node *n = g->nodes[k];
-        bool found = is_activation(n);
+        bool found = hk_snn_is_activation(n);
         for (int32_t i = 0; i < n->out_count; i++)
             found = found || (n->out[i] && p->downstream[n->out[i]->id]);
         for (int32_t i = 0; found && i < n->in_count; i++)
@@ -287,9 +346,9 @@ static hk_status bind_shapes(hk_snn_plan *p)
     return hk_snn_shapes(g, p->batch, p->arena, &p->shapes, &p->known);
 }
 
-hk_status hk_snn_plan_make(hk_graph *g, bool average_pool, hk_snn_plan *out)
+hk_status hk_snn_plan_make(hk_graph *g, hk_snn_choice choice, hk_snn_plan *out)
 {
-    hk_snn_plan p = {.graph = g, .arena = g->arena, .opset = hk_snn_opset(g)};
+    hk_snn_plan p = {.graph = g, .arena = g->arena, .opset = hk_snn_opset(g), .choice = choice};
     HK_TRY(check_inputs(&p));
     HK_TRY(hk_graph_sort(g));
     HK_TRY(bind_shapes(&p));
@@ -305,7 +364,7 @@ hk_status hk_snn_plan_make(hk_graph *g, bool average_pool, hk_snn_plan *out)
     find_downstream(&p);
     for (size_t i = 0; i < g->node_count; i++) {
         p.of[i] = g->nodes[i];
-        HK_TRY(judge(&p, g->nodes[i], average_pool, &p.nodes[i]));
+        HK_TRY(judge(&p, g->nodes[i], &p.nodes[i]));
     }
     *out = p;
     return HK_OK;
@@ -327,7 +386,8 @@ hk_status hk_snn_plan_check(const hk_snn_plan *p)
         return hk_fail(ctx, HK_STATUS_UNSUPPORTED, "%s", text);
     if (!p->site_count)
         return hk_fail(ctx, HK_STATUS_UNSUPPORTED,
-                       "the model has no Relu or Clip that could become neurons; a spiking network needs one at least");
+                       "the model has no Relu or Clip that could become neurons; a spiking network needs one at least. "
+                       "Functional operators (--functional) put neurons in front of layers of weights");
     return HK_OK;
 }
 

@@ -31,6 +31,8 @@ hk_snn_info hk_snn_describe(const hk_graph *g)
             info.steps = steps_of(g->nodes[i]);
             info.layers++;
         }
+    for (size_t i = 0; i < g->node_count; i++)
+        info.readouts = info.readouts || begins(g->nodes[i]->name, HK_SNN_READOUT_NAME);
     for (size_t i = 0; i < g->value_count; i++)
         if (begins(g->values[i]->name, HK_SNN_DELAY_NAME))
             info.delay = first_element(g->values[i]);
@@ -64,7 +66,7 @@ hk_status hk_snn_set_steps(hk_graph *g, int64_t steps)
 
 /* ---- what has a time axis folded into its batch: from the neurons to the readout */
 
-static bool *find_timed(const hk_graph *g)
+bool *hk_snn_find_timed(const hk_graph *g)
 {
     bool *timed = hk_arena_array(g->arena, g->value_count + 1, sizeof *timed);
     for (size_t i = 0; timed && i < g->node_count; i++) {
@@ -142,26 +144,49 @@ typedef struct prober {
     hk_graph *g;
     int32_t opset;
     int64_t steps;
+    uint32_t monitors;
     bool *timed;
     hk_shape *shapes;
     hk_snn_probe *list;
     size_t count;
 } prober;
 
+/* A graph output of what v holds, called "snn.KIND.NUMBER". */
+static hk_status add_output(prober *p, const char *kind, hk_value *v, const char **name)
+{
+    hk_graph *g = p->g;
+    *name = hk_arena_format(g->arena, "snn.%s.%zu", kind, p->count);
+    hk_value *out = *name ? hk_graph_value(g, *name, HK_VALUE_ACTIVATION, HK_FLOAT32, NULL) : NULL;
+    if (!out || !hk_graph_add_output(g, out))
+        return hk_out_of_memory(g->ctx, "a monitor");
+    hk_graph_take_over(v, out);
+    *name = out->name;
+    return HK_OK;
+}
+
 /* Sums per step of x, whose first axis is time or time and batch. */
 static hk_status add_sum(prober *p, hk_snn_probe *probe, hk_value *x)
 {
-    hk_graph *g = p->g;
     hk_value *flat = NULL, *sum = NULL;
-    HK_TRY(hk_snn_reshape(g, p->opset, x, HK_SNN_STEPS_NAME, (int64_t[]){p->steps, -1}, 2, &flat));
-    HK_TRY(hk_snn_reduce(g, p->opset, "ReduceSum", flat, (int64_t[]){1}, 1, &sum));
-    const char *name = hk_arena_format(g->arena, "snn.count.%zu", p->count);
-    hk_value *out = name ? hk_graph_value(g, name, HK_VALUE_ACTIVATION, HK_FLOAT32, NULL) : NULL;
-    if (!out || !hk_graph_add_output(g, out))
-        return hk_out_of_memory(g->ctx, "a monitor");
-    hk_graph_take_over(sum, out);
-    probe->output = out->name;
-    return HK_OK;
+    HK_TRY(hk_snn_reshape(p->g, p->opset, x, HK_SNN_STEPS_NAME, (int64_t[]){p->steps, -1}, 2, &flat));
+    HK_TRY(hk_snn_reduce(p->g, p->opset, "ReduceSum", flat, (int64_t[]){1}, 1, &sum));
+    return add_output(p, "count", sum, &probe->output);
+}
+
+/* Sums over everything, or over the first axes, of x made a matrix of `columns`. */
+static hk_status add_total(prober *p, const char *kind, hk_value *x, int64_t columns, const char **name)
+{
+    hk_value *flat = NULL, *sum = NULL;
+    HK_TRY(hk_snn_reshape(p->g, p->opset, x, NULL, (int64_t[]){-1, columns}, 2, &flat));
+    HK_TRY(hk_snn_reduce(p->g, p->opset, "ReduceSum", flat, (int64_t[]){0}, 1, &sum));
+    return add_output(p, kind, sum, name);
+}
+
+static hk_status add_copy(prober *p, const char *kind, hk_value *x, const char **name)
+{
+    hk_value *copy = NULL;
+    HK_TRY(hk_snn_node_make(p->g, p->opset, "Identity", NULL, NULL, &x, 1, &copy));
+    return add_output(p, kind, copy, name);
 }
 
 static double product(const hk_shape *s, int32_t from)
@@ -208,18 +233,31 @@ static hk_status probe_neurons(prober *p, hk_node *n)
     hk_snn_probe *probe = &p->list[p->count];
     *probe = (hk_snn_probe){.node = n->name, .op = n->type};
     probe->neurons = product(&p->shapes[n->out[0]->id], 2);
-    HK_TRY(add_sum(p, probe, n->out[0]));
+    if (!hk_node_want_outputs(n, 3))
+        return hk_out_of_memory(p->g->ctx, "a monitor");
+    n->out[1]->dtype = n->out[2]->dtype = HK_FLOAT32;
+    if (p->monitors & HK_SNN_MONITOR_COUNTS) {
+        HK_TRY(add_sum(p, probe, n->out[0]));
+        HK_TRY(add_total(p, "each", n->out[0], (int64_t)probe->neurons, &probe->each));
+        HK_TRY(add_total(p, "charge", n->out[1], 1, &probe->charge));
+    }
+    if (p->monitors & HK_SNN_MONITOR_SPIKES)
+        HK_TRY(add_copy(p, "spikes", n->out[0], &probe->spikes));
+    if (p->monitors & HK_SNN_MONITOR_POTENTIALS)
+        HK_TRY(add_copy(p, "potentials", n->out[2], &probe->potentials));
+    else
+        n->out_count = p->monitors & HK_SNN_MONITOR_COUNTS ? 2 : 1;
     p->count++;
     return HK_OK;
 }
 
-hk_status hk_snn_add_probes(hk_graph *g, hk_snn_probe **probes, size_t *count)
+hk_status hk_snn_add_probes(hk_graph *g, uint32_t monitors, hk_snn_probe **probes, size_t *count)
 {
     const hk_tensor **known = NULL;
-    prober p = {.g = g, .opset = hk_snn_opset(g), .steps = hk_snn_describe(g).steps};
+    prober p = {.g = g, .opset = hk_snn_opset(g), .steps = hk_snn_describe(g).steps, .monitors = monitors};
     HK_TRY(hk_graph_sort(g));
     HK_TRY(hk_snn_shapes(g, PROBE_BATCH, g->arena, &p.shapes, &known));
-    p.timed = find_timed(g);
+    p.timed = hk_snn_find_timed(g);
     p.list = hk_arena_array(g->arena, g->node_count + 1, sizeof *p.list);
     if (!p.timed || !p.list)
         return hk_out_of_memory(g->ctx, "a monitor");
@@ -228,7 +266,8 @@ hk_status hk_snn_add_probes(hk_graph *g, hk_snn_probe **probes, size_t *count)
         const char *type = node->type;
         if (steps_of(node) > 0)
             HK_TRY(probe_neurons(&p, node));
-        else if (!strcmp(type, "Conv") || !strcmp(type, "Gemm") || !strcmp(type, "MatMul"))
+        else if ((monitors & HK_SNN_MONITOR_COUNTS) &&
+                 (!strcmp(type, "Conv") || !strcmp(type, "Gemm") || !strcmp(type, "MatMul")))
             HK_TRY(probe_synapses(&p, node));
     }
     *probes = p.list;

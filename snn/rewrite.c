@@ -1,4 +1,4 @@
-/* The rewriting: neurons, sums of MaxPool, readout. */
+/* The rewriting: neurons, sums of MaxPool, functions of running means, readout. */
 #include <string.h>
 
 #include "ops/op.h"
@@ -12,6 +12,7 @@ typedef struct rewriter {
     hk_value *samples;   /* int64 [1]: N, made on demand */
     hk_value **repeated; /* by value id: a value without time at every step, (T N,...) */
     hk_value **read;     /* by value id: its mean over time */
+    hk_value **running;  /* by value id: at step t, the mean of the first t, (T N,...) */
     bool *corrected;     /* by site: the correction is in a bias */
 } rewriter;
 
@@ -122,8 +123,10 @@ static hk_status scale(rewriter *r, const hk_snn_site *s, bool inverse, const hk
     float *by = hk_arena_array(r->p->arena, (size_t)s->channels, sizeof *by);
     for (int64_t c = 0; by && c < s->channels; c++)
         by[c] = inverse ? 1 / s->thresholds[c] : s->thresholds[c];
-    hk_value *in[] = {*x, by ? per_channel(r, s, NULL, by, shape) : NULL};
-    return make(r, "Mul", in, 2, x);
+    hk_value *voltages = !by               ? NULL
+                         : r->form.scalers ? hk_snn_floats(r->g, NULL, by, 1, &s->channels)
+                                           : per_channel(r, s, NULL, by, shape);
+    return make(r, r->form.scalers ? "hk.VoltageScaler" : "Mul", (hk_value *[]){*x, voltages}, 2, x);
 }
 
 static hk_status fire(rewriter *r, hk_snn_site *s, const hk_shape *shape, hk_value *current, hk_value **spikes)
@@ -166,6 +169,14 @@ static hk_status add_mean(rewriter *r, const hk_snn_site *s, hk_value *spikes, i
     return hk_graph_add_output(r->g, mean) ? HK_OK : hk_out_of_memory(r->g->ctx, "a conversion");
 }
 
+/* The mean of spikes over time, (N,...). */
+static hk_status add_rates(rewriter *r, hk_value *spikes)
+{
+    hk_value *rate = NULL;
+    HK_TRY(hk_snn_reduce(r->g, r->p->opset, "ReduceMean", spikes, (int64_t[]){0}, 1, &rate));
+    return hk_graph_add_output(r->g, rate) ? HK_OK : hk_out_of_memory(r->g->ctx, "a conversion");
+}
+
 static hk_status convert_site(rewriter *r, size_t i)
 {
     hk_snn_site *s = &r->p->sites[i];
@@ -179,6 +190,8 @@ static hk_status convert_site(rewriter *r, size_t i)
     HK_TRY(fire(r, s, shape, x, &spikes));
     if (r->form.probe)
         HK_TRY(add_mean(r, s, spikes, shape->rank));
+    if (r->form.rates)
+        HK_TRY(add_rates(r, spikes));
     HK_TRY(join_time(r, spikes, shape, &y));
     if (r->form.scalers || !s->folded)
         HK_TRY(scale(r, s, false, shape, &y));
@@ -187,32 +200,53 @@ static hk_status convert_site(rewriter *r, size_t i)
     return HK_OK;
 }
 
-/* ---- MaxPool: y_t = max(x_1 + ... + x_t) - max(x_1 + ... + x_(t-1)), so that the sum of y is the maximum of sums */
+/* ---- differences: y_t = z_t - z_(t-1), so that the sum of y is the last z */
 
-static hk_status convert_max_pool(rewriter *r, hk_node *n)
+/* Cuts the node off its output i: *out is what it makes from now on, for others to take the old one's place. */
+static hk_status cut_off(rewriter *r, hk_node *n, int32_t i, hk_value **out)
 {
-    hk_value *y = n->out[0], *x = NULL, *pooled = hk_graph_value(r->g, NULL, HK_VALUE_ACTIVATION, HK_FLOAT32, NULL);
-    const hk_shape *in = &r->p->shapes[n->in[0]->id], *out = &r->p->shapes[y->id];
-    if (!pooled)
+    hk_value *made = hk_graph_value(r->g, NULL, HK_VALUE_ACTIVATION, HK_FLOAT32, NULL);
+    if (!made)
         return HK_STATUS_OUT_OF_MEMORY;
-    HK_TRY(split_time(r, n->in[0], in, &x));
-    hk_value *sum[] = {x, hk_graph_scalar(r->g, HK_INT64, 0)};
-    HK_TRY(make(r, "CumSum", sum, 2, &x));
-    HK_TRY(join_time(r, x, in, &n->in[0]));
-    n->out[0] = pooled;
-    pooled->producer = n;
-    y->producer = NULL;
-    hk_value *now = NULL, *before = NULL, *step = NULL, *flat = NULL;
+    n->out[i]->producer = NULL;
+    n->out[i] = made;
+    made->producer = n;
+    *out = made;
+    return HK_OK;
+}
+
+/* y becomes the differences of z, (T,N,...). */
+static hk_status take_differences(rewriter *r, hk_value *z, hk_value *y)
+{
+    const hk_shape *shape = &r->p->shapes[y->id];
+    hk_value *before = NULL, *step = NULL, *flat = NULL;
     int64_t pads[2 * HK_MAX_RANK] = {1};
-    pads[out->rank + 1] = -1; /* one step later */
-    HK_TRY(split_time(r, pooled, out, &now));
-    hk_value *shift[] = {now, hk_snn_integers(r->g, NULL, pads, 2 * (out->rank + 1))};
+    pads[shape->rank + 1] = -1; /* one step later */
+    hk_value *shift[] = {z, hk_snn_integers(r->g, NULL, pads, 2 * (shape->rank + 1))};
     HK_TRY(make(r, "Pad", shift, 2, &before));
-    hk_value *difference[] = {now, before};
-    HK_TRY(make(r, "Sub", difference, 2, &step));
-    HK_TRY(join_time(r, step, out, &flat));
+    HK_TRY(make(r, "Sub", (hk_value *[]){z, before}, 2, &step));
+    HK_TRY(join_time(r, step, shape, &flat));
     hk_graph_take_over(flat, y);
     return HK_OK;
+}
+
+static hk_status sums_so_far(rewriter *r, hk_value *x, hk_value **out)
+{
+    hk_value *in[] = {x, hk_graph_scalar(r->g, HK_INT64, 0)};
+    return make(r, "CumSum", in, 2, out);
+}
+
+/* MaxPool: z_t = max(x_1 + ... + x_t). */
+static hk_status convert_max_pool(rewriter *r, hk_node *n)
+{
+    hk_value *y = n->out[0], *x = NULL, *pooled = NULL, *z = NULL;
+    const hk_shape *in = &r->p->shapes[n->in[0]->id];
+    HK_TRY(split_time(r, n->in[0], in, &x));
+    HK_TRY(sums_so_far(r, x, &x));
+    HK_TRY(join_time(r, x, in, &n->in[0]));
+    HK_TRY(cut_off(r, n, 0, &pooled));
+    HK_TRY(split_time(r, pooled, &r->p->shapes[y->id], &z));
+    return take_differences(r, z, y);
 }
 
 /* ---- what lies between */
@@ -230,7 +264,7 @@ static hk_status repeated(rewriter *r, hk_value *v, hk_value **out)
 }
 
 /* Operands without time of a node with time: those with a batch are repeated, constants stay. */
-static hk_status convert_linear(rewriter *r, hk_node *n)
+static hk_status convert_operands(rewriter *r, hk_node *n)
 {
     for (int32_t i = 0; i < n->in_count; i++) {
         hk_value *v = n->in[i];
@@ -239,6 +273,77 @@ static hk_status convert_linear(rewriter *r, hk_node *n)
         if (varies && s->rank >= 1 && s->dim[0] == r->p->batch)
             HK_TRY(repeated(r, v, &n->in[i]));
     }
+    return HK_OK;
+}
+
+/* ---- other functions f: z_t = t f(m_t), m_t the mean of the first t inputs; so the mean of y is f of the mean */
+
+/* 1 to T, as (T,1,...). */
+static hk_status step_numbers(rewriter *r, int32_t rank, hk_value **out)
+{
+    int64_t dims[HK_MAX_RANK] = {r->form.steps};
+    hk_value *ones = NULL;
+    for (int32_t d = 1; d < rank; d++)
+        dims[d] = 1;
+    hk_value *in[] = {hk_graph_scalar(r->g, HK_FLOAT32, 1), hk_snn_integers(r->g, HK_SNN_STEPS_NAME, dims, rank)};
+    HK_TRY(make(r, "Expand", in, 2, &ones));
+    return sums_so_far(r, ones, out);
+}
+
+static hk_status running_mean(rewriter *r, hk_value *v, hk_value **out)
+{
+    const hk_shape *s = &r->p->shapes[v->id];
+    if (!r->running[v->id]) {
+        hk_value *x = NULL, *t = NULL;
+        HK_TRY(split_time(r, v, s, &x));
+        HK_TRY(sums_so_far(r, x, &x));
+        HK_TRY(step_numbers(r, s->rank + 1, &t));
+        HK_TRY(make(r, "Div", (hk_value *[]){x, t}, 2, &x));
+        HK_TRY(join_time(r, x, s, &r->running[v->id]));
+    }
+    *out = r->running[v->id];
+    return HK_OK;
+}
+
+static hk_status convert_functional(rewriter *r, hk_node *n)
+{
+    for (int32_t i = 0; i < n->in_count; i++)
+        if (n->in[i] && is_timed(r, n->in[i]))
+            HK_TRY(running_mean(r, n->in[i], &n->in[i]));
+    for (int32_t i = 0; i < n->out_count; i++) {
+        hk_value *y = n->out[i], *z = NULL, *t = NULL;
+        if (!y)
+            continue;
+        const hk_shape *shape = &r->p->shapes[y->id];
+        HK_TRY(cut_off(r, n, i, &r->running[y->id]));
+        HK_TRY(split_time(r, r->running[y->id], shape, &z));
+        HK_TRY(step_numbers(r, shape->rank + 1, &t));
+        HK_TRY(make(r, "Mul", (hk_value *[]){z, t}, 2, &z));
+        HK_TRY(take_differences(r, z, y));
+    }
+    return HK_OK;
+}
+
+/* A linear node without weights between two functions: running means go through it as steps do, so that the second
+ * need not sum up what the first took differences of. Whichever of the two is of no use is pruned. */
+static hk_status keep_running(rewriter *r, const hk_node *n)
+{
+    hk_value *in[16] = {NULL};
+    bool fits = n->out_count == 1 && n->in_count <= (int32_t)HK_COUNT(in) && strcmp(n->type, "Conv") != 0 &&
+                strcmp(n->type, "Gemm") != 0 && strcmp(n->type, "MatMul") != 0 && strcmp(n->type, "ConvTranspose") != 0;
+    for (int32_t i = 0; i < n->in_count && fits; i++) {
+        bool timed = n->in[i] && is_timed(r, n->in[i]);
+        in[i] = timed ? r->running[n->in[i]->id] : n->in[i];
+        fits = !timed || in[i];
+    }
+    if (!fits)
+        return HK_OK;
+    hk_node *twin = hk_graph_node(r->g, NULL, n->type, n->op, n->attrs, in, n->in_count, 1);
+    if (!twin)
+        return HK_STATUS_OUT_OF_MEMORY;
+    twin->opset = n->opset;
+    twin->out[0]->dtype = n->out[0]->dtype;
+    r->running[n->out[0]->id] = twin->out[0];
     return HK_OK;
 }
 
@@ -304,7 +409,12 @@ static hk_status convert_node(rewriter *r, hk_node *n, hk_snn_verdict verdict)
         return convert_readout(r, n);
     if (!timed)
         return HK_OK;
-    return verdict == HK_SNN_EXACT ? convert_max_pool(r, n) : convert_linear(r, n);
+    if (verdict == HK_SNN_EXACT && (!strcmp(n->type, "MaxPool") || !strcmp(n->type, "GlobalMaxPool")))
+        return convert_max_pool(r, n);
+    HK_TRY(convert_operands(r, n));
+    if (verdict == HK_SNN_EXACT)
+        return convert_functional(r, n);
+    return r->p->choice.functional ? keep_running(r, n) : HK_OK;
 }
 
 static hk_status convert_all(rewriter *r)
@@ -337,8 +447,9 @@ hk_status hk_snn_rewrite(hk_snn_plan *p, const hk_snn_form *form)
     rewriter r = {.p = p, .g = p->graph, .form = *form};
     r.repeated = hk_arena_array(p->arena, p->value_count + 1, sizeof(hk_value *));
     r.read = hk_arena_array(p->arena, p->value_count + 1, sizeof(hk_value *));
+    r.running = hk_arena_array(p->arena, p->value_count + 1, sizeof(hk_value *));
     r.corrected = hk_arena_array(p->arena, p->site_count + 1, sizeof *r.corrected);
-    if (!r.repeated || !r.read || !r.corrected)
+    if (!r.repeated || !r.read || !r.running || !r.corrected)
         return hk_out_of_memory(p->graph->ctx, "a conversion");
     return convert_all(&r);
 }

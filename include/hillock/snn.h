@@ -70,7 +70,16 @@ typedef struct hk_snn_layer {
     size_t dead;               /* channels that were never above 0 in calibration */
     double greatest;           /* activation of the original */
     double ann_mean, snn_mean; /* mean activation in bias calibration, before correction; 0 without */
+    double error;              /* of the activations that the finished network's spikes say: norm of the difference from
+                                  the original's, by the norm of those, on bias_samples; NAN without data */
 } hk_snn_layer;
+
+/* How close the finished network is to the original, on bias_samples of the calibration data. */
+typedef struct hk_snn_fidelity {
+    int64_t samples;
+    double error;      /* of the first output: norm of the difference by norm of the original's */
+    double same_class; /* share of rows whose largest element is at the same place; NAN: the output is no matrix */
+} hk_snn_fidelity;
 
 typedef struct hk_snn_params {
     size_t size;
@@ -93,11 +102,20 @@ typedef struct hk_snn_params {
     void (*report)(void *user, const hk_snn_node *n); /* every node, before anything is made; lent for the call */
     void (*layer)(void *user, const hk_snn_layer *l); /* every layer of neurons, at the end */
     void *user;
+    void (*fidelity)(void *user, const hk_snn_fidelity *f); /* after the layers, when there is data */
+    bool functional; /* functions without spiking counterpart (GELU, LayerNormalization, Softmax, products of two values
+                        in time) are computed on the mean of what came so far, y_t = t f(m_t) - (t-1) f(m_(t-1)), so
+                        that the mean of y is f of the mean: exact, but not spike-only. Signed pairs of neurons go
+                        in front of the layers of weights that take what they hand on */
+    int64_t
+        qcfs_levels; /* above 0: no neurons yet, but hk.QCFS with so many levels in place of the activations, whose
+                        thresholds are parameters. Fine-tune that model, then convert it: it brings its thresholds */
 } hk_snn_params;
 
 /* Turns a trained network into a spiking one: ReLU and Clip (ReLU6) become integrate-and-fire neurons, everything that
  * is linear in time stays. Input and output are the original's: the input is given at every step, the output is the
  * mean over time. The result is a model like any other: it runs, is trained, and is saved with hk_model_save.
+ * A model of hk.QCFS activations alone needs no calibration data; with data its biases are calibrated.
  * HK_STATUS_USAGE: no calibration data, or an option is out of range. HK_STATUS_UNSUPPORTED names every node that has
  * no counterpart. HK_STATUS_INVALID: a layer is dead or not finite on the data. */
 HK_API HK_MUST_USE hk_status hk_snn_convert(hk_device *dev, const hk_model *m, const hk_snn_params *params,
@@ -107,22 +125,37 @@ typedef struct hk_snn_info {
     int64_t steps; /* T; 0: the model has no neurons that walk through time */
     int64_t delay;
     size_t layers; /* of neurons */
+    bool readouts; /* its outputs are means over time, so that hk_snn_with_readouts can take them earlier */
 } hk_snn_info;
 HK_API void hk_snn_get_info(const hk_model *m, hk_snn_info *out);
 
-/* A layer of synapses or of neurons of a model with monitors. */
+/* What is watched; several are added up. */
+enum {
+    HK_SNN_MONITOR_COUNTS = 1,     /* spikes and synaptic operations, and each neuron's spikes */
+    HK_SNN_MONITOR_SPIKES = 2,     /* the spikes themselves */
+    HK_SNN_MONITOR_POTENTIALS = 4, /* membrane potentials after every step */
+};
+
+/* A layer of synapses or of neurons of a model with monitors. Names are those of outputs to read, NULL: not watched. */
 typedef struct hk_snn_probe {
     const char *node, *op;
-    const char *output; /* to read: float32 [T], of each step, the batch's sum: spikes, or synaptic operations; NULL:
-                           synapses before the first neurons, which take numbers, once */
+    const char *output; /* float32 [T], of each step, the batch's sum: spikes, or synaptic operations; NULL: synapses
+                           before the first neurons, which take numbers, once */
     double neurons;     /* per sample: the rate is spikes / (samples T neurons); 0: synapses */
     double macs;        /* of synapses: multiply-accumulates of the original per sample */
+    const char *each;   /* of neurons: float32 [neurons], spikes of each over batch and steps */
+    const char *charge; /* of neurons: float32 [1], the sum of potentials after the last step; not finite: one of them
+                           is not, and such a neuron is silent */
+    const char *spikes, *potentials; /* of neurons: float32 (T,N,...) */
 } hk_snn_probe;
 
-/* The same network with another number of steps; with monitor, with an output per layer that counts: spikes of neurons,
- * and of synapses the elements other than 0 times the synapses each reaches. the probes, in the
- * order of the graph, live as long as the model. */
-HK_API HK_MUST_USE hk_status hk_snn_with_steps(const hk_model *m, int64_t steps, bool monitor, hk_model **out);
+/* The same network with another number of steps, watched as monitors say (0: not at all). The probes, in the order of
+ * the graph, live as long as the model. */
+HK_API HK_MUST_USE hk_status hk_snn_with_steps(const hk_model *m, int64_t steps, uint32_t monitors, hk_model **out);
+/* Several numbers of steps in one run, for a network's past does not depend on its future: it runs the largest, and for
+ * each smaller one T has outputs that are its own after T steps, called NAME@T. */
+HK_API HK_MUST_USE hk_status hk_snn_with_readouts(const hk_model *m, const int64_t *steps, size_t count,
+                                                  uint32_t monitors, hk_model **out);
 HK_API const hk_snn_probe *hk_snn_probes(const hk_model *m, size_t *count);
 
 /* ---- forms that others read */
