@@ -135,6 +135,8 @@ static void refusals(void **state)
     hk_snn_params p = params_of(&x, 4, HK_SNN_MODE_MAX);
     refused(hk_snn_convert(dev, m, &p, &snn), HK_STATUS_UNSUPPORTED, "node 'middle' (Sigmoid)");
     refused(hk_snn_convert(dev, good, NULL, &snn), HK_STATUS_USAGE, "needs calibration data");
+    refused(hk_snn_convert(dev, good, &(hk_snn_params){.size = sizeof p, .mode = HK_SNN_MODE_MAX}, &snn),
+            HK_STATUS_USAGE, "Give some hundred samples");
     const struct {
         hk_snn_mode mode;
         double level, tau;
@@ -222,6 +224,85 @@ static void command(void **state)
     expect("eval " DIGITS "/model.onnx --data " DIGITS DATA "--steps 4", 64, "hillock convert");
 }
 
+static void present(const char *name)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    if (access(path, R_OK) != 0)
+        fail_msg("'%s' was not written", path);
+}
+
+static void reports(void **state)
+{
+    (void)state;
+    expect("convert " DIGITS "/model.onnx --calibrate " DIGITS DATA "--steps 8 --neuron lif,tau=8 --out lif.onnx", 0,
+           "same class on");
+    expect("convert " DIGITS "/model.onnx --calibrate " DIGITS DATA "--steps 8 --json --out r.onnx", 0,
+           "\"same_class\":");
+    expect("eval r.onnx --data " DIGITS DATA "--steps 1,2,8 --against " DIGITS "/model.onnx", 0, "same class");
+    expect("eval r.onnx --data " DIGITS DATA "--steps 2,8 --out report --monitor spikes,v", 0, "saturated");
+    static const char *const files[] = {"report.json", "curves.svg", "raster.svg", "node_relu.spikes.npy",
+                                        "node_relu.v.npy"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "report/%s", files[i]);
+        present(name);
+    }
+    expect("eval r.onnx --data " DIGITS DATA "--steps 2 --monitor spikes", 64, "--out names the folder");
+    expect("eval r.onnx --data " DIGITS DATA "--steps 2 --out report --monitor rate", 64, "takes spikes, v or both");
+    expect("eval r.onnx --data " DIGITS DATA "--against " DIGITS "/model.onnx", 64, "belong to --steps");
+}
+
+/* The quality path: quantised activations, fine-tuned, converted without data. */
+static void fine_tuning(void **state)
+{
+    (void)state;
+    expect("convert " DIGITS "/model.onnx --calibrate " DIGITS DATA "--qcfs 0 --out q.onnx", 64, "'--qcfs'");
+    expect("convert " DIGITS "/model.onnx --calibrate " DIGITS DATA "--qcfs 4 --out q.onnx", 0, "hillock train");
+    expect("train q.onnx --data " DIGITS DATA "--epochs 2 --lr 1e-3 --out tuned --quiet", 0, "");
+    expect("convert tuned/model.onnx --steps 2 --out two.onnx", 0, "thresholds that were trained");
+    expect("eval two.onnx --data " DIGITS DATA "--steps 2 --json", 0, "\"accuracy\":");
+    double accuracy = atof(strstr(output, "\"accuracy\":") + 11);
+    print_message("fine-tuned with QCFS of 4 levels: accuracy %.4f at T = 2\n", accuracy);
+    assert_true(accuracy > 0.95);
+}
+
+/* ---- bad input of the command: node and remedy are named, and nothing is written */
+
+static void save_array(const char *name, hk_dtype dtype, void *data, int32_t rank, const int64_t *dims)
+{
+    char path[400];
+    hk_tensor t = {.data = data, .dtype = dtype, .rank = rank};
+    memcpy(t.shape, dims, (size_t)rank * sizeof *dims);
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    OK(hk_tensor_save(ctx, &t, path));
+}
+
+static void bad_data(void **state)
+{
+    (void)state;
+    enum { N = 8 };
+    static float x[N * 64];
+    int64_t labels[N] = {0};
+    char path[400];
+    fill_random(x, N * 64, 3, 1);
+    save_array("labels.npy", HK_INT64, labels, 1, (int64_t[]){N});
+    for (int i = 0; i < 64; i++)
+        x[i] = 3e38f; /* the next layer's sums are beyond float32 */
+    save_array("huge.npy", HK_FLOAT32, x, 4, (int64_t[]){N, 1, 8, 8});
+    save_array("none.npy", HK_FLOAT32, x, 4, (int64_t[]){0, 1, 8, 8});
+    save_array("nothing.npy", HK_INT64, labels, 1, (int64_t[]){0});
+    memset(x, 0, sizeof x);
+    save_array("zeros.npy", HK_FLOAT32, x, 4, (int64_t[]){N, 1, 8, 8});
+    expect("convert " DIGITS "/model.onnx --calibrate huge.npy --labels labels.npy --out bad.onnx", 65, "not finite");
+    expect("convert " DIGITS "/model.onnx --calibrate none.npy --labels nothing.npy --out bad.onnx", 65, "no samples");
+    expect("convert " DIGITS "/model.onnx --calibrate nowhere --out bad.onnx", 66, "nowhere");
+    snprintf(path, sizeof path, "%s/bad.onnx", folder);
+    assert_int_not_equal(access(path, F_OK), 0);
+    expect("convert " DIGITS "/model.onnx --calibrate " DIGITS DATA "--steps 4 --out good.onnx", 0, "4 steps");
+    expect("eval good.onnx --data huge.npy --labels labels.npy --steps 2", 65, "membrane potential is not finite");
+}
+
 static int open_folder(void **state)
 {
     (void)state;
@@ -240,8 +321,9 @@ static int remove_folder(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(digits_over_time), cmocka_unit_test(trains),
-                                       cmocka_unit_test(refusals), cmocka_unit_test(dead_layers),
-                                       cmocka_unit_test(command)};
+                                       cmocka_unit_test(refusals),         cmocka_unit_test(dead_layers),
+                                       cmocka_unit_test(command),          cmocka_unit_test(reports),
+                                       cmocka_unit_test(fine_tuning),      cmocka_unit_test(bad_data)};
     return test_main(
         argc, argv,
         &(test_program){.name = "convert_command", TESTS(tests), .setup = open_folder, .teardown = remove_folder});

@@ -21,7 +21,11 @@ static const char usage[] =
     "            --no-bias-calibration  --bias-samples 256\n"
     "network     --steps 16  --delay STEPS (left out of the readout)  --pool exact|avg\n"
     "            --neuron if|lif,tau=T  --reset soft|hard  --scalers (keep weights; a scale before and behind "
-    "neurons)\n\n"
+    "neurons)\n"
+    "            --functional (GELU, LayerNormalization, Softmax, attention on running means: exact, not spike-only)\n"
+    "fine-tuning --qcfs LEVELS writes the network with quantised activations (QCFS) and thresholds that are learned;\n"
+    "            hillock train it, then convert the result, which needs no --calibrate and few steps\n\n"
+    "In the end spikes are compared with the original on the samples of bias calibration.\n"
     "IF with soft reset that starts at half its threshold counts what a quantised ReLU says, so it is the default; a "
     "leak\n"
     "or a hard reset loses charge. MaxPool becomes the difference of maxima of sums: exact, but not spikes alone.\n\n"
@@ -37,7 +41,7 @@ typedef struct conversion {
     training r;
     options o;
     hk_snn_params params;
-    bool json, layers; /* the list of layers has begun */
+    bool json, layers, arrays_ended; /* the list of layers has begun; and ended */
 } conversion;
 
 /* ---- options */
@@ -88,19 +92,22 @@ static bool find_word(const options *o, const char *flag, const char *first, con
 static bool find_params(conversion *c)
 {
     const options *o = &c->o;
-    double steps = 0, delay = 0, samples = 0;
+    double steps = 0, delay = 0, samples = 0, levels = 0;
     bool layer = false;
     if (!find_mode(option_value(o, "--mode"), &c->params) || !find_neuron(option_value(o, "--neuron"), &c->params) ||
         !find_word(o, "--pool", "exact", "avg", &c->params.average_pool) ||
         !find_word(o, "--reset", "soft", "hard", &c->params.hard_reset) ||
         !find_word(o, "--per", "channel", "layer", &layer) || !option_number(o, "--steps", 1, 65536, 16, &steps) ||
-        !option_number(o, "--delay", 0, 65535, 0, &delay) || !option_number(o, "--bias-samples", 1, 1e9, 256, &samples))
+        !option_number(o, "--qcfs", 1, 65536, 0, &levels) || !option_number(o, "--delay", 0, 65535, 0, &delay) ||
+        !option_number(o, "--bias-samples", 1, 1e9, 256, &samples))
         return false;
     if (option_given(o, "--per"))
         c->params.grain = layer ? HK_SNN_GRAIN_LAYER : HK_SNN_GRAIN_CHANNEL;
     c->params.steps = (int64_t)steps;
     c->params.delay = (int64_t)delay;
     c->params.bias_samples = (int64_t)samples;
+    c->params.qcfs_levels = (int64_t)levels;
+    c->params.functional = option_given(o, "--functional");
     c->params.scalers = option_given(o, "--scalers");
     c->params.no_bias_calibration = option_given(o, "--no-bias-calibration");
     return true;
@@ -124,10 +131,10 @@ static void report_layer(void *user, const hk_snn_layer *l)
     }
     if (!c->json) {
         if (!c->layers)
-            printf("\n%-28s %10s %24s %6s %12s %12s\n", "neurons", "activation", "threshold", "dead", "mean",
-                   "of spikes");
-        printf("%-28s %10.4g %10.4g .. %10.4g %6zu %12.5g %12.5g\n", l->node, l->greatest, (double)least, (double)most,
-               l->dead, l->ann_mean, l->snn_mean);
+            printf("\n%-28s %10s %24s %6s %12s %12s %8s\n", "neurons", "activation", "threshold", "dead", "mean",
+                   "of spikes", "error");
+        printf("%-28s %10.4g %10.4g .. %10.4g %6zu %12.5g %12.5g %8.4f\n", l->node, l->greatest, (double)least,
+               (double)most, l->dead, l->ann_mean, l->snn_mean, l->error);
         c->layers = true;
         return;
     }
@@ -142,11 +149,31 @@ static void report_layer(void *user, const hk_snn_layer *l)
     json_integer(stdout, "dead", (long long)l->dead);
     json_number(stdout, "ann_mean", l->ann_mean);
     json_number(stdout, "snn_mean", l->snn_mean);
+    json_number(stdout, "error", l->error);
     json_array(stdout, "thresholds");
     for (size_t i = 0; i < l->threshold_count; i++)
         json_number(stdout, NULL, (double)l->thresholds[i]);
     json_array_end(stdout);
     json_object_end(stdout);
+}
+
+static void report_fidelity(void *user, const hk_snn_fidelity *f)
+{
+    conversion *c = user;
+    if (c->json) {
+        json_array_end(stdout);
+        json_object(stdout, "fidelity");
+        json_integer(stdout, "samples", (long long)f->samples);
+        json_number(stdout, "error", f->error);
+        json_number(stdout, "same_class", f->same_class);
+        json_object_end(stdout);
+        c->arrays_ended = true;
+        return;
+    }
+    printf("\non %lld samples, beside the original: error of the output %.4f", (long long)f->samples, f->error);
+    if (f->same_class >= 0)
+        printf(", same class on %.2f %%", 100 * f->same_class);
+    putchar('\n');
 }
 
 /* ---- the verb */
@@ -169,6 +196,7 @@ static hk_status convert(conversion *c, const char *path)
     c->params.size = sizeof c->params;
     c->params.report = report_node;
     c->params.layer = report_layer;
+    c->params.fidelity = report_fidelity;
     c->params.user = c;
     hk_status st = open_all(c);
     if (st != HK_OK)
@@ -183,9 +211,13 @@ static hk_status convert(conversion *c, const char *path)
     if (st == HK_OK)
         st = hk_model_save(made, path);
     if (c->json) {
-        json_array_end(stdout);
+        if (!c->arrays_ended)
+            json_array_end(stdout);
         json_bool(stdout, "written", st == HK_OK);
         json_end(stdout);
+    } else if (st == HK_OK && c->params.qcfs_levels) {
+        printf("\n%s: QCFS of %lld levels; next: hillock train %s --data PATH --out DIR\n", path,
+               (long long)c->params.qcfs_levels, path);
     } else if (st == HK_OK) {
         printf("\n%s: %lld steps\n", path, (long long)c->params.steps);
     }
@@ -202,7 +234,8 @@ static int run(int argc, char **argv)
                                         {"--delay", true, false},        {"--pool", true, false},
                                         {"--neuron", true, false},       {"--reset", true, false},
                                         {"--scalers", false, false},     {"--no-bias-calibration", false, false},
-                                        {"--bias-samples", true, false}, {"--labels", true, false},
+                                        {"--bias-samples", true, false}, {"--qcfs", true, false},
+                                        {"--functional", false, false},  {"--labels", true, false},
                                         {"--label-column", true, false}, {"--targets", false, false},
                                         {"--shape", true, true},         {"--resize", true, false},
                                         {"--scale", true, false},        {"--mean", true, true},

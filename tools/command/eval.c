@@ -11,9 +11,12 @@ static const char usage[] =
     "options of data are those of hillock train: --label-column --targets --shape --resize --scale --mean --std "
     "--max-bad\n"
     "--batch --threads --event-bins; --val SHARE with --seed takes the part that training held out.\n\n"
-    "--steps 1,2,4,... runs a spiking network (hillock convert) with each number of time steps: accuracy, firing "
-    "rates, and\n"
-    "synaptic operations beside the multiply-accumulates of the original.\n\n"
+    "--steps 1,2,4,... says what a spiking network (hillock convert) answers after each number of time steps:\n"
+    "accuracy, firing rates, dead and saturated neurons, and synaptic operations beside the multiply-accumulates of "
+    "the\n"
+    "original. With it: --against MODEL, the share of samples on which both say the same class; --out DIR, report.json "
+    "and\n"
+    "curves.svg; --monitor spikes,v, there too, of the first batch: arrays (T,N,...) of every layer and raster.svg.\n\n"
     "example: hillock eval tuned/model.onnx --data tests/data/digits --scale 0.0625 --val 0.2\n";
 
 hk_status evaluate_session(training *r, hk_session *s, const hk_batch *b, metrics *m)
@@ -84,44 +87,64 @@ static hk_status run_all(training *r)
     return st;
 }
 
-/* In an evaluation --steps is a list of time steps, not a number of batches: taken out of what settings_read reads. */
-static const char *take_steps(options *o)
+/* The value of a flag that means something else here than in training: taken out of what settings_read reads. */
+static const char *take(options *o, const char *flag)
 {
-    const char *list = NULL;
+    const char *value = NULL;
     size_t kept = 0;
     for (size_t i = 0; i < o->given_count; i++)
-        if (!strcmp(o->given[i].spec->name, "--steps"))
-            list = o->given[i].value;
+        if (!strcmp(o->given[i].spec->name, flag))
+            value = o->given[i].value;
         else
             o->given[kept++] = o->given[i];
     o->given_count = kept;
-    return list;
+    return value;
 }
 
-static hk_status run_spiking(training *r, const char *list)
+static hk_status run_spiking(training *r, const step_request *q)
 {
     hk_status st = evaluation_open(r);
-    return st == HK_OK ? evaluate_steps(r, list) : st;
+    return st == HK_OK ? evaluate_steps(r, q) : st;
+}
+
+/* The settings' flags, and --against. */
+static const option_spec *specs(void)
+{
+    static option_spec list[256];
+    const option_spec *table = settings_specs();
+    size_t n = 0;
+    for (; table[n].name && n + 2 < sizeof list / sizeof *list; n++)
+        list[n] = table[n];
+    list[n] = (option_spec){"--against", true, false};
+    return list;
 }
 
 static int run(int argc, char **argv)
 {
     options o;
     training r = {.o = &o};
-    int code = options_parse(&o, &verb_eval, settings_specs(), argc, argv);
+    int code = options_parse(&o, &verb_eval, specs(), argc, argv);
     if (code >= 0)
         return code;
-    const char *steps = take_steps(&o);
+    const step_request q = {.steps = take(&o, "--steps"),
+                            .against = take(&o, "--against"),
+                            .monitor = take(&o, "--monitor"),
+                            .folder = take(&o, "--out")};
     code = settings_read(&r.s, &o);
     if (code >= 0)
         return finish_code(&o, code);
     if (o.argument_count == 1)
         r.s.model = o.arguments[0];
+    if (!q.steps && (q.against || q.monitor || q.folder)) {
+        fprintf(stderr,
+                "hillock eval: --against, --monitor and --out belong to --steps, a spiking network over time\n");
+        return finish_code(&o, EXIT_USAGE);
+    }
     if (o.argument_count > 1 || !r.s.model || !r.s.data) {
         fprintf(stderr, "hillock eval: one model file and --data are needed; see hillock eval --help\n");
         return finish_code(&o, EXIT_USAGE);
     }
-    hk_status st = steps ? run_spiking(&r, steps) : run_all(&r);
+    hk_status st = q.steps ? run_spiking(&r, &q) : run_all(&r);
     if (st != HK_OK)
         print_error(&o);
     training_close(&r);

@@ -73,7 +73,8 @@ void json_string(FILE *f, const char *key, const char *value)
 
 void json_number(FILE *f, const char *key, double value)
 {
-    json_key(f, key);
+    if (key)
+        json_key(f, key);
     comma(f);
     if (isfinite(value))
         fprintf(f, "%.9g", value);

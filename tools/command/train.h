@@ -52,8 +52,14 @@ hk_status evaluate_loader(training *r, hk_loader *l, metrics *m);
 
 /* One batch through a session of the run's model, or of one with its inputs and output. */
 hk_status evaluate_session(training *r, hk_session *s, const hk_batch *b, metrics *m);
-/* A spiking model with each number of time steps of a list such as "1,2,4"; prints. */
-hk_status evaluate_steps(training *r, const char *list);
+typedef struct step_request {
+    const char *steps;   /* "1,2,4" */
+    const char *against; /* another model: on how many samples both say the same class */
+    const char *monitor; /* "spikes,v" */
+    const char *folder;  /* for files */
+} step_request;
+/* A spiking model with each number of time steps; prints. */
+hk_status evaluate_steps(training *r, const step_request *q);
 
 /* DIR/ckpt-NUMBER.safetensors, the oldest beyond --keep removed. */
 hk_status save_checkpoint(training *r);
