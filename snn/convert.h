@@ -1,5 +1,5 @@
 /*
- * From a trained network to a spiking one, as steps from graph to graph; runtime/snn.c runs what lies between them.
+ * From a trained network to a spiking one, as steps from graph to graph; runtime/snn_convert.c runs what lies between.
  *
  * The time axis is folded into the batch: a value behind a neuron, (N,...) in the original, is (T N,...) here, time
  * outermost, and every operator that treats samples alone runs on it unchanged. Only neurons, MaxPool's sums and the
