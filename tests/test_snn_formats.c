@@ -18,6 +18,7 @@
 #include "ops/op.h"
 #include "runtime/model.h"
 #include "snn/convert.h"
+#include "snn/export.h"
 #include "tests/support/nir_run.h"
 #include "tests/support/program.h"
 
@@ -340,6 +341,7 @@ static hk_model *dyadic_network(void)
 static void build_nir(const hk_model *m, bool approximate, hk_graph **g, hk_nir *n)
 {
     OK(hk_graph_clone(hk_model_graph(m), g));
+    OK(hk_snn_standard_scalers(*g)); /* as an export does */
     OK(hk_nir_build(*g, &(hk_nir_params){.dt = 1e-4, .approximate = approximate}, n));
 }
 
