@@ -300,7 +300,7 @@ static const char *const concat_cases[] = {
     "bool[2,3] bool[2,2] ; axis=1 ; nograd",
     "i64[3,2]<9 i64[3,5]<9 ; axis=1 ; nograd",
     "f16[3,4] f16[3,6] ; axis=1 ; nograd",
-    "f16[3,3] f16[3,5] ; axis=1 ; nograd min-skip",
+    "f16[3,3] f16[3,5] ; axis=1 ; nograd storage16",
     "f32[64,129,40] f32[64,3,40] ; axis=1 ; nograd",
     NULL,
 };

@@ -167,7 +167,7 @@ static const char *const gather_cases[] = {
     "i64[9]<100 i64[5]<9",
     "bool[4,3] i64[2]<3 ; axis=1",
     "f16[5,6] i64[3]<5 ; ; nograd",
-    "f16[5,3] i64[3]<5 ; ; nograd min-skip",
+    "f16[5,3] i64[3]<5 ; ; nograd storage16",
     "f32[4,3] i64[0]<1 ; ; nograd",
     "f32[1000,68] i64[33,40]<1000 ; ; nograd",
     "f64[30,20] i32[7]<30 ; axis=0 ; nograd",

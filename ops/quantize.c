@@ -372,7 +372,7 @@ static const char *const quantize_cases[] = {
     "f32={inf,-inf,1e30,0.5,1.5,2.5,-0.5} f32=1.0 i8=0",
     "f32[0,4] f32=0.03 u8=1",
     "f32[3,5] f32=0.3 ; output_dtype=22",
-    "f32[3,5] f32=0.3 i16=-7 ; precision=10 ; min-skip",
+    "f32[3,5] f32=0.3 i16=-7 ; precision=10 ; storage16",
     "f32[3,5] e8m0=0.5 i8=3",
     "f32[3,5] f32=0.3 e4m3fn=1.5 ; ; nograd",
     "f32[3,5] f32=0.3 e2m1=-0.5 ; ; nograd",

@@ -124,7 +124,7 @@ static const char *const depth_cases[] = {
     "f32[1,27,4,4] ; blocksize=3 mode=\"CRD\"",
     "f32[1,4,1,7] ; blocksize=1",
     "i64[1,8,2,3]<99 ; blocksize=2 ; nograd",
-    "f16[1,16,2,3] ; blocksize=2 ; nograd min-skip",
+    "f16[1,16,2,3] ; blocksize=2 ; nograd storage16",
     "f32[0,8,3,5] ; blocksize=2 ; nograd",
     "f32[1,12,40,56] ; blocksize=2 mode=\"CRD\" ; nograd",
     NULL,

@@ -57,7 +57,7 @@ static hk_status infer(hk_infer *in)
     hk_args a = hk_infer_args(in);
     hk_shape y = x->shape;
     int32_t axis = -1;
-    int64_t k = -1;
+    int64_t k = 0;
     HK_TRY(read_k(&a, &axis, &k));
     if (axis >= 0)
         y.dim[axis] = k;
@@ -99,8 +99,8 @@ static hk_status eval(hk_eval *e)
     const hk_tensor *x = e->in[0];
     hk_args a = hk_eval_args(e);
     hk_shape s = hk_tensor_shape(x), shape = s;
-    int32_t axis = -1;
-    int64_t k = -1;
+    int32_t axis;
+    int64_t k;
     HK_TRY(read_k(&a, &axis, &k));
     shape.dim[axis] = k;
     hk_tensor *values = hk_eval_output(e, 0, x->dtype, &shape), *indices = hk_eval_output(e, 1, HK_INT64, &shape);
@@ -265,8 +265,8 @@ static hk_status lower(hk_lower *l)
     const hk_node *n = l->node;
     const hk_shape *x = &n->in[0]->shape;
     hk_args a = hk_node_args(l->ctx, n);
-    int32_t axis = -1;
-    int64_t k = -1;
+    int32_t axis;
+    int64_t k;
     HK_TRY(read_k(&a, &axis, &k));
     if (topk_type(hk_value_storage(n->in[0])) < 0)
         return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED, "node '%s' (%s): no kernel for element type %s of '%s'", n->name,

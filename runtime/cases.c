@@ -356,8 +356,8 @@ static hk_status take_option(parser *p, op_case *c)
         c->grad_all = true;
     } else if (take(p, "nodevice")) {
         c->nodevice = true;
-    } else if (take(p, "min-skip")) {
-        c->min_skip = true;
+    } else if (take(p, "storage16")) {
+        c->storage16 = true;
     } else {
         return complain(p, "an option");
     }
@@ -524,6 +524,7 @@ hk_status case_contents(hk_context *ctx, hk_arena *arena, const op_case *c, bool
 bool case_on_device(const op_case *c, const case_graph *g, const hk_device_info *device)
 {
     bool storage16 = device->caps >> HK_CAP_STORAGE16 & 1u, taken = !c->nodevice && !(c->op->flags & HK_OP_HOST);
+    taken &= storage16 || !c->storage16;
     for (size_t i = 0; i < g->graph->node_count; i++) {
         hk_dtype t = hk_node_lacks(g->graph->nodes[i], device);
         taken &= t == HK_DTYPE_NONE || (storage16 && hk_dtype_is_half(t));

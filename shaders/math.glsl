@@ -7,6 +7,16 @@
 
 bool is_nan(float x) { return (floatBitsToUint(x) & 0x7fffffffu) > 0x7f800000u; }
 
+// a / b correctly rounded where Vulkan allows 2.5 units in the last place: what the quotient leaves, divided in turn
+// (Markstein 1990). Where that is no number (infinite, 0 or subnormal operands) the quotient stands.
+float divide(float a, float b)
+{
+    precise float q = a / b;
+    precise float rest = fma(-q, b, a);
+    precise float y = fma(rest, 1.0 / b, q);
+    return is_nan(y) || isinf(q) || isinf(y) ? q : y;
+}
+
 // 2^k for -252 <= k <= 254, in two factors because a single one may not be representable.
 float scale(float x, int k)
 {

@@ -39,7 +39,6 @@ static const hk_step test_step = {.seed = {7, 9}, .step = 3, .lr = 1e-3f, .grad_
 typedef struct bench {
     hk_context *ctx;
     hk_device *device; /* NULL: none */
-    bool min_caps;
 } bench;
 
 typedef struct op_test {
@@ -220,8 +219,7 @@ static bool run_forward(run *r)
     case_feeds(&g, &r->c, r->tensors, feeds);
     st = outputs ? hk_host_run(g.graph, r->arena, feeds, outputs, &test_step) : HK_STATUS_OUT_OF_MEMORY;
     bool ok = st == HK_OK ? inferred_right(r, &g, outputs) : report_status(r, "host evaluation", st);
-    bool on_device = r->b->device && !(r->c.min_skip && r->b->min_caps) &&
-                     case_on_device(&r->c, &g, hk_device_get_info(r->b->device));
+    bool on_device = r->b->device && case_on_device(&r->c, &g, hk_device_get_info(r->b->device));
     if (ok && on_device)
         ok = run_device(r, "device", &g, feeds, outputs) && run_shifted(r, outputs);
     hk_graph_destroy(&g.graph);
@@ -534,8 +532,7 @@ static int run_all(bench *b, int argc, char **argv)
 int main(int argc, char **argv)
 {
     bench b = {0};
-    const char *debug = getenv("HILLOCK_DEBUG"), *caps = getenv("HILLOCK_CAPS");
-    b.min_caps = caps && !strcmp(caps, "min");
+    const char *debug = getenv("HILLOCK_DEBUG");
     hk_status st = hk_context_create(&(hk_context_params){.size = sizeof(hk_context_params)}, &b.ctx);
     if (st == HK_OK)
         st = hk_device_open(b.ctx,

@@ -1,6 +1,6 @@
 """Single kernels on one GPU, Hillock and PyTorch in one run, outputs compared first.
 
-    python3 tools/bench/kernels.py BUILD_DIR [WORK_DIR] [--only gemm,conv,stream]
+    python3 tools/bench/single_kernels.py BUILD_DIR [WORK_DIR] [--only gemm,conv,stream]
 
 Rows: fp32 GEMM; ResNet's convolutions at batch 64; what moves memory (pointwise, reductions and norms over the last axis,
 transposes) on 256 MiB tensors, as a share of the rate at which PyTorch copies 256 MiB on this card. fp32 without tf32 on
