@@ -252,6 +252,7 @@ static void test_winograd(void **state)
         {1, 20, 8, 12, 16, 1, 1, 1, 1},
         {3, 3, 6, 5, 4, 0, 2, 1, 0},
         {1, 33, 3, 3, 8, 0, 0, 0, 0},
+        {1, 4, 10, 8, 6, 1, 1, 1, 1}, /* whole rows of tiles, with bias and residual */
     };
     fixture *f = *state;
     for (size_t i = 0; i < HK_COUNT(shapes); i++) {

@@ -1,11 +1,11 @@
-/* Forward 3x3 convolutions by Winograd's F(2x2, 3x3): shaders/conv_winograd.comp and a batch of 16 matrix products. */
+/* Forward 3x3 convolutions by Winograd's F(4x4, 3x3): shaders/conv_winograd.comp and a batch of 36 matrix products. */
 #include "kernels.h"
 #include "ops/support/conv_lower.h"
 #include "ops/support/gemm.h"
 #include "shaders/conv_winograd.push.h"
 
 enum { H = HK_AXIS_H, W = HK_AXIS_W };
-enum { PRODUCTS = 16, LANES = 128, LEAST_CHANNELS = 96 }; /* with 64 the products are bound by their bytes */
+enum { SIDE = 4, PRODUCTS = (SIDE + 2) * (SIDE + 2), LANES = 128, LEAST_CHANNELS = 64 };
 
 typedef struct winograd {
     int64_t lines, columns; /* of tiles in an image */
@@ -14,7 +14,7 @@ typedef struct winograd {
 
 static winograd tiles_of(const hk_conv *p)
 {
-    winograd t = {.lines = (p->w.out[H] + 1) / 2, .columns = (p->w.out[W] + 1) / 2};
+    winograd t = {.lines = (p->w.out[H] + SIDE - 1) / SIDE, .columns = (p->w.out[W] + SIDE - 1) / SIDE};
     t.tiles = p->n * t.lines * t.columns;
     t.row = (t.tiles + 3) / 4 * 4;
     return t;
@@ -40,10 +40,10 @@ bool hk_conv_prefers_winograd(const hk_lower *l, const hk_conv_job *job)
     if (l->cpu || job->tile || job->exact || !hk_conv_fits_winograd(job) || HK_MIN(p->c, p->k) < LEAST_CHANNELS)
         return false;
     winograd t = tiles_of(p);
-    double direct = hk_conv_flops(p) / direct_rate;
+    double direct = hk_conv_flops(p) / direct_rate, slow = (double)HK_MIN(HK_MIN(p->c, p->k), 128) / 128;
     double bytes = 2.0 * 4 * PRODUCTS * (double)((p->c + p->k) * t.row) +
                    4.0 * (double)(hk_shape_count(&job->x->shape) + hk_shape_count(&job->y->shape));
-    double products = 2.0 * PRODUCTS * (double)(p->c * p->k) * (double)t.row / product_rate;
+    double products = 2.0 * PRODUCTS * (double)(p->c * p->k) * (double)t.row / (product_rate * slow);
     return direct > 100 && products + bytes / bytes_rate + dispatches < 0.9 * direct;
 }
 
@@ -92,8 +92,8 @@ static void emit_output(hk_lower *l, const hk_conv_job *job, const winograd *t, 
     hk_spec(r, 3, hk_conv_epilogue(job));
     hk_spec(r, 4, job->activation);
     hk_spec(r, 5,
-            p->w.out[W] % 2 == 0 && hk_value_alignment(job->y) >= 8 &&
-                (!job->residual || hk_value_alignment(job->residual) >= 8));
+            p->w.out[W] % SIDE == 0 && hk_value_alignment(job->y) >= 16 &&
+                (!job->residual || hk_value_alignment(job->residual) >= 16));
 }
 
 hk_status hk_conv_lower_winograd(hk_lower *l, const hk_conv_job *job)
