@@ -21,13 +21,8 @@
  * name="text", name=["a","b"], name=i64={1,2}, name=i64[2,1]={1,2} and name=f32=0.5 (tensors); the operator's table
  * decides between int and float where 3 is written options: out=3 (ask for 3 outputs; default out_min), nograd (no
  * gradient check: kinks or no rule), gradall (check gradients through all float outputs instead of the first), tol=1e-4
-<<<<<<< HEAD
  * (relative norm error allowed instead of 5e-6, or of 0 for operators that draw random numbers), opset=13, nodevice
- * (host op: device run left out), min-skip
-=======
- * (relative norm error allowed instead of 5e-6), opset=13, nodevice (host op: device run left out), storage16
- * (left out where the device has no 16-bit storage).
->>>>>>> 4e46ecf (chain: correctly rounded division; selftest: cases of 16-bit storage are left out where it is absent)
+ * (host op: device run left out), storage16 (the same where the device has no 16-bit storage)
  *
  * What the generic test (tests/test_ops.c) does with each: infer; host evaluation in float32; lowering and a run on the
  * device, NaN-poisoned buffers, every output compared (norm and shape, integers equal); and, unless nograd, the
