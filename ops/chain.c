@@ -572,10 +572,22 @@ static hk_status lower(hk_lower *l)
     return hk_chain_lower(l, &job);
 }
 
-/* (x * 0.5 + y) of two float inputs and, as second result, its ReLU; the fusion pass's test makes all kinds. */
+/* (x * 0.5 + y) of two float inputs and, as second result, its ReLU; then, for the variants that no single operator is
+ * long enough for, max(... (x + y) y - x ..., y) of 4 and 8 steps, the last with an asinh in place of the first
+ * product. The fusion pass's test makes all kinds. */
 #define HALF_BITS "4602678819172646912"
 static const char *const cases[] = {
     "f32[3,5] f32[5] ; program=[2,1,3,2,1,1,1," HALF_BITS ",0,196610,18925568,20565028,19,1,20,1] ; out=2 nograd",
+    "i64[3,8]<9 i64[8]<9 ; program=[2,0,4,1,7,7,33152,1639810,19942785,1705351,21,7] ; nograd",
+    "i64[3,8]<9 i64[8]<9 ; program=[2,0,8,1,7,7,33152,1639810,19942785,1705351,22041984,1770882,24141185,1836423,25,7] "
+    "; "
+    "nograd",
+    "f16[3,8] f16[8] ; program=[2,0,4,1,10,10,32768,1639426,19942401,1704967,21,10] ; nograd tol=1e-3",
+    "bf16[3,8] bf16[8] ; "
+    "program=[2,0,8,1,16,16,32768,1639426,19942401,1704967,22041600,1770498,24140801,1836039,25,16] ; "
+    "nograd tol=1e-2",
+    "f32[3,8] f32[8] ; program=[2,0,8,1,1,1,32768,19482696,19942401,1704967,22041600,1770498,24140801,1836039,25,1] ; "
+    "nograd",
     NULL,
 };
 
