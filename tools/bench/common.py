@@ -1,11 +1,17 @@
 """What the benches share: the command, fp32 without tf32, and how PyTorch's side is timed."""
 import json
+import pathlib
 import subprocess
+import sys
 import time
+import warnings
 
 import numpy as np
 import torch
 
+# transformers would take kernels.py beside this file for the package of that name.
+sys.path[:] = [p for p in sys.path if pathlib.Path(p).resolve() != pathlib.Path(__file__).resolve().parent]
+warnings.filterwarnings("ignore", module="torch.onnx")
 torch.backends.cuda.matmul.allow_tf32 = False
 torch.backends.cudnn.allow_tf32 = False
 torch.backends.cudnn.benchmark = True
@@ -49,6 +55,13 @@ def graphed(fn):
     with torch.cuda.graph(g):
         fn()
     return g.replay
+
+
+def copy_rate():
+    """GB/s, read plus written, of a copy of 256 MiB."""
+    x = torch.empty(2**26, device="cuda")
+    y = torch.empty_like(x)
+    return 2 * x.nbytes / gpu_ms(lambda: y.copy_(x), 0.5) * 1e-6
 
 
 class SimpleCNN(torch.nn.Module):

@@ -17,7 +17,7 @@ import subprocess
 
 import numpy as np
 import torch
-from common import SimpleCNN, export, gpu_ms, graphed, hillock
+from common import SimpleCNN, copy_rate, export, gpu_ms, graphed, hillock
 
 parser = argparse.ArgumentParser()
 parser.add_argument("build")
@@ -169,7 +169,9 @@ def one(name):
     if args.profile:
         with open(f"{work}/{name}.profile", "w") as f:
             f.write("\n".join(rows["dispatch"]) + "\n")
-        print(f"{name} update {rows['update'][0]}, asked 0.80", flush=True)
+        if not args.no_peer:
+            share = float(rows["update"][0].split()[2]) / copy_rate()
+            print(f"{name} update {rows['update'][0]}: {share:.2f} of the copy rate, asked 0.80: {'met' if share >= 0.8 else 'missed'}", flush=True)
     text = f"{name} b{batch} ours {ms:.4f} ms (pipelined {float(rows['pipelined_ms'][0]):.4f}), {rows['plan'][0]}"
     losses = [float(v) for v in rows["loss"]]
     print(text + ("" if args.no_peer else compare(name, ms, memory, losses, peers(model, x, y), fits)), flush=True)
