@@ -112,6 +112,7 @@ static hk_status make_training(hk_trainer *t)
                                 .accumulate = p->accumulate > 1,
                                 .total = p->accumulate_total,
                                 .allow_unreached = p->allow_unreached,
+                                .checkpointing = p->checkpointing,
                                 .simplify = hk_run_forward_passes,
                                 .user = &t->passes};
     return copy_class_weights(t, &t->training.loss.class_weights);

@@ -131,7 +131,7 @@ static bool has_parameter(const network *n, const char *pattern)
     return false;
 }
 
-static hk_trainer *trainer(const network *n, bool freeze_bn)
+static hk_trainer *trainer_with(const network *n, bool freeze_bn, bool checkpointing)
 {
     hk_trainer *t = NULL;
     hk_parameter_rule rules[HK_COUNT(own_parameters)];
@@ -144,9 +144,15 @@ static hk_trainer *trainer(const network *n, bool freeze_bn)
                                               .lr = 1e-4f,
                                               .freeze_bn = freeze_bn,
                                               .rules = rules,
-                                              .rule_count = count},
+                                              .rule_count = count,
+                                              .checkpointing = checkpointing},
                          &t));
     return t;
+}
+
+static hk_trainer *trainer(const network *n, bool freeze_bn)
+{
+    return trainer_with(n, freeze_bn, false);
 }
 
 /* The exporters put dropout nowhere here, so a training step is deterministic. */
@@ -279,6 +285,66 @@ static void curve(void **state)
     close_network(&n);
 }
 
+/* ---- checkpointing: what is computed again is what was computed before */
+
+static double gradient_distance(const network *n, hk_trainer *const *t, double *size)
+{
+    size_t count = 0;
+    const hk_value_info *infos = hk_model_parameters(n->model, &count);
+    double all = 0;
+    *size = 0;
+    for (size_t i = 0; i < count; i++) {
+        hk_tensor kept = {0}, again = {0};
+        OK(hk_trainer_read_gradient(t[0], infos[i].name, &kept));
+        OK(hk_trainer_read_gradient(t[1], infos[i].name, &again));
+        all = hypot(all, distance(&kept, &again));
+        *size = hypot(*size, norm(&kept));
+        hk_tensor_release(&kept);
+        hk_tensor_release(&again);
+    }
+    return all;
+}
+
+/* The gradients of the first step and the losses of three, which depend on running statistics updated once. */
+static void compare_checkpointing(const char *name, bool smaller)
+{
+    network n;
+    hk_trainer *t[2];
+    hk_plan_info plan[2];
+    double size = 0, apart = 0;
+    open_network(&n, name);
+    for (int i = 0; i < 2; i++)
+        t[i] = trainer_with(&n, false, i);
+    for (uint32_t b = 1; b <= 3; b++) {
+        double kept = step(&n, t[0], b), again = step(&n, t[1], b);
+        print_message("    loss %.9g, with checkpoints %.9g\n", kept, again);
+        assert_true(fabs(kept - again) <= 2e-6 * fabs(kept));
+        if (b == 1)
+            apart = gradient_distance(&n, t, &size);
+    }
+    for (int i = 0; i < 2; i++)
+        OK(hk_trainer_get_plan(t[i], &plan[i]));
+    print_message("    gradients %.1e apart; %zu and %zu dispatches, activations of %.2f and %.2f MiB\n", apart / size,
+                  plan[0].dispatches, plan[1].dispatches, (double)plan[0].activation_bytes / 0x1p20,
+                  (double)plan[1].activation_bytes / 0x1p20);
+    assert_true(apart <= 2e-6 * size);
+    assert_true(plan[1].dispatches > plan[0].dispatches);
+    assert_true(!smaller || plan[1].activation_bytes < plan[0].activation_bytes);
+    hk_trainer_destroy(&t[0]);
+    hk_trainer_destroy(&t[1]);
+    close_network(&n);
+}
+
+static void checkpointing(void **state)
+{
+    compare_checkpointing(*state, true);
+}
+
+static void shallow_checkpointing(void **state) /* two layers: no memory to save */
+{
+    compare_checkpointing(*state, false);
+}
+
 /* A network as it begins: the exporter has merged all biases of 0 and all scales of 1 of a size. Trained apart they are
  * PyTorch's parameters; tied they are another model, whose losses are others. */
 static void merged_parameters(void **state)
@@ -323,17 +389,41 @@ static void merged_parameters(void **state)
         n ".curve", curve, NULL, NULL, n                                                                               \
     }
 
+#define CHECKPOINTING(n, test)                                                                                         \
+    {                                                                                                                  \
+        n ".checkpointing", test, NULL, NULL, n                                                                        \
+    }
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        EVAL("simplecnn"),    TRAIN("simplecnn"),    CURVE("simplecnn"),
-        EVAL("resnet"),       TRAIN("resnet"),       CURVE("resnet"),
-        EVAL("mobilenet_v2"), EVAL("mobilenet_v3"),  TRAIN("mobilenet_v3"),
-        EVAL("efficientnet"), TRAIN("efficientnet"), EVAL("convnext"),
-        EVAL("vit"),          CURVE("vit"),          EVAL("swin"),
-        EVAL("bert"),         CURVE("bert"),         {"fresh.curve", merged_parameters, NULL, NULL, "fresh"},
-        EVAL("gpt2"),         EVAL("lstm"),          CURVE("lstm"),
-        EVAL("unet"),         TRAIN("unet"),
+        CHECKPOINTING("resnet", checkpointing),
+        CHECKPOINTING("efficientnet", checkpointing),
+        CHECKPOINTING("vit", shallow_checkpointing),
+        CHECKPOINTING("bert", shallow_checkpointing),
+        EVAL("simplecnn"),
+        TRAIN("simplecnn"),
+        CURVE("simplecnn"),
+        EVAL("resnet"),
+        TRAIN("resnet"),
+        CURVE("resnet"),
+        EVAL("mobilenet_v2"),
+        EVAL("mobilenet_v3"),
+        TRAIN("mobilenet_v3"),
+        EVAL("efficientnet"),
+        TRAIN("efficientnet"),
+        EVAL("convnext"),
+        EVAL("vit"),
+        CURVE("vit"),
+        EVAL("swin"),
+        EVAL("bert"),
+        CURVE("bert"),
+        {"fresh.curve", merged_parameters, NULL, NULL, "fresh"},
+        EVAL("gpt2"),
+        EVAL("lstm"),
+        CURVE("lstm"),
+        EVAL("unet"),
+        TRAIN("unet"),
     };
     return test_main(argc, argv, &(test_program){.name = "networks", TESTS(tests)});
 }

@@ -76,8 +76,11 @@ hk_status hk_make_passes(hk_graph *g, const hk_training *given, bool evaluation,
     output = hk_loss_input(&t.loss, output);
     HK_TRY(output_number(g, output, prediction));
     hk_value *upstream = NULL;
+    size_t forward = g->node_count;
+    HK_TRY(hk_graph_sort(g)); /* as differentiation does: the upstream gradient's node stays behind the forward pass */
     HK_TRY(add_upstream(g, output, &upstream));
     HK_TRY(hk_differentiate_from(g, output, upstream, b.views, t.parameters->count, grads));
+    HK_TRY(hk_recompute(g, forward, t.checkpointing));
     return hk_step_gather(&b, grads, &gradient);
 }
 

@@ -251,7 +251,9 @@ hk_status hk_make_training(hk_graph *g, const hk_training *t, const hk_tensor *l
     HK_TRY(hk_infer_graph(g));
     HK_TRY(hk_step_train(&b, false));
     HK_TRY(append_loss(&b, labels, &root));
+    size_t forward = g->node_count;
     HK_TRY(hk_differentiate(g, root, b.views, t->parameters->count, grads));
+    HK_TRY(hk_recompute(g, forward, t->checkpointing));
     HK_TRY(hk_step_gather(&b, grads, &gradient));
     if (t->accumulate && b.valid)
         HK_TRY(hk_step_accumulate(&b, HK_STATE_VALID, &b.valid));

@@ -88,6 +88,7 @@ typedef struct hk_training {
     bool total;      /* of micro-batches: sums of losses, divided by the total of valid labels */
     bool update;     /* the optimizer runs in this step */
     bool allow_unreached;
+    bool checkpointing; /* the forward pass is computed again, in segments */
     /* What the runtime does to the forward pass before it is differentiated (runtime/passes.h), with its argument. */
     hk_status (*simplify)(hk_graph *g, void *user);
     void *user;
@@ -102,6 +103,10 @@ typedef struct hk_training {
 #define HK_STATE_MOMENT2 "hk.moment2"
 #define HK_STATE_AVERAGE "hk.average"
 #define HK_STATE_CONTROL "hk.control"
+
+/* After differentiation: of what the gradient takes from the forward pass, the first `forward` nodes of g, decides what
+ * is kept and what is computed again. (recompute.c) */
+hk_status hk_recompute(hk_graph *g, size_t forward, bool checkpointing);
 
 /* BatchNormalization in training mode with the ReLU and 2x2 MaxPool behind it into hk.BatchNormAct. */
 hk_status hk_fuse_batchnorm(hk_graph *g);

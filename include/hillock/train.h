@@ -204,6 +204,8 @@ typedef struct hk_trainer_params {
         allow_unreached; /* a parameter that no gradient reaches has the gradient 0 instead of failing the first step */
     hk_precision precision;
     hk_profile profile;
+    bool checkpointing; /* less memory for a second forward pass: activations between few points of the model are not
+                           kept for the gradient but computed again; results are the same */
 } hk_trainer_params;
 
 /* Forward + loss + backward + update are one recording. Parameters start as the model's. HK_STATUS_USAGE: an option is

@@ -2,6 +2,7 @@
  * Times training steps of a model on given data.
  *
  *     train_step MODEL INPUT.npy LABELS.npy [--seconds S] [--precision strict|high|fast] [--profile] [--gradients DIR]
+ *         [--checkpointing]
  *
  * Prints a line each: device; loss (three times, of steps from the model's weights on); device_ms, the median between
  * timestamps around the recording; pipelined_ms, wall time of a step with uploads; memory_mib, taken from the device at
@@ -29,7 +30,7 @@ typedef struct bench {
     const char *gradients;
     double seconds;
     hk_precision precision;
-    bool profile;
+    bool profile, checkpointing;
     hk_context *ctx;
     hk_device *dev;
     hk_model *model;
@@ -57,7 +58,8 @@ static hk_status write_gradients(const bench *b)
 
 static hk_status create_trainer(bench *b, hk_profile profile)
 {
-    hk_trainer_params params = {.size = sizeof params, .precision = b->precision, .profile = profile};
+    hk_trainer_params params = {
+        .size = sizeof params, .precision = b->precision, .profile = profile, .checkpointing = b->checkpointing};
     return hk_trainer_create(b->dev, b->model, &params, &b->trainer);
 }
 
@@ -218,6 +220,8 @@ static bool take_options(bench *b, int argc, char **argv)
         const char *next = i + 1 < argc ? argv[i + 1] : NULL;
         if (!strcmp(argv[i], "--profile"))
             b->profile = true;
+        else if (!strcmp(argv[i], "--checkpointing"))
+            b->checkpointing = true;
         else if (!strcmp(argv[i], "--seconds") && next)
             b->seconds = atof(argv[++i]);
         else if (!strcmp(argv[i], "--gradients") && next)
@@ -239,7 +243,7 @@ int main(int argc, char **argv)
     bench b = {.seconds = 3};
     if (!take_options(&b, argc, argv)) {
         fprintf(stderr, "usage: train_step MODEL INPUT.npy LABELS.npy [--seconds S] [--precision strict|high|fast] "
-                        "[--profile] [--gradients DIR]\n");
+                        "[--profile] [--gradients DIR] [--checkpointing]\n");
         return 64;
     }
     if (hk_context_create(NULL, &b.ctx) != HK_OK)

@@ -90,6 +90,7 @@ const setting settings_table[] = {
     SWITCH("--accumulate-total", accumulate_total),
     SWITCH("--freeze-bn", freeze_bn),
     SWITCH("--allow-unreached", allow_unreached),
+    SWITCH("--checkpointing", checkpointing),
     SWITCH("--flip", flip),
     SWITCH("--targets", targets),
     SWITCH("--drop-last", drop_last),

@@ -23,6 +23,7 @@ static const char usage[] =
     "optimizer   --optimizer adamw|adam|sgd  --lr 1e-3  --beta1 0.9  --beta2 0.999  --eps 1e-8  --weight-decay W\n"
     "            --momentum M  --dampening D  --nesterov  --clip NORM  --accumulate N  --accumulate-total\n"
     "            --ema DECAY  --loss-scale S  --precision strict|high|fast\n"
+    "            --checkpointing (less memory for a second forward pass)\n"
     "parameters  --freeze PATTERN,...  --train PATTERN,... (all others are frozen)  --no-decay bias,norm\n"
     "            --lr-scale PATTERN=FACTOR  --freeze-bn; patterns are names with * ? or weight, bias, norm, embedding\n"
     "            --train-also PATTERN,... (names of what has no such role: position embeddings, layer scales)\n"
