@@ -1,8 +1,8 @@
 /*
  * Spiking neurons against SpikingJelly in fp64: every kind, reset, decay of the input and detached reset with three
  * surrogates over 1, 4, 32 and 100 steps, from an initial potential, with the gradients of that, of tau (by
- * ParametricLIF's w) and of the threshold; and inputs that meet the threshold exactly. tests/data/README.md has the
- * format; inputs are made here from seeds.
+ * ParametricLIF's w) and of the threshold; inputs that meet the threshold exactly; and other frameworks' traces.
+ * tests/data/README.md has the format; inputs are made here from seeds.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -195,6 +195,78 @@ static void test_spikingjelly_on_the_device(void **state)
     check_fixtures(b, true);
 }
 
+/* ---------------------------------------------------------------- other people's traces */
+
+/* NIR's golden trace of an Affine and a LIF (its paper's 01_lif/lif_norse): tau 0.0025 and dt 1e-4 are 25 steps, v_leak
+ * and v_reset 0, threshold 0.1. Its file has the spikes, and the potentials' sum is that of a hard reset alone. */
+static void check_nir_trace(neuron_bench *b, hk_dtype dtype, bool device)
+{
+    static const int once[] = {60, 220, 270, 310, 320, 350, 370, 400, 410, 840, 850}, fires[] = {460, 510, 710, 760};
+    enum { STEPS = 1000 };
+    double x[STEPS] = {0}, sum = 0;
+    neuron_problem p = {
+        .attrs = neuron_defaults, .dtype = dtype, .steps = STEPS, .neurons = {.rank = 1, .dim = {1}}, .in = {x}};
+    p.attrs.steps = STEPS;
+    p.attrs.tau = 25;
+    p.attrs.decay_input = 1;
+    p.attrs.v_threshold = .1f;
+    for (size_t i = 0; i < HK_COUNT(once); i++)
+        x[once[i]] = 1;
+    for (int t = 430; t <= 530; t += 10)
+        x[t] = 1;
+    for (int t = 670; t <= 780; t += 10)
+        x[t] = 1;
+    neuron_solve(b, &p, device);
+    for (int t = 0; t < STEPS; t++) {
+        bool fired = false;
+        for (size_t i = 0; i < HK_COUNT(fires); i++)
+            fired = fired || t == fires[i];
+        neuron_near(&p, "S", hk_get_double(p.out[S], t), fired, 0);
+        sum += hk_get_double(p.out[V_SEQ], t);
+    }
+    assert_true(fabs(sum - 23.547) < 5e-4);
+}
+
+static void test_nir_trace(void **state)
+{
+    neuron_bench *b = *state;
+    check_nir_trace(b, HK_FLOAT64, false);
+    check_nir_trace(b, HK_FLOAT32, false);
+    if (b->dev)
+        check_nir_trace(b, HK_FLOAT32, true);
+}
+
+/* A constant input x makes IF neurons that start at half the threshold fire T clip(x, 0, 1) times, rounded:
+ * SpikingJelly's HalfThresholdIF at T = 1, and a rate within 1/T of the activation at any. */
+static void test_rates_follow_the_input(void **state)
+{
+    enum { COUNT = 8, STEPS = 32 };
+    static const double level[COUNT] = {.6, .4, -.3, 1.7, .31, .77, 0, 1};
+    neuron_bench *b = *state;
+    double x[COUNT * STEPS], v0[COUNT];
+    for (int i = 0; i < COUNT * STEPS; i++)
+        x[i] = level[i % COUNT];
+    for (int i = 0; i < COUNT; i++)
+        v0[i] = .5;
+    for (int steps = 1; steps <= STEPS; steps *= 2) {
+        neuron_problem p = {.attrs = neuron_defaults,
+                            .dtype = HK_FLOAT32,
+                            .steps = steps,
+                            .neurons = {.rank = 1, .dim = {COUNT}},
+                            .in = {x, v0}};
+        p.attrs.kind = "IF";
+        p.attrs.reset = "soft";
+        p.attrs.steps = steps;
+        neuron_solve(b, &p, b->dev != NULL);
+        for (int i = 0; i < COUNT; i++) {
+            double count = 0, clipped = fmin(fmax(level[i], 0), 1);
+            for (int t = 0; t < steps; t++)
+                count += hk_get_double(p.out[S], t * COUNT + i);
+            assert_true(fabs(count / steps - clipped) <= .5 / steps + 1e-6);
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1)
@@ -203,6 +275,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         TEST(test_spikingjelly_on_the_host),
         TEST(test_spikingjelly_on_the_device),
+        TEST(test_nir_trace),
+        TEST(test_rates_follow_the_input),
     };
     return cmocka_run_group_tests(tests, neuron_bench_open, neuron_bench_close);
 }
