@@ -1,7 +1,7 @@
 /*
  * Every operator against its own cases (grammar in runtime/cases.h): inference, host evaluation, two runs on the device
  * (inputs aligned, and inputs as unaligned views) whose outputs must agree with the host's, and the gradient graph
- * against central differences in float64.
+ * against central differences in float64; of every backward rule at five or more shapes with an odd extent.
  *
  * `test_ops` runs all operators, `test_ops Relu Add` those, `test_ops 2/4` the second quarter of all. Without a device
  * the host part still runs and the exit code is 77. Device memory is poisoned and plans are checked unless
@@ -24,6 +24,7 @@
 #include "runtime/element_types.h"
 #include "runtime/host.h"
 #include "tests/support/device.h"
+#include "tests/support/gradient_cases.h"
 #include "train/gradient.h"
 
 enum {
@@ -45,6 +46,12 @@ typedef struct op_test {
     bench *bench;
     const hk_op *op;
 } op_test;
+
+/* The first cases of an operator whose shapes differ; their contents are gone. */
+typedef struct op_shapes {
+    op_case cases[MIN_SHAPES];
+    size_t count;
+} op_shapes;
 
 /* What one case needs, released together. */
 typedef struct run {
@@ -457,7 +464,40 @@ static bool run_gradients(run *r)
 
 /* ---- one operator */
 
-static bool run_case(bench *b, const hk_op *op, const char *text)
+/* Inputs that are differentiated, and their shapes. */
+static bool is_random_float(const case_input *in)
+{
+    return !in->absent && in->dtype == HK_FLOAT32 && (!in->contents || in->parameter);
+}
+
+static bool same_shapes(const op_case *a, const op_case *b)
+{
+    bool same = a->input_count == b->input_count;
+    for (int32_t i = 0; same && i < a->input_count; i++)
+        same = hk_shape_equal(&a->inputs[i].shape, &b->inputs[i].shape);
+    return same;
+}
+
+/* Whether the case's gradient is checked at an odd extent. */
+static bool has_odd_extent(const op_case *c)
+{
+    bool odd = false;
+    for (int32_t i = 0; i < c->input_count; i++)
+        for (int32_t d = 0; is_random_float(&c->inputs[i]) && d < c->inputs[i].shape.rank; d++)
+            odd |= c->inputs[i].shape.dim[d] >= 3 && c->inputs[i].shape.dim[d] % 2 == 1;
+    return odd && !c->nograd;
+}
+
+static void count_shapes(op_shapes *s, const op_case *c)
+{
+    bool known = !has_odd_extent(c);
+    for (size_t i = 0; i < s->count && !known; i++)
+        known = same_shapes(&s->cases[i], c);
+    if (!known && s->count < MIN_SHAPES)
+        s->cases[s->count++] = *c;
+}
+
+static bool run_case(bench *b, const hk_op *op, const char *text, bool gradient_alone, op_shapes *shapes)
 {
     run *r = calloc(1, sizeof *r); /* large, and reported from everywhere below */
     bool ok = false;
@@ -469,10 +509,43 @@ static bool run_case(bench *b, const hk_op *op, const char *text)
     if (st != HK_OK)
         report_status(r, "parsing", st);
     else
-        ok = run_forward(r) && (r->c.nograd || run_gradients(r));
+        ok = (gradient_alone || run_forward(r)) && (r->c.nograd || run_gradients(r));
+    if (ok)
+        count_shapes(shapes, &r->c);
     hk_arena_destroy(&r->arena);
     free(r);
     return ok;
+}
+
+static bool is_one_of(const char *type, const char *types)
+{
+    size_t n = strlen(type);
+    for (const char *at = types; (at = strstr(at, type)) != NULL; at += n)
+        if ((at == types || at[-1] == ' ') && (at[n] == ' ' || at[n] == '\0'))
+            return true;
+    return false;
+}
+
+/* The number of failures; shapes then holds at least MIN_SHAPES, or that is one. */
+static size_t run_more_gradients(bench *b, const hk_op *op, op_shapes *shapes)
+{
+    size_t failed = 0;
+    for (size_t i = 0; i < HK_COUNT(surrogate_rules); i++)
+        if (!strcmp(op->type, surrogate_rules[i]))
+            return 0;
+    for (size_t i = 0; i < HK_COUNT(more_gradient_cases); i++) {
+        const gradient_cases *more = &more_gradient_cases[i];
+        if (is_one_of(op->type, more->types) && (more->since == 0 || more->since == op->since))
+            for (size_t k = 0; k < MORE_CASES && more->list[k]; k++)
+                failed += !run_case(b, op, more->list[k], true, shapes);
+    }
+    if (shapes->count < MIN_SHAPES) {
+        print_error("%s (version %d): gradients checked at %zu shapes with an odd extent, expected %d: add cases to "
+                    "tests/support/gradient_cases.h\n",
+                    op->type, op->since, shapes->count, MIN_SHAPES);
+        failed++;
+    }
+    return failed;
 }
 
 static void test_op(void **state)
@@ -480,13 +553,18 @@ static void test_op(void **state)
     const op_test *t = *state;
     const hk_op *op = t->op;
     size_t count = 0, failed = 0;
+    op_shapes *shapes = calloc(1, sizeof *shapes);
+    assert_non_null(shapes);
     for (; op->cases && op->cases[count]; count++)
-        failed += !run_case(t->bench, op, op->cases[count]);
+        failed += !run_case(t->bench, op, op->cases[count], false, shapes);
+    if (op->backward)
+        failed += run_more_gradients(t->bench, op, shapes);
+    free(shapes);
     if (count == 0 && !(op->flags & (HK_OP_CONTROL | HK_OP_LIST))) /* tested by test_control */
         fail_msg("%s (version %d): no cases", op->type, op->since);
     print_message("%s (version %d): %zu cases%s\n", op->type, op->since, count, failed ? "" : ", all good");
     if (failed)
-        fail_msg("%s (version %d): %zu of %zu cases failed", op->type, op->since, failed, count);
+        fail_msg("%s (version %d): %zu failures in %zu cases", op->type, op->since, failed, count);
 }
 
 /* ---- the program */
