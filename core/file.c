@@ -176,7 +176,9 @@ struct hk_file_writer {
 
 static hk_status fail_write(hk_file_writer *w, const char *what)
 {
-    return hk_fail(w->ctx, HK_STATUS_IO, "'%s' cannot be %s: %s", w->path, what, strerror(errno));
+    bool full = errno == ENOSPC || errno == EDQUOT || errno == EFBIG;
+    return hk_fail(w->ctx, HK_STATUS_IO, "'%s' cannot be %s: %s%s", w->path, what, strerror(errno),
+                   full ? "; make room there and run again" : "");
 }
 
 /* A name that no other process chooses at the same time: O_EXCL decides, the number only makes a clash unlikely. */

@@ -2,9 +2,11 @@
  * hillock train and eval: results, resuming after kill -9 and signals, what is refused and how. HILLOCK_TEST_KILLS: how
  * many times the run is killed (default 12).
  */
+#include <math.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -232,14 +234,117 @@ static void damaged(void **state)
     assert_non_null(strstr(output, "is damaged"));
     assert_int_equal(truncate(path, 1000), 0);
     expect(TRAIN "--epochs 1 --steps 23 --keep 9 --out damaged --resume", 0, "resumes from");
-    expect(TRAIN "--epochs 1 --steps 24 --out damaged --resume --optimizer sgd", 0, "another model or optimizer");
+    /* nothing is begun anew over a run that is another */
+    size_t before, after;
+    char *model = contents("damaged/model.onnx", &before);
+    expect(TRAIN "--epochs 1 --steps 24 --out damaged --resume --optimizer sgd", 65, "another model or optimizer");
+    assert_non_null(strstr(output, "remove them to begin anew, or give another --out"));
+    expect("train " FIVE " --new-head 10 --data " DIGITS " --scale 0.0625 --out damaged --resume", 65, "another model");
+    char *same = contents("damaged/model.onnx", &after);
+    assert_int_equal(before, after);
+    assert_memory_equal(model, same, before);
+    free(model);
+    free(same);
+}
+
+/* The end is the same wherever the run was cut: inside epochs (23 batches) and inside accumulations (3). How many
+ * places for each optimizer: HILLOCK_TEST_RESUMES (default 1). */
+static void resumed(void **state)
+{
+    (void)state;
+    static const char *const optimizers[] = {"adamw", "adam", "sgd", "sgd --momentum 0.9 --nesterov"};
+    enum { STEPS = 60 };
+    const char *wish = getenv("HILLOCK_TEST_RESUMES");
+    int places = wish ? atoi(wish) : 1;
+    for (size_t i = 0; i < sizeof optimizers / sizeof *optimizers; i++) {
+        char run[512], arguments[1024];
+        snprintf(run, sizeof run,
+                 TRAIN "--epochs 9 --batch 64 --shift 1 --accumulate 3 --ema 0.9 --quiet --optimizer %s",
+                 optimizers[i]);
+        snprintf(arguments, sizeof arguments, "%s --steps %d --out whole%zu", run, STEPS, i);
+        expect(arguments, 0, NULL);
+        for (int k = 0; k < places; k++) {
+            int at = 1 + (2 * k + 1) * (STEPS - 1) / (2 * places);
+            char whole[64], parts[64];
+            snprintf(whole, sizeof whole, "whole%zu/model.onnx", i);
+            snprintf(parts, sizeof parts, "part%zu-%d/model.onnx", i, k);
+            snprintf(arguments, sizeof arguments, "%s --steps %d --out part%zu-%d", run, at, i, k);
+            expect(arguments, 0, NULL);
+            snprintf(arguments, sizeof arguments, "%s --steps %d --out part%zu-%d --resume", run, STEPS, i, k);
+            expect(arguments, 0, NULL);
+            equal_files(whole, parts);
+        }
+    }
 }
 
 /* ---- refused */
 
+/* count samples of numbers 0 1 2 ..., as version 1 of .npy; NaN stands in sample 2. */
+static void written_array(const char *name, const char *dtype, const char *shape, size_t numbers, bool nan)
+{
+    char path[400], header[119];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    int n = snprintf(header, sizeof header, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", dtype, shape);
+    memset(header + n, ' ', sizeof header - (size_t)n);
+    header[117] = '\n';
+    assert_int_equal(fwrite("\x93NUMPY\1\0\x76\0", 1, 10, f), 10);
+    assert_int_equal(fwrite(header, 1, 118, f), 118);
+    for (size_t i = 0; i < numbers; i++) {
+        float x = nan && i == numbers / 2 ? NAN : (float)(i % 7);
+        int64_t label = (int64_t)(i % 3);
+        bool whole = dtype[1] == 'i';
+        assert_int_equal(fwrite(whole ? (void *)&label : (void *)&x, whole ? sizeof label : sizeof x, 1, f), 1);
+    }
+    assert_int_equal(fclose(f), 0);
+}
+
+static bool is_there(const char *name)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return access(path, F_OK) == 0;
+}
+
+/* What fills up is the file system of one run: a small one, where the kernel lets a user mount it. */
+static void full_disk(void **state)
+{
+    (void)state;
+    char command[1024];
+    snprintf(command, sizeof command, "unshare -rm sh -c 'mount -t tmpfs -o size=64k none /mnt' 2>/dev/null");
+    if (system(command) != 0) {
+        print_message("skipped: this user cannot mount a small file system\n");
+        skip();
+    }
+    snprintf(command, sizeof command,
+             "cd '%s' && unshare -rm sh -c \"mount -t tmpfs -o size=%%s none /mnt && '%s' " TRAIN
+             "--steps 6 --save-every 2 --out /mnt/o 2>&1; echo exit \\$?; ls /mnt/o\"",
+             folder, HK_COMMAND);
+    static const char *const sizes[] = {"64k", "700k"}; /* before the first checkpoint, before the second */
+    for (int i = 0; i < 2; i++) {
+        char sized[1100];
+        snprintf(sized, sizeof sized, command, sizes[i]);
+        FILE *f = popen(sized, "r");
+        assert_non_null(f);
+        output[fread(output, 1, sizeof output - 1, f)] = '\0';
+        pclose(f);
+        if (!strstr(output, "No space left on device; make room there and run again") || !strstr(output, "exit 74"))
+            fail_msg("with %s: %s", sizes[i], output);
+        assert_true((strstr(output, "\nckpt-0000000002.safetensors\n") != NULL) == (i == 1));
+        assert_null(strstr(output, "\nckpt-0000000004.safetensors\n"));
+        assert_null(strstr(output, "\nmodel.onnx"));
+        assert_null(strstr(output, ".tmp"));
+    }
+}
+
 static void refused(void **state)
 {
     (void)state;
+    written_array("nan.npy", "<f4", "4, 1, 8, 8", 256, true);
+    written_array("flat.npy", "<f4", "4, 63", 252, false);
+    written_array("wide.npy", "<f4", "4, 3, 9, 7", 756, false);
+    written_array("labels.npy", "<i8", "4,", 4, false);
     expect("train", 64, "--data");
     expect("train " DIGITS "/model.onnx", 64, "--data");
     expect("train absent.onnx --data " DIGITS, 66, "absent.onnx");
@@ -269,6 +374,13 @@ static void refused(void **state)
     expect(TRAIN "--config bad.json --out r", 78, "\"lr\"");
     written("unknown.json", "{\"learning\": 1}");
     expect(TRAIN "--config unknown.json --out r", 78, "\"learning\" is no setting");
+    /* samples that are not the model's: told, and nothing is begun */
+    expect("train " DIGITS "/model.onnx --data nan.npy --labels labels.npy --out n", 65, "nan.npy: sample 2 has NaN");
+    expect("train " DIGITS "/model.onnx --data flat.npy --labels labels.npy --out n", 65, "cannot become [1,8,8]");
+    assert_false(is_there("n"));
+    assert_int_equal(hillock("train " DIGITS "/model.onnx --data wide.npy --labels labels.npy --out n --epochs 1"), 0);
+    assert_non_null(
+        strstr(output, "samples have shape [3,9,7] and are scaled and given other channels to become [1,8,8]"));
     /* diverging: a sentence, no model of NaN */
     expect(TRAIN "--optimizer sgd --lr 1e30 --epochs 1 --out nan", 1, "Lower --lr");
 }
@@ -288,11 +400,14 @@ static int tear_down(void **state)
     return system(command);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(results),   cmocka_unit_test(edited),  cmocka_unit_test(options), cmocka_unit_test(killed),
-        cmocka_unit_test(signalled), cmocka_unit_test(damaged), cmocka_unit_test(refused),
+        cmocka_unit_test(results), cmocka_unit_test(edited),    cmocka_unit_test(options),
+        cmocka_unit_test(killed),  cmocka_unit_test(signalled), cmocka_unit_test(damaged),
+        cmocka_unit_test(resumed), cmocka_unit_test(refused),   cmocka_unit_test(full_disk),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -279,6 +279,96 @@ static void resumed_equals_straight(void **state)
     close_digits(&d);
 }
 
+/* ---- resumed anywhere, with each optimizer: the last checkpoints are equal byte for byte, so weights, statistics,
+ * moments, average, schedule and counters are */
+
+enum { RESUME_STEPS = 24, RESUMES = 20 };
+
+static hk_trainer *resumable(const digits *d, hk_trainer_params p)
+{
+    hk_trainer *t = NULL;
+    p.size = sizeof p;
+    p.seed = 5;
+    p.accumulate = 3;
+    p.clip_norm = 1;
+    p.ema_decay = 0.9f;
+    p.loss_scale = 1024;
+    p.growth_interval = 3;
+    p.schedule = (hk_schedule){.kind = HK_SCHEDULE_COSINE, .warmup = 2, .total = RESUME_STEPS / 3};
+    OK(hk_trainer_create(dev, d->model, &p, &t));
+    return t;
+}
+
+static void steps_to(hk_trainer *t, digits *d, uint32_t from, uint32_t to)
+{
+    for (uint32_t i = from; i < to; i++) {
+        fill_digits(d, i);
+        OK(hk_trainer_step(t, &d->images, 1, &d->labels, NULL));
+    }
+}
+
+static void *saved_bytes(hk_trainer *t, size_t *bytes)
+{
+    char path[300];
+    snprintf(path, sizeof path, "%s/last.safetensors", fixture.folder);
+    OK(hk_trainer_save(t, path, "end"));
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, 0, SEEK_END), 0);
+    *bytes = (size_t)ftell(f);
+    rewind(f);
+    void *data = malloc(*bytes);
+    assert_true(data && fread(data, 1, *bytes, f) == *bytes);
+    fclose(f);
+    unlink(path);
+    return data;
+}
+
+static void resumed_with(digits *d, const char *name, hk_trainer_params p)
+{
+    char path[300];
+    size_t bytes = 0, again = 0;
+    hk_trainer *t = resumable(d, p);
+    for (uint32_t k = 0; k < RESUME_STEPS; k++) { /* the uninterrupted run, which is saved before each step */
+        snprintf(path, sizeof path, "%s/at-%u.safetensors", fixture.folder, k);
+        if (k > 0)
+            OK(hk_trainer_save(t, path, NULL));
+        steps_to(t, d, k, k + 1);
+    }
+    void *straight = saved_bytes(t, &bytes);
+    hk_trainer_destroy(&t);
+    for (uint32_t k = 0; k < RESUME_STEPS; k++) {
+        snprintf(path, sizeof path, "%s/at-%u.safetensors", fixture.folder, k);
+        if (k >= RESUME_STEPS - 1 - RESUMES && k < RESUME_STEPS - 1) {
+            t = resumable(d, p);
+            OK(hk_trainer_load(t, path, NULL));
+            steps_to(t, d, k, RESUME_STEPS);
+            void *resumed = saved_bytes(t, &again);
+            if (again != bytes || memcmp(straight, resumed, bytes) != 0)
+                fail_msg("%s: resumed after step %u, the end is another", name, k);
+            free(resumed);
+            hk_trainer_destroy(&t);
+        }
+        unlink(path);
+    }
+    free(straight);
+}
+
+static void resumed_anywhere(void **state)
+{
+    (void)state;
+    digits d;
+    open_digits(&d, 32);
+    resumed_with(&d, "AdamW", (hk_trainer_params){0});
+    resumed_with(&d, "Adam", (hk_trainer_params){.optimizer = HK_OPTIMIZER_ADAM, .weight_decay = 0.1f});
+    resumed_with(&d, "SGD", (hk_trainer_params){.optimizer = HK_OPTIMIZER_SGD, .lr = 0.01f});
+    resumed_with(&d, "momentum",
+                 (hk_trainer_params){.optimizer = HK_OPTIMIZER_SGD, .lr = 0.01f, .momentum = 0.9f, .dampening = 0.1f});
+    resumed_with(&d, "Nesterov",
+                 (hk_trainer_params){.optimizer = HK_OPTIMIZER_SGD, .lr = 0.01f, .momentum = 0.9f, .nesterov = true});
+    close_digits(&d);
+}
+
 static void exported_model_has_the_weights(void **state)
 {
     (void)state;
@@ -331,6 +421,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(accumulated_micro_batches),
         cmocka_unit_test(pipelined_equals_waited),
         cmocka_unit_test(resumed_equals_straight),
+        cmocka_unit_test(resumed_anywhere),
         cmocka_unit_test(exported_model_has_the_weights),
     };
     return test_main(

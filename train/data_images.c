@@ -329,6 +329,10 @@ static hk_status image_field(hk_dataset *d)
                            "'%s' holds images: a sample's shape is (1,H,W) or (3,H,W), not of rank %d", d->path,
                            d->params.rank);
         memcpy(f->info.shape, d->params.shape, 3 * sizeof *d->params.shape);
+        if (hk_image_decode(d->images[0].path, &first, error)) { /* else the loader says so, or leaves it out */
+            hk_dataset_tell_fit(d, &(hk_shape){.rank = 3, .dim = {first.channels, first.height, first.width}});
+            hk_image_release(&first);
+        }
         return HK_OK;
     }
     if (!hk_image_decode(d->images[0].path, &first, error))

@@ -107,6 +107,24 @@ static hk_tensor all_samples(const hk_dataset *d, hk_dtype stored, int64_t eleme
         .data = (void *)(uintptr_t)contents, .dtype = stored, .rank = 2, .shape = {(int64_t)d->count, elements}};
 }
 
+void hk_dataset_tell_fit(hk_dataset *d, const hk_shape *found)
+{
+    const hk_dataset_params *p = &d->params;
+    hk_shape want = {.rank = 3, .dim = {p->shape[0], p->shape[1], p->shape[2]}};
+    hk_shape_text a, b;
+    int64_t channels = found->rank == 3 ? found->dim[0] : 1;
+    bool sizes = memcmp(&found->dim[found->rank - 2], &want.dim[1], 2 * sizeof *want.dim) != 0;
+    bool told = p->resize > 0 && channels == want.dim[0]; /* the caller asked for it */
+    if (!told && (sizes || channels != want.dim[0]))
+        hk_log(d->ctx, HK_LOG_WARN,
+               "'%s': samples have shape %s and are %s to become %s; give the data that shape to keep them", d->path,
+               hk_shape_print(found, &a),
+               !sizes                    ? "given other channels"
+               : channels == want.dim[0] ? "scaled"
+                                         : "scaled and given other channels",
+               hk_shape_print(&want, &b));
+}
+
 hk_status hk_dataset_field(hk_dataset *d, const char *name, hk_dtype stored, int32_t rank, const int64_t *shape,
                            const void *contents)
 {
@@ -128,6 +146,8 @@ hk_status hk_dataset_field(hk_dataset *d, const char *name, hk_dtype stored, int
         if (hk_shape_count(&want) != f->elements && !picture)
             return hk_fail(d->ctx, HK_STATUS_INVALID, "'%s': a sample has shape %s, which cannot become %s", d->path,
                            hk_shape_print(&have, &a), hk_shape_print(&want, &b));
+        if (hk_shape_count(&want) != f->elements)
+            hk_dataset_tell_fit(d, &have);
         f->info.rank = p->rank;
         memcpy(f->info.shape, p->shape, (size_t)p->rank * sizeof *p->shape);
     }

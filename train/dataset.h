@@ -55,7 +55,7 @@ struct hk_dataset {
     const char **class_names;
     hk_image_file *images; /* of a folder of images, or of files of events */
     bool events;
-    hk_file *files;        /* mapped as long as the dataset lives */
+    hk_file *files; /* mapped as long as the dataset lives */
     size_t file_count, file_capacity;
     void **blocks; /* heap memory, freed at the end */
     size_t block_count, block_capacity;
@@ -74,6 +74,9 @@ hk_status hk_dataset_keep(hk_dataset *d, void *block);
 /* Adds a field of numbers with d->count samples; shape is that of one sample. */
 hk_status hk_dataset_field(hk_dataset *d, const char *name, hk_dtype stored, int32_t rank, const int64_t *shape,
                            const void *contents);
+/* Warns that pictures of shape found, (H,W) or (C,H,W), do not have the shape that is wanted, unless the caller asked.
+ */
+void hk_dataset_tell_fit(hk_dataset *d, const hk_shape *found);
 /* Labels or, when the caller wants numbers, targets, as a field; checks and counts classes. */
 hk_status hk_dataset_target(hk_dataset *d, const char *where, hk_dtype stored, int32_t rank, const int64_t *shape,
                             const void *contents);

@@ -84,9 +84,9 @@ static bool read_notes(training *r, const char *notes)
 
 hk_status resume_checkpoint(training *r)
 {
-    uint64_t number = UINT64_MAX;
+    uint64_t number = UINT64_MAX, left = 0;
     char path[1100];
-    while (newest_below(r, number, &number)) {
+    for (; newest_below(r, number, &number); left++) {
         const char *notes = "";
         path_of(r, number, path, sizeof path);
         hk_status st = hk_trainer_load(r->trainer, path, &notes);
@@ -101,6 +101,13 @@ hk_status resume_checkpoint(training *r)
             return st;
         }
         fprintf(stderr, "hillock train: left aside: %s\n", hk_context_error(r->o->ctx));
+    }
+    if (left) {
+        fprintf(stderr,
+                "hillock train: none of the %" PRIu64 " checkpoints in '%s' can be continued; remove them to begin "
+                "anew, or give another --out\n",
+                left, r->s.out);
+        return HK_STATUS_INVALID;
     }
     if (!r->o->quiet)
         fprintf(stderr, "hillock train: no checkpoint in '%s': begins anew\n", r->s.out);
