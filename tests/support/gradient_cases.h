@@ -220,6 +220,6 @@ static const gradient_cases more_gradient_cases[] = {
 };
 
 /* What these hand back is no slope of what they compute, but a surrogate's; tests/test_gradients.c has PyTorch's. */
-static const char *const surrogate_rules[] = {"hk.Neuron", "hk.FloorThrough"};
+static const char *const surrogate_rules[] = {"hk.Neuron", "hk.BatchNormNeuron", "hk.FloorThrough"};
 
 #endif
