@@ -12,8 +12,12 @@
 static bool has_neurons(const hk_graph *g)
 {
     bool found = false;
-    for (size_t i = 0; i < g->node_count && !found; i++)
-        found = !strcmp(g->nodes[i]->type, "hk.Neuron");
+    for (size_t i = 0; i < g->node_count && !found; i++) {
+        const hk_node *n = g->nodes[i];
+        found = !strcmp(n->type, "hk.Neuron");
+        for (int32_t b = 0; b < n->body_count && !found; b++)
+            found = has_neurons(n->bodies[b]);
+    }
     return found;
 }
 

@@ -272,13 +272,22 @@ static hk_status convert_layer(hk_graph *g, int32_t opset, const hk_node *n, boo
     return l.attrs->steps == 0 ? one_step(&l) : unrolled ? unroll(&l) : scan(&l);
 }
 
+static bool is_standard(const hk_node *n)
+{
+    bool all = strncmp(n->type, "hk.", 3) != 0 && (!n->domain || !strncmp(n->domain, "ai.onnx", 7));
+    for (int32_t b = 0; b < n->body_count; b++)
+        for (size_t i = 0; i < n->bodies[b]->node_count; i++)
+            all = all && is_standard(n->bodies[b]->nodes[i]);
+    return all;
+}
+
 static const char *why_not(const hk_node *n, bool unrolled)
 {
     const hk_neuron_attrs *a = !strcmp(n->type, "hk.Neuron") ? n->attrs : NULL;
+    if (!a && n->body_count && !is_standard(n))
+        return "has neurons in its body; let them take all steps at once (step mode m)";
     if (!a)
-        return strncmp(n->type, "hk.", 3) == 0 || (n->domain && strncmp(n->domain, "ai.onnx", 7) != 0)
-                   ? "is no operator of ONNX; take it out of the network"
-                   : NULL;
+        return is_standard(n) ? NULL : "is no operator of ONNX; take it out of the network";
     if (hk_in(n, IN_W) && !n->in[IN_W]->data)
         return "has a parameter w that is computed; make it a constant";
     if (unrolled && a->steps > UNROLLED_MOST)

@@ -350,7 +350,8 @@ static bool is_one_of(const char *type, const char *const *names, size_t count)
 static const char *remedy(const char *type)
 {
     if (IS_ONE_OF(type, "CumSum", "MaxPool"))
-        return "NIR has no MaxPool; convert the network with average pooling (hillock convert --pool avg)";
+        return "NIR has no maxima and no sums over time; convert the network with average pooling (hillock convert "
+               "--pool avg), and without --functional";
     if (IS_ONE_OF(type, "Softmax", "LogSoftmax"))
         return "NIR has no Softmax; take it off, scores have the same order";
     if (IS_ONE_OF(type, "Scan", "Loop"))

@@ -615,9 +615,33 @@ static void wants_nir(const hk_model *m, hk_status expected, const char *text)
     assert_int_not_equal(access(file("refused.nir"), F_OK), 0);
 }
 
+/* Neurons that a loop of steps holds. */
+static void refuse_loops(void)
+{
+    hk_value *in = NULL;
+    hk_graph *g = new_graph(&in, 3, (int64_t[]){STEPS, -1, WIDTH}), *body = hk_graph_body(g, "step");
+    const hk_attr_value attrs[] = {
+        {.name = "body", .kind = HK_ATTR_GRAPH, .graph = body}, HK_SET_INT("num_scan_inputs", 1), {0}};
+    assert_non_null(body);
+    hk_value *x = hk_graph_value(body, "step.x", HK_VALUE_INPUT, HK_FLOAT32, NULL);
+    assert_true(x && hk_graph_add_input(body, x));
+    assert_true(hk_graph_add_output(body, op(body, "hk.Neuron", "inner", NULL, x, NULL, NULL)));
+    hk_value *y = op(g, "Scan", "loop", attrs, in, NULL, NULL);
+    hk_node *n = y->producer;
+    n->bodies = hk_arena_array(g->arena, 1, sizeof(hk_graph *));
+    assert_non_null(n->bodies);
+    n->bodies[n->body_count++] = body;
+    add_output(g, y, "y");
+    hk_model *m = model_of(g);
+    refused(hk_snn_export(m, NULL, file("refused.onnx")), HK_STATUS_UNSUPPORTED, "step mode m");
+    wants_nir(m, HK_STATUS_UNSUPPORTED, "step mode m");
+    hk_model_destroy(&m);
+}
+
 static void refusals(void **state)
 {
     (void)state;
+    refuse_loops();
     hk_dataset *data = NULL;
     hk_loader *l = digits(&data, 16);
     hk_model *plain = NULL, *soft = converted(l, false, 4), *pooled = NULL, *many = NULL;
