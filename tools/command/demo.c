@@ -6,14 +6,13 @@
 
 static const char usage[] =
     "usage: hillock demo [--data FOLDER] [--five MODEL] [--export FILE] [--device D] [--json]\n\n"
-    "Loads a small convolutional classifier that PyTorch trained on 1,437 handwritten digits "
-    "and exported, compares its\n"
-    "outputs with PyTorch's, classifies the 360 test images, and times batches. Then a model that "
-    "PyTorch trained on\n"
-    "the digits 0 to 4 alone gets a new last layer and learns all ten; --export keeps it. "
-    "FOLDER holds model.onnx,\n"
-    "the IDX files and test_data_set_0; default: tests/data/digits. MODEL: FOLDER with "
-    "five_digits/model.onnx beside it.\n\n"
+    "Loads a small convolutional classifier that PyTorch trained on 1,437 handwritten digits and exported, compares "
+    "its\n"
+    "outputs with PyTorch's, classifies the 360 test images, and times batches. Then a model that PyTorch trained on\n"
+    "the digits 0 to 4 alone gets a new last layer and learns all ten; --export keeps it. In the end the classifier\n"
+    "becomes a spiking network. FOLDER holds model.onnx, the IDX files and test_data_set_0; default: "
+    "tests/data/digits.\n"
+    "MODEL: FOLDER with five_digits/model.onnx beside it.\n\n"
     "example: hillock demo\n";
 
 #define TEST_FIRST 1437 /* the images before it trained the model */
@@ -29,6 +28,7 @@ typedef struct demo {
     double load_seconds, first_seconds, accuracy, images_per_second;
     comparison outputs;
     tune_result tuned;
+    spike_result spiking;
 } demo;
 
 /* An IDX file of unsigned bytes: magic 0x0000080D with D dimensions, big-endian sizes, data. */
@@ -151,6 +151,37 @@ static hk_status classify(demo *d)
     return st;
 }
 
+static void print_spiking(const demo *d)
+{
+    const spike_row *r = d->spiking.rows;
+    printf("spike    the classifier as a spiking network, accuracy %.2f %% before; %.1f s\n         T        ",
+           100 * d->accuracy, d->spiking.seconds);
+    for (size_t i = 0; i < SPIKE_ROWS; i++)
+        printf("%9lld", (long long)r[i].steps);
+    printf("\n         accuracy ");
+    for (size_t i = 0; i < SPIKE_ROWS; i++)
+        printf("%7.2f %%", 100 * r[i].accuracy);
+    printf("\n         SynOps   ");
+    for (size_t i = 0; i < SPIKE_ROWS; i++)
+        printf("%9.0f", r[i].synops);
+    printf("   per image; multiply-accumulates before: %.0f\n", r[0].macs);
+}
+
+static void print_spiking_json(const demo *d)
+{
+    json_array(stdout, "spiking");
+    for (size_t i = 0; i < SPIKE_ROWS; i++) {
+        const spike_row *r = &d->spiking.rows[i];
+        json_object(stdout, NULL);
+        json_integer(stdout, "steps", (long long)r->steps);
+        json_number(stdout, "accuracy", r->accuracy);
+        json_number(stdout, "synops", r->synops);
+        json_number(stdout, "macs", r->macs);
+        json_object_end(stdout);
+    }
+    json_array_end(stdout);
+}
+
 static void print_result(const demo *d)
 {
     const hk_device_info *info = hk_device_get_info(d->dev);
@@ -168,6 +199,7 @@ static void print_result(const demo *d)
         json_number(stdout, "tuned_before", d->tuned.before);
         json_number(stdout, "tuned_after", d->tuned.after);
         json_number(stdout, "tuned_seconds", d->tuned.seconds);
+        print_spiking_json(d);
         json_end(stdout);
         return;
     }
@@ -184,6 +216,7 @@ static void print_result(const demo *d)
     printf("tune     a model of the digits 0 to 4 learns all ten: accuracy on %zu held-out images %.2f %% before, "
            "%.2f %% after  %.1f s\n",
            d->count - TEST_FIRST, 100 * d->tuned.before, 100 * d->tuned.after, d->tuned.seconds);
+    print_spiking(d);
     printf("next     hillock inspect MODEL.onnx, then hillock run MODEL.onnx --input NAME=x.npy --output-dir out\n");
 }
 
@@ -228,6 +261,10 @@ static int run(int argc, char **argv)
         st = classify(&d);
     if (st == HK_OK)
         st = fine_tune(&d);
+    const spike_job spiking = {
+        .dev = d.dev, .model = d.model, .images = d.images, .labels = d.labels, .count = d.count, .train = TEST_FIRST};
+    if (st == HK_OK)
+        st = spike_digits(&spiking, &d.spiking);
     if (st == HK_OK)
         print_result(&d);
     if (st == HK_OK && !(d.outputs.close && d.outputs.same_type))

@@ -1,5 +1,5 @@
 /*
- * What hillock demo's two files share.
+ * What the files of hillock demo share.
  */
 #ifndef DEMO_H
 #define DEMO_H
@@ -22,5 +22,30 @@ typedef struct tune_result {
 
 /* Gives the model a head for the ten digits, trains all of it, measures. */
 hk_status tune_digits(const tune_job *job, tune_result *out);
+
+typedef struct spike_job {
+    hk_device *dev;
+    const hk_model *model;
+    const unsigned char *images, *labels;
+    size_t count, train; /* as of tune_job */
+} spike_job;
+
+enum { SPIKE_ROWS = 7 };
+
+/* The spiking network after so many steps. */
+typedef struct spike_row {
+    int64_t steps;
+    double accuracy; /* on the held-out images */
+    double synops;   /* per image; macs: of the original */
+    double macs;
+} spike_row;
+
+typedef struct spike_result {
+    spike_row rows[SPIKE_ROWS];
+    double seconds;
+} spike_result;
+
+/* Converts the model, on some of the images that it was trained on, and runs the others. */
+hk_status spike_digits(const spike_job *job, spike_result *out);
 
 #endif
