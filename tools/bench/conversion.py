@@ -24,13 +24,16 @@ parser.add_argument("work", nargs="?", default="conversion-work")
 parser.add_argument("--parts", default="train,default,peer,residual,qcfs,transformer")
 parser.add_argument("--seeds", type=int, default=3)
 parser.add_argument("--epochs", type=int, default=6)
+parser.add_argument("--torch-threads", type=int, default=4)
+parser.add_argument("--batch", default="25", help="a software device gives up where a run of 64 steps takes too long")
 parser.add_argument("--images", type=int, default=2000, help="held-out images at most, for slow devices")
 parser.add_argument("--long-images", type=int, default=2000, help="the same, for T above 16")
 parser.add_argument("--peer-images", type=int, default=2000, help="the same, beside SpikingJelly")
 parser.add_argument("--calibration", type=int, default=2000, help="training images that thresholds are found on")
 args = parser.parse_args()
 os.makedirs(args.work, exist_ok=True)
-torch.set_num_threads(1)
+torch.set_num_threads(args.torch_threads)
+CARD = "cuda" if torch.cuda.is_available() else "cpu"
 SCALE = ["--scale", repr(1 / 255)]
 
 
@@ -146,14 +149,15 @@ def trained(kind, seed):
     net = KINDS[kind]()
     path = f"{args.work}/{kind}{seed}"
     if not os.path.exists(f"{path}.pt"):
-        x, y = tensors("train")
+        x, y = (v.to(CARD) for v in tensors("train"))
+        net.to(CARD)
         epochs = args.epochs * (3 if kind == "transformer" else 1)
         steps = epochs * len(x) // 64
         opt = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
         rate = torch.optim.lr_scheduler.OneCycleLR(opt, 4e-3, total_steps=steps + 1)
         for epoch in range(epochs):
             net.train()
-            shuffled = torch.randperm(len(x))
+            shuffled = torch.randperm(len(x)).to(CARD)
             for i in range(0, len(x) - 63, 64):
                 rows = shuffled[i:i + 64]
                 batch = torch.roll(x[rows], (int(torch.randint(-2, 3, ())), int(torch.randint(-2, 3, ()))), (2, 3))
@@ -162,7 +166,7 @@ def trained(kind, seed):
                 loss.backward()
                 opt.step()
                 rate.step()
-        torch.save(net.state_dict(), f"{path}.pt")
+        torch.save(net.cpu().state_dict(), f"{path}.pt")
     net.load_state_dict(torch.load(f"{path}.pt"))
     net.eval()
     if not os.path.exists(f"{path}.onnx"):
@@ -194,15 +198,15 @@ def held_out(count):
 def evaluate(model, original, steps, count):
     """By number of steps: accuracy, its loss against the original in points, same class, SynOps by MACs."""
     data = held_out(count)
-    ann = hillock("eval", original, "--data", data, *SCALE, "--batch", "100", "--json")["accuracy"]
-    runs = hillock("eval", model, "--data", data, *SCALE, "--batch", "25", "--json", "--against", original, "--steps",
+    ann = hillock("eval", original, "--data", data, *SCALE, "--batch", args.batch, "--json")["accuracy"]
+    runs = hillock("eval", model, "--data", data, *SCALE, "--batch", args.batch, "--json", "--against", original, "--steps",
                    ",".join(map(str, steps)))["runs"]
     return ann, {r["steps"]: (r["accuracy"], 100 * (ann - r["accuracy"]), r["same_class"], r["synops"] / r["macs"])
                  for r in runs}
 
 
 def convert(original, out, *words):
-    hillock("convert", original, "--calibrate", f"{args.work}/calibrate", *SCALE, "--batch", "25", "--out", out,
+    hillock("convert", original, "--calibrate", f"{args.work}/calibrate", *SCALE, "--batch", args.batch, "--out", out,
             *words)
     return out
 
@@ -234,8 +238,8 @@ def spikingjelly(net, mode, steps, count):
     from spikingjelly.activation_based.ann2snn.recipes import RateCodingRecipe
     x, y = tensors("calibrate")
     loader = [(x[i:i + 100], y[i:i + 100]) for i in range(0, len(x), 100)]
-    snn = Converter(RateCodingRecipe(dataloader=loader, mode=mode)).convert(copy.deepcopy(net)).eval()
-    x, y = tensors("test")
+    snn = Converter(RateCodingRecipe(dataloader=loader, mode=mode)).convert(copy.deepcopy(net)).eval().to(CARD)
+    x, y = (v.to(CARD) for v in tensors("test"))
     right = dict.fromkeys(steps, 0)
     with torch.no_grad():
         for i in range(0, count, 100):
