@@ -1,6 +1,6 @@
 """Single kernels on one GPU, Hillock and PyTorch in one run, outputs compared first.
 
-    python3 tools/bench/single_kernels.py BUILD_DIR [WORK_DIR] [--only gemm,conv,stream]
+    python3 tools/bench/single_kernels.py BUILD_DIR [WORK_DIR] [--only gemm,conv,stream,transpose]
 
 Rows: fp32 GEMM; ResNet's convolutions at batch 64; what moves memory (pointwise, reductions and norms over the last axis,
 transposes) on 256 MiB tensors, as a share of the rate at which PyTorch copies 256 MiB on this card. fp32 without tf32 on
@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 parser = argparse.ArgumentParser()
 parser.add_argument("build")
 parser.add_argument("work", nargs="?", default="kernels-work")
-parser.add_argument("--only", default="gemm,conv,stream")
+parser.add_argument("--only", default="gemm,conv,stream,transpose")
 args = parser.parse_args()
 build, work = os.path.abspath(args.build), os.path.abspath(args.work)
 os.makedirs(work, exist_ok=True)
@@ -82,7 +82,7 @@ def conv():
             lambda: F.conv2d(x.double(), w.double(), stride=s, padding=r // 2), flops=2.0 * n * k * c * r * r * out * out, asked=asked)
 
 
-def stream():
+def stream(rows_wanted=slice(0, 7)):
     count = 1 << 26  # 256 MiB
     x = torch.randn(count, device="cuda")
     y = torch.empty_like(x)
@@ -105,12 +105,12 @@ def stream():
              ("Transpose NCHW to NHWC", node("Transpose", perm=[0, 2, 3, 1]), image, {}, lambda t: t.permute(0, 2, 3, 1).contiguous(), 2, 0.65),
              ("Transpose of heads (0,2,1,3)", node("Transpose", perm=[0, 2, 1, 3]), x.view(512, 128, 16, 64), {},
               lambda t: t.permute(0, 2, 1, 3).contiguous(), 2, 0.65)]
-    for title, n, data, constants, peer, accesses, asked in cases:
+    for title, n, data, constants, peer, accesses, asked in cases[rows_wanted]:
         us, got, kernels = ours([n], {"x": data}, constants)
         row(title, us, got, kernels, lambda: peer(data), lambda: peer(data.double()), bytes_=accesses * data.nbytes, copy=copy, asked=asked)
 
 
 print(torch.cuda.get_device_name(0), "PyTorch", torch.__version__, hillock(build, "--version").strip())
 for part in args.only.split(","):
-    {"gemm": gemm, "conv": conv, "stream": stream}[part]()
+    {"gemm": gemm, "conv": conv, "stream": stream, "transpose": lambda: stream(slice(7, None))}[part]()
     torch.cuda.empty_cache()
