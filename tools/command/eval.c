@@ -130,18 +130,12 @@ static int run(int argc, char **argv)
                             .against = take(&o, "--against"),
                             .monitor = take(&o, "--monitor"),
                             .folder = take(&o, "--out")};
-    code = settings_read(&r.s, &o);
+    code = training_settings(&r, &verb_eval);
     if (code >= 0)
         return finish_code(&o, code);
-    if (o.argument_count == 1)
-        r.s.model = o.arguments[0];
     if (!q.steps && (q.against || q.monitor || q.folder)) {
         fprintf(stderr,
                 "hillock eval: --against, --monitor and --out belong to --steps, a spiking network over time\n");
-        return finish_code(&o, EXIT_USAGE);
-    }
-    if (o.argument_count > 1 || !r.s.model || !r.s.data) {
-        fprintf(stderr, "hillock eval: one model file and --data are needed; see hillock eval --help\n");
         return finish_code(&o, EXIT_USAGE);
     }
     hk_status st = q.steps ? run_spiking(&r, &q) : run_all(&r);

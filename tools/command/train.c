@@ -339,19 +339,9 @@ static int run(int argc, char **argv)
     int code = options_parse(&o, &verb_train, settings_specs(), argc, argv);
     if (code >= 0)
         return code;
-    code = settings_read(&r.s, &o);
+    code = training_settings(&r, &verb_train);
     if (code >= 0)
         return finish_code(&o, code);
-    if (o.argument_count == 1)
-        r.s.model = o.arguments[0];
-    if (option_given(&o, "--dump-config")) {
-        settings_write(&r.s, stdout);
-        return finish_code(&o, 0);
-    }
-    if (o.argument_count > 1 || !r.s.model || !r.s.data) {
-        fprintf(stderr, "hillock train: one model file and --data are needed; see hillock train --help\n");
-        return finish_code(&o, EXIT_USAGE);
-    }
     struct sigaction action = {.sa_handler = interrupt};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);

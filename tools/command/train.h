@@ -42,6 +42,9 @@ typedef struct training {
     double last_loss;
 } training;
 
+/* The settings, the model among them, of a verb whose options were parsed. -1 to go on, else the exit code: what is
+ * needed lacks, or --dump-config has printed them. */
+int training_settings(training *r, const verb *v);
 hk_status open_data(training *r, const char *path, const char *labels, hk_dataset **out);
 hk_status training_open(training *r);
 hk_status evaluation_open(training *r);

@@ -388,6 +388,24 @@ static hk_status open_rest(training *r)
     return st == HK_OK ? open_device(r->o, &r->dev) : st;
 }
 
+int training_settings(training *r, const verb *v)
+{
+    options *o = r->o;
+    int code = settings_read(&r->s, o);
+    if (code >= 0)
+        return code;
+    if (o->argument_count == 1)
+        r->s.model = o->arguments[0];
+    if (option_given(o, "--dump-config")) {
+        settings_write(&r->s, stdout);
+        return 0;
+    }
+    if (o->argument_count <= 1 && r->s.model && r->s.data)
+        return -1;
+    fprintf(stderr, "hillock %s: one model file and --data are needed; see hillock %s --help\n", v->name, v->name);
+    return EXIT_USAGE;
+}
+
 hk_status evaluation_open(training *r)
 {
     hk_status st = hk_model_load(r->o->ctx, r->s.model, NULL, &r->model);
