@@ -78,10 +78,12 @@ struct hk_node {
 /* Something that persists between runs: BN statistics, membrane potentials, moments, counters, parameters. */
 struct hk_state {
     const char *name;
-    const hk_tensor *initial; /* what reset restores; NULL: zeros */
-    hk_value *first;          /* version 0, kind HK_VALUE_STATE */
-    hk_value *last;           /* the version that the next run reads; first when nothing updates it */
-    bool flat;                /* a flat arena of the trainer: parameters, gradients, moments */
+    const hk_tensor *initial; /* what reset restores; NULL: fill in every element */
+    double fill;
+    bool follows;    /* its shape is that of the run's inputs: another one needs a reset (membrane potentials) */
+    hk_value *first; /* version 0, kind HK_VALUE_STATE */
+    hk_value *last;  /* the version that the next run reads; first when nothing updates it */
+    bool flat;       /* a flat arena of the trainer: parameters, gradients, moments */
 };
 
 struct hk_graph {

@@ -58,24 +58,40 @@ static bool is_weight(const hk_node *n, int32_t k, bool weights_result)
     return hk_node_is_parametric(n, k) || (weights_result && hk_node_hands_on(n, k));
 }
 
+/* One number is a factor or a bound and no weight, but where an operator's only parameter is one. */
+static bool is_single_weight(const hk_node *n, int32_t k)
+{
+    return strcmp(n->type, "hk.Neuron") == 0 && hk_node_is_parametric(n, k);
+}
+
+/* Marks values of g that nodes of the graph, g or the body of a Scan in it (which training unrolls), take as weights:
+ * with themselves, or with the node that takes one number. */
+static void mark_weights(const hk_graph *g, const hk_graph *graph)
+{
+    for (size_t i = graph->node_count; i-- > 0;) {
+        hk_node *n = graph->nodes[i];
+        bool weights_result = n->out_count != 0 && n->out[0] != NULL && n->out[0]->mark != NULL;
+        for (int32_t k = 0; n->op != NULL && k < n->in_count && k < 32; k++) {
+            hk_value *v = n->in[k];
+            if (v != NULL && v->graph == g && is_weight(n, k, weights_result))
+                v->mark = is_single_weight(n, k) ? (void *)n : v;
+        }
+        for (int32_t b = 0; b < n->body_count && strcmp(n->type, "Scan") == 0; b++)
+            mark_weights(g, n->bodies[b]);
+    }
+}
+
 /* Backwards, from weight operands to what they are made of. */
 hk_status hk_import_roles(hk_importer *imp)
 {
     hk_graph *g = imp->result->graph;
     for (size_t i = 0; i < g->value_count; i++)
         g->values[i]->mark = NULL;
-    for (size_t i = g->node_count; i-- > 0;) {
-        const hk_node *n = g->nodes[i];
-        bool weights_result = n->out_count != 0 && n->out[0] != NULL && n->out[0]->mark != NULL;
-        for (int32_t k = 0; n->op != NULL && k < n->in_count && k < 32; k++) {
-            hk_value *v = n->in[k];
-            if (v != NULL && v->graph == g && is_weight(n, k, weights_result))
-                v->mark = v;
-        }
-    }
+    mark_weights(g, g);
     for (size_t i = 0; i < imp->initializer_count; i++) {
         hk_value *v = imp->initializers[i];
-        if (v->mark != NULL && hk_dtype_is_float(v->dtype) && v->shape.rank >= 1 && hk_shape_count(&v->shape) > 1)
+        bool several = v->shape.rank >= 1 && hk_shape_count(&v->shape) > 1, single = v->mark != v;
+        if (v->mark != NULL && hk_dtype_is_float(v->dtype) && (several || single))
             v->kind = HK_VALUE_PARAMETER;
     }
     for (size_t i = 0; i < g->value_count; i++)

@@ -2,10 +2,11 @@
  * hk.Neuron, all time steps of a layer of spiking neurons, and hk.NeuronGrad, backpropagation through them.
  *
  * hk.Neuron: X, V0, w, theta -> S, V, V_seq. With attribute steps = T > 0, X is (T, ...) and one call walks all steps;
- * with steps = 0, X is one step and the membrane V0 -> V is kept by whoever calls (a state of the graph). V0 and V have
- * X's shape without the time axis; V0 absent starts at v_reset (hard reset) or 0 (soft). w is ParametricLIF's
- * parameter, 1/tau = sigmoid(w). theta is the threshold, one or one per channel (axis 1 without time), instead of the
- * attribute. S, and V_seq (the potential after every step), have X's shape.
+ * with steps = 0, X is one step. With attribute state the membrane V0 -> V is kept between runs under that name, where
+ * V0 is absent and whoever runs the graph keeps states (ops/support/membrane.h). V0 and V have X's shape without the
+ * time axis; V0 absent starts at v_reset (hard reset) or 0 (soft). w is ParametricLIF's parameter, 1/tau = sigmoid(w).
+ * theta is the threshold, one or one per channel (axis 1 without time), instead of the attribute. S, and V_seq (the
+ * potential after every step), have X's shape.
  *
  * hk.NeuronGrad: X, V0, w, theta, gS, gV, gV_seq -> gX, gV0, gw, gtheta, where gY is dL/dY and absent is 0. Nothing is
  * saved by the forward pass. Equations: ops/support/neuron.h; their gradient, last step first, with r = 1/tau,
@@ -27,7 +28,7 @@ enum { IN_X, IN_V0, IN_W, IN_THETA, IN_GS, IN_GV, IN_GV_SEQ, IN_COUNT };
 enum { OUT_S, OUT_V, OUT_V_SEQ, OUT_COUNT };
 enum { GRAD_X, GRAD_V0, GRAD_W, GRAD_THETA, GRAD_COUNT };
 
-static const hk_attr neuron_attrs[] = {HK_NEURON_ATTRS, {0}};
+static const hk_attr neuron_attrs[] = {HK_NEURON_ATTRS, HK_STRING_ATTR(hk_neuron_attrs, state, ""), {0}};
 
 /* ---- inference */
 

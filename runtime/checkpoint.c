@@ -54,17 +54,20 @@ static hk_status take_states(hk_trainer *t, hk_arena *arena, hk_safetensor **out
     hk_safetensor *list = hk_arena_array(arena, n + 1, sizeof *list);
     if (!list)
         return hk_out_of_memory(t->ctx, "a checkpoint");
+    *count = 0;
     for (size_t i = 0; i < n; i++) {
-        const char *name = hk_env_state_name(t->env, i);
-        hk_shape shape = {.rank = 1, .dim = {(int64_t)(hk_env_state(t->env, name)->bytes / sizeof(float))}};
+        const hk_stored *stored = NULL;
+        const char *name = hk_env_state_name(t->env, i, &stored);
+        hk_shape shape = {.rank = 1, .dim = {(int64_t)(stored->bytes / sizeof(float))}};
+        if (!name)
+            continue;
         hk_tensor *data = hk_tensor_new(arena, HK_FLOAT32, &shape);
         if (!data)
             return hk_out_of_memory(t->ctx, "a checkpoint");
         HK_TRY(hk_env_read_state(t->env, name, 0, data->data, (uint64_t)hk_tensor_bytes(data)));
-        list[i] = (hk_safetensor){.name = name, .tensor = *data};
+        list[(*count)++] = (hk_safetensor){.name = name, .tensor = *data};
     }
     *out = list;
-    *count = n;
     return HK_OK;
 }
 

@@ -290,11 +290,27 @@ hk_status hk_env_add_weights(hk_env *env, const hk_plan *p, hk_store *own)
 
 /* ---- states */
 
+/* By name; of several that follow the inputs the one in use. */
 static hk_named_state *find_state(const hk_env *env, const char *name)
 {
-    for (size_t i = 0; i < env->state_count; i++)
-        if (!strcmp(env->states[i].name, name))
-            return &env->states[i];
+    hk_named_state *found = NULL;
+    for (size_t i = 0; i < env->state_count; i++) {
+        hk_named_state *s = &env->states[i];
+        if (!strcmp(s->name, name) && (!found || s->live))
+            found = s;
+    }
+    return found;
+}
+
+/* That of a plan: of several the one of its shape, or one that is not made yet. */
+static hk_named_state *find_declared(const hk_env *env, const hk_state *declared)
+{
+    for (size_t i = 0; i < env->state_count; i++) {
+        hk_named_state *s = &env->states[i];
+        bool fits = !declared->follows || !s->stored.buffer || hk_shape_equal(&s->shape, &declared->first->shape);
+        if (fits && !strcmp(s->name, declared->name))
+            return s;
+    }
     return NULL;
 }
 
@@ -304,23 +320,40 @@ const hk_stored *hk_env_state(const hk_env *env, const char *name)
     return s && s->stored.buffer ? &s->stored : NULL;
 }
 
-const char *hk_env_state_name(const hk_env *env, size_t i)
+const hk_stored *hk_env_place(const hk_env *env, const hk_state *declared)
 {
-    return env->states[i].name;
+    const hk_named_state *s = find_declared(env, declared);
+    return s && s->stored.buffer ? &s->stored : NULL;
+}
+
+const char *hk_env_state_name(const hk_env *env, size_t i, const hk_stored **stored)
+{
+    const hk_named_state *s = &env->states[i];
+    *stored = &s->stored;
+    return s->stored.buffer && (s->live || !s->follows) ? s->name : NULL;
+}
+
+static hk_status fill_state(hk_env *env, const hk_named_state *s)
+{
+    uint64_t piece = HK_MIN(s->stored.bytes, (uint64_t)PIECE_BYTES);
+    void *filled = hk_alloc(env->ctx, (size_t)HK_MAX(piece, (uint64_t)1));
+    hk_status st = filled ? HK_OK : hk_out_of_memory(env->ctx, "a state");
+    if (st == HK_OK && s->fill != 0) { /* states with a fill are float32 */
+        hk_tensor t = {.data = filled, .dtype = s->dtype, .rank = 1};
+        t.shape[0] = (int64_t)(piece / hk_dtype_device_bytes(s->dtype));
+        for (int64_t i = 0; i < t.shape[0]; i++)
+            hk_set_double(&t, i, s->fill);
+    }
+    for (uint64_t done = 0; done < s->stored.bytes && st == HK_OK; done += piece)
+        st = hk_gpu_upload(env->gpu, s->stored.buffer, s->stored.offset + done, filled,
+                           HK_MIN(piece, s->stored.bytes - done));
+    hk_free(env->ctx, filled);
+    return st;
 }
 
 static hk_status reset_state(hk_env *env, const hk_named_state *s)
 {
-    if (s->initial)
-        return upload_tensor(env, &s->stored, s->initial);
-    uint64_t piece = HK_MIN(s->stored.bytes, (uint64_t)PIECE_BYTES);
-    void *zeros = hk_alloc(env->ctx, (size_t)piece);
-    hk_status st = zeros ? HK_OK : hk_out_of_memory(env->ctx, "a state");
-    for (uint64_t done = 0; done < s->stored.bytes && st == HK_OK; done += piece)
-        st = hk_gpu_upload(env->gpu, s->stored.buffer, s->stored.offset + done, zeros,
-                           HK_MIN(piece, s->stored.bytes - done));
-    hk_free(env->ctx, zeros);
-    return st;
+    return s->initial ? upload_tensor(env, &s->stored, s->initial) : fill_state(env, s);
 }
 
 static hk_named_state *new_state(hk_env *env, const char *name, uint64_t bytes)
@@ -344,10 +377,14 @@ static hk_status realise_state(hk_env *env, hk_named_state *s, const hk_state *d
                        (unsigned long long)hk_value_bytes(declared->first));
     s->shape = declared->first->shape;
     s->initial = declared->initial;
+    s->fill = declared->fill;
+    s->dtype = declared->first->dtype;
+    s->follows = declared->follows;
     hk_stored *list[] = {&s->stored};
     HK_TRY(allocate(env, env->arena, &env->state_store, list, 1, "states"));
     if (!s->restored)
         return reset_state(env, s);
+    s->live = true;
     HK_TRY(hk_gpu_upload(env->gpu, s->stored.buffer, s->stored.offset, s->restored, s->stored.bytes));
     s->restored = NULL;
     return HK_OK;
@@ -357,7 +394,7 @@ hk_status hk_env_add_states(hk_env *env, const hk_graph *g)
 {
     for (size_t i = 0; i < g->state_count; i++) {
         const hk_state *declared = g->states[i];
-        hk_named_state *s = find_state(env, declared->name);
+        hk_named_state *s = find_declared(env, declared);
         hk_shape_text a, b;
         if (s && s->stored.buffer && !hk_shape_equal(&s->shape, &declared->first->shape))
             return hk_fail(env->ctx, HK_STATUS_INVALID,
@@ -367,6 +404,26 @@ hk_status hk_env_add_states(hk_env *env, const hk_graph *g)
             return hk_out_of_memory(env->ctx, "states");
         if (!s->stored.buffer)
             HK_TRY(realise_state(env, s, declared));
+    }
+    return HK_OK;
+}
+
+hk_status hk_env_use_states(hk_env *env, const hk_graph *g)
+{
+    for (size_t i = 0; i < g->state_count; i++) {
+        const hk_state *declared = g->states[i];
+        hk_named_state *mine = declared->follows ? find_declared(env, declared) : NULL;
+        hk_shape_text a, b;
+        for (size_t k = 0; mine && k < env->state_count; k++) {
+            const hk_named_state *s = &env->states[k];
+            if (s != mine && s->live && !strcmp(s->name, mine->name))
+                return hk_fail(env->ctx, HK_STATUS_USAGE,
+                               "membrane potentials '%s' have shape %s from earlier runs, this run needs %s: call "
+                               "hk_session_reset, or hk_trainer_reset, before inputs of another shape or other samples",
+                               s->name, hk_shape_print(&s->shape, &a), hk_shape_print(&declared->first->shape, &b));
+        }
+        if (mine)
+            mine->live = true;
     }
     return HK_OK;
 }
@@ -393,6 +450,20 @@ hk_status hk_env_reset_states(hk_env *env)
         HK_TRY(hk_gpu_wait(env->gpu, env->last_ticket));
     hk_store_finish(env->gpu, &env->state_store);
     env->state_count = 0;
+    return HK_OK;
+}
+
+hk_status hk_env_restart_states(hk_env *env)
+{
+    if (env->last_ticket)
+        HK_TRY(hk_gpu_wait(env->gpu, env->last_ticket));
+    for (size_t i = 0; i < env->state_count; i++) {
+        hk_named_state *s = &env->states[i];
+        if (!s->live || !s->follows)
+            continue;
+        HK_TRY(reset_state(env, s));
+        s->live = false;
+    }
     return HK_OK;
 }
 

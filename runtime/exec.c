@@ -73,7 +73,7 @@ static hk_status place_of(const hk_exec *e, const hk_value *v, hk_gpu_buffer **b
         if (!stored)
             stored = hk_store_find(&e->own, s->root->data);
         break;
-    case HK_REGION_STATES: stored = s->root->state ? hk_env_state(e->env, s->root->state->name) : NULL; break;
+    case HK_REGION_STATES: stored = s->root->state ? hk_env_place(e->env, s->root->state) : NULL; break;
     case HK_REGION_STEP: *buffer = e->step; break;
     }
     if (stored) {
@@ -522,6 +522,7 @@ hk_status hk_exec_submit(hk_exec *e, const hk_feed *feeds, const hk_step *step, 
 {
     size_t index = e->runs % HK_SLOTS;
     slot *s = &e->slots[index];
+    HK_TRY(hk_env_use_states(e->env, e->plan->graph));
     HK_TRY(refresh(e));
     if (s->ticket)
         HK_TRY(hk_gpu_wait(e->env->gpu, s->ticket));

@@ -41,6 +41,7 @@ typedef struct hk_env {
     int64_t max_iterations; /* of a Loop, 0: the default */
     uint64_t iterations;    /* of all loops in the run under way */
     hk_profile profile;
+    bool fresh;          /* membrane potentials are not kept between runs */
     hk_plan_fault fault; /* planted by tests */
     hk_gpu_buffer *activations[HK_MAX_BANKS];
     uint32_t generation; /* of the activation arena: recordings of an older one are stale */
@@ -65,7 +66,11 @@ hk_status hk_env_write_state(hk_env *env, const char *name, uint64_t offset_byte
 /* Forgets all states, so that the next plan makes them with their initial contents, in whatever shape it needs. Plans
  * made before must be gone. Waits. */
 hk_status hk_env_reset_states(hk_env *env);
-const char *hk_env_state_name(const hk_env *env, size_t i); /* i < env->state_count */
+/* Gives the states that follow the inputs (hk_state.follows) their initial contents again, in whatever shape the next
+ * run needs; plans stay. Waits. */
+hk_status hk_env_restart_states(hk_env *env);
+/* i < env->state_count; NULL: there is nothing to keep of it. */
+const char *hk_env_state_name(const hk_env *env, size_t i, const hk_stored **stored);
 /* Writes a state, also one that no plan has made yet: then it begins with these contents instead of its initial ones.
  */
 hk_status hk_env_restore_state(hk_env *env, const char *name, const void *data, uint64_t bytes);

@@ -120,9 +120,12 @@ hk_status hk_host_trace(hk_graph *g, hk_arena *arena, const hk_tensor *const *in
         HK_TRY(set(&f, g->inputs[i], inputs[i]));
     for (size_t i = 0; i < g->state_count; i++) {
         hk_state *s = g->states[i];
-        f.of[s->first->id] = s->initial ? s->initial : hk_tensor_new(arena, s->first->dtype, &s->first->shape);
-        if (!f.of[s->first->id])
+        hk_tensor *filled = s->initial ? NULL : hk_tensor_new(arena, s->first->dtype, &s->first->shape);
+        if (!s->initial && !filled)
             return hk_out_of_memory(g->ctx, "a state");
+        for (int64_t k = 0; filled && s->fill != 0 && k < hk_tensor_count(filled); k++)
+            hk_set_double(filled, k, s->fill);
+        f.of[s->first->id] = filled ? filled : s->initial;
     }
     HK_TRY(set_step(&f));
     HK_TRY(hk_graph_sort(g));

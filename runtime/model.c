@@ -207,6 +207,8 @@ hk_status hk_model_write(const hk_model *m, const hk_export_patch *patches, size
     hk_status st = HK_OK;
     for (size_t i = 0; i < count && st == HK_OK; i++)
         st = store(g, g->values[patches[i].value->id], patches[i].data);
+    if (st == HK_OK && m->build) /* what layers left behind: reshapes that the next one took back */
+        st = hk_graph_prune(g);
     if (st == HK_OK)
         st = hk_export_graph(g, &params, path);
     hk_graph_destroy(&g);

@@ -66,6 +66,7 @@ hk_status hk_session_create(hk_device *dev, const hk_model *m, const hk_session_
     if (st == HK_OK) {
         s->env->precision = p.precision == HK_PRECISION_DEFAULT ? HK_PRECISION_STRICT : p.precision;
         s->env->profile = p.profile;
+        s->env->fresh = p.fresh;
         s->env->max_iterations = (int64_t)HK_MIN(p.max_iterations, (uint64_t)INT64_MAX);
         st = hk_program_create(s->env, s->graph, p.max_plans, hk_run_passes, &s->passes, &s->program);
     }
@@ -216,10 +217,7 @@ hk_status hk_session_run(hk_session *s)
 
 hk_status hk_session_reset(hk_session *s)
 {
-    hk_program_clear(s->program);
-    s->run = (hk_run){0};
-    s->waited = false;
-    return hk_env_reset_states(s->env);
+    return hk_env_restart_states(s->env);
 }
 
 /* ---- outputs */

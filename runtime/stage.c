@@ -3,6 +3,7 @@
 
 #include "ops/control.h"
 #include "ops/infer.h"
+#include "ops/support/membrane.h"
 #include "runtime/element_types.h"
 
 /* ---- cutting */
@@ -254,6 +255,8 @@ hk_status hk_stage_create(hk_program *p, hk_graph *g, hk_stage **out)
     } else {
         hk_graph_destroy(&g);
     }
+    if (st == HK_OK)
+        st = hk_join_membranes(g, p->env->fresh ? HK_MEMBRANES_FRESH : HK_MEMBRANES_KEPT);
     if (st == HK_OK)
         st = hk_settle_element_types(g, hk_gpu_info(p->env->gpu));
     if (st == HK_OK)

@@ -114,7 +114,8 @@ static hk_status make_training(hk_trainer *t)
                                 .allow_unreached = p->allow_unreached,
                                 .checkpointing = p->checkpointing,
                                 .simplify = hk_run_forward_passes,
-                                .user = &t->passes};
+                                .user = &t->passes,
+                                .keep_membranes = p->keep_states};
     return copy_class_weights(t, &t->training.loss.class_weights);
 }
 
@@ -207,7 +208,7 @@ static hk_status build_graph(hk_trainer *t, const hk_tensor *inputs, const hk_te
     hk_training training = t->training;
     training.update = what == HK_RECORD_STEP;
     hk_status st = labels ? hk_make_training(g, &training, labels)
-                          : hk_make_evaluation(g, &t->parameters,
+                          : hk_make_evaluation(g, &t->training,
                                                what == HK_RECORD_AVERAGE ? HK_STATE_AVERAGE : HK_STATE_PARAMETERS);
     if (st == HK_OK)
         st = hk_run_passes(g, &t->passes);
@@ -403,6 +404,12 @@ hk_status hk_trainer_set_lr(hk_trainer *t, float lr)
         return hk_fail(t->ctx, HK_STATUS_USAGE, "a learning rate must be positive; found %g", (double)lr);
     t->params.lr = lr;
     return HK_OK;
+}
+
+hk_status hk_trainer_reset(hk_trainer *t)
+{
+    HK_TRY(hk_trainer_idle(t));
+    return hk_env_restart_states(t->env);
 }
 
 hk_status hk_trainer_idle(hk_trainer *t)

@@ -3,6 +3,7 @@
 
 #include "ops/step.h"
 #include "runtime/trainer.h"
+#include "snn/convert.h"
 
 void hk_trainer_set_mode(hk_trainer *t, hk_mode mode)
 {
@@ -202,6 +203,34 @@ static hk_tensor *multiple(hk_arena *arena, const hk_tensor *x, const hk_shape *
     return y;
 }
 
+/* Whether x, of shape (N,...), can be the gradient of the mean over time of an output (T,N,...) of a spiking network.
+ */
+static bool of_mean(const hk_trainer *t, const hk_tensor *x, const hk_shape *output)
+{
+    int64_t steps = hk_snn_describe(hk_model_graph(t->model)).steps;
+    bool fits = steps > 0 && x->data && x->dtype == HK_FLOAT32 && output->rank == x->rank + 1 &&
+                output->dim[0] == steps;
+    for (int32_t d = 0; fits && d < x->rank; d++)
+        fits = x->shape[d] == output->dim[d + 1];
+    return fits;
+}
+
+/* The chain rule of the mean: a T-th of x in every step. */
+static hk_tensor *at_each_step(hk_arena *arena, const hk_tensor *x, const hk_shape *output, float scale)
+{
+    hk_tensor *y = hk_tensor_new(arena, HK_FLOAT32, output);
+    int64_t each = hk_tensor_count(x), steps = output->dim[0];
+    if (!y)
+        return NULL;
+    hk_tensor_pack(x, y->data);
+    float *to = y->data;
+    for (int64_t i = 0; i < each; i++)
+        to[i] = scale * to[i] / (float)steps;
+    for (int64_t s = 1; s < steps; s++)
+        memcpy(to + s * each, to, (size_t)each * sizeof *to);
+    return y;
+}
+
 /* The second half of the passes, given the gradient of the prediction. */
 static hk_status go_back(hk_trainer *t, hk_feed gradient)
 {
@@ -279,14 +308,18 @@ hk_status hk_trainer_backward_output(hk_trainer *t, const hk_tensor *gradient)
         return hk_fail(t->ctx, HK_STATUS_USAGE,
                        "this trainer divides by the total of valid labels, which only its own "
                        "loss counts: call hk_trainer_loss and hk_trainer_backward");
-    HK_TRY(check_upstream(t, gradient, &prediction(t, &feed)->shape, "output"));
+    const hk_shape *shape = &prediction(t, &feed)->shape;
+    bool spread = of_mean(t, gradient, shape);
+    if (!spread)
+        HK_TRY(check_upstream(t, gradient, shape, "output"));
     if (t->params.loss_scale > 0 && hk_env_state(t->env, HK_STATE_CONTROL))
         HK_TRY(hk_trainer_state(t, HK_STATE_CONTROL, HK_CONTROL_LOSS_SCALE, &scale, 1));
     else if (t->params.loss_scale > 0)
         scale = t->params.loss_scale;
     hk_arena *arena = hk_arena_create(t->ctx);
-    hk_shape shape = hk_tensor_shape(gradient);
-    feed = (hk_feed){.host = arena ? multiple(arena, gradient, &shape, scale) : NULL};
+    feed = (hk_feed){.host = !arena   ? NULL
+                             : spread ? at_each_step(arena, gradient, shape, scale)
+                                      : multiple(arena, gradient, shape, scale)};
     hk_status st = feed.host ? HK_OK : hk_out_of_memory(t->ctx, "a backward pass");
     if (st == HK_OK && t->pieces.prediction == hk_model_graph(t->model)->output_count)
         st = run_tail(t, feed.host, &feed);

@@ -9,16 +9,11 @@
 #define HK_SNN_CONVERT_H
 
 #include "core/graph.h"
+#include "ops/support/neuron.h"
 
-/* Nodes of the readout have names that begin so: behind them there is no time. */
-#define HK_SNN_READOUT_NAME "snn.readout"
-/* Constants whose first element is T have names that begin so, wherever the graph has been written to and read from. */
-#define HK_SNN_STEPS_NAME "snn.steps"
 /* Names of the ReLUs of a signed pair end so. */
 #define HK_SNN_PLUS ".plus"
 #define HK_SNN_MINUS ".minus"
-/* The first step that the readout takes. */
-#define HK_SNN_DELAY_NAME "snn.delay"
 
 /* An activation that becomes neurons. */
 typedef struct hk_snn_site {

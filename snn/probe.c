@@ -29,7 +29,7 @@ hk_snn_info hk_snn_describe(const hk_graph *g)
     for (size_t i = 0; i < g->node_count; i++)
         if (steps_of(g->nodes[i]) > 0) {
             info.steps = steps_of(g->nodes[i]);
-            info.layers++;
+            info.layers += !begins(g->nodes[i]->name, HK_SNN_READOUT_NAME);
         }
     for (size_t i = 0; i < g->node_count; i++)
         info.readouts = info.readouts || begins(g->nodes[i]->name, HK_SNN_READOUT_NAME);
@@ -264,7 +264,7 @@ hk_status hk_snn_add_probes(hk_graph *g, uint32_t monitors, hk_snn_probe **probe
     for (size_t i = 0, n = g->node_count; i < n; i++) {
         hk_node *node = g->nodes[i];
         const char *type = node->type;
-        if (steps_of(node) > 0)
+        if (steps_of(node) > 0 && !begins(node->name, HK_SNN_READOUT_NAME))
             HK_TRY(probe_neurons(&p, node));
         else if ((monitors & HK_SNN_MONITOR_COUNTS) &&
                  (!strcmp(type, "Conv") || !strcmp(type, "Gemm") || !strcmp(type, "MatMul")))

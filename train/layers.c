@@ -43,9 +43,20 @@ hk_value *hk_layer_no_memory(hk_layering *b)
 static const char *fresh_name(const hk_layering *b, const char *type)
 {
     const char *name = hk_arena_format(b->g->arena, "%s/%s", b->name, type);
-    for (int number = 1; name && hk_graph_find(b->g, name); number++)
+    for (int number = 1; name && (hk_graph_find(b->g, name) || hk_graph_find(b->builder->graph, name)); number++)
         name = hk_arena_format(b->g->arena, "%s/%s_%d", b->name, type, number);
     return name;
+}
+
+static hk_value *append(hk_layering *b, hk_node *n, hk_value **outs)
+{
+    if (!n)
+        return hk_layer_no_memory(b);
+    n->opset = HK_BUILD_OPSET;
+    b->st = hk_node_infer(b->g, n);
+    for (int32_t i = 0; outs && i < n->out_count; i++)
+        outs[i] = n->out[i];
+    return b->st == HK_OK ? n->out[0] : NULL;
 }
 
 hk_value *hk_layer_nodes(hk_layering *b, const char *type, const hk_attr_value *attrs, hk_value *const *in,
@@ -66,14 +77,28 @@ hk_value *hk_layer_nodes(hk_layering *b, const char *type, const hk_attr_value *
     b->st = hk_op_decode(b->g->ctx, b->g->arena, op, attrs, given, &decoded);
     if (b->st != HK_OK)
         return NULL;
-    hk_node *n = hk_graph_node(b->g, name, type, op, decoded, in, count, out_count);
-    if (!n)
+    return append(b, hk_graph_node(b->g, name, type, op, decoded, in, count, out_count), outs);
+}
+
+hk_value *hk_layer_body_node(hk_layering *b, const char *type, hk_graph *body, hk_value *const *in, int32_t count,
+                             hk_value **outs, int32_t out_count)
+{
+    const hk_op *op = hk_op_find(NULL, type, HK_BUILD_OPSET, NULL);
+    const hk_attr_value attrs[] = {{.name = "body", .kind = HK_ATTR_GRAPH, .graph = body},
+                                   HK_SET_INT("num_scan_inputs", count)};
+    const char *name = fresh_name(b, type);
+    void *decoded = NULL;
+    if (b->st != HK_OK)
+        return NULL;
+    b->st = hk_op_decode(b->g->ctx, b->g->arena, op, attrs, HK_COUNT(attrs), &decoded);
+    hk_node *n = b->st == HK_OK && name ? hk_graph_node(b->g, name, type, op, decoded, in, count, out_count) : NULL;
+    hk_graph **bodies = n ? hk_arena_array(b->g->arena, 1, sizeof *bodies) : NULL;
+    if (!bodies)
         return hk_layer_no_memory(b);
-    n->opset = HK_BUILD_OPSET;
-    b->st = hk_node_infer(b->g, n);
-    for (int32_t i = 0; outs && i < out_count; i++)
-        outs[i] = n->out[i];
-    return b->st == HK_OK ? n->out[0] : NULL;
+    bodies[0] = body;
+    n->bodies = bodies;
+    n->body_count = 1;
+    return append(b, n, outs);
 }
 
 hk_value *hk_layer_node(hk_layering *b, const char *type, const hk_attr_value *attrs, hk_value *const *in,
@@ -100,7 +125,7 @@ hk_value *hk_layer_transpose(hk_layering *b, hk_value *x, int32_t rank, const in
 
 hk_value *hk_layer_reshape(hk_layering *b, hk_value *x, int32_t rank, const int64_t *shape)
 {
-    hk_value *to = b->st == HK_OK ? hk_graph_ints(b->g, shape, rank) : NULL;
+    hk_value *to = b->st == HK_OK ? hk_graph_ints(b->builder->graph, shape, rank) : NULL;
     return to ? hk_layer_binary(b, "Reshape", x, to) : hk_layer_no_memory(b);
 }
 
@@ -135,16 +160,17 @@ void hk_initial_values(const uint32_t seed[2], const char *name, float *to, int6
 
 hk_value *hk_layer_constant(hk_layering *b, const char *what, hk_dtype dtype, const hk_shape *shape, void **data)
 {
+    hk_graph *g = b->builder->graph;
     if (b->st != HK_OK)
         return NULL;
     int64_t count = hk_shape_count(shape);
     if (count < 0 || count > INT32_MAX)
         return hk_layer_fail(b, "'%s' would have more than 2^31 - 1 elements", what);
-    const char *name = hk_arena_format(b->g->arena, "%s.%s", b->name, what);
-    if (name && hk_graph_find(b->g, name))
+    const char *name = hk_arena_format(g->arena, "%s.%s", b->name, what);
+    if (name && hk_graph_find(g, name))
         return hk_layer_fail(b, "a tensor '%s' is there already: give the layer another name", name);
-    hk_tensor *t = name ? hk_tensor_new(b->g->arena, dtype, shape) : NULL;
-    hk_value *v = t ? hk_graph_constant(b->g, name, t) : NULL;
+    hk_tensor *t = name ? hk_tensor_new(g->arena, dtype, shape) : NULL;
+    hk_value *v = t ? hk_graph_constant(g, name, t) : NULL;
     if (!v)
         return hk_layer_no_memory(b);
     *data = t->data;
@@ -319,7 +345,7 @@ hk_value *hk_layer_dropout(hk_layering *b, hk_value *x, double p)
 {
     if (!(p >= 0 && p < 1))
         return hk_layer_fail(b, "p is %g, expected a probability below 1", p);
-    hk_value *ratio = b->st == HK_OK ? hk_graph_scalar(b->g, HK_FLOAT32, p) : NULL;
+    hk_value *ratio = b->st == HK_OK ? hk_graph_scalar(b->builder->graph, HK_FLOAT32, p) : NULL;
     return ratio ? hk_layer_binary(b, "Dropout", x, ratio) : hk_layer_no_memory(b);
 }
 
@@ -415,6 +441,8 @@ static hk_layer_maker *maker_of(hk_layer_kind kind)
         return hk_layer_conv;
     if (kind >= HK_LAYER_MAX_POOL1D && kind <= HK_LAYER_AVG_POOL3D)
         return hk_layer_pool;
+    if (kind >= HK_LAYER_IF && kind <= HK_LAYER_MEMBRANE)
+        return hk_layer_spiking;
     if (kind >= HK_LAYER_ADAPTIVE_AVG_POOL1D && kind <= HK_LAYER_ADAPTIVE_MAX_POOL3D)
         return hk_layer_adaptive;
     switch (kind) {
@@ -434,6 +462,17 @@ static hk_layer_maker *maker_of(hk_layer_kind kind)
     case HK_LAYER_FLATTEN: return flatten;
     default: return two;
     }
+}
+
+static hk_value *make(hk_layering *b, hk_value *x)
+{
+    hk_layer_maker *maker = maker_of(b->l->kind);
+    switch (b->l->time) {
+    case HK_TIME_WHOLE: return maker(b, x);
+    case HK_TIME_FOLD: return hk_layer_folded(b, x, maker);
+    case HK_TIME_LOOP: return hk_layer_looped(b, x, maker);
+    }
+    return hk_layer_fail(b, "time is %d, expected HK_TIME_WHOLE, _FOLD or _LOOP", (int)b->l->time);
 }
 
 /* Takes back what a failed layer has added. */
@@ -472,7 +511,7 @@ hk_status hk_layer_add(hk_builder *b, hk_value *x, const hk_layer *l, hk_value *
     if (!x || x->graph != g || (l->with && l->with->graph != g))
         return hk_fail(b->ctx, HK_STATUS_USAGE, "layer '%s' (%s): its input is %s", state.name, torch_names[l->kind],
                        x ? "a tensor of another model" : "missing");
-    hk_value *made = maker_of(l->kind)(&state, x);
+    hk_value *made = make(&state, x);
     if (state.st == HK_OK && !hk_map_set(&b->names, state.name, (void *)(uintptr_t)state.name))
         state.st = hk_out_of_memory(b->ctx, "a layer");
     if (state.st != HK_OK) {

@@ -25,7 +25,7 @@ hk_status hk_layer_add(hk_builder *b, hk_value *x, const hk_layer *l, hk_value *
 
 typedef struct hk_layering {
     hk_builder *builder;
-    hk_graph *g;
+    hk_graph *g; /* the builder's, or a body in it; parameters and constants are the builder's */
     const hk_layer *l;
     const char *name;
     hk_status st;
@@ -39,6 +39,9 @@ hk_value *hk_layer_no_memory(hk_layering *b);
 /* A node; outs, when not NULL, receives out_count values. Returns the first. */
 hk_value *hk_layer_nodes(hk_layering *b, const char *type, const hk_attr_value *attrs, hk_value *const *in,
                          int32_t count, hk_value **outs, int32_t out_count);
+/* The same of a node that runs a body for each of its inputs' first elements. */
+hk_value *hk_layer_body_node(hk_layering *b, const char *type, hk_graph *body, hk_value *const *in, int32_t count,
+                             hk_value **outs, int32_t out_count);
 hk_value *hk_layer_node(hk_layering *b, const char *type, const hk_attr_value *attrs, hk_value *const *in,
                         int32_t count);
 hk_value *hk_layer_unary(hk_layering *b, const char *type, hk_value *x);
@@ -66,5 +69,10 @@ hk_value *hk_layer_dropout(hk_layering *b, hk_value *x, double p);
 hk_layer_maker hk_layer_conv, hk_layer_pool, hk_layer_adaptive;
 /* layers_sequence.c */
 hk_layer_maker hk_layer_recurrent, hk_layer_attention;
+/* layers_spiking.c */
+hk_layer_maker hk_layer_spiking;
+/* make on the steps of x (T,N,...): as one batch, or one after the other. */
+hk_value *hk_layer_folded(hk_layering *b, hk_value *x, hk_layer_maker *make);
+hk_value *hk_layer_looped(hk_layering *b, hk_value *x, hk_layer_maker *make);
 
 #endif

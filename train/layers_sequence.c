@@ -140,7 +140,7 @@ hk_value *hk_layer_attention(hk_layering *b, hk_value *x)
     if (b->st != HK_OK)
         return NULL;
     int64_t width = e / heads;
-    hk_value *scale = hk_graph_scalar(b->g, HK_FLOAT32, 1 / sqrt((double)width));
+    hk_value *scale = hk_graph_scalar(b->builder->graph, HK_FLOAT32, 1 / sqrt((double)width));
     if (!scale)
         return hk_layer_no_memory(b);
     hk_value *q = hk_layer_binary(b, "Mul", split_heads(b, part[0], heads, width, false), scale);

@@ -69,7 +69,7 @@ hk_status hk_make_passes(hk_graph *g, const hk_training *given, bool evaluation,
     HK_TRY(hk_step_begin(&b, g, &t));
     if (evaluation)
         HK_TRY(hk_step_use_statistics(g));
-    HK_TRY(hk_infer_graph(g));
+    HK_TRY(hk_step_infer(&b));
     HK_TRY(hk_step_train(&b, evaluation));
     HK_TRY(hk_step_find_output(g, &t, &output));
     b.output = output->name;

@@ -5,6 +5,7 @@
 
 #include "ops/infer.h"
 #include "ops/step.h"
+#include "ops/support/membrane.h"
 #include "train/gradient.h"
 
 typedef hk_step_builder builder;
@@ -233,6 +234,12 @@ hk_status hk_step_begin(hk_step_builder *b, hk_graph *g, const hk_training *t)
     return make_views(g, t->parameters, HK_STATE_PARAMETERS, &b->parameters, b->views);
 }
 
+hk_status hk_step_infer(hk_step_builder *b)
+{
+    HK_TRY(hk_infer_graph(b->g));
+    return hk_join_membranes(b->g, b->t->keep_membranes ? HK_MEMBRANES_RECALLED : HK_MEMBRANES_FRESH);
+}
+
 hk_status hk_step_gather(hk_step_builder *b, hk_value **grads, hk_value **gradient)
 {
     HK_TRY(check_reached(b, grads));
@@ -248,7 +255,7 @@ hk_status hk_make_training(hk_graph *g, const hk_training *t, const hk_tensor *l
     if (!grads)
         return hk_out_of_memory(g->ctx, "a training step");
     HK_TRY(hk_step_begin(&b, g, t)); /* before inference, which would fold them */
-    HK_TRY(hk_infer_graph(g));
+    HK_TRY(hk_step_infer(&b));
     HK_TRY(hk_step_train(&b, false));
     HK_TRY(append_loss(&b, labels, &root));
     size_t forward = g->node_count;
@@ -276,13 +283,15 @@ hk_status hk_step_use_statistics(hk_graph *g)
     return HK_OK;
 }
 
-hk_status hk_make_evaluation(hk_graph *g, const hk_parameters *p, const char *state)
+hk_status hk_make_evaluation(hk_graph *g, const hk_training *t, const char *state)
 {
+    const hk_parameters *p = t->parameters;
     hk_state *parameters = NULL;
     hk_value **views = hk_arena_array(g->arena, p->count, sizeof *views);
     if (!views)
         return hk_out_of_memory(g->ctx, "an evaluation");
     HK_TRY(make_views(g, p, state, &parameters, views));
     HK_TRY(hk_step_use_statistics(g));
-    return hk_infer_graph(g);
+    HK_TRY(hk_infer_graph(g));
+    return hk_join_membranes(g, t->keep_membranes ? HK_MEMBRANES_KEPT : HK_MEMBRANES_FRESH);
 }

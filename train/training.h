@@ -92,6 +92,7 @@ typedef struct hk_training {
     /* What the runtime does to the forward pass before it is differentiated (runtime/passes.h), with its argument. */
     hk_status (*simplify)(hk_graph *g, void *user);
     void *user;
+    bool keep_membranes; /* potentials of spiking layers outlive a step */
 } hk_training;
 
 /* States the step keeps, by name. */
@@ -120,7 +121,7 @@ hk_status hk_make_training(hk_graph *g, const hk_training *t, const hk_tensor *l
 
 /* Rewrites g, a clone of the model, to infer with a trainer's states: parameters are views of a flat state (the
  * parameters or their moving average), running statistics are the trainer's. Nothing is updated. */
-hk_status hk_make_evaluation(hk_graph *g, const hk_parameters *p, const char *state);
+hk_status hk_make_evaluation(hk_graph *g, const hk_training *t, const char *state);
 
 /* ---- the step in pieces (pieces.c, cut.c): the same nodes in recordings of their own */
 
@@ -155,6 +156,7 @@ typedef struct hk_step_builder {
     hk_value *valid;    /* sums over micro-batches: by what they divide, else NULL */
 } hk_step_builder;
 hk_status hk_step_begin(hk_step_builder *b, hk_graph *g, const hk_training *t); /* parameters become views */
+hk_status hk_step_infer(hk_step_builder *b);                                    /* shapes, and membrane potentials */
 /* BatchNormalization and Dropout switch to training, unless in evaluation mode; then t->simplify. */
 hk_status hk_step_train(hk_step_builder *b, bool evaluation);
 hk_status hk_step_use_statistics(hk_graph *g);

@@ -60,7 +60,19 @@ typedef struct hk_value hk_value;
     X(FLATTEN, "flatten", "Flatten")            /* (N,...) to (N,C) */                                                 \
     X(ADD, "add", "torch.add")                  /* x and `with`, broadcast: a residual sum */                          \
     X(MUL, "mul", "torch.mul")                  /* x and `with`, broadcast: a gate */                                  \
-    X(CONCAT, "concat", "torch.cat")            /* x and `with`, along `axis` */
+    X(CONCAT, "concat", "torch.cat")            /* x and `with`, along `axis` */                                       \
+    /* spiking: names are SpikingJelly's, values with time are (T,N,...) */                                            \
+    X(IF, "if", "IFNode")                                    /* integrate-and-fire neurons */                          \
+    X(LIF, "lif", "LIFNode")                                 /* with a leak of 1/tau */                                \
+    X(PARAMETRIC_LIF, "parametric_lif", "ParametricLIFNode") /* which is trained, one for the layer */                 \
+    X(POISSON, "poisson", "PoissonEncoder")                  /* x: probabilities of a spike, drawn in each step */     \
+    X(LATENCY, "latency", "LatencyEncoder")                  /* one spike, earlier for larger x in [0, 1] */           \
+    X(DIRECT, "direct", "repeat")                            /* x in every step; what made it is computed once */      \
+    X(DELTA, "delta", "delta")                               /* of (T,N,...): where x has grown by v_threshold */      \
+    X(RATE, "rate", "mean")                                  /* readouts, (T,N,...) to (N,...): the mean over time, */ \
+    X(SPIKE_COUNT, "count", "sum")                           /* the sum, */                                            \
+    X(LAST, "last", "last")                                  /* the last step, */                                      \
+    X(MEMBRANE, "membrane", "NonSpikingLIFNode")             /* or the last potential of neurons that never fire */
 
 typedef enum hk_layer_kind {
 #define HK_X(name, text, torch) HK_LAYER_##name,
@@ -68,6 +80,19 @@ typedef enum hk_layer_kind {
 #undef HK_X
         HK_LAYER_COUNT
 } hk_layer_kind;
+
+/* How a layer takes a value with time, (T,N,...). */
+typedef enum hk_time {
+    HK_TIME_WHOLE, /* as it is: spiking layers, and linear ones, which look at the last dimension alone */
+    HK_TIME_FOLD,  /* SeqToANNContainer: all steps as one batch (T N,...); statistics of norms are over all of it */
+    HK_TIME_LOOP,  /* MultiStepContainer: one step (N,...) after the other; neurons in step mode s */
+} hk_time;
+
+typedef enum hk_step_mode {
+    HK_STEP_DEFAULT, /* multi */
+    HK_STEP_MULTI,   /* m: all T steps (T,N,...) in one call; T must be known */
+    HK_STEP_SINGLE,  /* s: one step (N,...) a call */
+} hk_step_mode;
 
 /* Zero is torch.nn's default. Of the lists of three, one per spatial dimension, a 0 behind the first repeats it: {2}
  * is {2, 2, 2}; where 0 is a number of its own (padding, output_padding), -1 says it. */
@@ -91,7 +116,7 @@ typedef struct hk_layer {
     float momentum;            /* of the new statistics in BATCH_NORM's running ones; default: 0.1 */
     float p;                   /* of DROPOUT, default: 0.5, negative: 0; between recurrent layers and of attention's
                                   weights, default: 0 */
-    float alpha;               /* of LEAKY_RELU and ELU */
+    float alpha;               /* of LEAKY_RELU, ELU, and of the surrogate (0: its default) */
     bool tanh;                 /* GELU's approximation */
     int64_t layers;            /* recurrent layers on one another; default: 1 */
     bool bidirectional;
@@ -101,6 +126,22 @@ typedef struct hk_layer {
     int32_t axes;   /* of LAYER_NORM; default: 1 */
     int32_t axis;   /* of SOFTMAX and LOG_SOFTMAX (default: the last) and CONCAT (default: 1); negative: from the end */
     hk_value *with; /* the second operand of ADD, MUL, CONCAT; ATTENTION's memory */
+    /* Spiking neurons: H = V - (V - v_reset)/tau + X, a spike where H >= v_threshold, then V = v_reset. Potentials
+     * begin at v_reset (0 with a soft reset) and persist between runs of a session until hk_session_reset. */
+    hk_time time;
+    hk_step_mode step_mode;
+    float tau;         /* in steps, above 1, of PARAMETRIC_LIF the first; default: 2. Of MEMBRANE, default: no leak */
+    bool decay_input;  /* the input leaks too: H = V + (X - (V - v_reset))/tau */
+    float v_threshold; /* default: 1; of DELTA: 0.1 */
+    float v_reset;     /* of the hard reset */
+    bool soft_reset;   /* V loses the threshold instead */
+    bool detach_reset; /* no gradient through the reset */
+    const char *surrogate; /* of the spike's gradient: "ATan" (default; alpha 2), "Sigmoid" (4), "FastSigmoid" (2),
+                              "SoftSign" (2), "SuperSpike" (1), "PiecewiseQuadratic" or "Triangle" (1),
+                              "PiecewiseExp" (1), "Erf" (2), "Rect" (1) */
+    hk_value **membrane;   /* receives the potentials after every step, in x's shape; NULL: nobody wants them */
+    int64_t steps;         /* T that an encoder gives to (N,...); 0: its input has time */
+    bool off_spikes;       /* DELTA: -1 where x has fallen by v_threshold */
 } hk_layer;
 
 typedef struct hk_build_params {

@@ -432,6 +432,7 @@ typedef struct hk_session_params {
     bool no_fusion;          /* all passes off */
     uint32_t passes_off;     /* bit (1 << HK_PASS_x): without that pass */
     uint64_t max_iterations; /* of a Loop, which fails above; default: 1,000,000 */
+    bool fresh;              /* every run begins with the declared initial states: nothing to reset */
 } hk_session_params;
 
 /* The model must outlive the session and is not changed by it. */
@@ -451,7 +452,8 @@ HK_API HK_MUST_USE hk_status hk_session_wait(hk_session *s, uint64_t ticket);
  * large enough as out->dtype and out->shape say; shape and dtype are then checked. Sequences and optionals are always
  * allocated. */
 HK_API HK_MUST_USE hk_status hk_session_read(hk_session *s, const char *output, hk_tensor *out);
-/* Every state back to its declared initial value. */
+/* Every state back to its declared initial value. States are the membrane potentials of spiking layers (hk_layer),
+ * which persist from run to run until then; a run whose samples or shapes differ from theirs is refused before it. */
 HK_API HK_MUST_USE hk_status hk_session_reset(hk_session *s);
 
 typedef struct hk_plan_row {

@@ -202,6 +202,8 @@ typedef struct hk_trainer_params {
     bool freeze_bn;        /* BatchNormalization uses its running statistics instead of the batch's */
     bool
         allow_unreached; /* a parameter that no gradient reaches has the gradient 0 instead of failing the first step */
+    bool keep_states;    /* membrane potentials of spiking layers go on from step to step, and to evaluations, until
+                            hk_trainer_reset (truncated backpropagation); default: each begins at the initial ones */
     hk_precision precision;
     hk_profile profile;
     bool checkpointing; /* less memory for a second forward pass: activations between few points of the model are not
@@ -223,6 +225,9 @@ HK_API HK_MUST_USE hk_status hk_trainer_submit(hk_trainer *t, const hk_tensor *i
 HK_API HK_MUST_USE hk_status hk_trainer_wait(hk_trainer *t, uint64_t ticket, float *loss);
 /* The base rate, which the schedule multiplies. */
 HK_API HK_MUST_USE hk_status hk_trainer_set_lr(hk_trainer *t, float lr);
+/* With keep_states: membrane potentials back to their initial values, for batches of any size. Needed between
+ * independent samples; a step or evaluation of another shape is refused before it. */
+HK_API HK_MUST_USE hk_status hk_trainer_reset(hk_trainer *t);
 
 typedef struct hk_trainer_stats {
     uint64_t micro;   /* micro-batches so far */
@@ -260,7 +265,8 @@ HK_API HK_MUST_USE hk_status hk_trainer_loss(hk_trainer *t, const hk_tensor *lab
  * respect to the loss, float32 of its shape; NULL: ones. */
 HK_API HK_MUST_USE hk_status hk_trainer_backward(hk_trainer *t, const hk_tensor *upstream);
 /* The same without a loss of the trainer: gradient is that of the caller's loss with respect to the output that is
- * trained, float32 of its shape. */
+ * trained, float32 of its shape; of a spiking network's output (T,N,...) also with respect to its mean over time,
+ * (N,...). */
 HK_API HK_MUST_USE hk_status hk_trainer_backward_output(hk_trainer *t, const hk_tensor *gradient);
 /* Gradients begin at zero again. */
 HK_API void hk_trainer_zero_grad(hk_trainer *t);

@@ -47,8 +47,14 @@ typedef struct hk_neuron_attrs {
     float v_threshold; /* unless a threshold tensor is given */
     int64_t detach_reset;
     const char *surrogate;
-    float alpha; /* of the surrogate; 0: its default */
+    float alpha;       /* of the surrogate; 0: its default */
+    const char *state; /* by what name the potential is kept between runs; "": it is not (ops/support/membrane.h) */
 } hk_neuron_attrs;
+
+/* What is to be found again in a graph, wherever it has been written to and read from, has names that begin so: */
+#define HK_SNN_STEPS_NAME "snn.steps"     /* constants whose first element is T */
+#define HK_SNN_READOUT_NAME "snn.readout" /* nodes of the readout: behind them there is no time */
+#define HK_SNN_DELAY_NAME "snn.delay"     /* the first step that the readout takes */
 
 /* What a step needs, made from the attributes. */
 typedef struct hk_neuron_rule {
