@@ -64,14 +64,14 @@ hk_status hk_snn_set_steps(hk_graph *g, int64_t steps)
     return HK_OK;
 }
 
-/* ---- what has a time axis folded into its batch: from the neurons to the readout */
+/* ---- what has a time axis folded into its batch: from the encoder or the neurons to the readout */
 
 bool *hk_snn_find_timed(const hk_graph *g)
 {
     bool *timed = hk_arena_array(g->arena, g->value_count + 1, sizeof *timed);
     for (size_t i = 0; timed && i < g->node_count; i++) {
         const hk_node *n = g->nodes[i];
-        bool found = steps_of(n) > 0;
+        bool found = steps_of(n) > 0 || (hk_in(n, 1) && begins(n->in[1]->name, HK_SNN_STEPS_NAME));
         for (int32_t k = 0; k < n->in_count; k++)
             found = found || (n->in[k] && n->in[k]->graph == g && timed[n->in[k]->id]);
         for (int32_t k = 0; found && k < n->out_count; k++)

@@ -50,6 +50,11 @@ static hk_status add_twin(twins *t, const hk_node *n)
         return hk_out_of_memory(t->g->ctx, "a readout");
     twin->opset = n->opset;
     twin->domain = n->domain;
+    if (readout && !strcmp(n->type, "hk.Neuron")) { /* a potential that is read: of so many steps, and not kept */
+        HK_TRY(hk_node_own_attrs(t->g, twin));
+        ((hk_neuron_attrs *)twin->attrs)->steps = t->steps;
+        ((hk_neuron_attrs *)twin->attrs)->state = "";
+    }
     for (int32_t i = 0; i < n->out_count; i++) {
         twin->out[i]->dtype = n->out[i] ? n->out[i]->dtype : HK_DTYPE_NONE;
         if (n->out[i])

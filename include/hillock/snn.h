@@ -2,6 +2,7 @@
 #ifndef HILLOCK_SNN_H
 #define HILLOCK_SNN_H
 
+#include "build.h"
 #include "train.h"
 
 #ifdef __cplusplus
@@ -157,6 +158,57 @@ HK_API HK_MUST_USE hk_status hk_snn_with_steps(const hk_model *m, int64_t steps,
 HK_API HK_MUST_USE hk_status hk_snn_with_readouts(const hk_model *m, const int64_t *steps, size_t count,
                                                   uint32_t monitors, hk_model **out);
 HK_API const hk_snn_probe *hk_snn_probes(const hk_model *m, size_t *count);
+
+/* ---- spiking networks trained as such: built of layers (hk_layer), or made of a network of activations */
+
+typedef enum hk_snn_encoding {
+    HK_SNN_ENCODE_DEFAULT, /* direct */
+    HK_SNN_ENCODE_DIRECT,  /* the input at every step; what comes before the first neurons is computed once */
+    HK_SNN_ENCODE_POISSON, /* spikes drawn with the input as probability, anew in every step and run */
+    HK_SNN_ENCODE_LATENCY, /* one spike, in step round((T - 1)(1 - x)) */
+} hk_snn_encoding;
+
+typedef enum hk_snn_readout {
+    HK_SNN_READ_DEFAULT,  /* rate */
+    HK_SNN_READ_RATE,     /* neurons behind the outputs, their mean over time */
+    HK_SNN_READ_COUNT,    /* the same, their sum */
+    HK_SNN_READ_MEMBRANE, /* the last potential of neurons without leak that never fire: the sum over time */
+    HK_SNN_READ_LAST,     /* what the last step makes */
+} hk_snn_readout;
+
+typedef struct hk_snn_native_params {
+    size_t size;
+    int64_t steps; /* T; default: 16 */
+    hk_snn_encoding encoding;
+    hk_snn_readout readout;
+    const hk_layer *neuron;                           /* IF, LIF or PARAMETRIC_LIF with its options; default: LIF */
+    void (*report)(void *user, const hk_snn_node *n); /* every node; lent for the call */
+    void *user;
+} hk_snn_native_params;
+
+/* Neurons in place of all activations, for training from where the weights are: unlike a conversion it keeps nothing of
+ * what the network computed and needs no data. Inputs (N,...) and outputs keep names and shapes; a Softmax or Sigmoid
+ * that ends the network comes behind the readout. The result is a model like any other. HK_STATUS_UNSUPPORTED names the
+ * node that mixes samples. params NULL: defaults. */
+HK_API HK_MUST_USE hk_status hk_snn_native(const hk_model *m, const hk_snn_native_params *params, hk_model **out);
+
+/* F.set_step_mode: the same network for one step a run (HK_STEP_SINGLE). Inputs and outputs (T,N,...) become (N,...),
+ * potentials persist between runs until hk_session_reset, and T runs give the bits of one call; a readout is that of
+ * its step. HK_STATUS_UNSUPPORTED: an encoder or pooling that looks at several steps, or potentials that do not
+ * persist. */
+HK_API HK_MUST_USE hk_status hk_snn_set_step_mode(const hk_model *m, hk_step_mode mode, hk_model **out);
+
+/* A layer of neurons of a model. */
+typedef struct hk_snn_neuron {
+    const char *node, *kind; /* "IF", "LIF" or "ParametricLIF" */
+    double tau;              /* in steps; 0: no leak */
+    const char *parameter;   /* of which a ParametricLIF's 1/tau is the sigmoid, else NULL */
+    double v_threshold;
+    int64_t steps; /* 0: step mode s */
+} hk_snn_neuron;
+
+/* Writes at most capacity entries and always the true number in *count. */
+HK_API HK_MUST_USE hk_status hk_snn_neurons(const hk_model *m, hk_snn_neuron *list, size_t capacity, size_t *count);
 
 /* ---- forms that others read */
 

@@ -8,6 +8,8 @@
 static const char usage[] =
     "usage: hillock convert MODEL --calibrate PATH --out FILE [--mode mmse|max|99.9%|FLOAT] [--steps T] [options]\n"
     "       [--device D] [--json]\n"
+    "       hillock convert MODEL --native --out FILE [--neuron if|lif|plif[,tau=T]] [--steps T] [--reset hard|soft]\n"
+    "               [--encode direct|poisson|latency] [--readout rate|count|membrane|last]\n"
     "       hillock convert SPIKING --export onnx|onnx-scan|nir --out FILE [--dt SECONDS] [--approximate]\n\n"
     "Turns a trained network into a spiking one: ReLU and ReLU6 become integrate-and-fire neurons, thresholds come "
     "from\n"
@@ -29,6 +31,9 @@ static const char usage[] =
     "IF with soft reset that starts at half its threshold counts what a quantised ReLU says, so it is the default; a "
     "leak\n"
     "or a hard reset loses charge. MaxPool becomes the difference of maxima of sums: exact, but not spikes alone.\n\n"
+    "--native puts neurons in the place of all activations, to be trained by hillock train from where the weights are: "
+    "no\n"
+    "data, nothing of what the network computed is kept.\n\n"
     "--export writes a spiking network for other programs: onnx (standard operators, each step written out), "
     "onnx-scan\n"
     "(standard operators, steps in Scan), nir (HDF5; hard resets and average pooling alone, so convert with --reset "
@@ -227,28 +232,49 @@ static hk_status convert(conversion *c, const char *path)
 
 static int run(int argc, char **argv)
 {
-    static const option_spec specs[] = {{"--calibrate", true, false},    {"--out", true, false},
-                                        {"--export", true, false},       {"--dt", true, false},
-                                        {"--approximate", false, false}, {"--mode", true, false},
-                                        {"--per", true, false},          {"--steps", true, false},
-                                        {"--delay", true, false},        {"--pool", true, false},
-                                        {"--neuron", true, false},       {"--reset", true, false},
-                                        {"--scalers", false, false},     {"--no-bias-calibration", false, false},
-                                        {"--bias-samples", true, false}, {"--qcfs", true, false},
-                                        {"--functional", false, false},  {"--labels", true, false},
-                                        {"--label-column", true, false}, {"--targets", false, false},
-                                        {"--shape", true, true},         {"--resize", true, false},
-                                        {"--scale", true, false},        {"--mean", true, true},
-                                        {"--std", true, true},           {"--max-bad", true, false},
-                                        {"--event-bins", true, false},   {"--batch", true, false},
-                                        {"--threads", true, false},      {"--val", true, false},
-                                        {"--seed", true, false},         {0}};
+    static const option_spec specs[] = {{"--calibrate", true, false},
+                                        {"--out", true, false},
+                                        {"--export", true, false},
+                                        {"--dt", true, false},
+                                        {"--approximate", false, false},
+                                        {"--mode", true, false},
+                                        {"--per", true, false},
+                                        {"--steps", true, false},
+                                        {"--delay", true, false},
+                                        {"--pool", true, false},
+                                        {"--neuron", true, false},
+                                        {"--reset", true, false},
+                                        {"--scalers", false, false},
+                                        {"--no-bias-calibration", false, false},
+                                        {"--bias-samples", true, false},
+                                        {"--qcfs", true, false},
+                                        {"--functional", false, false},
+                                        {"--labels", true, false},
+                                        {"--label-column", true, false},
+                                        {"--targets", false, false},
+                                        {"--shape", true, true},
+                                        {"--resize", true, false},
+                                        {"--scale", true, false},
+                                        {"--mean", true, true},
+                                        {"--std", true, true},
+                                        {"--max-bad", true, false},
+                                        {"--event-bins", true, false},
+                                        {"--batch", true, false},
+                                        {"--threads", true, false},
+                                        {"--val", true, false},
+                                        {"--seed", true, false},
+                                        {"--native", false, false},
+                                        {"--encode", true, false},
+                                        {"--readout", true, false},
+                                        {0}};
     static conversion c;
     int code = options_parse(&c.o, &verb_convert, specs, argc, argv);
     if (code >= 0)
         return code;
     if (option_given(&c.o, "--export") && c.o.argument_count == 1 && option_given(&c.o, "--out"))
         return convert_export(&c.o, c.o.arguments[0], option_value(&c.o, "--out"));
+    if (option_given(&c.o, "--native") && c.o.argument_count == 1 && option_given(&c.o, "--out"))
+        return convert_native(&c.o, c.o.arguments[0], option_value(&c.o, "--out"));
     c.r.o = &c.o;
     c.json = c.o.json;
     code = find_params(&c) ? settings_read(&c.r.s, &c.o) : EXIT_USAGE;

@@ -17,6 +17,7 @@ static const char usage[] =
     "original. With it: --against MODEL, the share of samples on which both say the same class; --out DIR, report.json "
     "and\n"
     "curves.svg; --monitor spikes,v, there too, of the first batch: arrays (T,N,...) of every layer and raster.svg.\n\n"
+    "--keep-state: potentials of spiking layers go on from batch to batch instead of beginning anew.\n\n"
     "example: hillock eval tuned/model.onnx --data tests/data/digits --scale 0.0625 --val 0.2\n";
 
 hk_status evaluate_session(training *r, hk_session *s, const hk_batch *b, metrics *m)
@@ -72,7 +73,8 @@ static hk_status run_all(training *r)
     metrics m = {0};
     hk_status st = evaluation_open(r);
     if (st == HK_OK)
-        st = hk_session_create(r->dev, r->model, NULL, &s);
+        st = hk_session_create(r->dev, r->model,
+                               &(hk_session_params){.size = sizeof(hk_session_params), .fresh = !r->s.keep_state}, &s);
     double begin = now_seconds();
     for (hk_batch b; st == HK_OK;) {
         st = hk_loader_next(r->val ? r->val : r->loader, &b);

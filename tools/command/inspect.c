@@ -48,6 +48,43 @@ static void print_model(const hk_model *m, bool quiet)
                hk_model_parameter_role(m, i));
 }
 
+static void print_neurons(const hk_model *m)
+{
+    hk_snn_neuron list[64];
+    size_t count = 0;
+    if (hk_snn_neurons(m, list, sizeof list / sizeof *list, &count) != HK_OK)
+        return;
+    for (size_t i = 0; i < count && i < sizeof list / sizeof *list; i++) {
+        printf("%-10s %s  %s", i ? "" : "neurons", list[i].node, list[i].kind);
+        if (list[i].tau > 0)
+            printf("  tau %.4g", list[i].tau);
+        printf("  threshold %.4g", list[i].v_threshold);
+        if (list[i].steps)
+            printf("  T = %lld\n", (long long)list[i].steps);
+        else
+            printf("  single steps\n");
+    }
+}
+
+static void json_neurons(const hk_model *m)
+{
+    hk_snn_neuron list[64];
+    size_t count = 0;
+    if (hk_snn_neurons(m, list, sizeof list / sizeof *list, &count) != HK_OK)
+        return;
+    json_array(stdout, "neurons");
+    for (size_t i = 0; i < count && i < sizeof list / sizeof *list; i++) {
+        json_object(stdout, NULL);
+        json_string(stdout, "node", list[i].node);
+        json_string(stdout, "kind", list[i].kind);
+        json_number(stdout, "tau", list[i].tau);
+        json_number(stdout, "v_threshold", list[i].v_threshold);
+        json_integer(stdout, "steps", (long long)list[i].steps);
+        json_object_end(stdout);
+    }
+    json_array_end(stdout);
+}
+
 /* ---- the estimate */
 
 static hk_status estimate(const options *o, hk_model *m, hk_estimate *out)
@@ -224,6 +261,7 @@ static void json_model(const hk_model *m, const hk_estimate *needs)
     list = hk_model_outputs(m, &count);
     json_values("outputs", list, count);
     json_parameters(m);
+    json_neurons(m);
     json_object(stdout, "metadata");
     for (size_t i = 0; i < info.metadata_count; i++)
         json_string(stdout, info.metadata[2 * i], info.metadata[2 * i + 1]);
@@ -259,6 +297,7 @@ static hk_status print_all(const options *o, hk_model *m, size_t *problem_count)
         json_model(m, &needs);
     } else {
         print_model(m, o->quiet);
+        print_neurons(m);
         if (!*problem_count)
             print_estimate(&needs);
     }

@@ -82,6 +82,7 @@ const setting settings_table[] = {
     NUMBER("--new-head", new_head, 0, 0, 2147483647),
     NUMBER("--dropout", dropout, 0, 0, 0.9999999),
     LIST("--lora", lora),
+    SWITCH("--keep-state", keep_state),
     SWITCH("--tie", tie),
     SWITCH("--rebuild-bn", rebuild_bn),
     SWITCH("--keep-bn", keep_bn),

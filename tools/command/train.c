@@ -28,6 +28,7 @@ static const char usage[] =
     "            --lr-scale PATTERN=FACTOR  --freeze-bn; patterns are names with * ? or weight, bias, norm, embedding\n"
     "            --train-also PATTERN,... (names of what has no such role: position embeddings, layer scales)\n"
     "            --allow-unreached (parameters that the trained output does not depend on)\n"
+    "            --keep-state (potentials of spiking layers go on from batch to batch of an epoch; with --drop-last)\n"
     "model       --new-head CLASSES  --lora RANK[,ALPHA]  --dropout P (before the last layer)  --rebuild-bn (where it "
     "was\n"
     "            folded; folded again on export)  --keep-bn (not folded)  --tie (small tensors that layers share stay "
@@ -145,8 +146,12 @@ static hk_status measure_epoch(training *r, epoch_row *row)
                        .rate = seconds > 0 ? (double)(r->done - r->begun_at) * r->s.batch / seconds : 0};
     if (st == HK_OK)
         row->lr = (double)stats.lr;
+    if (st == HK_OK)
+        st = hk_trainer_reset(r->trainer);
     if (st == HK_OK && r->val)
         st = evaluate_loader(r, r->val, &m);
+    if (st == HK_OK)
+        st = hk_trainer_reset(r->trainer);
     if (st == HK_OK && r->val) {
         row->val_loss = metrics_loss(&m);
         row->metric = m.classes ? metrics_accuracy(&m) : metrics_mae(&m);
@@ -264,6 +269,30 @@ static hk_status run_steps(training *r)
 
 /* ---- the run */
 
+/* What the leaks of ParametricLIF layers have become: 1/tau is the sigmoid of the parameter. */
+static void print_leaks(const training *r)
+{
+    hk_snn_neuron list[256];
+    size_t count = 0;
+    if (hk_snn_neurons(r->model, list, sizeof list / sizeof *list, &count) != HK_OK)
+        return;
+    if (r->o->json)
+        json_object(stdout, "tau");
+    for (size_t i = 0; i < count && i < sizeof list / sizeof *list; i++) {
+        hk_tensor w = {0};
+        if (!list[i].parameter || hk_trainer_read_parameter(r->trainer, list[i].parameter, &w) != HK_OK)
+            continue;
+        double tau = 1 + exp(-tensor_element(&w, 0));
+        if (r->o->json)
+            json_number(stdout, list[i].node, tau);
+        else if (!r->o->quiet)
+            printf("%s: tau %.4f\n", list[i].node, tau);
+        hk_tensor_release(&w);
+    }
+    if (r->o->json)
+        json_object_end(stdout);
+}
+
 static void print_result(const training *r)
 {
     hk_trainer_stats stats = {0};
@@ -286,10 +315,12 @@ static void print_result(const training *r)
                 json_number(stdout, metric_name(r), last->metric);
             json_integer(stdout, "best_epoch", (long long)r->state.best_epoch);
         }
+        print_leaks(r);
         json_string(stdout, "model", r->s.out);
         json_end(stdout);
         return;
     }
+    print_leaks(r);
     if (!r->o->quiet)
         printf("%llu updates of %lld parameters in %.1f s; best epoch %llu; '%s/model.onnx'\n",
                (unsigned long long)stats.updates, (long long)stats.parameter_count, seconds,

@@ -294,7 +294,8 @@ static hk_status open_trainer(training *r)
                            .seed = (uint64_t)s->seed,
                            .freeze_bn = s->freeze_bn,
                            .allow_unreached = s->allow_unreached,
-                           .checkpointing = s->checkpointing};
+                           .checkpointing = s->checkpointing,
+                           .keep_states = s->keep_state};
     if (!choose_words(s, &p) || !make_rules(r) ||
         !list_numbers("--class-weights", &s->class_weights, weights, sizeof weights / sizeof *weights, &classes))
         return HK_STATUS_USAGE;
