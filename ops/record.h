@@ -55,7 +55,8 @@ typedef struct hk_lower {
     const hk_node *node;
     const hk_device_info *device;             /* caps and limits, after masking */
     bool cpu;                                 /* the device is software: pick the register-only tuning */
-    uint32_t coopmat_m, coopmat_n, coopmat_k; /* 0 without HK_CAP_COOPMAT */
+    uint32_t coopmat_m, coopmat_n, coopmat_k; /* matrix fragments; 0 without matrix units, real or emulated */
+    bool coopmat_emulated;                    /* the device has none; kernels do without (tests) */
     uint32_t compute_units_hint;              /* workgroups that fill the device: split-K aims at it */
     hk_precision precision;
     hk_record **records;

@@ -313,14 +313,16 @@ static hk_lower lowering(const planner *c)
 {
     const hk_plan_options *o = c->options;
     bool cpu = o->device->type == HK_DEVICE_SOFTWARE && !(o->debug & HK_DEBUG_GPU_TUNING);
+    bool emulated = !o->coopmat[0] && o->debug & HK_DEBUG_GPU_TUNING;
     return (hk_lower){.ctx = c->p->ctx,
                       .arena = c->arena,
                       .graph = c->g,
                       .device = o->device,
                       .cpu = cpu,
-                      .coopmat_m = o->coopmat[0],
-                      .coopmat_n = o->coopmat[1],
-                      .coopmat_k = o->coopmat[2],
+                      .coopmat_m = emulated ? 16 : o->coopmat[0],
+                      .coopmat_n = emulated ? 16 : o->coopmat[1],
+                      .coopmat_k = emulated ? 16 : o->coopmat[2],
+                      .coopmat_emulated = emulated,
                       .compute_units_hint = cpu ? 4 : 132,
                       .precision = o->precision};
 }

@@ -118,7 +118,7 @@ void add_slices(uint slice, uint thread)
 void main()
 {
     Part p;
-    if (!find_part(BM, BN, p))
+    if (!find_part(BM, BN, 1u, p))
         return;
     [[unroll]] for (uint i = 0; i < LOADS_A; ++i) {
         uvec2 s = slot(i, !TRANS_A, BM);

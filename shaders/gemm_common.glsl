@@ -64,15 +64,17 @@ struct Part {
     Batch at;
 };
 
-// Columns run fastest, so that neighbouring workgroups share rows of A. False: the grid is larger than the work.
-bool find_part(uint bm, uint bn, out Part p)
+// Workgroups walk bands of so many tile rows column by column, so that those that run together share rows of A and columns
+// of B. False: the grid is larger than the work.
+bool find_part(uint bm, uint bn, uint band, out Part p)
 {
     uint g = linear_group();
     uint columns = ceil_div(push.n, bn), rows = ceil_div(push.m, bm);
-    uint rest = g / columns;
-    p.n = (g - rest * columns) * bn;
-    uint z = rest / rows;
-    p.m = (rest - z * rows) * bm;
+    uint z = g / (columns * rows), t = g - z * columns * rows;
+    uint first = t / (band * columns) * band, high = min(band, rows - first);
+    t -= first * columns;
+    p.n = t / high * bn;
+    p.m = (first + t % high) * bm;
     p.k = 0u;
     p.k_end = push.k;
     if (PARTIAL) {

@@ -79,7 +79,7 @@ void multiply4(uint k)
 
 void main()
 {
-    bool inside = find_part(gl_WorkGroupSize.y * ROWS, gl_WorkGroupSize.x * 4u * COLS, p);
+    bool inside = find_part(gl_WorkGroupSize.y * ROWS, gl_WorkGroupSize.x * 4u * COLS, 1u, p);
     uint stride = gl_WorkGroupSize.x * 4u;
     uint m = p.m + gl_LocalInvocationID.y * ROWS, n = p.n + gl_LocalInvocationID.x * 4u;
     if (!inside || m >= push.m || n >= push.n)

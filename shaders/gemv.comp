@@ -83,7 +83,7 @@ void walk_rows(Part p, uint n, uint slice)
 void main()
 {
     Part p;
-    if (!find_part(ROWS, LANES * COLS, p))
+    if (!find_part(ROWS, LANES * COLS, 1u, p))
         return;
     uint thread = gl_LocalInvocationIndex, lane = thread % LANES;
     [[unroll]] for (uint i = 0; i < ROWS * COLS; ++i)

@@ -44,7 +44,7 @@ static int close_device(void **state)
  * root mean square (twice that if it were truncated), one whose fp32 operands a matrix unit rounds by 3e-4. */
 static double tolerance(const hk_gemm_case *c, const hk_gemm_variant *v)
 {
-    if (v && v->kind == HK_GEMM_COOPMAT && (c->a != HK_FLOAT16 || c->b != HK_FLOAT16))
+    if (v && v->kind == HK_GEMM_COOPMAT && v->halves == 1 && (c->a != HK_FLOAT16 || c->b != HK_FLOAT16))
         return 5e-4;
     return c->c == HK_FLOAT16 ? 3e-4 : 2e-6;
 }
@@ -69,6 +69,8 @@ static bool worth_running(const fixture *f, const hk_gemm_variant *v, int orient
     if (hk_gpu_info(f->gpu)->type != HK_DEVICE_SOFTWARE || (v->kind != HK_GEMM_TILE && v->kind != HK_GEMM_COOPMAT))
         return true;
     int work = v->bm * v->bn * v->bk;
+    if (v->kind == HK_GEMM_COOPMAT && !hk_gpu_has(f->gpu, HK_CAP_COOPMAT)) /* emulated, which is slow */
+        return false;
     if (v->kind == HK_GEMM_COOPMAT)
         return work <= 32 * 32 * 32;
     return work <= 32 * 32 * 16 || (work <= 64 * 64 * 16 && (size_t)orientation == number % 4);
@@ -101,6 +103,35 @@ static void test_every_variant_in_every_orientation(void **state)
                 ran += check(*state, &ragged, &v[i], 1);
         }
     assert_true(ran >= 24);
+}
+
+/* Split operands, in every orientation, with edges and splits; A grows along K as B falls, so that the halves' scales
+ * change under way and meet elements far below the largest. Devices without matrix units emulate them. */
+static void test_precision_high(void **state)
+{
+    size_t count, ran = 0;
+    const fixture *f = *state;
+    const hk_gemm_variant *v = hk_gemm_variants(&count);
+    for (size_t i = 0; i < count; i++)
+        for (int t = 0; t < 4 && v[i].kind == HK_GEMM_COOPMAT && v[i].halves == 2; t++) {
+            if (hk_gpu_info(f->gpu)->type == HK_DEVICE_SOFTWARE && v[i].bm > 32)
+                continue;
+            const hk_gemm_case wide = {.m = 40, .n = 72, .k = 104, .trans_a = t & 1, .trans_b = t & 2, .slope = 12};
+            const hk_gemm_case ragged = {.m = 33,
+                                         .n = 35,
+                                         .k = 77,
+                                         .trans_a = t & 1,
+                                         .trans_b = t & 2,
+                                         .batch = 2,
+                                         .bias = 1,
+                                         .residual = true,
+                                         .activation = HK_ACT_LEAKY_RELU,
+                                         .alpha = 0.5f,
+                                         .beta = 2.0f};
+            ran += check(*state, &wide, &v[i], 1);
+            ran += check(*state, &ragged, &v[i], 1 + (uint32_t)t % 2);
+        }
+    assert_true(ran >= 8 || hk_gpu_info(f->gpu)->max_shared_bytes < 32768);
 }
 
 static void test_fp16_operands_and_results(void **state)
@@ -170,7 +201,8 @@ static void test_chosen_variants(void **state)
         assert_true(check(*state, &cases[i], NULL, 0));
 }
 
-/* `test_gemm bench M N K [N|T][N|T] [f16]`: times every variant that fits, and the chosen one, instead of testing. */
+/* `test_gemm bench M N K [N|T][N|T] [f32|f16|high] [PART]`: times every variant that fits and whose name contains PART,
+ * and the chosen one, instead of testing. */
 static int bench(int argc, char **argv)
 {
     hk_context *ctx = NULL;
@@ -179,7 +211,7 @@ static int bench(int argc, char **argv)
     if (st == HK_OK)
         st = hk_gpu_open(ctx, NULL, &gpu);
     const char *trans = argc > 5 ? argv[5] : "NN";
-    bool half = argc > 6;
+    bool half = argc > 6 && !strcmp(argv[6], "f16"), high = argc > 6 && !strcmp(argv[6], "high");
     hk_gemm_case c = {.m = atoll(argv[2]),
                       .n = atoll(argv[3]),
                       .k = atoll(argv[4]),
@@ -187,9 +219,11 @@ static int bench(int argc, char **argv)
                       .trans_b = trans[0] && trans[1] == 'T',
                       .a = half ? HK_FLOAT16 : HK_FLOAT32,
                       .b = half ? HK_FLOAT16 : HK_FLOAT32,
-                      .precision = half ? HK_PRECISION_FAST : HK_PRECISION_STRICT};
+                      .precision = half   ? HK_PRECISION_FAST
+                                   : high ? HK_PRECISION_HIGH
+                                          : HK_PRECISION_STRICT};
     double flops = 2.0 * (double)c.m * (double)c.n * (double)c.k;
-    uint32_t repeats = flops > 2e10 ? 10 : 50;
+    uint32_t repeats = flops > 2e10 ? 10 : hk_gpu_info(gpu)->type == HK_DEVICE_SOFTWARE ? 1 : 50;
     size_t count;
     const hk_gemm_variant *v = hk_gemm_variants(&count);
     static const uint32_t splits[] = {1, 4, 16};
@@ -197,6 +231,8 @@ static int bench(int argc, char **argv)
         const hk_gemm_variant *one = i < count * HK_COUNT(splits) ? &v[i / HK_COUNT(splits)] : NULL;
         uint32_t s = one ? splits[i % HK_COUNT(splits)] : 0;
         hk_gemm_result r = {0};
+        if (one && argc > 7 && !strstr(one->name, argv[7]))
+            continue;
         if (one && s > 1 && (one->kind == HK_GEMM_CPU || c.k / s < one->bk || flops > 2e10))
             continue;
         st = hk_test_gemm(gpu, &c, one, s, 132, repeats, &r);
@@ -220,6 +256,7 @@ int main(int argc, char **argv)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_variant_in_every_orientation),
+        cmocka_unit_test(test_precision_high),
         cmocka_unit_test(test_fp16_operands_and_results),
         cmocka_unit_test(test_chosen_variants),
     };

@@ -280,13 +280,39 @@ static void fast_precision(void **state)
     close_model(&o);
 }
 
+/* Split operands on matrix units, which software devices emulate under gpu-tuning: as near to fp64 as float32 is. */
+static void high_precision(void **state)
+{
+    (void)state;
+    hk_device *tuned = NULL;
+    opened o = {0};
+    OK(hk_device_open(ctx, &(hk_device_params){.size = sizeof(hk_device_params), .debug = "gpu-tuning"}, &tuned));
+    OK(hk_model_load(ctx, DATA "/digits/model.onnx", NULL, &o.model));
+    OK(hk_session_create(tuned, o.model,
+                         &(hk_session_params){.size = sizeof(hk_session_params), .precision = HK_PRECISION_HIGH},
+                         &o.session));
+    double error = 0;
+    assert_true(data_run_set(ctx, o.session, o.model, DATA "/digits", 0, &error));
+    print_message("high: relative error %.2e\n", error);
+    assert_true(error <= 3e-6);
+    hk_plan_info plan;
+    size_t units = 0;
+    OK(hk_session_get_plan(o.session, &plan));
+    for (size_t i = 0; i < plan.row_count; i++)
+        units += strstr(plan.rows[i].kernel, " high") != NULL;
+    print_message("high: %zu kernels on matrix units\n", units);
+    assert_true(units > 0 || hk_device_get_info(tuned)->max_shared_bytes < 32768);
+    close_model(&o);
+    hk_device_close(&tuned);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(digits),         cmocka_unit_test(small_models),       cmocka_unit_test(nonzero_cuts_the_run),
         cmocka_unit_test(loops),          cmocka_unit_test(dropout_statistics), cmocka_unit_test(shapes_a_b_a),
         cmocka_unit_test(planted_faults), cmocka_unit_test(fast_precision),     cmocka_unit_test(bad_input),
-        cmocka_unit_test(out_of_memory),
+        cmocka_unit_test(out_of_memory),  cmocka_unit_test(high_precision),
     };
     return test_main(argc, argv, &(test_program){.name = "session", TESTS(tests)});
 }

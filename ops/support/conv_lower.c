@@ -1,10 +1,7 @@
 /* Forward convolution and data gradient in contiguous float32: the matrix kernel, the direct kernel, the end of splits.
  */
-#include "ops/support/conv_lower.h"
-
-#include <string.h>
-
 #include "kernels.h"
+#include "ops/support/conv_gather.h"
 #include "ops/support/conv_tile.h"
 #include "ops/support/gemm.h"
 #include "shaders/conv_direct.push.h"
@@ -14,41 +11,6 @@
 
 enum { H = HK_AXIS_H, W = HK_AXIS_W };
 enum { EPILOGUE_BIAS = 1, EPILOGUE_RESIDUAL = 2, EPILOGUE_PARTIAL = 4 };
-
-/* ---- what the gather kernels see: forward they gather from X to make Y, in the data gradient from dY to make dX */
-
-typedef struct gather_view {
-    const hk_conv *p;
-    bool forward;
-    hk_value *source, *result;
-    int64_t source_extent[HK_AXES], out_extent[HK_AXES];
-    int64_t source_plane, out_plane;
-    int64_t m, channels; /* of one group: destination and source channels */
-    int64_t taps;
-    uint32_t w_row, w_channel, w_group;
-} gather_view;
-
-static gather_view gather_of(const hk_conv_job *job)
-{
-    const hk_conv *p = &job->p;
-    int64_t cg = p->c / p->groups, kg = p->k / p->groups, taps = hk_window_taps(&p->w);
-    gather_view v = {
-        .p = p, .forward = job->pass == HK_CONV_FORWARD, .taps = taps, .w_group = (uint32_t)(kg * cg * taps)};
-    v.source = v.forward ? job->x : job->y;
-    v.result = v.forward ? job->y : job->x;
-    v.m = v.forward ? kg : cg;
-    v.channels = v.forward ? cg : kg;
-    v.w_row = (uint32_t)(v.forward ? cg * taps : taps);
-    v.w_channel = (uint32_t)(v.forward ? taps : cg * taps);
-    v.source_plane = v.out_plane = 1;
-    for (int axis = 0; axis < HK_AXES; axis++) {
-        v.source_extent[axis] = v.forward ? p->w.in[axis] : p->w.out[axis];
-        v.out_extent[axis] = v.forward ? p->w.out[axis] : p->w.in[axis];
-        v.source_plane *= v.source_extent[axis];
-        v.out_plane *= v.out_extent[axis];
-    }
-    return v;
-}
 
 double hk_conv_flops(const hk_conv *p)
 {
@@ -112,142 +74,11 @@ void hk_conv_emit_sum(hk_lower *l, const hk_conv_sum *s)
 
 /* ---- the matrix kernel */
 
-/* Tap t of one axis as the data gradient's class `at` sees it: the output's coordinate is (class's index) + *shift. */
-static bool class_tap(const hk_window *w, int axis, int64_t at, int64_t tap, int64_t *shift)
-{
-    int64_t t = at + w->begin[axis] - tap * w->dilation[axis], stride = w->stride[axis];
-    if (((t % stride) + stride) % stride)
-        return false;
-    *shift = t / stride;
-    return true;
-}
-
-/* Taps of windows with fewer are numbered, those of larger ones named by row and column: see conv_gemm.comp. */
-enum { TAP_BITS = 32 };
-
-/* The entries of one class (forward: at is 0,0 and every tap counts); returns how many. entries NULL: counts. */
-static int64_t table_entries(const gather_view *v, const int64_t at[2], uint32_t *entries)
+static void matrix_specs(hk_record *r, const hk_gather *v, const hk_conv_job *job, const hk_conv_tile *t, bool classes)
 {
     const hk_window *w = &v->p->w;
-    bool bits = v->taps < TAP_BITS;
-    int64_t count = 0;
-    for (int64_t c = 0; c < v->channels; c++) {
-        for (int64_t r = 0; r < w->kernel[H]; r++) {
-            for (int64_t s = 0; s < w->kernel[W]; s++) {
-                int64_t y = r * w->dilation[H], x = s * w->dilation[W];
-                if (!v->forward && !(class_tap(w, H, at[0], r, &y) && class_tap(w, W, at[1], s, &x)))
-                    continue;
-                if (entries) {
-                    entries[2 * count] = (uint32_t)(c * v->source_plane + y * v->source_extent[W] + x);
-                    entries[2 * count + 1] = (uint32_t)(c << 10 | (bits ? r * w->kernel[W] + s : r << 5 | s));
-                }
-                count++;
-            }
-        }
-    }
-    return count;
-}
-
-typedef struct gather_table {
-    uint32_t *words; /* class records (if any), then entries of two words */
-    uint32_t bytes;
-    uint32_t classes; /* 1: no class records */
-    int64_t most_k;   /* the longest class */
-    int64_t tiles_n;
-} gather_table;
-
-enum { CLASS_WORDS = 8 };
-
-static void class_place(const gather_view *v, uint32_t i, int64_t at[2])
-{
-    at[0] = i / v->p->w.stride[W];
-    at[1] = i % v->p->w.stride[W];
-}
-
-static int64_t class_columns(const gather_view *v, const int64_t at[2], int64_t grid[2])
-{
-    for (int i = 0; i < 2; i++) {
-        int64_t stride = v->p->w.stride[H + i], left = v->out_extent[H + i] - at[i];
-        grid[i] = left > 0 ? (left + stride - 1) / stride : 0;
-    }
-    return v->p->n * grid[0] * grid[1];
-}
-
-static gather_table table_size(const gather_view *v)
-{
-    const hk_window *w = &v->p->w;
-    gather_table t = {.classes = v->forward ? 1 : (uint32_t)(w->stride[H] * w->stride[W])};
-    for (uint32_t i = 0; i < t.classes; i++) {
-        int64_t at[2];
-        class_place(v, i, at);
-        t.most_k = HK_MAX(t.most_k, table_entries(v, at, NULL));
-    }
-    return t;
-}
-
-/* Entries behind a class's last, up to a whole K tile: the kernel reads them, but no pixel has their tap. */
-static uint32_t pad_entries(uint32_t *entries, uint32_t count, uint32_t bk, bool bits)
-{
-    uint32_t padded = HK_MAX((count + bk - 1) / bk, 1u) * bk;
-    for (uint32_t i = count; i < padded; i++) {
-        entries[2 * i] = 0;
-        entries[2 * i + 1] = bits ? 31 : 31 << 5;
-    }
-    return padded;
-}
-
-static bool table_fill(hk_lower *l, const gather_view *v, const hk_conv_tile *tile, gather_table *t)
-{
-    uint32_t from = t->classes > 1 ? CLASS_WORDS * t->classes : 0;
-    size_t most = from + 2 * (size_t)t->classes * ((size_t)t->most_k + tile->bk);
-    t->words = hk_arena_array(l->arena, most, sizeof *t->words);
-    if (!t->words)
-        return false;
-    for (uint32_t i = 0; i < t->classes; i++) {
-        int64_t at[2], grid[2] = {0, 0};
-        class_place(v, i, at);
-        int64_t columns = t->classes > 1 ? class_columns(v, at, grid) : v->p->n * v->out_plane;
-        uint32_t k = (uint32_t)table_entries(v, at, t->words + from),
-                 tiles = (uint32_t)((columns + tile->bn - 1) / tile->bn);
-        if (t->classes > 1) {
-            const uint32_t record[CLASS_WORDS] = {
-                from / 2, k, (uint32_t)grid[0], (uint32_t)grid[1], (uint32_t)at[0], (uint32_t)at[1]};
-            memcpy(t->words + (size_t)CLASS_WORDS * i, record, sizeof record);
-        }
-        from += 2 * pad_entries(t->words + from, k, tile->bk, v->taps < TAP_BITS);
-        t->tiles_n = HK_MAX(t->tiles_n, tiles);
-    }
-    t->tiles_n *= t->classes; /* classes take turns; a smaller one's last turns find no pixel */
-    t->bytes = 4 * from;
-    return true;
-}
-
-/* The mask bits, packed words and 22-bit channels of the table set the limits; below 9 destination channels most of the
- * smallest tile would be padding. */
-static bool matrix_fits(const gather_view *v)
-{
-    const hk_window *w = &v->p->w;
-    return v->m > 8 && w->in[0] == 1 && w->out[0] == 1 && w->kernel[0] == 1 && w->begin[0] == 0 && w->kernel[H] <= 31 &&
-           w->kernel[W] <= 31 && (v->taps < TAP_BITS || (w->kernel[H] <= 16 && w->kernel[W] <= 16)) &&
-           w->begin[H] < 65536 && w->begin[W] < 65536 && v->channels < 1 << 22 &&
-           (v->forward || w->stride[H] * w->stride[W] <= 64) && v->channels * v->taps < 1 << 20;
-}
-
-/* One tap without padding, and no classes: a matrix product that needs no table. */
-static bool is_point(const gather_view *v)
-{
-    const hk_window *w = &v->p->w;
-    bool strided = w->stride[H] != 1 || w->stride[W] != 1;
-    bool inside = v->forward || v->source_plane == v->out_plane;
-    return v->taps == 1 && w->spatial < 3 && w->begin[H] == 0 && w->begin[W] == 0 && inside && (v->forward || !strided);
-}
-
-static void matrix_specs(hk_record *r, const gather_view *v, const hk_conv_job *job, const hk_conv_tile *t,
-                         bool classes)
-{
-    const hk_window *w = &v->p->w;
-    bool point = is_point(v), dense = point && v->source_plane == v->out_plane && v->source_plane % 4 == 0 &&
-                                      hk_value_alignment(v->source) == 16;
+    bool point = hk_gather_is_point(v), dense = point && v->source_plane == v->out_plane && v->source_plane % 4 == 0 &&
+                                                hk_value_alignment(v->source) == 16;
     bool wide = !classes && v->out_plane % 4 == 0 && hk_value_alignment(v->result) == 16 &&
                 (!job->residual || hk_value_alignment(job->residual) == 16);
     hk_spec(r, 3, t->bm);
@@ -274,10 +105,9 @@ static void matrix_specs(hk_record *r, const gather_view *v, const hk_conv_job *
     hk_spec(r, 24, job->scale != NULL);
 }
 
-static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const gather_view *v)
+static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const hk_gather *v)
 {
-    const hk_window *w = &v->p->w;
-    gather_table table = table_size(v);
+    hk_gather_table table = hk_gather_table_size(v);
     hk_conv_extent extent = {v->m,
                              v->p->n * v->out_plane,
                              table.most_k,
@@ -287,33 +117,20 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const gather_
                              4.0 * (double)(hk_shape_count(&v->source->shape) + hk_shape_count(&v->result->shape))};
     hk_conv_choice choice = job->tile ? hk_conv_split(&extent, job->tile, job->splits) : hk_conv_choose(l, &extent);
     const hk_conv_tile *t = choice.tile;
-    bool point = is_point(v);
-    if (!point && !table_fill(l, v, t, &table))
+    bool point = hk_gather_is_point(v);
+    if (!point && !hk_gather_table_fill(l, v, t->bn, t->bk, &table))
         return hk_out_of_memory(l->ctx, "a convolution's table");
     int64_t count = hk_shape_count(&v->result->shape);
     hk_value *result = choice.splits > 1 ? hk_scratch(l, HK_FLOAT32, count * choice.splits) : v->result;
     if (!result)
         return hk_out_of_memory(l->ctx, "a convolution's partial sums");
     hk_record *r = hk_emit(l, &hk_kernel_conv_gemm, v->forward ? t->forward : t->data);
-    struct conv_gemm_push push = {.m = (uint32_t)v->m,
-                                  .k = (uint32_t)table.most_k,
-                                  .groups = (uint32_t)v->p->groups,
-                                  .tiles_m = (uint32_t)((v->m + t->bm - 1) / t->bm),
-                                  .tiles_n = (uint32_t)(point ? (extent.n + t->bn - 1) / t->bn : table.tiles_n),
-                                  .splits = choice.splits,
-                                  .k_split = choice.k_split,
-                                  .images = (uint32_t)v->p->n,
-                                  .source_h = (uint32_t)v->source_extent[H],
-                                  .source_w = (uint32_t)v->source_extent[W],
-                                  .source_group = (uint32_t)(v->channels * v->source_plane),
-                                  .out_h = (uint32_t)v->out_extent[H],
-                                  .out_w = (uint32_t)v->out_extent[W],
-                                  .w_row = v->w_row,
-                                  .w_channel = v->w_channel,
-                                  .w_group = v->w_group,
-                                  .pads = (uint32_t)w->begin[H] | (uint32_t)w->begin[W] << 16,
-                                  .alpha = job->alpha,
-                                  .beta = job->beta};
+    struct conv_gemm_push push = hk_gather_push(job, v);
+    push.k = (uint32_t)table.most_k;
+    push.tiles_m = (uint32_t)((v->m + t->bm - 1) / t->bm);
+    push.tiles_n = (uint32_t)(point ? (extent.n + t->bn - 1) / t->bn : table.tiles_n);
+    push.splits = choice.splits;
+    push.k_split = choice.k_split;
     hk_push(r, &push, sizeof push);
     hk_use(r, job->w, HK_READ, offsetof(struct conv_gemm_push, w));
     hk_use(r, v->source, HK_READ, offsetof(struct conv_gemm_push, source));
@@ -348,7 +165,7 @@ enum { THIN_OC = 32, THIN_PIXELS = 2, THIN_MOST_K = 32, THIN_MOST_POINT_K = 16 }
 
 /* Sums so short that a GEMM would only fill and empty its tiles, and pixels enough to fill the device without splits.
  */
-static bool thin_fits(const hk_lower *l, const hk_conv_job *job, const gather_view *v)
+static bool thin_fits(const hk_lower *l, const hk_conv_job *job, const hk_gather *v)
 {
     const hk_window *w = &v->p->w;
     uint32_t lanes = HK_MIN(128u, l->device->max_invocations);
@@ -358,7 +175,7 @@ static bool thin_fits(const hk_lower *l, const hk_conv_job *job, const gather_vi
            w->begin[H] < 65536 && w->begin[W] < 65536 && workgroups >= 2 * l->compute_units_hint;
 }
 
-static void lower_thin(hk_lower *l, const hk_conv_job *job, const gather_view *v)
+static void lower_thin(hk_lower *l, const hk_conv_job *job, const hk_gather *v)
 {
     const hk_window *w = &v->p->w;
     hk_record *r = hk_emit(l, &hk_kernel_conv_thin, "conv thin nchw");
@@ -410,7 +227,7 @@ static uint32_t direct_channels(int64_t m)
     return HK_MAX(best, 1u);
 }
 
-static void direct_specs(hk_record *r, const gather_view *v, const hk_conv_job *job, uint32_t oc)
+static void direct_specs(hk_record *r, const hk_gather *v, const hk_conv_job *job, uint32_t oc)
 {
     const hk_window *w = &v->p->w;
     hk_spec(r, 3, oc);
@@ -428,7 +245,7 @@ static void direct_specs(hk_record *r, const gather_view *v, const hk_conv_job *
 
 void hk_conv_lower_direct(hk_lower *l, const hk_conv_job *job)
 {
-    gather_view v = gather_of(job);
+    hk_gather v = hk_gather_of(job);
     const hk_window *w = &v.p->w;
     uint32_t oc = direct_channels(v.m), blocks = (uint32_t)((v.m + oc - 1) / oc * v.p->groups);
     uint32_t columns = (uint32_t)(v.p->n * v.out_plane), pixels = l->cpu ? 4 : 1;
@@ -524,7 +341,7 @@ static hk_status lower_points(hk_lower *l, const hk_conv_job *job)
 
 hk_status hk_conv_lower_gather(hk_lower *l, const hk_conv_job *job)
 {
-    gather_view v = gather_of(job);
+    hk_gather v = hk_gather_of(job);
     if (v.source->dtype != HK_FLOAT32)
         return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED,
                        "node '%s' (%s): convolutions run on the device in float32, found %s; export "
@@ -532,7 +349,8 @@ hk_status hk_conv_lower_gather(hk_lower *l, const hk_conv_job *job)
                        l->node->name, l->node->type, hk_dtype_name(v.source->dtype));
     if (covers_plane(job))
         return lower_covered(l, job);
-    if (l->cpu && v.forward && is_point(&v) && v.source_plane == v.out_plane && v.p->groups == 1 && !job->scale)
+    if (l->cpu && v.forward && hk_gather_is_point(&v) && v.source_plane == v.out_plane && v.p->groups == 1 &&
+        !job->scale)
         return lower_points(l, job);
     if (!l->cpu && hk_conv_is_depthwise(job)) {
         hk_conv_lower_depthwise(l, job);
@@ -540,13 +358,16 @@ hk_status hk_conv_lower_gather(hk_lower *l, const hk_conv_job *job)
     }
     if (hk_conv_prefers_depth(l, job))
         return hk_conv_lower_depth(l, job);
+    hk_status st;
+    if (hk_conv_lower_units(l, job, &v, &st))
+        return st;
     if (hk_conv_prefers_winograd(l, job))
         return hk_conv_lower_winograd(l, job);
     if (!l->cpu && thin_fits(l, job, &v)) {
         lower_thin(l, job, &v);
         return HK_OK;
     }
-    if (!l->cpu && matrix_fits(&v))
+    if (!l->cpu && hk_gather_fits(&v))
         return lower_matrix(l, job, &v);
     hk_conv_lower_direct(l, job);
     return HK_OK;

@@ -263,7 +263,7 @@ static hk_record *emit_tile(hk_lower *l, const hk_gemm *p, const hk_gemm_variant
 static hk_record *emit_coopmat(hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, hk_value *c, uint32_t wide,
                                int64_t k_split, int64_t work)
 {
-    hk_record *r = emit(l, p, &hk_kernel_gemm_coopmat, v->name, c, wide, k_split, work);
+    hk_record *r = emit(l, p, hk_gemm_coopmat_kernel(l), v->name, c, wide, k_split, work);
     uint32_t threads = (uint32_t)v->wm * v->wn * l->device->subgroup_size;
     uint32_t floats = (hk_value_storage(p->a) == HK_FLOAT32 ? FLOATS_A : 0u) |
                       (hk_value_storage(p->b) == HK_FLOAT32 ? FLOATS_B : 0u) |
@@ -271,7 +271,7 @@ static hk_record *emit_coopmat(hk_lower *l, const hk_gemm *p, const hk_gemm_vari
     hk_workgroup(r, threads, 1, 1);
     r->subgroup_size = hk_lower_has(l, HK_CAP_SUBGROUP_SIZE) ? l->device->subgroup_size : 0;
     const uint32_t spec[] = {v->bm, v->bn, v->bk,   l->coopmat_m, l->coopmat_n, l->coopmat_k,
-                             v->wm, v->wn, threads, v->stages,    floats};
+                             v->wm, v->wn, threads, v->stages,    floats,       v->halves};
     for (uint32_t i = 0; i < HK_COUNT(spec); i++)
         hk_spec(r, 8 + i, spec[i]);
     return r;
@@ -378,7 +378,7 @@ void hk_gemm_emit(hk_lower *l, const hk_gemm *problem, const hk_gemm_variant *v,
         emit_integer(l, &p, v);
         return;
     }
-    if (!matrix) {
+    if (!matrix || v->halves == 2) {
         p.a = as_float32(l, p.a);
         p.b = as_float32(l, p.b);
     }

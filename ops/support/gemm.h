@@ -36,7 +36,7 @@ typedef enum hk_gemm_kind {
     HK_GEMM_TILE,    /* fp32, tiles in shared memory (shaders/gemm.comp) */
     HK_GEMM_ROWS,    /* few rows or few columns (gemv.comp) */
     HK_GEMM_CPU,     /* registers only (gemm_cpu.comp) */
-    HK_GEMM_COOPMAT, /* fp16 operands, fp32 sums on matrix units (gemm_coopmat.comp) */
+    HK_GEMM_COOPMAT, /* fp16 operands or halves of fp32 ones, fp32 sums, on matrix units (gemm_coopmat.comp) */
     HK_GEMM_INTEGER, /* gemm_int.comp */
 } hk_gemm_kind;
 
@@ -45,7 +45,7 @@ typedef struct hk_gemm_variant {
     hk_gemm_kind kind;
     uint16_t bm, bn, bk;            /* tile of a workgroup */
     uint8_t tm, tn, slices, stages; /* TILE: of a thread, groups of threads along K, tiles in shared memory */
-    uint8_t wm, wn;                 /* COOPMAT: subgroups along m and n */
+    uint8_t wm, wn, halves;         /* COOPMAT: subgroups along m and n; 2: operands split in two (precision high) */
     float rate;                     /* share of the units' peak in a full device, for the cost model */
 } hk_gemm_variant;
 
@@ -58,6 +58,9 @@ bool hk_gemm_fits(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v)
 const hk_gemm_variant *hk_gemm_choose(const hk_lower *l, const hk_gemm *p, uint32_t *splits);
 /* Merges batch dimensions, folds them into rows where B is shared, picks the orientation of single rows and columns. */
 void hk_gemm_simplify(hk_gemm *p);
+/* The kernel of COOPMAT variants: on a device without matrix units one that emulates them, if the lowering asks for it.
+ */
+const hk_kernel *hk_gemm_coopmat_kernel(const hk_lower *l);
 /* The transposed problem, C' = op(B)' op(A)'. */
 void hk_gemm_swap(hk_gemm *p);
 int64_t hk_gemm_batches(const hk_gemm *p);

@@ -16,11 +16,11 @@
         .name = (n), .kind = HK_GEMM_TILE, .bm = (m_), .bn = (n_), .bk = (k_), .tm = (tm_), .tn = (tn_),               \
         .slices = (slices_), .stages = (stages_), .rate = (rate_)                                                      \
     }
-/* name, tile, subgroups along m and n, stages, rate */
-#define MATRIX(n, m_, n_, k_, wm_, wn_, stages_, rate_)                                                                \
+/* name, tile, subgroups along m and n, stages, halves, rate */
+#define MATRIX(n, m_, n_, k_, wm_, wn_, stages_, halves_, rate_)                                                       \
     {                                                                                                                  \
         .name = (n), .kind = HK_GEMM_COOPMAT, .bm = (m_), .bn = (n_), .bk = (k_), .wm = (wm_), .wn = (wn_),            \
-        .stages = (stages_), .rate = (rate_)                                                                           \
+        .stages = (stages_), .halves = (halves_), .rate = (rate_)                                                      \
     }
 
 static const hk_gemm_variant variants[] = {
@@ -37,14 +37,18 @@ static const hk_gemm_variant variants[] = {
     TILE("gemm 32x32x16/2 f32", 32, 32, 16, 4, 4, 2, 1, 0.35f),
     {.name = "gemv f32", .kind = HK_GEMM_ROWS, .bk = 4},
     {.name = "gemm registers f32", .kind = HK_GEMM_CPU, .bk = 4},
-    MATRIX("gemm 128x256x32 f16", 128, 256, 32, 2, 4, 1, 0.30f),
-    MATRIX("gemm 256x128x32 f16", 256, 128, 32, 4, 2, 1, 0.30f),
-    MATRIX("gemm 128x128x32 2-stage f16", 128, 128, 32, 2, 4, 2, 0.25f),
-    MATRIX("gemm 128x128x32 f16", 128, 128, 32, 2, 4, 1, 0.25f),
-    MATRIX("gemm 128x128x64 f16", 128, 128, 64, 2, 4, 1, 0.25f),
-    MATRIX("gemm 128x128x32 4 subgroups f16", 128, 128, 32, 2, 2, 1, 0.25f),
-    MATRIX("gemm 64x64x32 f16", 64, 64, 32, 2, 2, 1, 0.15f),
-    MATRIX("gemm 32x32x32 f16", 32, 32, 32, 2, 2, 1, 0.08f),
+    MATRIX("gemm 128x256x32 f16", 128, 256, 32, 2, 4, 1, 1, 0.30f),
+    MATRIX("gemm 256x128x32 f16", 256, 128, 32, 4, 2, 1, 1, 0.30f),
+    MATRIX("gemm 128x128x32 2-stage f16", 128, 128, 32, 2, 4, 2, 1, 0.25f),
+    MATRIX("gemm 128x128x32 f16", 128, 128, 32, 2, 4, 1, 1, 0.25f),
+    MATRIX("gemm 128x128x64 f16", 128, 128, 64, 2, 4, 1, 1, 0.25f),
+    MATRIX("gemm 128x128x32 4 subgroups f16", 128, 128, 32, 2, 2, 1, 1, 0.25f),
+    MATRIX("gemm 64x64x32 f16", 64, 64, 32, 2, 2, 1, 1, 0.15f),
+    MATRIX("gemm 32x32x32 f16", 32, 32, 32, 2, 2, 1, 1, 0.08f),
+    MATRIX("gemm 128x128x32 high", 128, 128, 32, 2, 4, 1, 2, 0.30f),
+    MATRIX("gemm 64x128x32 high", 64, 128, 32, 2, 2, 1, 2, 0.20f),
+    MATRIX("gemm 64x64x32 high", 64, 64, 32, 2, 2, 1, 2, 0.15f),
+    MATRIX("gemm 32x32x32 high", 32, 32, 32, 2, 2, 1, 2, 0.08f),
     {.name = "gemm integer", .kind = HK_GEMM_INTEGER},
 };
 
@@ -75,20 +79,28 @@ static uint32_t tile_bytes(const hk_gemm_variant *v)
     return 4 * HK_MAX(tiles, sums);
 }
 
+const hk_kernel *hk_gemm_coopmat_kernel(const hk_lower *l)
+{
+    return l->coopmat_emulated ? &hk_kernel_gemm_coopmat_emulated : &hk_kernel_gemm_coopmat;
+}
+
 static uint32_t coopmat_bytes(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v)
 {
     uint32_t a = p->trans_a ? v->bk * (v->bm / 8u + 1) : v->bm * (v->bk / 8u + 1);
     uint32_t b = p->trans_b ? v->bn * (v->bk / 8u + 1) : v->bk * (v->bn / 8u + 1);
-    return 16 * v->stages * (a + b) + 4u * v->wm * v->wn * l->coopmat_m * l->coopmat_n;
+    uint32_t sums = (uint32_t)v->wm * l->coopmat_m * (v->bn / 4u + v->wn);
+    uint32_t emulated = 4u * ((uint32_t)v->bm * v->bn + (uint32_t)v->wm * v->wn * l->coopmat_m * l->coopmat_n);
+    return 16 * HK_MAX(v->stages * v->halves * (a + b), sums) + 8 + (l->coopmat_emulated ? emulated : 0);
 }
 
 static bool coopmat_fits(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v)
 {
     uint32_t m = l->coopmat_m, n = l->coopmat_n, k = l->coopmat_k, lanes = l->device->subgroup_size;
     uint32_t threads = lanes * v->wm * v->wn;
-    return m && hk_lower_has(l, HK_CAP_COOPMAT) && hk_lower_has(l, HK_CAP_FP16) && hk_kernel_gemm_coopmat.spirv &&
-           lanes && m % 8 == 0 && n % 8 == 0 && k % 8 == 0 && v->bm / v->wm % m == 0 && v->bn / v->wn % n == 0 &&
-           v->bk % k == 0 && v->bm * v->bk / 8u % threads == 0 && v->bn * v->bk / 8u % threads == 0 &&
+    const hk_kernel *kernel = hk_gemm_coopmat_kernel(l);
+    return m && (kernel->needs & ~l->device->caps) == 0 && kernel->spirv && lanes >= 8 && m % 8 == 0 && n % 8 == 0 &&
+           k % 8 == 0 && v->bm / v->wm % m == 0 && v->bn / v->wn % n == 0 && v->bk % k == 0 &&
+           v->bm * v->bk / 8u % threads == 0 && v->bn * v->bk / 8u % threads == 0 &&
            threads <= l->device->max_invocations && coopmat_bytes(l, p, v) <= l->device->max_shared_bytes;
 }
 
@@ -125,7 +137,8 @@ static double cost(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v
     bool matrix = v->kind == HK_GEMM_COOPMAT;
     double units = HK_MAX(l->compute_units_hint, 1u), batches = (double)hk_gemm_batches(p);
     double warps = matrix ? (double)v->wm * v->wn : tile_threads(v) / 32.0;
-    double multiplies = matrix ? 2048.0 : 128.0; /* per unit and cycle */
+    double products = v->halves == 2 ? 3.0 : 1.0;
+    double multiplies = matrix ? 2048.0 / products : 128.0; /* per unit and cycle */
     double groups = ceil_div((double)p->m, v->bm) * ceil_div((double)p->n, v->bn) * batches * splits;
     double k = ceil_div(ceil_div((double)p->k, splits), v->bk) * v->bk;
     double rounds = ceil_div(groups, units);
@@ -153,7 +166,8 @@ const hk_gemm_variant *hk_gemm_choose(const hk_lower *l, const hk_gemm *p, uint3
     *splits = 1;
     if (is_integer(p))
         return first_of(HK_GEMM_INTEGER);
-    bool matrix = l->precision == HK_PRECISION_FAST && l->coopmat_m && HK_MIN(p->m, p->n) >= 32 && p->k >= 32;
+    uint8_t halves = l->precision == HK_PRECISION_HIGH ? 2 : l->precision == HK_PRECISION_FAST ? 1 : 0;
+    bool matrix = halves && l->coopmat_m && HK_MIN(p->m, p->n) >= 32 && p->k >= 32;
     /* The reduced limits of HILLOCK_CAPS=min stand for a small GPU, so that a machine without one tests its kernels. */
     bool cpu = l->cpu && l->device->max_invocations > 128;
     if (cpu && !matrix)
@@ -166,7 +180,7 @@ const hk_gemm_variant *hk_gemm_choose(const hk_lower *l, const hk_gemm *p, uint3
     double least = 0.0;
     for (size_t i = 0; i < HK_COUNT(variants); i++) {
         const hk_gemm_variant *v = &variants[i];
-        bool candidate = v->kind == HK_GEMM_TILE ? !cpu : v->kind == HK_GEMM_COOPMAT && matrix;
+        bool candidate = v->kind == HK_GEMM_TILE ? !cpu : v->kind == HK_GEMM_COOPMAT && matrix && v->halves == halves;
         if (!candidate || !hk_gemm_fits(l, p, v))
             continue;
         for (size_t s = 0; s < HK_COUNT(counts); s++) {
