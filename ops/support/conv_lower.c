@@ -358,11 +358,11 @@ hk_status hk_conv_lower_gather(hk_lower *l, const hk_conv_job *job)
     }
     if (hk_conv_prefers_depth(l, job))
         return hk_conv_lower_depth(l, job);
+    if (hk_conv_prefers_winograd(l, job))
+        return hk_conv_lower_winograd(l, job);
     hk_status st;
     if (hk_conv_lower_units(l, job, &v, &st))
         return st;
-    if (hk_conv_prefers_winograd(l, job))
-        return hk_conv_lower_winograd(l, job);
     if (!l->cpu && thin_fits(l, job, &v)) {
         lower_thin(l, job, &v);
         return HK_OK;

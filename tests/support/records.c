@@ -77,7 +77,9 @@ static hk_status evaluate(state *s)
 static hk_status lower_all(state *s)
 {
     hk_coopmat_shape shape = {0, 0, 0};
-    hk_gpu_coopmat_shape(s->gpu, &shape);
+    bool emulated = !hk_gpu_coopmat_shape(s->gpu, &shape) && s->run->precision > HK_PRECISION_STRICT;
+    if (emulated)
+        shape = (hk_coopmat_shape){16, 16, 16};
     s->info = *hk_gpu_info(s->gpu);
     if (s->run->max_invocations)
         s->info.max_invocations = HK_MIN(s->info.max_invocations, s->run->max_invocations);
@@ -95,8 +97,9 @@ static hk_status lower_all(state *s)
                       .coopmat_m = shape.m,
                       .coopmat_n = shape.n,
                       .coopmat_k = shape.k,
+                      .coopmat_emulated = emulated,
                       .compute_units_hint = s->run->units ? s->run->units : 132,
-                      .precision = HK_PRECISION_STRICT};
+                      .precision = s->run->precision ? s->run->precision : HK_PRECISION_STRICT};
         if (!hk_lower_begin(&l))
             return hk_out_of_memory(s->ctx, "a test");
         HK_TRY(s->run->lower ? s->run->lower(&l, s->run->user) : l.node->op->lower(&l));

@@ -12,6 +12,7 @@
 
 typedef struct hk_records_run {
     bool gpu_tuning;          /* lower as for a GPU, whatever the device is */
+    hk_precision precision;   /* 0: strict; without matrix units these are emulated */
     uint32_t units;           /* compute_units_hint; 0: 132 */
     uint32_t max_invocations; /* 0: the device's */
     uint32_t max_shared_bytes;
