@@ -26,6 +26,7 @@ parser.add_argument("--seeds", type=int, default=3)
 parser.add_argument("--epochs", type=int, default=6)
 parser.add_argument("--torch-threads", type=int, default=4)
 parser.add_argument("--batch", default="25", help="a software device gives up where a run of 64 steps takes too long")
+parser.add_argument("--bias-samples", default="256", help="of the default conversion")
 parser.add_argument("--images", type=int, default=2000, help="held-out images at most, for slow devices")
 parser.add_argument("--long-images", type=int, default=2000, help="the same, for T above 16")
 parser.add_argument("--peer-images", type=int, default=2000, help="the same, beside SpikingJelly")
@@ -219,7 +220,8 @@ def default_table():
         original = trained("cnn", seed)[1]
         for t in (4, 16, 64):
             count = args.images if t <= 16 else args.long_images
-            snn = convert(original, f"{args.work}/cnn{seed}-{t}.onnx", "--steps", str(t))
+            snn = convert(original, f"{args.work}/cnn{seed}-{t}.onnx", "--steps", str(t), "--bias-samples",
+                          args.bias_samples)
             ann, rows = evaluate(snn, original, [t], count)
             accuracy_, lost, same, synops = rows[t]
             mean.setdefault(t, []).append((lost, same))
