@@ -61,7 +61,7 @@ static bool is_weight(const hk_node *n, int32_t k, bool weights_result)
 /* One number is a factor or a bound and no weight, but where an operator's only parameter is one. */
 static bool is_single_weight(const hk_node *n, int32_t k)
 {
-    return strcmp(n->type, "hk.Neuron") == 0 && hk_node_is_parametric(n, k);
+    return (strcmp(n->type, "hk.Neuron") == 0 && hk_node_is_parametric(n, k)) || strcmp(n->type, "hk.QCFS") == 0;
 }
 
 /* Marks values of g that nodes of the graph, g or the body of a Scan in it (which training unrolls), take as weights:

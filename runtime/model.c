@@ -6,6 +6,7 @@
 
 #include "runtime/passes.h"
 #include "runtime/program.h"
+#include "train/training.h"
 
 const hk_graph *hk_model_graph(const hk_model *m)
 {
@@ -62,34 +63,43 @@ static const char *role_of(const char *op, int32_t input)
     return recurrent && input == 3 ? "bias" : recurrent && input == 7 ? "peephole" : "weight";
 }
 
-/* The first operand in a parameter's place decides. */
+/* The first operand in a parameter's place decides. Running statistics are states once they are trained. */
 static void find_roles(const hk_graph *g, const char **of)
 {
     for (size_t i = 0; i < g->node_count; i++) {
         const hk_node *n = g->nodes[i];
+        bool norm = strcmp(n->type, "BatchNormalization") == 0;
         for (int32_t k = 0; n->op && k < n->in_count && k < 32; k++)
-            if (n->in[k] && n->in[k]->graph == g && n->op->parameters >> k & 1u && !of[n->in[k]->id])
-                of[n->in[k]->id] = role_of(n->type, k);
+            if (n->in[k] && n->in[k]->graph == g && !of[n->in[k]->id] &&
+                (n->op->parameters >> k & 1u || (norm && k > 2)))
+                of[n->in[k]->id] = norm && k > 2 ? "statistics" : role_of(n->type, k);
     }
 }
 
 static bool describe_parameters(hk_model *m)
 {
     const hk_graph *g = hk_model_graph(m);
-    m->parameter_count = 0;
-    for (size_t i = 0; i < g->value_count; i++)
-        m->parameter_count += g->values[i]->kind == HK_VALUE_PARAMETER;
-    m->parameters = hk_arena_array(m->arena, m->parameter_count + 1, sizeof *m->parameters);
-    m->roles = hk_arena_array(m->arena, m->parameter_count + 1, sizeof *m->roles);
     const char **of = hk_arena_array(m->arena, g->value_count + 1, sizeof *of);
-    if (!m->parameters || !m->roles || !of)
+    if (!of)
         return false;
     find_roles(g, of);
-    size_t at = 0;
+    m->parameter_count = m->other_float_count = 0;
+    for (size_t i = 0; i < g->value_count; i++) {
+        m->parameter_count += g->values[i]->kind == HK_VALUE_PARAMETER;
+        m->other_float_count += !of[i] && hk_is_other_float(g->values[i]);
+    }
+    m->parameters = hk_arena_array(m->arena, m->parameter_count + 1, sizeof *m->parameters);
+    m->roles = hk_arena_array(m->arena, m->parameter_count + 1, sizeof *m->roles);
+    m->other_floats = hk_arena_array(m->arena, m->other_float_count + 1, sizeof *m->other_floats);
+    if (!m->parameters || !m->roles || !m->other_floats)
+        return false;
+    size_t at = 0, other = 0;
     for (size_t i = 0; i < g->value_count; i++)
         if (g->values[i]->kind == HK_VALUE_PARAMETER) {
             m->roles[at] = of[i] ? of[i] : "weight";
             describe(&m->parameters[at++], g->values[i]);
+        } else if (!of[i] && hk_is_other_float(g->values[i])) {
+            describe(&m->other_floats[other++], g->values[i]);
         }
     return true;
 }
@@ -263,6 +273,12 @@ const hk_value_info *hk_model_outputs(const hk_model *m, size_t *count)
 {
     *count = m->output_count;
     return m->outputs;
+}
+
+const hk_value_info *hk_model_other_floats(const hk_model *m, size_t *count)
+{
+    *count = m->other_float_count;
+    return m->other_floats;
 }
 
 const hk_value_info *hk_model_parameters(const hk_model *m, size_t *count)

@@ -17,8 +17,8 @@ struct hk_model {
     size_t derived_count;
     bool borrowed; /* the import is another model's */
     hk_arena *arena;
-    hk_value_info *inputs, *outputs, *parameters;
-    size_t input_count, output_count, parameter_count;
+    hk_value_info *inputs, *outputs, *parameters, *other_floats;
+    size_t input_count, output_count, parameter_count, other_float_count;
     const char **roles;    /* of the parameters */
     const char **metadata; /* key and value alternate */
     hk_node_info *nodes;   /* made on demand */

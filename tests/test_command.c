@@ -203,6 +203,7 @@ static void inspects(void **state)
 {
     (void)state;
     expect("", "inspect " DATA "/digits/model.onnx", 0, "3.weight  float32 [32,16,3,3]  weight");
+    expect("", "inspect " DATA "/networks/convnext/model.onnx", 0, "features.2.scale  float32 [12]");
     expect("", "inspect --batch 32 --json " DATA "/digits/model.onnx", 0, "\"whole\":true,\"weight_bytes\":");
     expect("", "inspect --json --shape image=2x1x8x8 " DATA "/digits/model.onnx", 0,
            "\"needs\":{\"known\":true,\"whole\":true");

@@ -119,11 +119,9 @@ static int32_t find_group(hk_parameters *p, const ruled *r)
     return p->group_count++;
 }
 
-/* Parameters, and other initializers of floats, which a rule may want to train. */
-static bool is_candidate(const hk_value *v)
+bool hk_is_other_float(const hk_value *v)
 {
-    return v->kind == HK_VALUE_PARAMETER ||
-           (v->kind == HK_VALUE_CONSTANT && v->payload && v->data && hk_dtype_is_float(v->dtype));
+    return v->kind == HK_VALUE_CONSTANT && v->payload && v->data && hk_dtype_is_float(v->dtype);
 }
 
 static hk_status select_parameters(const hk_graph *model, const hk_parameter_rule *rules, size_t rule_count,
@@ -138,7 +136,7 @@ static hk_status select_parameters(const hk_graph *model, const hk_parameter_rul
     size_t all = 0;
     for (size_t i = 0; i < model->value_count; i++) {
         const hk_value *v = model->values[i];
-        if (!is_candidate(v))
+        if (v->kind != HK_VALUE_PARAMETER && !hk_is_other_float(v))
             continue;
         all += v->kind == HK_VALUE_PARAMETER;
         hk_parameter q = {.source = v, .role = hk_role_of(model, &uses, v), .count = hk_shape_count(&v->shape)};

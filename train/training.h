@@ -41,6 +41,8 @@ typedef struct hk_parameters {
     const hk_tensor *initial; /* the model's contents, flat */
 } hk_parameters;
 
+/* An initializer of floats that is no parameter by its role; a rule with train set may make it one. */
+bool hk_is_other_float(const hk_value *v);
 /* Lays out every HK_VALUE_PARAMETER of the model that no rule freezes, and what rules train besides. A later rule
  * overrides an earlier one. HK_STATUS_USAGE: a pattern of names matches nothing, or everything is frozen. */
 hk_status hk_parameters_create(const hk_graph *model, const hk_parameter_rule *rules, size_t rule_count,

@@ -370,6 +370,8 @@ HK_API const hk_value_info *hk_model_outputs(const hk_model *m, size_t *count);
 HK_API const hk_value_info *hk_model_parameters(const hk_model *m, size_t *count);
 /* "weight", "bias", "scale", "slope" or "table" (rows are looked up), of parameter i. */
 HK_API const char *hk_model_parameter_role(const hk_model *m, size_t i);
+/* Other initializers of floats (position embeddings, layer scales, constants): trained if a rule names them. */
+HK_API const hk_value_info *hk_model_other_floats(const hk_model *m, size_t *count);
 /* The main graph in the order it runs. Bodies and functions are not in it, constants are no nodes. */
 HK_API HK_MUST_USE hk_status hk_model_nodes(hk_model *m, const hk_node_info **nodes, size_t *count);
 /* inputs: shapes in the model's order, NULL: those of the file. As for a device of minimal limits. */

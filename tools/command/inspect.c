@@ -46,6 +46,11 @@ static void print_model(const hk_model *m, bool quiet)
     for (size_t i = 0; i < count && !quiet; i++)
         printf("%-10s %s  %s  %s\n", "", list[i].name, value_text(&list[i], text, sizeof text),
                hk_model_parameter_role(m, i));
+    list = hk_model_other_floats(m, &count);
+    if (count)
+        printf("%-10s %zu other initializers of floats, which train --train-also can name\n", "", count);
+    for (size_t i = 0; i < count && !quiet; i++)
+        printf("%-10s %s  %s\n", "", list[i].name, value_text(&list[i], text, sizeof text));
 }
 
 static void print_neurons(const hk_model *m)
@@ -228,17 +233,16 @@ static void json_values(const char *key, const hk_value_info *list, size_t count
     json_array_end(stdout);
 }
 
-static void json_parameters(const hk_model *m)
+static void json_tensors(const hk_model *m, const char *name, const hk_value_info *list, size_t count, bool roles)
 {
-    size_t count = 0;
-    const hk_value_info *list = hk_model_parameters(m, &count);
-    json_array(stdout, "parameters");
+    json_array(stdout, name);
     for (size_t i = 0; i < count; i++) {
         json_object(stdout, NULL);
         json_string(stdout, "name", list[i].name);
         json_string(stdout, "dtype", hk_dtype_name(list[i].dtype));
         json_shape(stdout, "shape", list[i].rank < 0 ? 0 : list[i].rank, list[i].shape);
-        json_string(stdout, "role", hk_model_parameter_role(m, i));
+        if (roles)
+            json_string(stdout, "role", hk_model_parameter_role(m, i));
         json_object_end(stdout);
     }
     json_array_end(stdout);
@@ -260,7 +264,10 @@ static void json_model(const hk_model *m, const hk_estimate *needs)
     json_values("inputs", list, count);
     list = hk_model_outputs(m, &count);
     json_values("outputs", list, count);
-    json_parameters(m);
+    list = hk_model_parameters(m, &count);
+    json_tensors(m, "parameters", list, count, true);
+    list = hk_model_other_floats(m, &count);
+    json_tensors(m, "other_floats", list, count, false);
     json_neurons(m);
     json_object(stdout, "metadata");
     for (size_t i = 0; i < info.metadata_count; i++)
