@@ -161,8 +161,14 @@ static bool has_double(const hk_chain *c, const hk_tensor *const *in)
     return found;
 }
 
+/* float32 apart, because constants of it are what folding meets; weights lie at any address. */
 static hk_register read_element(const hk_tensor *t, int64_t i)
 {
+    if (t->dtype == HK_FLOAT32) {
+        float f;
+        memcpy(&f, (const char *)t->data + (size_t)i * sizeof f, sizeof f);
+        return (hk_register){.f = (double)f};
+    }
     if (hk_dtype_is_float(t->dtype))
         return (hk_register){.f = hk_get_double(t, i)};
     return (hk_register){.i = hk_get_int(t, i)};
@@ -170,7 +176,9 @@ static hk_register read_element(const hk_tensor *t, int64_t i)
 
 static void write_element(hk_tensor *t, int64_t i, hk_register r)
 {
-    if (hk_dtype_is_float(t->dtype))
+    if (t->dtype == HK_FLOAT32)
+        ((float *)t->data)[i] = (float)r.f;
+    else if (hk_dtype_is_float(t->dtype))
         hk_set_double(t, i, r.f);
     else
         hk_set_int(t, i, r.i);
@@ -187,29 +195,34 @@ static void broadcast_strides(const hk_shape *in, const hk_shape *shape, int64_t
     }
 }
 
-static int64_t position(const hk_shape *shape, const int64_t strides[HK_MAX_RANK], int64_t n)
+/* The next element of shape in row-major order: its index and where it lies in each input. */
+static void advance(const hk_shape *shape, int64_t strides[][HK_MAX_RANK], int32_t inputs, int64_t index[HK_MAX_RANK],
+                    int64_t at[CHAIN_INPUTS])
 {
-    int64_t at = 0;
     for (int32_t d = shape->rank - 1; d >= 0; d--) {
-        at += n % shape->dim[d] * strides[d];
-        n /= shape->dim[d];
+        bool wraps = ++index[d] == shape->dim[d];
+        for (int32_t i = 0; i < inputs; i++)
+            at[i] += wraps ? strides[i][d] * (1 - shape->dim[d]) : strides[i][d];
+        if (!wraps)
+            return;
+        index[d] = 0;
     }
-    return at;
 }
 
 void hk_chain_eval(const hk_chain *c, const hk_tensor *const *in, const hk_shape *in_shape, const hk_shape *shape,
                    hk_tensor *const *out)
 {
     int64_t strides[CHAIN_INPUTS][HK_MAX_RANK], count = hk_shape_count(shape);
+    int64_t index[HK_MAX_RANK] = {0}, at[CHAIN_INPUTS] = {0};
     hk_register r[CHAIN_FIRST_STEP + CHAIN_STEPS] = {{0}};
     bool rounds = !has_double(c, in); /* as the unfused nodes would */
     for (int32_t i = 0; i < c->input_count; i++)
         broadcast_strides(&in_shape[i], shape, strides[i]);
     for (int32_t i = 0; i < c->immediate_count; i++)
         r[CHAIN_FIRST_IMMEDIATE + i] = c->immediate[i];
-    for (int64_t n = 0; n < count; n++) {
+    for (int64_t n = 0; n < count; n++, advance(shape, strides, c->input_count, index, at)) {
         for (int32_t i = 0; i < c->input_count; i++)
-            r[i] = read_element(in[i], position(shape, strides[i], n));
+            r[i] = read_element(in[i], at[i]);
         for (int32_t i = 0; i < c->step_count; i++) {
             const hk_chain_step *s = &c->step[i];
             hk_register *y = &r[CHAIN_FIRST_STEP + i];

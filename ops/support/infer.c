@@ -24,7 +24,7 @@ static bool all_known(const hk_node *n)
  */
 
 enum {
-    FOLD_STEPS = 1 << 26,      /* of all folds of a graph: some tenths of a second */
+    FOLD_STEPS = 1 << 24,      /* of all folds of a graph: some tenths of a second */
     FOLD_STEPS_EACH = 1 << 20, /* of one whose work is not proportional to its operands */
     FOLD_STEPS_NODE = 64,      /* besides its elements */
 };

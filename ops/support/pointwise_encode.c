@@ -363,8 +363,10 @@ static uint8_t encode_fold(hk_chain_build *b, const hk_node *n, const uint8_t *i
     return hk_pointwise_fold(b, n, in, n->in_count, true);
 }
 
+enum { FIRST_LETTERS = 8 };
+
 typedef struct encoding {
-    const char *type;
+    char type[24];
     encode_node *encode;
     hk_chain_code code;
     hk_pointwise_types types;
@@ -469,8 +471,11 @@ static const encoding encodings[] = {
 /* NULL: no such row. test_chain.c walks all of them. */
 static const encoding *encoding_of(const hk_node *n)
 {
-    for (size_t i = 0; i < HK_COUNT(encodings); i++)
-        if (n->op && !strcmp(encodings[i].type, n->op->type))
+    char first[FIRST_LETTERS] = {0}; /* compared at once: every node comes here several times */
+    for (size_t i = 0; n->op && i < FIRST_LETTERS && n->op->type[i]; i++)
+        first[i] = n->op->type[i];
+    for (size_t i = 0; n->op && i < HK_COUNT(encodings); i++)
+        if (!memcmp(encodings[i].type, first, FIRST_LETTERS) && !strcmp(encodings[i].type, n->op->type))
             return &encodings[i];
     return NULL;
 }
