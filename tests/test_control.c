@@ -365,7 +365,7 @@ static void write_int(opened *o, const char *name, int64_t x)
     OK(hk_session_write(o->session, name, &(hk_tensor){.data = &x, .dtype = HK_INT64}));
 }
 
-static void refused(void **state)
+static void refuses(void **state)
 {
     (void)state;
     opened o = open_model("sequence_fed", NULL);
@@ -474,7 +474,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(on_the_device),     cmocka_unit_test(on_the_host),        cmocka_unit_test(places),
         cmocka_unit_test(large_values),      cmocka_unit_test(shapes_come_and_go), cmocka_unit_test(plans_are_bounded),
-        cmocka_unit_test(refused),           cmocka_unit_test(loops_are_bounded),  cmocka_unit_test(lists_are_checked),
+        cmocka_unit_test(refuses),           cmocka_unit_test(loops_are_bounded),  cmocka_unit_test(lists_are_checked),
         cmocka_unit_test(lists_are_bounded),
     };
     return test_main(argc, argv, &(test_program){.name = "control", TESTS(tests)});

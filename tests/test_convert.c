@@ -6,14 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "ops/op.h"
 #include "snn/calibrate.h"
 #include "snn/convert.h"
+#include "tests/support/command.h"
 #include "tests/support/spiking.h"
-
-static char folder[256];
 
 /* ---- steps. Vectors of SpikingJelly's functional neurons, threshold 1 */
 
@@ -181,25 +179,6 @@ static hk_model *dyadic_network(void)
     return model_of(g, op(g, "Gemm", "second", transposed, h, floats(g, "v", v, 2, (int64_t[]){2, 3}), NULL));
 }
 
-static double spikes_in(const hk_model *snn, const hk_tensor *x, size_t *probe_count)
-{
-    hk_model *watched = NULL;
-    hk_snn_info info;
-    double sum = 0;
-    hk_snn_get_info(snn, &info);
-    OK(hk_snn_with_steps(snn, info.steps, true, &watched));
-    const hk_snn_probe *p = hk_snn_probes(watched, probe_count);
-    for (size_t i = 0; i < *probe_count; i++)
-        if (p[i].neurons > 0) {
-            hk_tensor y = run_once(watched, p[i].output, x);
-            for (int64_t k = 0; k < hk_tensor_count(&y); k++)
-                sum += hk_get_double(&y, k);
-            hk_tensor_release(&y);
-        }
-    hk_model_destroy(&watched);
-    return sum;
-}
-
 static void forms_agree(void **state)
 {
     (void)state;
@@ -234,8 +213,7 @@ static void forms_agree(void **state)
     assert_int_equal(probes, 3);
     hk_tensor ya = run_once(folded, "y", &x), yb = run_once(scalers, "y", &x);
     equal_tensors(&ya, &yb);
-    char path[300];
-    snprintf(path, sizeof path, "%s/snn.onnx", folder);
+    const char *path = in_folder("snn.onnx");
     OK(hk_model_save(folded, path));
     OK(hk_model_load(ctx, path, NULL, &back));
     assert_true(spikes_in(back, &x, &probes) == a);
@@ -418,7 +396,7 @@ static void synaptic_operations(void **state)
     hk_snn_params p = params_of(&x, 1, HK_SNN_MODE_MAX);
     p.no_bias_calibration = true;
     OK(hk_snn_convert(dev, m, &p, &snn));
-    OK(hk_snn_with_steps(snn, 3, true, &watched));
+    OK(hk_snn_with_steps(snn, 3, HK_SNN_MONITOR_COUNTS, &watched));
     size_t count = 0;
     const hk_snn_probe *probes = hk_snn_probes(watched, &count);
     assert_int_equal(count, 2);
@@ -436,21 +414,6 @@ static void synaptic_operations(void **state)
     hk_model_destroy(&m);
 }
 
-static int open_folder(void **state)
-{
-    (void)state;
-    snprintf(folder, sizeof folder, "%s/hillock-convert-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    char command[300];
-    (void)state;
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    return system(command);
-}
-
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -458,5 +421,5 @@ int main(int argc, char **argv)
         cmocka_unit_test(forms_agree),         cmocka_unit_test(residuals),      cmocka_unit_test(max_pool_is_exact),
         cmocka_unit_test(synaptic_operations), cmocka_unit_test(many_operators), cmocka_unit_test(built_models)};
     return test_main(argc, argv,
-                     &(test_program){.name = "convert", TESTS(tests), .setup = open_folder, .teardown = remove_folder});
+                     &(test_program){.name = "convert", TESTS(tests), .setup = make_folder, .teardown = remove_folder});
 }

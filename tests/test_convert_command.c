@@ -9,28 +9,12 @@
 #include <unistd.h>
 
 #include "ops/op.h"
+#include "tests/support/command.h"
 #include "tests/support/spiking.h"
 
 #define DIGITS HK_TEST_DATA "/digits"
 
-static char folder[256], output[65536];
-
 /* ---- digits */
-
-static hk_loader *digits(hk_dataset **data, bool held_out)
-{
-    hk_loader *l = NULL;
-    OK(hk_dataset_open(
-        ctx, DIGITS,
-        &(hk_dataset_params){.size = sizeof(hk_dataset_params), .rank = 3, .shape = {1, 8, 8}, .scale = 0.0625f},
-        data));
-    OK(hk_loader_create(
-        *data,
-        &(hk_loader_params){
-            .size = sizeof(hk_loader_params), .batch = 120, .holdout = 0.2, .held_out = held_out, .threads = 1},
-        &l));
-    return l;
-}
 
 static int64_t best_class(const hk_tensor *y, int64_t row)
 {
@@ -45,7 +29,7 @@ static int64_t best_class(const hk_tensor *y, int64_t row)
 static size_t compare_classes(const hk_model *a, const hk_model *b, size_t right[2], size_t *all)
 {
     hk_dataset *data = NULL;
-    hk_loader *l = digits(&data, true);
+    hk_loader *l = digits(&data, 120, 0.2, true);
     size_t same = 0;
     *all = right[0] = right[1] = 0;
     for (hk_batch batch;;) {
@@ -79,7 +63,7 @@ static void digits_over_time(void **state)
     (void)state;
     static const double least[] = {.85, .90, .95, .98, .99, .99, .99}; /* equal classes */
     hk_dataset *data = NULL;
-    hk_loader *l = digits(&data, false);
+    hk_loader *l = digits(&data, 120, 0.2, false);
     hk_model *m = digits_model(), *snn = NULL, *at = NULL;
     OK(hk_snn_convert(dev, m, &(hk_snn_params){.size = sizeof(hk_snn_params), .loader = l}, &snn));
     for (int i = 0; i < 7; i++) {
@@ -102,7 +86,7 @@ static void trains(void **state)
 {
     (void)state;
     hk_dataset *data = NULL;
-    hk_loader *l = digits(&data, false);
+    hk_loader *l = digits(&data, 120, 0.2, false);
     hk_model *m = digits_model(), *snn = NULL;
     hk_trainer *t = NULL;
     hk_batch b;
@@ -184,33 +168,13 @@ static void dead_layers(void **state)
     hk_model_destroy(&m);
 }
 
-static int hillock(const char *arguments)
-{
-    char command[2048];
-    snprintf(command, sizeof command, "cd '%s' && '%s' %s 2>&1", folder, HK_COMMAND, arguments);
-    FILE *f = popen(command, "r");
-    assert_non_null(f);
-    output[fread(output, 1, sizeof output - 1, f)] = '\0';
-    int status = pclose(f);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
-}
-
-static void expect(const char *arguments, int code, const char *text)
-{
-    int got = hillock(arguments);
-    if (got != code || !strstr(output, text))
-        fail_msg("hillock %s: exit %d, expected %d with '%s'; printed:\n%s", arguments, got, code, text, output);
-}
-
 /* ---- the command */
 
 static void command(void **state)
 {
     (void)state;
-    char path[300];
 #define DATA " --scale 0.0625 --val 0.2 "
-    snprintf(path, sizeof path, "%s/c.onnx", folder);
+    const char *path = in_folder("c.onnx");
     expect("convert " DIGITS "/model.onnx --out c.onnx", 64, "needs calibration data");
     expect("convert " DIGITS "/model.onnx --calibrate " DIGITS DATA "--mode 0% --out c.onnx", 64, "(0, 100]");
     expect("convert " DIGITS "/model.onnx --calibrate " DIGITS DATA "--steps 0 --out c.onnx", 64, "'--steps'");
@@ -226,8 +190,7 @@ static void command(void **state)
 
 static void present(const char *name)
 {
-    char path[400];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
+    const char *path = in_folder(name);
     if (access(path, R_OK) != 0)
         fail_msg("'%s' was not written", path);
 }
@@ -274,10 +237,9 @@ static void fine_tuning(void **state)
 
 static void save_array(const char *name, hk_dtype dtype, void *data, int32_t rank, const int64_t *dims)
 {
-    char path[400];
     hk_tensor t = {.data = data, .dtype = dtype, .rank = rank};
     memcpy(t.shape, dims, (size_t)rank * sizeof *dims);
-    snprintf(path, sizeof path, "%s/%s", folder, name);
+    const char *path = in_folder(name);
     OK(hk_tensor_save(ctx, &t, path));
 }
 
@@ -287,7 +249,6 @@ static void bad_data(void **state)
     enum { N = 8 };
     static float x[N * 64];
     int64_t labels[N] = {0};
-    char path[400];
     fill_random(x, N * 64, 3, 1);
     save_array("labels.npy", HK_INT64, labels, 1, (int64_t[]){N});
     for (int i = 0; i < 64; i++)
@@ -300,25 +261,10 @@ static void bad_data(void **state)
     expect("convert " DIGITS "/model.onnx --calibrate huge.npy --labels labels.npy --out bad.onnx", 65, "not finite");
     expect("convert " DIGITS "/model.onnx --calibrate none.npy --labels nothing.npy --out bad.onnx", 65, "no samples");
     expect("convert " DIGITS "/model.onnx --calibrate nowhere --out bad.onnx", 66, "nowhere");
-    snprintf(path, sizeof path, "%s/bad.onnx", folder);
+    const char *path = in_folder("bad.onnx");
     assert_int_not_equal(access(path, F_OK), 0);
     expect("convert " DIGITS "/model.onnx --calibrate " DIGITS DATA "--steps 4 --out good.onnx", 0, "4 steps");
     expect("eval good.onnx --data huge.npy --labels labels.npy --steps 2", 65, "membrane potential is not finite");
-}
-
-static int open_folder(void **state)
-{
-    (void)state;
-    snprintf(folder, sizeof folder, "%s/hillock-convert-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    char command[300];
-    (void)state;
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    return system(command);
 }
 
 int main(int argc, char **argv)
@@ -329,5 +275,5 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(fine_tuning),      cmocka_unit_test(bad_data)};
     return test_main(
         argc, argv,
-        &(test_program){.name = "convert_command", TESTS(tests), .setup = open_folder, .teardown = remove_folder});
+        &(test_program){.name = "convert_command", TESTS(tests), .setup = make_folder, .teardown = remove_folder});
 }

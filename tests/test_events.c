@@ -6,19 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "importer/import.h"
 #include "ops/op.h"
 #include "snn/convert.h"
+#include "tests/support/command.h"
 #include "tests/support/program.h"
 #include "train/dataset.h"
 
 #define EVENTS HK_TEST_DATA "/events/"
 enum { T = 4, H = 7, W = 8, FRAMES = T * 2 * H * W };
-
-static char folder[] = "/tmp/hillock-events-XXXXXX", output[65536];
 
 static hk_dataset_params params_of(hk_event_bins bins, double frame_time)
 {
@@ -285,33 +282,13 @@ static void save_samples(void)
     }
 }
 
-static int hillock(const char *arguments)
-{
-    char command[2048];
-    snprintf(command, sizeof command, "cd '%s' && '%s' %s 2>&1", folder, HK_COMMAND, arguments);
-    FILE *f = popen(command, "r");
-    assert_non_null(f);
-    output[fread(output, 1, sizeof output - 1, f)] = '\0';
-    int status = pclose(f);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
-}
-
-static void expect(const char *arguments, int code, const char *text)
-{
-    int got = hillock(arguments);
-    if (got != code || !strstr(output, text))
-        fail_msg("hillock %s: exit %d, expected %d with '%s'; printed:\n%s", arguments, got, code, text, output);
-}
-
 static void command(void **state)
 {
     (void)state;
-    char path[300];
-    snprintf(path, sizeof path, "%s/moves", folder);
+    const char *path = in_folder("moves");
     mkdir(path, 0700);
     save_samples();
-    snprintf(path, sizeof path, "%s/net.onnx", folder);
+    path = in_folder("net.onnx");
     save_network(path);
     expect("train net.onnx --data moves --epochs 8 --batch 8 --lr 0.02 --val 0.2 --event-bins time --out t", 0,
            "accuracy");
@@ -320,25 +297,11 @@ static void command(void **state)
     expect("eval t/model.onnx --data moves --event-bins sometimes", 64, "'--event-bins' is count, time");
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    return mkdtemp(folder) ? 0 : 1;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    char remove[300];
-    snprintf(remove, sizeof remove, "rm -rf '%s'", folder);
-    return system(remove);
-}
-
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(formats), cmocka_unit_test(time_overflows),
                                        cmocka_unit_test(corrupt_files), cmocka_unit_test(refusals),
                                        cmocka_unit_test(command)};
-    const test_program program = {.name = "events", TESTS(tests), .setup = setup, .teardown = teardown};
+    const test_program program = {.name = "events", TESTS(tests), .setup = make_folder, .teardown = remove_folder};
     return test_main(argc, argv, &program);
 }

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #ifdef HK_HAVE_HDF5
@@ -19,48 +18,14 @@
 #include "runtime/model.h"
 #include "snn/convert.h"
 #include "snn/export.h"
+#include "tests/support/command.h"
 #include "tests/support/nir_run.h"
-#include "tests/support/program.h"
+#include "tests/support/spiking.h"
 
 #define DIGITS HK_TEST_DATA "/digits"
-enum { OPSET = 18, STEPS = 5, BATCH = 2, CHANNELS = 3, WIDTH = 4 };
-
-static char folder[] = "/tmp/hillock-formats-XXXXXX", output[65536];
-
-static const char *file(const char *name)
-{
-    static char path[300];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path;
-}
-
-static void refused(hk_status got, hk_status expected, const char *text)
-{
-    if (got != expected || !strstr(hk_context_error(ctx), text))
-        fail_msg("%s: '%s', expected %s with '%s'", hk_status_text(got), hk_context_error(ctx),
-                 hk_status_text(expected), text);
-}
+enum { STEPS = 5, BATCH = 2, CHANNELS = 3, WIDTH = 4 };
 
 /* ---- graphs */
-
-static hk_graph *new_graph(hk_value **x, int32_t rank, const int64_t *dims)
-{
-    hk_graph *g = NULL;
-    hk_shape shape = {.rank = rank};
-    memcpy(shape.dim, dims, (size_t)rank * sizeof *dims);
-    OK(hk_graph_create(ctx, "g", &g));
-    *x = hk_graph_value(g, "x", HK_VALUE_INPUT, HK_FLOAT32, &shape);
-    assert_true(*x && hk_graph_add_input(g, *x));
-    return g;
-}
-
-static hk_value *op(hk_graph *g, const char *type, const char *name, const hk_attr_value *attrs, hk_value *a,
-                    hk_value *b, hk_value *c)
-{
-    hk_value *in[] = {a, b, c}, *out = NULL;
-    OK(hk_snn_node_make(g, OPSET, type, name, attrs, in, c ? 3 : b ? 2 : 1, &out));
-    return out;
-}
 
 /* Multiples of 1/8 in [-1, 1], or, real, anything there. */
 static void fill(float *x, size_t n, uint32_t seed, bool real)
@@ -85,38 +50,6 @@ static hk_value *filled(hk_graph *g, const char *name, int32_t rank, const int64
     return v;
 }
 
-static void add_output(hk_graph *g, hk_value *y, const char *name)
-{
-    y->name = name;
-    y->dtype = HK_FLOAT32;
-    assert_true(hk_graph_add_output(g, y));
-}
-
-static hk_model *model_of(hk_graph *g)
-{
-    hk_model *m = NULL;
-    void *data = NULL;
-    size_t bytes = 0;
-    OK(hk_export_memory(g, NULL, &data, &bytes));
-    OK(hk_model_load_memory(ctx, data, bytes, NULL, &m));
-    hk_free(ctx, data);
-    hk_graph_destroy(&g);
-    return m;
-}
-
-static hk_tensor run_once(const hk_model *m, const char *name, const hk_tensor *x)
-{
-    hk_session *s = NULL;
-    hk_tensor y = {0};
-    size_t count = 0;
-    OK(hk_session_create(dev, m, NULL, &s));
-    OK(hk_session_write(s, hk_model_inputs(m, &count)[0].name, x));
-    OK(hk_session_run(s));
-    OK(hk_session_read(s, name, &y));
-    hk_session_destroy(&s);
-    return y;
-}
-
 static void same_output(const hk_model *a, const hk_model *b, const char *name, const hk_tensor *x)
 {
     hk_tensor y = run_once(a, name, x), z = run_once(b, name, x);
@@ -130,7 +63,8 @@ static void same_output(const hk_model *a, const hk_model *b, const char *name, 
 
 static void export(const hk_model *m, hk_snn_format format, const char *name)
 {
-    OK(hk_snn_export(m, &(hk_snn_export_params){.size = sizeof(hk_snn_export_params), .format = format}, file(name)));
+    OK(hk_snn_export(m, &(hk_snn_export_params){.size = sizeof(hk_snn_export_params), .format = format},
+                     in_folder(name)));
 }
 
 /* The same in standard operators, loaded again; nothing of ours is left in it. */
@@ -138,7 +72,7 @@ static hk_model *standard(const hk_model *m, hk_snn_format format)
 {
     hk_model *made = NULL;
     export(m, format, "standard.onnx");
-    OK(hk_model_load(ctx, file("standard.onnx"), NULL, &made));
+    OK(hk_model_load(ctx, in_folder("standard.onnx"), NULL, &made));
     const hk_graph *g = hk_model_graph(made);
     bool scans = false;
     for (size_t i = 0; i < g->node_count; i++) {
@@ -191,7 +125,7 @@ static void compare_cell(const cell *c, hk_snn_format format, const hk_tensor *x
     hk_value *in = NULL;
     hk_graph *g = new_graph(&in, x->rank, x->shape);
     neurons(g, c, in);
-    hk_model *m = model_of(g), *other = standard(m, format);
+    hk_model *m = loaded_model(g), *other = standard(m, format);
     same_output(m, other, "s", x);
     same_output(m, other, "v", x);
     same_output(m, other, "v_seq", x);
@@ -236,7 +170,7 @@ static void scalers(void **state)
     hk_value *by = hk_snn_floats(g, "by", factors, 1, (int64_t[]){CHANNELS});
     hk_value *x = op(g, "hk.VoltageScaler", "scale", NULL, in, by, NULL);
     neurons(g, &c, op(g, "hk.VoltageScaler", "halve", NULL, x, hk_snn_floats(g, "one", &one, 0, NULL), NULL));
-    hk_model *m = model_of(g), *other = standard(m, HK_SNN_FORMAT_ONNX);
+    hk_model *m = loaded_model(g), *other = standard(m, HK_SNN_FORMAT_ONNX);
     fill(data, HK_COUNT(data), 9, true);
     const hk_tensor t = {.data = data, .dtype = HK_FLOAT32, .rank = 3, .shape = {BATCH, CHANNELS, WIDTH}};
     same_output(m, other, "s", &t);
@@ -254,18 +188,6 @@ static void unique_names(const hk_graph *g)
 }
 
 /* ---- converted networks */
-
-static hk_loader *digits(hk_dataset **data, size_t batch)
-{
-    hk_loader *l = NULL;
-    OK(hk_dataset_open(
-        ctx, DIGITS,
-        &(hk_dataset_params){.size = sizeof(hk_dataset_params), .rank = 3, .shape = {1, 8, 8}, .scale = 0.0625f},
-        data));
-    OK(hk_loader_create(*data, &(hk_loader_params){.size = sizeof(hk_loader_params), .batch = batch, .threads = 1},
-                        &l));
-    return l;
-}
 
 /* Calibrated on one batch. */
 static hk_model *converted(hk_loader *l, bool hard, int64_t steps)
@@ -290,7 +212,7 @@ static void digits_in_standard_form(void **state)
 {
     (void)state;
     hk_dataset *data = NULL;
-    hk_loader *l = digits(&data, 16);
+    hk_loader *l = digits(&data, 16, 0, false);
     hk_model *snn = converted(l, false, 8);
     hk_batch b;
     size_t count = 0;
@@ -335,7 +257,7 @@ static hk_model *dyadic_network(void)
     c = op(g, "Relu", "rc", NULL, c, NULL, NULL);
     c = op(g, "MatMul", "last", NULL, c, filled(g, "wd", 2, (int64_t[]){5, 3}, 16, false), NULL);
     add_output(g, op(g, "Add", "bias", NULL, c, filled(g, "bd", 1, (int64_t[]){3}, 17, false), NULL), "y");
-    return model_of(g);
+    return loaded_model(g);
 }
 
 static void build_nir(const hk_model *m, bool approximate, hk_graph **g, hk_nir *n)
@@ -343,27 +265,6 @@ static void build_nir(const hk_model *m, bool approximate, hk_graph **g, hk_nir 
     OK(hk_graph_clone(hk_model_graph(m), g));
     OK(hk_snn_standard_scalers(*g)); /* as an export does */
     OK(hk_nir_build(*g, &(hk_nir_params){.dt = 1e-4, .approximate = approximate}, n));
-}
-
-static double spikes_in(const hk_model *snn, const hk_tensor *x)
-{
-    hk_model *watched = NULL;
-    hk_snn_info info;
-    size_t count = 0;
-    double sum = 0;
-    hk_snn_get_info(snn, &info);
-    OK(hk_snn_with_steps(snn, info.steps, true, &watched));
-    const hk_snn_probe *p = hk_snn_probes(watched, &count);
-    for (size_t i = 0; i < count; i++) {
-        if (p[i].neurons <= 0)
-            continue;
-        hk_tensor y = run_once(watched, p[i].output, x);
-        for (int64_t k = 0; k < hk_tensor_count(&y); k++)
-            sum += hk_get_double(&y, k);
-        hk_tensor_release(&y);
-    }
-    hk_model_destroy(&watched);
-    return sum;
 }
 
 /* Outputs and spikes of the network and of NIR's equations; returns the worst difference of an output. */
@@ -388,7 +289,7 @@ static double compare_nir(const hk_model *snn, const hk_nir *n, const hk_tensor 
         }
     }
     hk_tensor_release(&y);
-    *ours = spikes_in(snn, x);
+    *ours = spikes_in(snn, x, NULL);
     return worst;
 }
 
@@ -470,7 +371,7 @@ static void nir_of_native_network(void **state)
     y = op(g, "hk.Neuron", "read", last, y, NULL, NULL);
     assert_true(hk_node_want_outputs(y->producer, 2));
     add_output(g, y->producer->out[1], "y");
-    hk_model *m = model_of(g);
+    hk_model *m = loaded_model(g);
     fill(data, HK_COUNT(data), 34, true);
     const hk_tensor t = {.data = data, .dtype = HK_FLOAT32, .rank = 3, .shape = {TIME, N, IN}};
     hk_tensor ours = run_once(m, "y", &t);
@@ -501,7 +402,7 @@ static void nir_of_digits(void **state)
 {
     (void)state;
     hk_dataset *data = NULL;
-    hk_loader *l = digits(&data, 16);
+    hk_loader *l = digits(&data, 16, 0, false);
     hk_model *snn = converted(l, true, 8);
     hk_graph *g = NULL;
     hk_nir n;
@@ -560,8 +461,8 @@ static void nir_file(void **state)
     const hk_snn_export_params e = {.size = sizeof e, .format = HK_SNN_FORMAT_NIR, .dt = 0.5};
     fill(data, HK_COUNT(data), 21, false);
     OK(hk_snn_convert(dev, m, &p, &snn));
-    OK(hk_snn_export(snn, &e, file("file.nir")));
-    hid_t f = H5Fopen(file("file.nir"), H5F_ACC_RDONLY, H5P_DEFAULT);
+    OK(hk_snn_export(snn, &e, in_folder("file.nir")));
+    hid_t f = H5Fopen(in_folder("file.nir"), H5F_ACC_RDONLY, H5P_DEFAULT);
     assert_true(f >= 0);
     has_text(f, "version", "1.0.8");
     has_text(f, "node/type", "NIRGraph");
@@ -611,8 +512,8 @@ static void nir_golden_trace(void **state)
 static void wants_nir(const hk_model *m, hk_status expected, const char *text)
 {
     const hk_snn_export_params p = {.size = sizeof p, .format = HK_SNN_FORMAT_NIR};
-    refused(hk_snn_export(m, &p, file("refused.nir")), expected, text);
-    assert_int_not_equal(access(file("refused.nir"), F_OK), 0);
+    refused(hk_snn_export(m, &p, in_folder("refused.nir")), expected, text);
+    assert_int_not_equal(access(in_folder("refused.nir"), F_OK), 0);
 }
 
 /* Neurons that a loop of steps holds. */
@@ -632,8 +533,8 @@ static void refuse_loops(void)
     assert_non_null(n->bodies);
     n->bodies[n->body_count++] = body;
     add_output(g, y, "y");
-    hk_model *m = model_of(g);
-    refused(hk_snn_export(m, NULL, file("refused.onnx")), HK_STATUS_UNSUPPORTED, "step mode m");
+    hk_model *m = loaded_model(g);
+    refused(hk_snn_export(m, NULL, in_folder("refused.onnx")), HK_STATUS_UNSUPPORTED, "step mode m");
     wants_nir(m, HK_STATUS_UNSUPPORTED, "step mode m");
     hk_model_destroy(&m);
 }
@@ -643,7 +544,7 @@ static void refusals(void **state)
     (void)state;
     refuse_loops();
     hk_dataset *data = NULL;
-    hk_loader *l = digits(&data, 16);
+    hk_loader *l = digits(&data, 16, 0, false);
     hk_model *plain = NULL, *soft = converted(l, false, 4), *pooled = NULL, *many = NULL;
     hk_graph *g = NULL;
     hk_nir n;
@@ -660,36 +561,17 @@ static void refusals(void **state)
     OK(hk_snn_convert(dev, plain, &p, &pooled));
     wants_nir(pooled, HK_STATUS_UNSUPPORTED, "--pool avg");
     OK(hk_snn_with_steps(soft, 2000, false, &many));
-    refused(hk_snn_export(many, NULL, file("refused.onnx")), HK_STATUS_UNSUPPORTED, "1024 steps");
+    refused(hk_snn_export(many, NULL, in_folder("refused.onnx")), HK_STATUS_UNSUPPORTED, "1024 steps");
     refused(hk_snn_export(soft, &(hk_snn_export_params){.size = sizeof(hk_snn_export_params), .dt = -1},
-                          file("refused.onnx")),
+                          in_folder("refused.onnx")),
             HK_STATUS_USAGE, "dt is -1");
-    assert_int_not_equal(access(file("refused.onnx"), F_OK), 0);
+    assert_int_not_equal(access(in_folder("refused.onnx"), F_OK), 0);
     hk_model_destroy(&many);
     hk_model_destroy(&pooled);
     hk_model_destroy(&soft);
     hk_model_destroy(&plain);
     hk_loader_destroy(&l);
     hk_dataset_close(&data);
-}
-
-static int hillock(const char *arguments)
-{
-    char command[2048];
-    snprintf(command, sizeof command, "cd '%s' && '%s' %s 2>&1", folder, HK_COMMAND, arguments);
-    FILE *f = popen(command, "r");
-    assert_non_null(f);
-    output[fread(output, 1, sizeof output - 1, f)] = '\0';
-    int status = pclose(f);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
-}
-
-static void expect(const char *arguments, int code, const char *text)
-{
-    int got = hillock(arguments);
-    if (got != code || !strstr(output, text))
-        fail_msg("hillock %s: exit %d, expected %d with '%s'; printed:\n%s", arguments, got, code, text, output);
 }
 
 static void command(void **state)
@@ -707,11 +589,11 @@ static void command(void **state)
 #ifdef HK_HAVE_HDF5
     expect("convert hard.onnx --export nir --out hard.nir", 0, "exact");
     expect("--version", 0, "writes NIR");
-    assert_int_equal(access(file("hard.nir"), F_OK), 0);
+    assert_int_equal(access(in_folder("hard.nir"), F_OK), 0);
 #else
     expect("convert hard.onnx --export nir --out hard.nir", 65, "libhdf5-dev");
     expect("--version", 0, "no NIR");
-    assert_int_not_equal(access(file("hard.nir"), F_OK), 0);
+    assert_int_not_equal(access(in_folder("hard.nir"), F_OK), 0);
 #endif
 }
 
@@ -736,8 +618,8 @@ static void train(hk_model *m, hk_loader *l, const char *path)
 static void same_file(const char *a, const char *b)
 {
     char command[700], first[300];
-    snprintf(first, sizeof first, "%s", file(a));
-    snprintf(command, sizeof command, "cmp '%s' '%s'", first, file(b));
+    snprintf(first, sizeof first, "%s", in_folder(a));
+    snprintf(command, sizeof command, "cmp '%s' '%s'", first, in_folder(b));
     assert_int_equal(system(command), 0);
 }
 
@@ -745,34 +627,20 @@ static void trains_again(void **state)
 {
     (void)state;
     hk_dataset *data = NULL;
-    hk_loader *l = digits(&data, 16);
+    hk_loader *l = digits(&data, 16, 0, false);
     hk_model *snn = converted(l, false, 2), *loaded = NULL;
-    OK(hk_model_save(snn, file("saved.onnx")));
-    OK(hk_model_load(ctx, file("saved.onnx"), NULL, &loaded));
-    train(snn, l, file("trained-1.onnx"));
-    train(loaded, l, file("trained-2.onnx"));
+    OK(hk_model_save(snn, in_folder("saved.onnx")));
+    OK(hk_model_load(ctx, in_folder("saved.onnx"), NULL, &loaded));
+    train(snn, l, in_folder("trained-1.onnx"));
+    train(loaded, l, in_folder("trained-2.onnx"));
     same_file("trained-1.onnx", "trained-2.onnx");
     hk_model_destroy(&loaded);
-    OK(hk_model_load(ctx, file("trained-1.onnx"), NULL, &loaded)); /* and once more */
-    train(loaded, l, file("trained-3.onnx"));
+    OK(hk_model_load(ctx, in_folder("trained-1.onnx"), NULL, &loaded)); /* and once more */
+    train(loaded, l, in_folder("trained-3.onnx"));
     hk_model_destroy(&loaded);
     hk_model_destroy(&snn);
     hk_loader_destroy(&l);
     hk_dataset_close(&data);
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    return mkdtemp(folder) ? 0 : 1;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    char remove[300];
-    snprintf(remove, sizeof remove, "rm -rf '%s'", folder);
-    return system(remove);
 }
 
 int main(int argc, char **argv)
@@ -792,6 +660,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(trains_again),
         cmocka_unit_test(command),
     };
-    const test_program program = {.name = "snn_formats", TESTS(tests), .setup = setup, .teardown = teardown};
+    const test_program program = {.name = "snn_formats", TESTS(tests), .setup = make_folder, .teardown = remove_folder};
     return test_main(argc, argv, &program);
 }

@@ -7,21 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/philox.h"
+#include "tests/support/command.h"
 #include "tests/support/program.h"
 
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
-
-static char folder[64];
-
-static void refused(hk_status got, hk_status expected, const char *text)
-{
-    if (got != expected || !strstr(hk_context_error(ctx), text))
-        fail_msg("%s: '%s', expected %s with '%s'", hk_status_text(got), hk_context_error(ctx),
-                 hk_status_text(expected), text);
-}
 
 /* ---- small models */
 
@@ -99,9 +90,8 @@ static int64_t parameters(const hk_model *m)
 
 static hk_model *saved_and_loaded(hk_model *m)
 {
-    char path[300];
     hk_model *again = NULL;
-    snprintf(path, sizeof path, "%s/model.onnx", folder);
+    const char *path = in_folder("model.onnx");
     OK(hk_model_save(m, path));
     OK(hk_model_load(ctx, path, NULL, &again));
     return again;
@@ -608,8 +598,7 @@ static void saved_and_trained_again(void **state)
         hk_tensor_release(&a);
         hk_tensor_release(&b);
     }
-    char path[300];
-    snprintf(path, sizeof path, "%s/trained.onnx", folder);
+    const char *path = in_folder("trained.onnx");
     OK(hk_trainer_evaluate(t, &in, 1, false));
     OK(hk_trainer_read_output(t, "y", &a));
     OK(hk_trainer_export(t, path));
@@ -679,21 +668,6 @@ static void trainers_reset(void **state)
     free(x);
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    snprintf(folder, sizeof folder, "/tmp/hillock-spiking-XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    char command[100];
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    return system(command);
-}
-
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -710,6 +684,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(saved_and_trained_again),
         cmocka_unit_test(trainers_reset),
     };
-    const test_program program = {.name = "spiking", TESTS(tests), .setup = setup, .teardown = teardown};
+    const test_program program = {.name = "spiking", TESTS(tests), .setup = make_folder, .teardown = remove_folder};
     return test_main(argc, argv, &program);
 }

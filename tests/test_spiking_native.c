@@ -6,21 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "tests/support/program.h"
+#include "tests/support/command.h"
+#include "tests/support/spiking.h"
 
 #define DIGITS HK_TEST_DATA "/digits"
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
-
-static char folder[64], output[65536];
-
-static void refused(hk_status got, hk_status expected, const char *text)
-{
-    if (got != expected || !strstr(hk_context_error(ctx), text))
-        fail_msg("%s: '%s', expected %s with '%s'", hk_status_text(got), hk_context_error(ctx),
-                 hk_status_text(expected), text);
-}
 
 static float *noise(size_t count, double high)
 {
@@ -36,21 +27,10 @@ static float *noise(size_t count, double high)
 
 /* ---- neurons in place of activations */
 
-static hk_loader *digits(hk_dataset **data, bool held_out)
-{
-    hk_loader *l = NULL;
-    hk_dataset_params d = {.size = sizeof d, .rank = 3, .shape = {1, 8, 8}, .scale = 0.0625f};
-    hk_loader_params p = {
-        .size = sizeof p, .batch = 60, .holdout = 0.2, .held_out = held_out, .threads = 1, .shuffle = !held_out};
-    OK(hk_dataset_open(ctx, DIGITS, &d, data));
-    OK(hk_loader_create(*data, &p, &l));
-    return l;
-}
-
 static double accuracy(hk_trainer *t)
 {
     hk_dataset *data = NULL;
-    hk_loader *l = digits(&data, true);
+    hk_loader *l = digits(&data, 60, 0.2, true);
     size_t right = 0, all = 0;
     for (hk_batch b;;) {
         hk_tensor y = {0};
@@ -98,12 +78,11 @@ static void trains_with_every_readout(void **state)
         hk_model *m = NULL, *again = NULL;
         hk_trainer *t = NULL;
         hk_dataset *data = NULL;
-        hk_loader *l = digits(&data, false);
-        char path[100];
+        hk_loader *l = digits(&data, 60, 0.2, false);
         p.size = sizeof p;
         p.neuron = &native_cases[i].neuron;
         OK(hk_snn_native(ann, &p, &m));
-        snprintf(path, sizeof path, "%s/native.onnx", folder);
+        const char *path = in_folder("native.onnx");
         OK(hk_model_save(m, path));
         OK(hk_model_load(ctx, path, NULL, &again));
         OK(hk_trainer_create(dev, again, &(hk_trainer_params){.size = sizeof(hk_trainer_params), .lr = 3e-3f}, &t));
@@ -207,25 +186,6 @@ static void single_steps_are_the_call(void **state)
 
 /* ---- the command */
 
-static int command(const char *arguments)
-{
-    char line[1200];
-    snprintf(line, sizeof line, "cd '%s' && '%s' %s 2>&1", folder, HK_COMMAND, arguments);
-    FILE *f = popen(line, "r");
-    assert_non_null(f);
-    size_t n = fread(output, 1, sizeof output - 1, f);
-    output[n] = '\0';
-    int code = pclose(f);
-    return code < 0 ? code : code / 256;
-}
-
-static void expect(const char *arguments, int code, const char *text)
-{
-    int got = command(arguments);
-    if (got != code || !strstr(output, text))
-        fail_msg("hillock %s: %d, expected %d with '%s':\n%s", arguments, got, code, text, output);
-}
-
 static void the_command(void **state)
 {
     (void)state;
@@ -245,23 +205,7 @@ static void the_command(void **state)
     expect("convert '" DIGITS "/model.onnx' --native --neuron lif,tau=1 --out no.onnx", 64, "above 1");
     expect("convert '" DIGITS "/model.onnx' --native --encode rate --out no.onnx", 64, "direct, poisson, latency");
     expect("convert native.onnx --native --out no.onnx", 64, "already");
-    snprintf(line, sizeof line, "%s/no.onnx", folder);
-    assert_int_not_equal(access(line, F_OK), 0);
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    snprintf(folder, sizeof folder, "/tmp/hillock-native-XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    char line[100];
-    snprintf(line, sizeof line, "rm -rf '%s'", folder);
-    return system(line);
+    assert_false(is_there("no.onnx"));
 }
 
 int main(int argc, char **argv)
@@ -272,6 +216,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(single_steps_are_the_call),
         cmocka_unit_test(the_command),
     };
-    const test_program program = {.name = "spiking_native", TESTS(tests), .setup = setup, .teardown = teardown};
+    const test_program program = {
+        .name = "spiking_native", TESTS(tests), .setup = make_folder, .teardown = remove_folder};
     return test_main(argc, argv, &program);
 }

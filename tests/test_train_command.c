@@ -17,47 +17,15 @@
 
 #include <cmocka.h>
 
+#include "tests/support/command.h"
+
 #define DIGITS HK_TEST_DATA "/digits"
 #define FIVE HK_TEST_DATA "/five_digits/model.onnx"
 #define TRAIN "train " DIGITS "/model.onnx --data " DIGITS " --scale 0.0625 --seed 5 "
 
-static char folder[256], output[65536];
-
-static int hillock(const char *arguments)
-{
-    char command[2048];
-    snprintf(command, sizeof command, "cd '%s' && '%s' %s 2>&1", folder, HK_COMMAND, arguments);
-    FILE *f = popen(command, "r");
-    assert_non_null(f);
-    output[fread(output, 1, sizeof output - 1, f)] = '\0';
-    int status = pclose(f);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
-}
-
-static void expect(const char *arguments, int code, const char *text)
-{
-    int got = hillock(arguments);
-    if (got != code || (text && !strstr(output, text)))
-        fail_msg("hillock %s: exit %d, expected %d with '%s'; printed:\n%s", arguments, got, code, text ? text : "",
-                 output);
-}
-
-static const char *written(const char *name, const char *text)
-{
-    static char path[400];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    assert_true(fputs(text, f) >= 0);
-    assert_int_equal(fclose(f), 0);
-    return path;
-}
-
 static char *contents(const char *name, size_t *bytes)
 {
-    char path[400];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
+    const char *path = in_folder(name);
     FILE *f = fopen(path, "rb");
     if (!f)
         fail_msg("'%s' is not there", path);
@@ -222,9 +190,8 @@ static void signalled(void **state)
 static void damaged(void **state)
 {
     (void)state;
-    char path[400];
     expect(TRAIN "--epochs 1 --steps 20 --save-every 5 --keep 3 --out damaged", 0, NULL);
-    snprintf(path, sizeof path, "%s/damaged/ckpt-0000000020.safetensors", folder);
+    const char *path = in_folder("damaged/ckpt-0000000020.safetensors");
     FILE *f = fopen(path, "r+b");
     assert_non_null(f);
     fseek(f, -100, SEEK_END);
@@ -300,13 +267,6 @@ static void written_array(const char *name, const char *dtype, const char *shape
     assert_int_equal(fclose(f), 0);
 }
 
-static bool is_there(const char *name)
-{
-    char path[400];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return access(path, F_OK) == 0;
-}
-
 /* What fills up is the file system of one run: a small one, where the kernel lets a user mount it. */
 static void full_disk(void **state)
 {
@@ -357,9 +317,9 @@ static void refused(void **state)
     expect(TRAIN "--learning-rate 1", 64, "unknown option");
     expect(TRAIN "--out /proc/none/r", 73, "/proc/none/r");
     expect("train " DIGITS "/model.onnx --data absent --out r", 66, "'absent' cannot be opened");
-    written("ragged.csv", "1,2,0\n3,4\n");
+    write_file("ragged.csv", "1,2,0\n3,4\n");
     expect("train " DIGITS "/model.onnx --data ragged.csv --out r", 65, "line 2 has 2 columns");
-    written("wide.csv", "1,2,0\n3,4,1\n");
+    write_file("wide.csv", "1,2,0\n3,4,1\n");
     expect("train " DIGITS "/model.onnx --data wide.csv --out r", 65, "cannot become [1,8,8]");
     char *line = malloc(4096);
     assert_non_null(line);
@@ -367,12 +327,12 @@ static void refused(void **state)
     for (int i = 0; i < 64; i++)
         n += (size_t)sprintf(line + n, "%d,", i % 7);
     sprintf(line + n, "10\n");
-    written("labels.csv", line);
+    write_file("labels.csv", line);
     free(line);
     expect("train " DIGITS "/model.onnx --data labels.csv --out r", 65, "labels must be below");
-    written("bad.json", "{\"lr\": \"high\"}");
+    write_file("bad.json", "{\"lr\": \"high\"}");
     expect(TRAIN "--config bad.json --out r", 78, "\"lr\"");
-    written("unknown.json", "{\"learning\": 1}");
+    write_file("unknown.json", "{\"learning\": 1}");
     expect(TRAIN "--config unknown.json --out r", 78, "\"learning\" is no setting");
     /* samples that are not the model's: told, and nothing is begun */
     expect("train " DIGITS "/model.onnx --data nan.npy --labels labels.npy --out n", 65, "nan.npy: sample 2 has NaN");
@@ -385,21 +345,6 @@ static void refused(void **state)
     expect(TRAIN "--optimizer sgd --lr 1e30 --epochs 1 --out nan", 1, "Lower --lr");
 }
 
-static int set_up(void **state)
-{
-    (void)state;
-    snprintf(folder, sizeof folder, "/tmp/hillock-train-XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    char command[300];
-    snprintf(command, sizeof command, "rm -r '%s'", folder);
-    return system(command);
-}
-
 int main(int argc, char **argv)
 {
     if (argc > 1)
@@ -409,5 +354,5 @@ int main(int argc, char **argv)
         cmocka_unit_test(killed),  cmocka_unit_test(signalled), cmocka_unit_test(damaged),
         cmocka_unit_test(resumed), cmocka_unit_test(refused),   cmocka_unit_test(full_disk),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -2,11 +2,19 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { EXIT_NO_DEVICE = 77 };
 
 hk_context *ctx;
 hk_device *dev;
+
+void refused(hk_status got, hk_status expected, const char *text)
+{
+    if (got != expected || !strstr(hk_context_error(ctx), text))
+        fail_msg("%s: '%s', expected %s with '%s'", hk_status_text(got), hk_context_error(ctx),
+                 hk_status_text(expected), text);
+}
 
 static hk_status open_device(const test_program *p)
 {

@@ -26,6 +26,9 @@ extern hk_device *dev; /* NULL: there is none */
             fail_msg("%s: %s: %s", #call, hk_status_text(st_), hk_context_error(ctx));                                 \
     } while (0)
 
+/* Fails unless a call was refused so, with a sentence that has text in it. */
+void refused(hk_status got, hk_status expected, const char *text);
+
 /* Needs: without a device nothing runs. Uses: the tests also say something where dev is NULL. */
 typedef enum test_device { TEST_NEEDS_DEVICE, TEST_USES_DEVICE, TEST_HOST } test_device;
 

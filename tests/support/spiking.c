@@ -10,13 +10,6 @@
 #include "importer/import.h"
 #include "snn/convert.h"
 
-void refused(hk_status got, hk_status expected, const char *text)
-{
-    if (got != expected || !strstr(hk_context_error(ctx), text))
-        fail_msg("%s: '%s', expected %s with '%s'", hk_status_text(got), hk_context_error(ctx),
-                 hk_status_text(expected), text);
-}
-
 hk_graph *new_graph(hk_value **x, int32_t rank, const int64_t *dims)
 {
     hk_graph *g = NULL;
@@ -64,20 +57,29 @@ hk_value *random_weights(hk_graph *g, const char *name, int32_t rank, const int6
     return v;
 }
 
-/* Ends the graph. */
-hk_model *model_of(hk_graph *g, hk_value *y)
+void add_output(hk_graph *g, hk_value *y, const char *name)
+{
+    y->name = name;
+    y->dtype = HK_FLOAT32;
+    assert_true(hk_graph_add_output(g, y));
+}
+
+hk_model *loaded_model(hk_graph *g)
 {
     hk_model *m = NULL;
     void *data = NULL;
     size_t bytes = 0;
-    y->name = "y";
-    y->dtype = HK_FLOAT32;
-    assert_true(hk_graph_add_output(g, y));
     OK(hk_export_memory(g, NULL, &data, &bytes));
     OK(hk_model_load_memory(ctx, data, bytes, NULL, &m));
     hk_free(ctx, data);
     hk_graph_destroy(&g);
     return m;
+}
+
+hk_model *model_of(hk_graph *g, hk_value *y)
+{
+    add_output(g, y, "y");
+    return loaded_model(g);
 }
 
 hk_tensor tensor_of(float *x, int32_t rank, const int64_t *dims)
@@ -98,6 +100,44 @@ hk_tensor run_once(const hk_model *m, const char *name, const hk_tensor *x)
     OK(hk_session_read(s, name, &y));
     hk_session_destroy(&s);
     return y;
+}
+
+double spikes_in(const hk_model *snn, const hk_tensor *x, size_t *probes)
+{
+    hk_model *watched = NULL;
+    hk_snn_info info;
+    size_t count = 0;
+    double sum = 0;
+    hk_snn_get_info(snn, &info);
+    OK(hk_snn_with_steps(snn, info.steps, HK_SNN_MONITOR_COUNTS, &watched));
+    const hk_snn_probe *p = hk_snn_probes(watched, &count);
+    for (size_t i = 0; i < count; i++) {
+        if (p[i].neurons <= 0)
+            continue;
+        hk_tensor y = run_once(watched, p[i].output, x);
+        for (int64_t k = 0; k < hk_tensor_count(&y); k++)
+            sum += hk_get_double(&y, k);
+        hk_tensor_release(&y);
+    }
+    hk_model_destroy(&watched);
+    if (probes)
+        *probes = count;
+    return sum;
+}
+
+hk_loader *digits(hk_dataset **data, size_t batch, double holdout, bool held_out)
+{
+    hk_loader *l = NULL;
+    OK(hk_dataset_open(
+        ctx, HK_TEST_DATA "/digits",
+        &(hk_dataset_params){.size = sizeof(hk_dataset_params), .rank = 3, .shape = {1, 8, 8}, .scale = 0.0625f},
+        data));
+    OK(hk_loader_create(
+        *data,
+        &(hk_loader_params){
+            .size = sizeof(hk_loader_params), .batch = batch, .holdout = holdout, .held_out = held_out, .threads = 1},
+        &l));
+    return l;
 }
 
 hk_snn_params params_of(const hk_tensor *x, int64_t steps, hk_snn_mode mode)
