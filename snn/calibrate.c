@@ -243,11 +243,13 @@ static double threshold_of(const hk_snn_meter *m, int64_t group)
 bool hk_snn_meter_thresholds(const hk_snn_meter *m, float *thresholds)
 {
     double largest = 0;
-    for (int64_t g = 0; g < m->groups; g++)
-        largest = HK_MAX(largest, threshold_of(m, g));
-    for (int64_t c = 0; c < m->channels; c++) {
-        double x = m->groups == 1 ? largest : threshold_of(m, c);
-        thresholds[c] = (float)(x > 0 ? x : largest);
+    for (int64_t g = 0; g < m->groups; g++) {
+        double x = threshold_of(m, g);
+        thresholds[g] = (float)x;
+        largest = HK_MAX(largest, x);
     }
+    for (int64_t c = 0; c < m->channels; c++)
+        if (m->groups == 1 || !(thresholds[c] > 0))
+            thresholds[c] = (float)largest;
     return largest > 0;
 }
