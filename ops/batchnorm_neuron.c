@@ -47,7 +47,8 @@ static hk_status check(hk_infer *in, const hk_value *x, int32_t first, int32_t c
     hk_shape_text text;
     if (wrong || a->neuron.steps < 1)
         return hk_infer_fail(in, HK_STATUS_INVALID, "%s", wrong ? wrong : "attribute 'steps' is below 1");
-    if (!hk_shape_known(&x->shape) || x->shape.rank < 2 || x->shape.dim[0] % a->neuron.steps)
+    if (!hk_shape_known(&x->shape) || x->shape.rank < 2 || x->shape.rank >= HK_MAX_RANK ||
+        x->shape.dim[0] % a->neuron.steps)
         return hk_infer_fail(in, HK_STATUS_INVALID, "'%s' has shape %s, expected (T N,C,...) with T = %lld", x->name,
                              hk_shape_print(&x->shape, &text), (long long)a->neuron.steps);
     bool parametric = hk_neuron_rule_of(&a->neuron, true).kind == HK_NEURON_PARAMETRIC_LIF;

@@ -12,7 +12,7 @@ static bool read_list(const char *text, int64_t *list, size_t *count)
     for (*count = 0; *text; text += *text == ',') {
         char *end = NULL;
         double x = strtod(text, &end);
-        if (end == text || (*end && *end != ',') || x < 1 || x > 65536 || x > (double)(int64_t)x ||
+        if (end == text || (*end && *end != ',') || !(x >= 1 && x <= 65536) || x > (double)(int64_t)x ||
             *count == MOST_STEPS) {
             fprintf(stderr,
                     "hillock eval: '--steps' takes numbers of time steps from 1 to 65536 between commas, found "
