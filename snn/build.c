@@ -2,7 +2,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "ops/infer.h"
 #include "ops/op.h"
 #include "snn/convert.h"
 
@@ -79,42 +78,15 @@ hk_status hk_snn_reduce(hk_graph *g, int32_t opset, const char *type, hk_value *
     return hk_snn_node_make(g, opset, type, NULL, attrs, in, input ? 2 : 1, out);
 }
 
-/* The first open dimension: of (T,N,...) the second. Where all are fixed, the first. */
-static void bind_batch(hk_shape *s, int64_t batch)
+hk_status hk_snn_refuse_unsupported(hk_graph *g, const hk_snn_node *nodes, size_t count)
 {
-    int32_t d = 0;
-    while (d < s->rank && s->dim[d] >= 0)
-        d++;
-    if (s->rank > 0)
-        s->dim[d < s->rank ? d : 0] = batch;
-}
-
-hk_status hk_snn_shapes(const hk_graph *g, int64_t batch, hk_arena *arena, hk_shape **shapes, const hk_tensor ***known)
-{
-    hk_graph *bound = NULL;
-    HK_TRY(hk_graph_clone(g, &bound));
-    size_t count = bound->value_count;
-    hk_value **values = hk_arena_array(arena, count + 1, sizeof(hk_value *));
-    hk_shape *s = hk_arena_array(arena, count + 1, sizeof *s);
-    const hk_tensor **k = hk_arena_array(arena, count + 1, sizeof *k);
-    hk_status st = values && s && k ? HK_OK : hk_out_of_memory(g->ctx, "shapes");
-    if (st == HK_OK) {
-        memcpy(values, bound->values, count * sizeof(hk_value *));
-        for (size_t i = 0; i < bound->input_count; i++)
-            bind_batch(&bound->inputs[i]->shape, batch);
-        st = hk_infer_graph(bound);
-    }
-    for (size_t i = 0; i < count && st == HK_OK; i++) {
-        s[i] = values[i]->shape;
-        const hk_tensor *t = values[i]->data;
-        hk_shape shape = t ? hk_tensor_shape(t) : HK_SCALAR;
-        hk_tensor *copy = t && hk_shape_count(&shape) <= 16 ? hk_tensor_new(arena, t->dtype, &shape) : NULL;
-        if (copy)
-            memcpy(copy->data, t->data, (size_t)hk_tensor_bytes(t));
-        k[i] = copy;
-    }
-    hk_graph_destroy(&bound);
-    *shapes = s;
-    *known = k;
-    return st;
+    enum { ENOUGH = 2048 }; /* a context's sentence is no longer */
+    const char *text = "";
+    for (size_t i = 0; i < count && text && strlen(text) < ENOUGH; i++)
+        if (nodes[i].verdict == HK_SNN_UNSUPPORTED)
+            text = hk_arena_format(g->arena, "%s%snode '%s' (%s): %s", text, *text ? "; " : "", nodes[i].node,
+                                   nodes[i].op, nodes[i].reason);
+    if (!text)
+        return hk_out_of_memory(g->ctx, "a spiking network");
+    return *text ? hk_fail(g->ctx, HK_STATUS_UNSUPPORTED, "%s", text) : HK_OK;
 }

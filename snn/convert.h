@@ -49,7 +49,6 @@ typedef struct hk_snn_plan {
     hk_snn_node *nodes; /* verdicts, one per node of the graph, in order: */
     hk_node **of;       /* those */
     size_t node_count;
-    size_t unsupported;
     hk_snn_site *sites;
     size_t site_count;
 } hk_snn_plan;
@@ -105,10 +104,38 @@ hk_status hk_snn_reduce(hk_graph *g, int32_t opset, const char *type, hk_value *
                         hk_value **out);
 hk_value *hk_snn_floats(hk_graph *g, const char *name, const float *x, int32_t rank, const int64_t *dims);
 hk_value *hk_snn_integers(hk_graph *g, const char *name, const int64_t *x, int64_t count);
+/* HK_STATUS_UNSUPPORTED with what is said of all nodes that have this verdict, or HK_OK. */
+hk_status hk_snn_refuse_unsupported(hk_graph *g, const hk_snn_node *nodes, size_t count);
 /* Newest version of the default domain among the nodes of a file. */
 int32_t hk_snn_opset(const hk_graph *g);
-/* Shapes of g with the batch of its inputs bound, the first open dimension or, all fixed, the first. NULL shapes
- * entries: not known. */
+
+/* ---- time in a graph (snn/time.c). s is the shape without time, its first dimension the batch */
+
+typedef struct hk_snn_time {
+    hk_graph *g;
+    int32_t opset;
+    int64_t steps;
+} hk_snn_time;
+
+/* (T N,...) as (T,N,...), and back. */
+hk_status hk_snn_split_time(const hk_snn_time *t, hk_value *x, const hk_shape *s, hk_value **out);
+hk_status hk_snn_join_time(const hk_snn_time *t, hk_value *x, const hk_shape *s, hk_value **out);
+/* (N,...) at every step: (T,N,...). */
+hk_status hk_snn_repeat(const hk_snn_time *t, hk_value *x, const hk_shape *s, hk_value **out);
+/* The extents (T,1,...) of that rank; NULL: out of memory. */
+hk_value *hk_snn_times(const hk_snn_time *t, int32_t rank);
+/* Who reads `from`, except one node (NULL: none), reads `to`. */
+void hk_snn_redirect(hk_graph *g, const hk_value *from, hk_value *to, const hk_node *but);
+/* An output y keeps its name for what will be read out: what made it, and its readers, have *in_steps. */
+hk_status hk_snn_give_up_name(hk_graph *g, hk_value *y, hk_value **in_steps);
+
+/* Found again in shapes: no extent of a network, so a dimension of it is the batch. */
+enum { HK_SNN_PROBE_BATCH = 1009 };
+
+/* Shapes of g with the batch of its inputs bound: the first open dimension or, all fixed, the second of (T,N,...), else
+ * the first. NULL shapes entries: not known. */
 hk_status hk_snn_shapes(const hk_graph *g, int64_t batch, hk_arena *arena, hk_shape **shapes, const hk_tensor ***known);
+/* With HK_SNN_PROBE_BATCH, or the batch that the file fixes where its nodes allow no other. */
+hk_status hk_snn_bind(const hk_graph *g, int64_t *batch, hk_shape **shapes, const hk_tensor ***known);
 
 #endif

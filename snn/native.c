@@ -11,13 +11,12 @@
 #include "ops/op.h"
 #include "snn/convert.h"
 
-enum { PROBE_BATCH = 1009 }; /* no extent of a network */
-
 typedef struct native {
     hk_graph *g;
     hk_snn_native_params p;
     hk_layer neuron;
     int32_t opset;
+    hk_snn_time time;
     hk_shape *shapes; /* by value id, with a batch of `batch` */
     const hk_tensor **known;
     size_t value_count;
@@ -54,37 +53,6 @@ static hk_value *number(native *n, double x)
 
 /* ---- time */
 
-static hk_status split_time(native *n, hk_value *x, const hk_shape *s, hk_value **out)
-{
-    int64_t dims[HK_MAX_RANK] = {n->p.steps, -1};
-    memcpy(dims + 2, s->dim + 1, (size_t)(s->rank - 1) * sizeof *dims);
-    return hk_snn_reshape(n->g, n->opset, x, HK_SNN_STEPS_NAME, dims, s->rank + 1, out);
-}
-
-static hk_status join_time(native *n, hk_value *x, const hk_shape *s, hk_value **out)
-{
-    int64_t dims[HK_MAX_RANK] = {-1};
-    memcpy(dims + 1, s->dim + 1, (size_t)(s->rank - 1) * sizeof *dims);
-    return hk_snn_reshape(n->g, n->opset, x, NULL, dims, s->rank, out);
-}
-
-/* T, 1, 1, ... */
-static hk_value *repeats(native *n, int32_t rank)
-{
-    int64_t times[HK_MAX_RANK] = {n->p.steps, 1, 1, 1, 1, 1, 1, 1};
-    return hk_snn_integers(n->g, HK_SNN_STEPS_NAME, times, rank);
-}
-
-/* (N,...) to (T,N,...) */
-static hk_status repeat(native *n, hk_value *x, const hk_shape *s, hk_value **out)
-{
-    int64_t dims[HK_MAX_RANK] = {1, -1};
-    hk_value *one = NULL;
-    memcpy(dims + 2, s->dim + 1, (size_t)(s->rank - 1) * sizeof *dims);
-    HK_TRY(hk_snn_reshape(n->g, n->opset, x, NULL, dims, s->rank + 1, &one));
-    return binary(n, "Expand", one, repeats(n, s->rank + 1), out);
-}
-
 static bool is_timed(const native *n, const hk_value *v)
 {
     return v && v->graph == n->g && v->id < n->value_count && n->timed[v->id];
@@ -94,8 +62,8 @@ static hk_status repeated(native *n, hk_value *v, hk_value **out)
 {
     hk_value *x = NULL;
     if (!n->repeated[v->id]) {
-        HK_TRY(repeat(n, v, &n->shapes[v->id], &x));
-        HK_TRY(join_time(n, x, &n->shapes[v->id], &n->repeated[v->id]));
+        HK_TRY(hk_snn_repeat(&n->time, v, &n->shapes[v->id], &x));
+        HK_TRY(hk_snn_join_time(&n->time, x, &n->shapes[v->id], &n->repeated[v->id]));
     }
     *out = n->repeated[v->id];
     return HK_OK;
@@ -117,7 +85,8 @@ static hk_status poisson(native *n, const hk_value *input, hk_value *x, hk_value
 static hk_status latency(native *n, hk_value *x, int32_t rank, hk_value **out)
 {
     const hk_attr_value before[] = {HK_SET_INT("exclusive", 1), {0}};
-    hk_value *steps = repeats(n, rank), *zero = hk_graph_scalar(n->g, HK_INT64, 0), *one = number(n, 1), *count = NULL;
+    hk_value *steps = hk_snn_times(&n->time, rank), *zero = hk_graph_scalar(n->g, HK_INT64, 0), *one = number(n, 1),
+             *count = NULL;
     hk_value *step = NULL, *late = NULL;
     if (!steps || !zero || !one)
         return HK_STATUS_OUT_OF_MEMORY;
@@ -141,9 +110,9 @@ static hk_status encode(native *n, hk_value *input)
         return hk_fail(n->g->ctx, HK_STATUS_UNSUPPORTED,
                        "input '%s' is %s: it takes float32 to be encoded as spikes; encode directly", input->name,
                        hk_dtype_name(input->dtype));
-    HK_TRY(repeat(n, input, s, &x));
+    HK_TRY(hk_snn_repeat(&n->time, input, s, &x));
     HK_TRY(n->p.encoding == HK_SNN_ENCODE_POISSON ? poisson(n, input, x, &x) : latency(n, x, s->rank + 1, &x));
-    HK_TRY(join_time(n, x, s, &x));
+    HK_TRY(hk_snn_join_time(&n->time, x, s, &x));
     n->encoded[input->id] = x;
     n->timed[input->id] = true;
     return HK_OK;
@@ -208,9 +177,10 @@ static hk_status replace_activation(native *n, hk_node *node)
 {
     hk_value *x = node->in[0], *y = node->out[0], *spikes = NULL;
     const hk_shape *s = &n->shapes[y->id];
-    HK_TRY(is_timed(n, x) ? split_time(n, n->encoded[x->id] ? n->encoded[x->id] : x, s, &x) : repeat(n, x, s, &x));
+    HK_TRY(is_timed(n, x) ? hk_snn_split_time(&n->time, n->encoded[x->id] ? n->encoded[x->id] : x, s, &x)
+                          : hk_snn_repeat(&n->time, x, s, &x));
     HK_TRY(add_neurons(n, x, node->name, false, &spikes));
-    HK_TRY(join_time(n, spikes, s, &x));
+    HK_TRY(hk_snn_join_time(&n->time, spikes, s, &x));
     hk_graph_take_over(x, y);
     n->timed[y->id] = true;
     return HK_OK;
@@ -226,7 +196,7 @@ static hk_status read_out(native *n, hk_value *v, const hk_shape *s, bool spikes
     hk_value *x = NULL;
     if (!name || !neurons)
         return hk_out_of_memory(n->g->ctx, "a readout");
-    HK_TRY(split_time(n, v, s, &x));
+    HK_TRY(hk_snn_split_time(&n->time, v, s, &x));
     if (!spikes && (how == HK_SNN_READ_RATE || how == HK_SNN_READ_COUNT))
         HK_TRY(add_neurons(n, x, neurons, false, &x));
     if (how == HK_SNN_READ_MEMBRANE)
@@ -244,18 +214,11 @@ static hk_status read_out(native *n, hk_value *v, const hk_shape *s, bool spikes
 static hk_status read_output(native *n, hk_value *y)
 {
     hk_graph *g = n->g;
-    const char *name = hk_arena_format(g->arena, "%s.steps", y->name);
-    hk_value *in_steps = name ? hk_graph_value(g, name, HK_VALUE_ACTIVATION, y->dtype, NULL) : NULL, *read = NULL;
-    if (!in_steps)
-        return HK_STATUS_OUT_OF_MEMORY;
+    hk_value *in_steps = NULL, *read = NULL;
     const hk_node *maker = y->producer;
     bool spikes = maker && !strcmp(maker->type, "Reshape") && maker->in[0]->producer &&
                   !strcmp(maker->in[0]->producer->type, "hk.Neuron");
-    hk_graph_take_over(y, in_steps);
-    for (size_t k = 0; k < g->node_count; k++)
-        for (int32_t u = 0; u < g->nodes[k]->in_count; u++)
-            if (g->nodes[k]->in[u] == y)
-                g->nodes[k]->in[u] = in_steps;
+    HK_TRY(hk_snn_give_up_name(g, y, &in_steps));
     HK_TRY(read_out(n, in_steps, &n->shapes[y->id], spikes, &read));
     hk_graph_take_over(read, y);
     return HK_OK;
@@ -389,13 +352,7 @@ static hk_status check(native *n, const hk_snn_native_params *given)
 static hk_status bind(native *n)
 {
     hk_graph *g = n->g;
-    n->batch = PROBE_BATCH;
-    hk_status st = hk_snn_shapes(g, n->batch, g->arena, &n->shapes, &n->known);
-    if (st != HK_OK && st != HK_STATUS_OUT_OF_MEMORY && g->input_count && g->inputs[0]->shape.dim[0] > 0) {
-        n->batch = g->inputs[0]->shape.dim[0]; /* written into the nodes */
-        st = hk_snn_shapes(g, n->batch, g->arena, &n->shapes, &n->known);
-    }
-    HK_TRY(st);
+    HK_TRY(hk_snn_bind(g, &n->batch, &n->shapes, &n->known));
     n->value_count = g->value_count;
     n->timed = hk_arena_array(g->arena, n->value_count + 1, sizeof *n->timed);
     n->repeated = hk_arena_array(g->arena, n->value_count + 1, sizeof(hk_value *));
@@ -434,6 +391,7 @@ hk_status hk_snn_make_native(hk_graph *g, const hk_snn_native_params *params)
 {
     native n = {.g = g, .opset = hk_snn_opset(g)};
     HK_TRY(check(&n, params));
+    n.time = (hk_snn_time){g, n.opset, n.p.steps};
     HK_TRY(hk_graph_sort(g));
     HK_TRY(bind(&n));
     return rewrite(&n);
@@ -472,15 +430,6 @@ static void drop_first(hk_value *v)
     memmove(v->dim_names, v->dim_names + 1, (size_t)v->shape.rank * sizeof *v->dim_names);
 }
 
-/* Everybody but the node `but` uses `to` in place of `from`. */
-static void redirect(hk_graph *g, hk_value *from, hk_value *to, const hk_node *but)
-{
-    for (size_t i = 0; i < g->node_count; i++)
-        for (int32_t k = 0; k < g->nodes[i]->in_count && g->nodes[i] != but; k++)
-            if (g->nodes[i]->in[k] == from)
-                g->nodes[i]->in[k] = to;
-}
-
 static bool leads_with(const hk_value *v, int64_t steps)
 {
     return v->shape.rank > 1 && v->shape.dim[0] == steps;
@@ -497,7 +446,7 @@ hk_status hk_snn_make_single(hk_graph *g)
         if (!leads_with(x, steps))
             continue;
         HK_TRY(change_axis(g, opset, "Unsqueeze", x, &made));
-        redirect(g, x, made, made->producer);
+        hk_snn_redirect(g, x, made, made->producer);
         drop_first(x);
     }
     for (size_t i = 0; i < g->output_count; i++) {
@@ -508,7 +457,7 @@ hk_status hk_snn_make_single(hk_graph *g)
         if (!inner)
             return HK_STATUS_OUT_OF_MEMORY;
         hk_graph_take_over(y, inner);
-        redirect(g, y, inner, NULL);
+        hk_snn_redirect(g, y, inner, NULL);
         HK_TRY(change_axis(g, opset, "Squeeze", inner, &made));
         hk_graph_take_over(made, y);
         drop_first(y);

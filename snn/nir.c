@@ -44,10 +44,13 @@ static const char *unique_name(const hk_nir_builder *b, const char *wish)
     char *name = hk_arena_format(b->arena, "%s", *wish == '/' ? wish + 1 : wish);
     for (char *p = name; p && *p; p++)
         *p = *p == '/' || *p == '.' ? '_' : *p;
-    for (size_t i = 0; name && i < b->out->node_count; i++)
-        if (!strcmp(b->out->nodes[i]->name, name))
-            return hk_arena_format(b->arena, "%s_%zu", name, b->out->node_count);
-    return name;
+    const char *unique = name;
+    for (size_t i = 0, tries = 0; unique && i < b->out->node_count; i++)
+        if (!strcmp(b->out->nodes[i]->name, unique)) {
+            unique = hk_arena_format(b->arena, "%s_%zu", name, ++tries);
+            i = SIZE_MAX; /* from the first again */
+        }
+    return unique;
 }
 
 static hk_status connect(hk_nir_builder *b, size_t from, size_t to)
@@ -445,7 +448,7 @@ static hk_status begin(hk_nir_builder *b)
                        "out",
                        g->input_count, g->output_count);
     b->steps = hk_snn_describe(g).steps;
-    b->batch = b->steps == 1009 ? 1013 : 1009; /* a prime that is no extent, so that shapes tell samples */
+    b->batch = b->steps == HK_SNN_PROBE_BATCH ? 1013 : HK_SNN_PROBE_BATCH; /* never T, so that shapes tell samples */
     HK_TRY(hk_graph_sort(g));
     HK_TRY(hk_snn_shapes(g, b->batch, b->arena, &b->shapes, &b->known));
     HK_TRY(hk_graph_uses(g, b->arena, &b->uses));
@@ -495,18 +498,6 @@ static hk_status describe(hk_nir_builder *b)
     return HK_OK;
 }
 
-static hk_status check(const hk_nir_builder *b, const hk_snn_node *verdicts)
-{
-    const char *text = "";
-    for (size_t i = 0; i < b->g->node_count && text; i++)
-        if (verdicts[i].verdict == HK_SNN_UNSUPPORTED)
-            text = hk_arena_format(b->arena, "%s%snode '%s' (%s): %s", text, *text ? "; " : "", verdicts[i].node,
-                                   verdicts[i].op, verdicts[i].reason);
-    if (!text)
-        return no_memory(b);
-    return *text ? hk_fail(b->g->ctx, HK_STATUS_UNSUPPORTED, "%s", text) : HK_OK;
-}
-
 hk_status hk_nir_build(hk_graph *g, const hk_nir_params *params, hk_nir *out)
 {
     hk_nir_builder b = {.g = g, .params = *params, .out = out, .arena = g->arena, .encode = "none", .readout = "none"};
@@ -524,7 +515,7 @@ hk_status hk_nir_build(hk_graph *g, const hk_nir_params *params, hk_nir *out)
         if (params->report)
             params->report(params->user, b.verdict);
     }
-    HK_TRY(check(&b, verdicts));
+    HK_TRY(hk_snn_refuse_unsupported(g, verdicts, g->node_count));
     HK_TRY(end(&b));
     return describe(&b);
 }

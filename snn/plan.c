@@ -5,9 +5,6 @@
 #include "ops/op.h"
 #include "snn/convert.h"
 
-/* Found again in shapes: no extent of a network, so a first dimension of it is the batch. */
-enum { PROBE_BATCH = 1009 };
-
 bool hk_snn_is_linear(const char *type)
 {
     static const char *const types[] = {"Conv",
@@ -79,7 +76,6 @@ static hk_status refuse(hk_snn_plan *p, hk_snn_node *d, const char *reason)
         return hk_out_of_memory(p->graph->ctx, "a conversion");
     d->verdict = HK_SNN_UNSUPPORTED;
     d->reason = reason;
-    p->unsupported++;
     return HK_OK;
 }
 
@@ -335,23 +331,12 @@ static hk_status check_inputs(hk_snn_plan *p)
     return HK_OK;
 }
 
-static hk_status bind_shapes(hk_snn_plan *p)
-{
-    hk_graph *g = p->graph;
-    p->batch = PROBE_BATCH;
-    hk_status st = hk_snn_shapes(g, p->batch, p->arena, &p->shapes, &p->known);
-    if (st == HK_OK || st == HK_STATUS_OUT_OF_MEMORY || !g->input_count || g->inputs[0]->shape.dim[0] < 0)
-        return st;
-    p->batch = g->inputs[0]->shape.dim[0]; /* a batch that is written into the nodes */
-    return hk_snn_shapes(g, p->batch, p->arena, &p->shapes, &p->known);
-}
-
 hk_status hk_snn_plan_make(hk_graph *g, hk_snn_choice choice, hk_snn_plan *out)
 {
     hk_snn_plan p = {.graph = g, .arena = g->arena, .opset = hk_snn_opset(g), .choice = choice};
     HK_TRY(check_inputs(&p));
     HK_TRY(hk_graph_sort(g));
-    HK_TRY(bind_shapes(&p));
+    HK_TRY(hk_snn_bind(g, &p.batch, &p.shapes, &p.known));
     p.value_count = g->value_count;
     p.node_count = g->node_count;
     p.timed = hk_arena_array(p.arena, g->value_count + 1, sizeof *p.timed);
@@ -373,17 +358,7 @@ hk_status hk_snn_plan_make(hk_graph *g, hk_snn_choice choice, hk_snn_plan *out)
 hk_status hk_snn_plan_check(const hk_snn_plan *p)
 {
     hk_context *ctx = p->graph->ctx;
-    const char *text = "";
-    for (size_t i = 0; i < p->node_count && text; i++) {
-        const hk_snn_node *d = &p->nodes[i];
-        if (d->verdict == HK_SNN_UNSUPPORTED)
-            text = hk_arena_format(p->arena, "%s%snode '%s' (%s): %s", text, *text ? "; " : "", d->node, d->op,
-                                   d->reason);
-    }
-    if (!text)
-        return hk_out_of_memory(ctx, "a conversion");
-    if (p->unsupported)
-        return hk_fail(ctx, HK_STATUS_UNSUPPORTED, "%s", text);
+    HK_TRY(hk_snn_refuse_unsupported(p->graph, p->nodes, p->node_count));
     if (!p->site_count)
         return hk_fail(ctx, HK_STATUS_UNSUPPORTED,
                        "the model has no Relu or Clip that could become neurons; a spiking network needs one at least. "

@@ -4,9 +4,6 @@
 #include "ops/op.h"
 #include "snn/convert.h"
 
-/* No extent of a network, so that a first dimension tells samples from steps. */
-enum { PROBE_BATCH = 1009 };
-
 static bool begins(const char *s, const char *with)
 {
     return !strncmp(s, with, strlen(with));
@@ -233,9 +230,11 @@ static hk_status probe_neurons(prober *p, hk_node *n)
     hk_snn_probe *probe = &p->list[p->count];
     *probe = (hk_snn_probe){.node = n->name, .op = n->type};
     probe->neurons = product(&p->shapes[n->out[0]->id], 2);
-    if (!hk_node_want_outputs(n, 3))
+    int32_t wanted = p->monitors & HK_SNN_MONITOR_POTENTIALS ? 3 : p->monitors & HK_SNN_MONITOR_COUNTS ? 2 : 1;
+    if (!hk_node_want_outputs(n, wanted))
         return hk_out_of_memory(p->g->ctx, "a monitor");
-    n->out[1]->dtype = n->out[2]->dtype = HK_FLOAT32;
+    for (int32_t i = 1; i < wanted; i++)
+        n->out[i]->dtype = HK_FLOAT32;
     if (p->monitors & HK_SNN_MONITOR_COUNTS) {
         HK_TRY(add_sum(p, probe, n->out[0]));
         HK_TRY(add_total(p, "each", n->out[0], (int64_t)probe->neurons, &probe->each));
@@ -245,8 +244,6 @@ static hk_status probe_neurons(prober *p, hk_node *n)
         HK_TRY(add_copy(p, "spikes", n->out[0], &probe->spikes));
     if (p->monitors & HK_SNN_MONITOR_POTENTIALS)
         HK_TRY(add_copy(p, "potentials", n->out[2], &probe->potentials));
-    else
-        n->out_count = p->monitors & HK_SNN_MONITOR_COUNTS ? 2 : 1;
     p->count++;
     return HK_OK;
 }
@@ -256,7 +253,7 @@ hk_status hk_snn_add_probes(hk_graph *g, uint32_t monitors, hk_snn_probe **probe
     const hk_tensor **known = NULL;
     prober p = {.g = g, .opset = hk_snn_opset(g), .steps = hk_snn_describe(g).steps, .monitors = monitors};
     HK_TRY(hk_graph_sort(g));
-    HK_TRY(hk_snn_shapes(g, PROBE_BATCH, g->arena, &p.shapes, &known));
+    HK_TRY(hk_snn_shapes(g, HK_SNN_PROBE_BATCH, g->arena, &p.shapes, &known));
     p.timed = hk_snn_find_timed(g);
     p.list = hk_arena_array(g->arena, g->node_count + 1, sizeof *p.list);
     if (!p.timed || !p.list)

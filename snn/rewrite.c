@@ -9,6 +9,7 @@ typedef struct rewriter {
     hk_snn_plan *p;
     hk_graph *g;
     hk_snn_form form;
+    hk_snn_time time;
     hk_value *samples;   /* int64 [1]: N, made on demand */
     hk_value **repeated; /* by value id: a value without time at every step, (T N,...) */
     hk_value **read;     /* by value id: its mean over time */
@@ -23,34 +24,6 @@ static hk_status make(rewriter *r, const char *type, hk_value *const *in, int32_
 
 /* ---- time. A shape's first dimension is always the batch. */
 
-/* (T N,...) as (T,N,...). */
-static hk_status split_time(rewriter *r, hk_value *x, const hk_shape *s, hk_value **out)
-{
-    int64_t dims[HK_MAX_RANK] = {r->form.steps, -1};
-    memcpy(dims + 2, s->dim + 1, (size_t)(s->rank - 1) * sizeof *dims);
-    return hk_snn_reshape(r->g, r->p->opset, x, HK_SNN_STEPS_NAME, dims, s->rank + 1, out);
-}
-
-static hk_status join_time(rewriter *r, hk_value *x, const hk_shape *s, hk_value **out)
-{
-    int64_t dims[HK_MAX_RANK] = {-1};
-    memcpy(dims + 1, s->dim + 1, (size_t)(s->rank - 1) * sizeof *dims);
-    return hk_snn_reshape(r->g, r->p->opset, x, NULL, dims, s->rank, out);
-}
-
-/* (N,...) at every step: (T,N,...). */
-static hk_status repeat(rewriter *r, hk_value *x, const hk_shape *s, hk_value **out)
-{
-    int64_t dims[HK_MAX_RANK] = {1, -1}, times[HK_MAX_RANK] = {r->form.steps};
-    memcpy(dims + 2, s->dim + 1, (size_t)(s->rank - 1) * sizeof *dims);
-    for (int32_t d = 1; d <= s->rank; d++)
-        times[d] = 1;
-    hk_value *one = NULL;
-    HK_TRY(hk_snn_reshape(r->g, r->p->opset, x, NULL, dims, s->rank + 1, &one));
-    hk_value *in[] = {one, hk_snn_integers(r->g, HK_SNN_STEPS_NAME, times, s->rank + 1)};
-    return make(r, "Expand", in, 2, out);
-}
-
 static bool is_timed(const rewriter *r, const hk_value *v)
 {
     return v->graph == r->g && v->id < r->p->value_count && r->p->timed[v->id];
@@ -59,7 +32,7 @@ static bool is_timed(const rewriter *r, const hk_value *v)
 /* (T,N,...) of either. */
 static hk_status in_time(rewriter *r, hk_value *x, bool timed, const hk_shape *s, hk_value **out)
 {
-    return timed ? split_time(r, x, s, out) : repeat(r, x, s, out);
+    return timed ? hk_snn_split_time(&r->time, x, s, out) : hk_snn_repeat(&r->time, x, s, out);
 }
 
 /* ---- neurons */
@@ -192,7 +165,7 @@ static hk_status convert_site(rewriter *r, size_t i)
         HK_TRY(add_mean(r, s, spikes, shape->rank));
     if (r->form.rates)
         HK_TRY(add_rates(r, spikes));
-    HK_TRY(join_time(r, spikes, shape, &y));
+    HK_TRY(hk_snn_join_time(&r->time, spikes, shape, &y));
     if (r->form.scalers || !s->folded)
         HK_TRY(scale(r, s, false, shape, &y));
     y->dtype = s->y->dtype;
@@ -225,7 +198,7 @@ static hk_status take_differences(rewriter *r, hk_value *z, hk_value *y)
     hk_value *shift[] = {z, hk_snn_integers(r->g, NULL, pads, 2 * (shape->rank + 1))};
     HK_TRY(make(r, "Pad", shift, 2, &before));
     HK_TRY(make(r, "Sub", (hk_value *[]){z, before}, 2, &step));
-    HK_TRY(join_time(r, step, shape, &flat));
+    HK_TRY(hk_snn_join_time(&r->time, step, shape, &flat));
     hk_graph_take_over(flat, y);
     return HK_OK;
 }
@@ -241,11 +214,11 @@ static hk_status convert_max_pool(rewriter *r, hk_node *n)
 {
     hk_value *y = n->out[0], *x = NULL, *pooled = NULL, *z = NULL;
     const hk_shape *in = &r->p->shapes[n->in[0]->id];
-    HK_TRY(split_time(r, n->in[0], in, &x));
+    HK_TRY(hk_snn_split_time(&r->time, n->in[0], in, &x));
     HK_TRY(sums_so_far(r, x, &x));
-    HK_TRY(join_time(r, x, in, &n->in[0]));
+    HK_TRY(hk_snn_join_time(&r->time, x, in, &n->in[0]));
     HK_TRY(cut_off(r, n, 0, &pooled));
-    HK_TRY(split_time(r, pooled, &r->p->shapes[y->id], &z));
+    HK_TRY(hk_snn_split_time(&r->time, pooled, &r->p->shapes[y->id], &z));
     return take_differences(r, z, y);
 }
 
@@ -256,8 +229,8 @@ static hk_status repeated(rewriter *r, hk_value *v, hk_value **out)
     const hk_shape *s = &r->p->shapes[v->id];
     if (!r->repeated[v->id]) {
         hk_value *x = NULL;
-        HK_TRY(repeat(r, v, s, &x));
-        HK_TRY(join_time(r, x, s, &r->repeated[v->id]));
+        HK_TRY(hk_snn_repeat(&r->time, v, s, &x));
+        HK_TRY(hk_snn_join_time(&r->time, x, s, &r->repeated[v->id]));
     }
     *out = r->repeated[v->id];
     return HK_OK;
@@ -295,11 +268,11 @@ static hk_status running_mean(rewriter *r, hk_value *v, hk_value **out)
     const hk_shape *s = &r->p->shapes[v->id];
     if (!r->running[v->id]) {
         hk_value *x = NULL, *t = NULL;
-        HK_TRY(split_time(r, v, s, &x));
+        HK_TRY(hk_snn_split_time(&r->time, v, s, &x));
         HK_TRY(sums_so_far(r, x, &x));
         HK_TRY(step_numbers(r, s->rank + 1, &t));
         HK_TRY(make(r, "Div", (hk_value *[]){x, t}, 2, &x));
-        HK_TRY(join_time(r, x, s, &r->running[v->id]));
+        HK_TRY(hk_snn_join_time(&r->time, x, s, &r->running[v->id]));
     }
     *out = r->running[v->id];
     return HK_OK;
@@ -316,7 +289,7 @@ static hk_status convert_functional(rewriter *r, hk_node *n)
             continue;
         const hk_shape *shape = &r->p->shapes[y->id];
         HK_TRY(cut_off(r, n, i, &r->running[y->id]));
-        HK_TRY(split_time(r, r->running[y->id], shape, &z));
+        HK_TRY(hk_snn_split_time(&r->time, r->running[y->id], shape, &z));
         HK_TRY(step_numbers(r, shape->rank + 1, &t));
         HK_TRY(make(r, "Mul", (hk_value *[]){z, t}, 2, &z));
         HK_TRY(take_differences(r, z, y));
@@ -350,7 +323,7 @@ static hk_status keep_running(rewriter *r, const hk_node *n)
 static hk_status read_out(rewriter *r, hk_value *v, const hk_shape *s, hk_value **out)
 {
     hk_value *x = NULL;
-    HK_TRY(split_time(r, v, s, &x));
+    HK_TRY(hk_snn_split_time(&r->time, v, s, &x));
     if (r->form.delay > 0) {
         hk_value *in[] = {x, hk_snn_integers(r->g, HK_SNN_DELAY_NAME, &r->form.delay, 1),
                           hk_snn_integers(r->g, NULL, (int64_t[]){INT64_MAX}, 1),
@@ -386,15 +359,7 @@ static hk_status convert_output(rewriter *r, size_t i)
     for (size_t k = 0; k < i; k++)
         if (g->outputs[k] == y)
             return HK_OK;
-    in_steps = hk_graph_value(g, hk_arena_format(r->p->arena, "%s.steps", y->name), HK_VALUE_ACTIVATION, y->dtype,
-                              NULL);
-    if (!in_steps)
-        return HK_STATUS_OUT_OF_MEMORY;
-    hk_graph_take_over(y, in_steps);
-    for (size_t k = 0; k < g->node_count; k++)
-        for (int32_t u = 0; u < g->nodes[k]->in_count; u++)
-            if (g->nodes[k]->in[u] == y)
-                g->nodes[k]->in[u] = in_steps;
+    HK_TRY(hk_snn_give_up_name(g, y, &in_steps));
     HK_TRY(read_out(r, in_steps, &r->p->shapes[y->id], &mean));
     hk_graph_take_over(mean, y);
     return HK_OK;
@@ -444,7 +409,7 @@ static hk_status convert_all(rewriter *r)
 
 hk_status hk_snn_rewrite(hk_snn_plan *p, const hk_snn_form *form)
 {
-    rewriter r = {.p = p, .g = p->graph, .form = *form};
+    rewriter r = {.p = p, .g = p->graph, .form = *form, .time = {p->graph, p->opset, form->steps}};
     r.repeated = hk_arena_array(p->arena, p->value_count + 1, sizeof(hk_value *));
     r.read = hk_arena_array(p->arena, p->value_count + 1, sizeof(hk_value *));
     r.running = hk_arena_array(p->arena, p->value_count + 1, sizeof(hk_value *));

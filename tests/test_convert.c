@@ -414,12 +414,38 @@ static void synaptic_operations(void **state)
     hk_model_destroy(&m);
 }
 
+/* Time is one more than a tensor may have. */
+static void eight_dimensions(void **state)
+{
+    (void)state;
+    static const int64_t eight[] = {-1, 1, 1, 2, 1, 1, 1, 2};
+    float data[] = {1, 2, 3, 4, 4, 3, 2, 1};
+    hk_value *x = NULL;
+    hk_graph *g = new_graph(&x, 2, (int64_t[]){-1, 4});
+    hk_value *h = op(g, "Relu", "relu", NULL, x, NULL, NULL);
+    hk_model *m = model_of(g, op(g, "Reshape", "deep", NULL, h, hk_snn_integers(g, "eight", eight, 8), NULL)),
+             *snn = NULL;
+    hk_tensor t = tensor_of(data, 2, (int64_t[]){2, 4});
+    hk_snn_params p = params_of(&t, 4, HK_SNN_MODE_MAX);
+    refused(hk_snn_convert(dev, m, &p, &snn), HK_STATUS_UNSUPPORTED, "8 dimensions");
+    hk_model_destroy(&m);
+    g = new_graph(&x, 8, (int64_t[]){-1, 1, 1, 2, 1, 1, 1, 2});
+    m = model_of(g, op(g, "Relu", "relu", NULL, x, NULL, NULL));
+    refused(hk_snn_native(m,
+                          &(hk_snn_native_params){
+                              .size = sizeof(hk_snn_native_params), .steps = 4, .encoding = HK_SNN_ENCODE_POISSON},
+                          &snn),
+            HK_STATUS_UNSUPPORTED, "8 dimensions");
+    hk_model_destroy(&m);
+}
+
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_steps),        cmocka_unit_test(counts),         cmocka_unit_test(calibration),
-        cmocka_unit_test(forms_agree),         cmocka_unit_test(residuals),      cmocka_unit_test(max_pool_is_exact),
-        cmocka_unit_test(synaptic_operations), cmocka_unit_test(many_operators), cmocka_unit_test(built_models)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(golden_steps),        cmocka_unit_test(counts),
+                                       cmocka_unit_test(calibration),         cmocka_unit_test(forms_agree),
+                                       cmocka_unit_test(residuals),           cmocka_unit_test(max_pool_is_exact),
+                                       cmocka_unit_test(synaptic_operations), cmocka_unit_test(many_operators),
+                                       cmocka_unit_test(built_models),        cmocka_unit_test(eight_dimensions)};
     return test_main(argc, argv,
                      &(test_program){.name = "convert", TESTS(tests), .setup = make_folder, .teardown = remove_folder});
 }

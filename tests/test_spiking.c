@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/philox.h"
+#include "core/tensor.h"
 #include "tests/support/command.h"
 #include "tests/support/program.h"
 
@@ -304,6 +305,44 @@ static void membrane_is_an_output(void **state)
         hk_tensor_release(&out);
         hk_model_destroy(&m);
     }
+}
+
+/* Every extent is fixed, and the potential is an output of the network's own: what is counted are its spikes. */
+static void monitored(void **state)
+{
+    (void)state;
+    enum { STEPS = 16, BATCH = 2, WIDTH = 5 };
+    hk_value *in = NULL, *y = NULL, *potential = NULL;
+    hk_model *m = begin(&in, 3, (int64_t[]){STEPS, BATCH, WIDTH}), *watched = NULL;
+    OK(hk_add(m, in, &(hk_layer){.kind = HK_LAYER_LIF, .membrane = &potential}, &y));
+    OK(hk_model_output(m, y, "y"));
+    OK(hk_model_output(m, potential, "potential"));
+    float *x = numbers(STEPS * BATCH * WIDTH, 3, 0, 3);
+    hk_tensor t = tensor(x, 3, (int64_t[]){STEPS, BATCH, WIDTH}), spikes = run(m, &t), counts = {0}, v = {0};
+    double all = 0, counted = 0;
+    size_t probes = 0;
+    OK(hk_snn_with_steps(m, STEPS, HK_SNN_MONITOR_COUNTS, &watched));
+    const hk_snn_probe *probe = hk_snn_probes(watched, &probes);
+    assert_int_equal(probes, 1);
+    assert_true(probe->neurons == WIDTH);
+    hk_session *s = session(watched, false);
+    hk_tensor again = once(s, &t);
+    same_bits(&again, spikes.data);
+    OK(hk_session_read(s, probe->output, &counts));
+    OK(hk_session_read(s, "potential", &v));
+    for (int64_t i = 0; i < hk_tensor_count(&spikes); i++)
+        all += hk_get_double(&spikes, i);
+    for (int64_t i = 0; i < hk_tensor_count(&counts); i++)
+        counted += hk_get_double(&counts, i);
+    assert_true(all > 0 && all == counted && hk_tensor_count(&v) == STEPS * BATCH * WIDTH);
+    hk_tensor_release(&v);
+    hk_tensor_release(&counts);
+    hk_tensor_release(&again);
+    hk_tensor_release(&spikes);
+    hk_session_destroy(&s);
+    hk_model_destroy(&watched);
+    hk_model_destroy(&m);
+    free(x);
 }
 
 /* ---- encoders */
@@ -676,6 +715,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(step_modes_agree),
         cmocka_unit_test(potentials_persist),
         cmocka_unit_test(membrane_is_an_output),
+        cmocka_unit_test(monitored),
         cmocka_unit_test(poisson),
         cmocka_unit_test(latency_and_delta),
         cmocka_unit_test(direct),
