@@ -325,11 +325,11 @@ static void compare_checkpointing(const char *name, bool smaller)
     for (int i = 0; i < 2; i++)
         OK(hk_trainer_get_plan(t[i], &plan[i]));
     print_message("    gradients %.1e apart; %zu and %zu dispatches, activations of %.2f and %.2f MiB\n", apart / size,
-                  plan[0].dispatches, plan[1].dispatches, (double)plan[0].activation_bytes / 0x1p20,
-                  (double)plan[1].activation_bytes / 0x1p20);
+                  plan[0].dispatches, plan[1].dispatches, (double)plan[0].live_bytes / 0x1p20,
+                  (double)plan[1].live_bytes / 0x1p20);
     assert_true(apart <= 2e-6 * size);
     assert_true(plan[1].dispatches > plan[0].dispatches);
-    assert_true(!smaller || plan[1].activation_bytes < plan[0].activation_bytes);
+    assert_true(!smaller || plan[1].live_bytes < plan[0].live_bytes);
     hk_trainer_destroy(&t[0]);
     hk_trainer_destroy(&t[1]);
     close_network(&n);
