@@ -19,7 +19,9 @@ typedef struct converter {
     hk_snn_rule rule;
     hk_graph *graph; /* the original, batch normalization folded, pooling chosen: source of every rewriting */
     hk_arena *arena;
-    hk_snn_plan plan; /* of graph, which it does not rewrite */
+    hk_snn_plan plan;   /* of graph, which it does not rewrite */
+    hk_model *original; /* of graph, with its activations as outputs after its own; from the first batch on */
+    hk_session *session;
     hk_snn_meter **meters;
     hk_snn_reading *readings;
     double *ann_means, *snn_means; /* of all channels of all sites, one after the other */
@@ -114,24 +116,40 @@ static hk_status run_batch(converter *c, hk_session *s, const hk_model *m, const
     return take(c, s, m, inputs);
 }
 
-/* All batches of the calibration data, or those with the first `most` samples. */
-static hk_status each_batch(converter *c, const hk_model *m, int64_t most, on_batch *take)
+static hk_status open_original(converter *c)
 {
-    hk_session *s = NULL;
-    int64_t seen = 0;
-    HK_TRY(hk_session_create(c->dev, m, NULL, &s));
+    hk_graph *g = NULL;
+    if (c->session)
+        return HK_OK;
+    HK_TRY(hk_graph_clone(c->graph, &g));
     hk_status st = HK_OK;
-    if (c->params.loader)
+    for (size_t i = 0; i < c->plan.site_count && st == HK_OK; i++) {
+        hk_value *y = g->values[c->plan.sites[i].y->id], *copy = NULL;
+        st = hk_snn_node_make(g, c->plan.opset, "Identity", NULL, NULL, &y, 1, &copy);
+        if (st == HK_OK && !hk_graph_add_output(g, copy))
+            st = hk_out_of_memory(c->ctx, "calibration");
+    }
+    if (st == HK_OK)
+        st = hk_model_of_graph(g, &c->original);
+    hk_graph_destroy(&g);
+    return st == HK_OK ? hk_session_create(c->dev, c->original, NULL, &c->session) : st;
+}
+
+/* All batches of the calibration data, or those with the first `most` samples, through the original. */
+static hk_status each_batch(converter *c, int64_t most, on_batch *take)
+{
+    int64_t seen = 0;
+    hk_status st = open_original(c);
+    if (st == HK_OK && c->params.loader)
         st = hk_loader_seek(c->params.loader, 0, 0);
     for (hk_batch b = {0}; st == HK_OK && c->params.loader && seen < most; seen += (int64_t)b.count) {
         st = hk_loader_next(c->params.loader, &b);
         if (st != HK_OK || !b.count)
             break;
-        st = run_batch(c, s, m, b.inputs, b.input_count, take);
+        st = run_batch(c, c->session, c->original, b.inputs, b.input_count, take);
     }
     if (st == HK_OK && !c->params.loader)
-        st = run_batch(c, s, m, c->params.inputs, c->params.input_count, take);
-    hk_session_destroy(&s);
+        st = run_batch(c, c->session, c->original, c->params.inputs, c->params.input_count, take);
     return st;
 }
 
@@ -149,24 +167,6 @@ static hk_status measure_batch(converter *c, hk_session *s, const hk_model *m, c
         hk_tensor_release(&y);
     }
     return HK_OK;
-}
-
-/* The original with its activations as outputs, after its own. */
-static hk_status make_original(converter *c, hk_model **out)
-{
-    hk_graph *g = NULL;
-    HK_TRY(hk_graph_clone(c->graph, &g));
-    hk_status st = HK_OK;
-    for (size_t i = 0; i < c->plan.site_count && st == HK_OK; i++) {
-        hk_value *y = g->values[c->plan.sites[i].y->id], *copy = NULL;
-        st = hk_snn_node_make(g, c->plan.opset, "Identity", NULL, NULL, &y, 1, &copy);
-        if (st == HK_OK && !hk_graph_add_output(g, copy))
-            st = hk_out_of_memory(c->ctx, "calibration");
-    }
-    if (st == HK_OK)
-        st = hk_model_of_graph(g, out);
-    hk_graph_destroy(&g);
-    return st;
 }
 
 static hk_status check_reading(const converter *c, const hk_snn_site *s, const hk_snn_reading *r)
@@ -223,7 +223,6 @@ static bool is_dead(const converter *c, size_t i)
 
 static hk_status calibrate(converter *c)
 {
-    hk_model *original = NULL;
     size_t sites = c->plan.site_count;
     c->meters = hk_arena_array(c->arena, sites, sizeof(hk_snn_meter *));
     c->readings = hk_arena_array(c->arena, sites, sizeof *c->readings);
@@ -234,12 +233,11 @@ static hk_status calibrate(converter *c)
     for (size_t i = 0; i < sites; i++)
         HK_TRY(hk_snn_meter_create(c->arena, &c->rule, c->plan.sites[i].channels, c->plan.sites[i].ceiling,
                                    &c->meters[i]));
-    HK_TRY(make_original(c, &original));
     hk_status st = HK_OK;
     for (int pass = 0; pass < hk_snn_meter_passes(&c->rule) && st == HK_OK; pass++) {
         for (size_t i = 0; i < sites; i++)
             hk_snn_meter_begin(c->meters[i], pass);
-        st = each_batch(c, original, INT64_MAX, measure_batch);
+        st = each_batch(c, INT64_MAX, measure_batch);
         for (size_t i = 0; i < sites && st == HK_OK; i++)
             hk_snn_meter_end(c->meters[i]);
         if (st == HK_OK && !pass) /* nothing is measured behind a dead layer */
@@ -247,7 +245,6 @@ static hk_status calibrate(converter *c)
                 if (is_dead(c, i))
                     pass = hk_snn_meter_passes(&c->rule);
     }
-    hk_model_destroy(&original);
     return st == HK_OK ? set_thresholds(c) : st;
 }
 
@@ -383,7 +380,7 @@ static hk_status correct_layers(converter *c, const hk_model *probed, double sam
 static hk_status calibrate_biases(converter *c)
 {
     size_t n = all_channels(c);
-    hk_model *original = NULL, *probed = NULL;
+    hk_model *probed = NULL;
     c->ann_means = hk_arena_array(c->arena, n, sizeof *c->ann_means);
     c->snn_means = hk_arena_array(c->arena, n, sizeof *c->snn_means);
     c->first_means = hk_arena_array(c->arena, n, sizeof *c->first_means);
@@ -391,9 +388,7 @@ static hk_status calibrate_biases(converter *c)
     c->samples_seen = hk_arena_new(c->arena, int64_t);
     if (!c->ann_means || !c->snn_means || !c->first_means || !c->corrections || !c->samples_seen)
         return hk_out_of_memory(c->ctx, "calibration");
-    hk_status st = make_original(c, &original);
-    if (st == HK_OK)
-        st = each_batch(c, original, c->params.bias_samples, original_means);
+    hk_status st = each_batch(c, c->params.bias_samples, original_means);
     double samples = (double)*c->samples_seen;
     if (st == HK_OK)
         st = spiking_model(c, true, false, &probed);
@@ -403,7 +398,6 @@ static hk_status calibrate_biases(converter *c)
         c->ann_means[k] /= samples;
         c->first_means[k] /= samples;
     }
-    hk_model_destroy(&original);
     hk_model_destroy(&probed);
     return st;
 }
@@ -494,20 +488,17 @@ static hk_status compare_batch(converter *c, hk_session *s, const hk_model *m, c
 static hk_status compare(converter *c)
 {
     struct comparison *with = hk_arena_new(c->arena, struct comparison);
-    hk_model *original = NULL, *spiking = NULL;
+    hk_model *spiking = NULL;
     if (!with || !(with->sites = hk_arena_array(c->arena, c->plan.site_count, sizeof *with->sites)))
         return hk_out_of_memory(c->ctx, "a comparison");
     c->with = with;
-    hk_status st = make_original(c, &original);
-    if (st == HK_OK)
-        st = spiking_model(c, false, true, &spiking);
+    hk_status st = spiking_model(c, false, true, &spiking);
     with->m = spiking;
     if (st == HK_OK)
         st = hk_session_create(c->dev, spiking, NULL, &with->s);
     if (st == HK_OK)
-        st = each_batch(c, original, c->params.bias_samples, compare_batch);
+        st = each_batch(c, c->params.bias_samples, compare_batch);
     hk_session_destroy(&with->s);
-    hk_model_destroy(&original);
     hk_model_destroy(&spiking);
     return st;
 }
@@ -611,6 +602,8 @@ hk_status hk_snn_convert(hk_device *dev, const hk_model *m, const hk_snn_params 
     if (params)
         memcpy(&c.params, params, HK_MIN(params->size, sizeof c.params));
     hk_status st = convert(&c, out);
+    hk_session_destroy(&c.session);
+    hk_model_destroy(&c.original);
     hk_graph_destroy(&c.graph);
     return st;
 }
