@@ -77,17 +77,10 @@ void hk_conv_lower_depthwise(hk_lower *l, const hk_conv_job *job)
     hk_use(r, job->residual, HK_READ, offsetof(struct conv_depthwise_push, residual));
     uint32_t lanes = HK_MIN(128u, l->device->max_invocations);
     hk_workgroup(r, lanes, 1, 1);
-    const uint32_t specs[] = {rows,
-                              (uint32_t)w->kernel[H],
-                              (uint32_t)w->kernel[W],
-                              (uint32_t)w->stride[H],
-                              (uint32_t)w->stride[W],
-                              (uint32_t)w->dilation[H],
-                              (uint32_t)w->dilation[W],
-                              hk_conv_epilogue(job),
-                              job->activation};
-    for (uint32_t i = 0; i < HK_COUNT(specs); i++)
-        hk_spec(r, 3 + i, specs[i]);
+    hk_spec(r, 3, rows);
+    hk_conv_window_specs(r, w, 4);
+    hk_spec(r, 10, hk_conv_epilogue(job));
+    hk_spec(r, 11, job->activation);
     r->flops = hk_conv_flops(p);
     hk_grid_1d(l, r, (uint64_t)((count + lanes - 1) / lanes));
 }

@@ -18,6 +18,15 @@ double hk_conv_flops(const hk_conv *p)
            (double)(hk_window_out_count(&p->w) * hk_window_taps(&p->w));
 }
 
+void hk_conv_window_specs(hk_record *r, const hk_window *w, uint32_t id)
+{
+    for (uint32_t i = 0; i < 2; i++) {
+        hk_spec(r, id + i, (uint32_t)w->kernel[H + i]);
+        hk_spec(r, id + 2 + i, (uint32_t)w->stride[H + i]);
+        hk_spec(r, id + 4 + i, (uint32_t)w->dilation[H + i]);
+    }
+}
+
 uint32_t hk_conv_epilogue(const hk_conv_job *job)
 {
     return (job->bias ? EPILOGUE_BIAS : 0u) | (job->residual ? EPILOGUE_RESIDUAL : 0u);
@@ -86,12 +95,7 @@ static void matrix_specs(hk_record *r, const hk_gather *v, const hk_conv_job *jo
     hk_spec(r, 5, t->bk);
     hk_spec(r, 6, t->tm);
     hk_spec(r, 7, t->tn);
-    hk_spec(r, 8, (uint32_t)w->kernel[H]);
-    hk_spec(r, 9, (uint32_t)w->kernel[W]);
-    hk_spec(r, 10, (uint32_t)w->stride[H]);
-    hk_spec(r, 11, (uint32_t)w->stride[W]);
-    hk_spec(r, 12, (uint32_t)w->dilation[H]);
-    hk_spec(r, 13, (uint32_t)w->dilation[W]);
+    hk_conv_window_specs(r, w, 8);
     hk_spec(r, 14, v->forward);
     hk_spec(r, 15, classes);
     hk_spec(r, 16, dense);
@@ -197,19 +201,12 @@ static void lower_thin(hk_lower *l, const hk_conv_job *job, const hk_gather *v)
     hk_use(r, job->bias, HK_READ, offsetof(struct conv_thin_push, bias));
     hk_use(r, job->residual, HK_READ, offsetof(struct conv_thin_push, residual));
     hk_workgroup(r, lanes, 1, 1);
-    const uint32_t specs[] = {THIN_OC,
-                              THIN_PIXELS,
-                              (uint32_t)v->channels,
-                              (uint32_t)w->kernel[H],
-                              (uint32_t)w->kernel[W],
-                              (uint32_t)w->stride[H],
-                              (uint32_t)w->stride[W],
-                              (uint32_t)w->dilation[H],
-                              (uint32_t)w->dilation[W],
-                              hk_conv_epilogue(job),
-                              job->activation};
-    for (uint32_t i = 0; i < HK_COUNT(specs); i++)
-        hk_spec(r, 3 + i, specs[i]);
+    hk_spec(r, 3, THIN_OC);
+    hk_spec(r, 4, THIN_PIXELS);
+    hk_spec(r, 5, (uint32_t)v->channels);
+    hk_conv_window_specs(r, w, 6);
+    hk_spec(r, 12, hk_conv_epilogue(job));
+    hk_spec(r, 13, job->activation);
     r->flops = hk_conv_flops(v->p);
     uint64_t per_group = (uint64_t)lanes * THIN_PIXELS;
     hk_grid_1d(l, r, (columns + per_group - 1) / per_group * push.blocks);

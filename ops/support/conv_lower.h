@@ -48,6 +48,8 @@ hk_status hk_conv_lower_winograd(hk_lower *l, const hk_conv_job *job);
 /* What the families share: multiply-adds counted twice, and the bits of the shaders' EPILOGUE (1 bias, 2 residual). */
 double hk_conv_flops(const hk_conv *p);
 uint32_t hk_conv_epilogue(const hk_conv_job *job);
+/* Kernel, stride and dilation of rows and columns as the constants id to id + 5: what all these shaders have. */
+void hk_conv_window_specs(hk_record *r, const hk_window *w, uint32_t id);
 
 /* Three axes through the kernels for two, on GPUs (conv_depth.c): any pass. */
 bool hk_conv_prefers_depth(const hk_lower *l, const hk_conv_job *job);

@@ -109,24 +109,17 @@ static void set_specs(hk_lower *l, hk_record *r, const hk_conv_job *job, const h
     bool wide = !classes && v->out_plane % 4 == 0 && hk_value_alignment(v->result) == 16 &&
                 (!job->residual || hk_value_alignment(job->residual) == 16);
     bool w_wide = v->forward && v->w_row % 4 == 0 && hk_value_alignment(job->w) == 16;
-    const uint32_t specs[] = {t->bm,
-                              t->bn,
-                              t->bk,
-                              t->wm,
-                              t->wn,
-                              (uint32_t)w->kernel[H],
-                              (uint32_t)w->kernel[W],
-                              (uint32_t)w->stride[H],
-                              (uint32_t)w->stride[W],
-                              (uint32_t)w->dilation[H],
-                              (uint32_t)w->dilation[W],
-                              v->forward,
-                              classes,
-                              tile_threads(l, t),
-                              wide,
-                              w_wide};
-    for (uint32_t i = 0; i < HK_COUNT(specs); i++)
-        hk_spec(r, 3 + i, specs[i]);
+    hk_spec(r, 3, t->bm);
+    hk_spec(r, 4, t->bn);
+    hk_spec(r, 5, t->bk);
+    hk_spec(r, 6, t->wm);
+    hk_spec(r, 7, t->wn);
+    hk_conv_window_specs(r, w, 8);
+    hk_spec(r, 14, v->forward);
+    hk_spec(r, 15, classes);
+    hk_spec(r, 16, tile_threads(l, t));
+    hk_spec(r, 17, wide);
+    hk_spec(r, 18, w_wide);
     hk_spec(r, 21, l->coopmat_m);
     hk_spec(r, 22, l->coopmat_n);
     hk_spec(r, 23, hk_gather_is_point(v));

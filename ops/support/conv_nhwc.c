@@ -68,17 +68,6 @@ static void use_operands(hk_record *r, const hk_conv_job *job)
     hk_use(r, job->residual, HK_READ, offsetof(struct conv_nhwc_push, residual));
 }
 
-/* Kernel, stride and dilation of rows and columns from constant `id` on, then what follows them in both shaders. */
-static void window_specs(hk_record *r, const hk_conv_job *job, uint32_t id)
-{
-    const hk_window *w = &job->p.w;
-    for (uint32_t i = 0; i < 2; i++) {
-        hk_spec(r, id + i, (uint32_t)w->kernel[H + i]);
-        hk_spec(r, id + 2 + i, (uint32_t)w->stride[H + i]);
-        hk_spec(r, id + 4 + i, (uint32_t)w->dilation[H + i]);
-    }
-}
-
 /* ---- float32 arithmetic */
 
 static void lower_octets(hk_lower *l, const hk_conv_job *job)
@@ -90,7 +79,7 @@ static void lower_octets(hk_lower *l, const hk_conv_job *job)
     use_operands(r, job);
     hk_workgroup(r, lanes, 1, 1);
     hk_spec(r, 3, each);
-    window_specs(r, job, 4);
+    hk_conv_window_specs(r, &job->p.w, 4);
     hk_spec(r, 10, is_half(job->x));
     hk_spec(r, 11, is_half(job->w));
     hk_spec(r, 12, hk_conv_epilogue(job));
@@ -182,7 +171,7 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const matrix_
                               subgroup, l->coopmat_m, l->coopmat_n, l->coopmat_k};
     for (uint32_t i = 0; i < HK_COUNT(specs); i++)
         hk_spec(r, 3 + i, specs[i]);
-    window_specs(r, job, 12);
+    hk_conv_window_specs(r, &job->p.w, 12);
     hk_spec(r, 18, hk_conv_epilogue(job));
     hk_spec(r, 19, job->activation);
     hk_spec(r, 20, t->stages);

@@ -94,21 +94,14 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job)
     hk_use(r, job->y, HK_READ, offsetof(struct conv_weight_push, dy));
     result_use(r, job, &result, offsetof(struct conv_weight_push, dw), offsetof(struct conv_weight_push, db));
     hk_workgroup(r, hk_conv_tile_threads(t), 1, 1);
-    const uint32_t specs[] = {t->bm,
-                              t->bn,
-                              t->bk,
-                              t->tm,
-                              t->tn,
-                              (uint32_t)w->kernel[H],
-                              (uint32_t)w->kernel[W],
-                              (uint32_t)w->stride[H],
-                              (uint32_t)w->stride[W],
-                              (uint32_t)w->dilation[H],
-                              (uint32_t)w->dilation[W],
-                              job->bias != NULL,
-                              t->slices};
-    for (uint32_t i = 0; i < HK_COUNT(specs); i++)
-        hk_spec(r, 3 + i, specs[i]);
+    hk_spec(r, 3, t->bm);
+    hk_spec(r, 4, t->bn);
+    hk_spec(r, 5, t->bk);
+    hk_spec(r, 6, t->tm);
+    hk_spec(r, 7, t->tn);
+    hk_conv_window_specs(r, w, 8);
+    hk_spec(r, 14, job->bias != NULL);
+    hk_spec(r, 15, t->slices);
     r->flops = hk_conv_flops(p);
     hk_grid_1d(l, r, (uint64_t)push.tiles_m * push.tiles_n * push.groups * push.splits);
     result_end(l, job, &result);
