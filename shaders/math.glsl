@@ -7,14 +7,18 @@
 
 bool is_nan(float x) { return (floatBitsToUint(x) & 0x7fffffffu) > 0x7f800000u; }
 
-// a / b correctly rounded where Vulkan allows 2.5 units in the last place: what the quotient leaves, divided in turn
-// (Markstein 1990). Where that is no number (infinite, 0 or subnormal operands) the quotient stands.
-float divide(float a, float b)
+// a / b correctly rounded where Vulkan allows 2.5 units in the last place: what the quotient leaves, divided in turn. The
+// product is taken apart exactly (Dekker 1971), for a device's fma may round twice. Where the result is no number (infinite,
+// 0, huge or subnormal operands) the quotient stands, and 0 keeps its sign.
+float divide_precise(float a, float b)
 {
-    precise float q = a / b;
-    precise float rest = fma(-q, b, a);
-    precise float y = fma(rest, 1.0 / b, q);
-    return is_nan(y) || isinf(q) || isinf(y) ? q : y;
+    precise float q = a / b, product = q * b;
+    precise float wide_q = q * 4097.0, wide_b = b * 4097.0;
+    precise float high_q = wide_q - (wide_q - q), high_b = wide_b - (wide_b - b);
+    precise float low_q = q - high_q, low_b = b - high_b;
+    precise float lost = ((high_q * high_b - product) + high_q * low_b + low_q * high_b) + low_q * low_b;
+    precise float y = q + ((a - product) - lost) / b;
+    return q == 0.0 || is_nan(y) || isinf(q) || isinf(y) ? q : y;
 }
 
 // 2^k for -252 <= k <= 254, in two factors because a single one may not be representable.

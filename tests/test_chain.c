@@ -483,6 +483,32 @@ static void test_large(void **state)
     check_large(SHAPE(1048579), SHAPE(1048579));
 }
 
+/* Quotients are the correctly rounded ones, and zero keeps its sign. */
+static void test_division(void **state)
+{
+    (void)state;
+    enum { N = 4096 };
+    static const float special[][2] = {{-0.0f, 3}, {0, -3}, {-0.0f, -3}, {INFINITY, -2}, {3, -INFINITY}, {-5, 0}};
+    problem p = begin(12);
+    hk_value *a = input(&p, HK_FLOAT32, SHAPE(N)), *b = input(&p, HK_FLOAT32, SHAPE(N));
+    float *x = p.feeds[0]->data, *y = p.feeds[1]->data;
+    hk_tensor *out[1];
+    for (size_t i = 0; i < HK_COUNT(special); i++) {
+        x[i] = special[i][0];
+        y[i] = special[i][1];
+    }
+    output(&p, build(&p, "Div", NULL, a, b, NULL));
+    if (dev) {
+        OK(hk_test_run_graph(dev, p.g, p.feeds, out, p.arena));
+        for (int i = 0; i < N; i++) {
+            float want = x[i] / y[i], got = ((float *)out[0]->data)[i];
+            if (memcmp(&want, &got, sizeof got) != 0)
+                fail_msg("%a / %a is %a, expected %a", (double)x[i], (double)y[i], (double)got, (double)want);
+        }
+    }
+    end(&p);
+}
+
 /* ---- gradients at ties, where differences do not help: PyTorch's maximum gives each of two a half */
 
 static void test_tied_maximum(void **state)
@@ -526,6 +552,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_unaligned_view),
         cmocka_unit_test(test_parameter_block),
         cmocka_unit_test(test_large),
+        cmocka_unit_test(test_division),
         cmocka_unit_test(test_tied_maximum),
     };
     return test_main(
