@@ -738,3 +738,8 @@ hk_status hk_graph_inline(hk_graph *g, const hk_graph *body, const char *prefix,
         outputs[i] = copy_of(&c, body, g, body->outputs[i]);
     return HK_OK;
 }
+
+bool hk_node_is(const hk_node *n, const char *type)
+{
+    return n && n->op && !n->domain && strcmp(n->type, type) == 0;
+}

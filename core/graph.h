@@ -143,6 +143,8 @@ bool hk_node_add_input(hk_node *n, hk_value *v);
 /* ---- reading and rewriting */
 
 hk_value *hk_graph_find(const hk_graph *g, const char *name);
+/* Is of that operator, of the default domain or ours; false for NULL and for what is unsupported. */
+bool hk_node_is(const hk_node *n, const char *type);
 /* Node uses of every value (bodies included), into the caller's arena: users[v->id] lists distinct nodes of g. */
 typedef struct hk_uses {
     hk_node ***users; /* [value_count], each with count[id] entries */

@@ -8,11 +8,6 @@
 
 #include "runtime/passes.h"
 
-static bool is_type(const hk_node *n, const char *type)
-{
-    return n->op && !n->domain && !strcmp(n->type, type);
-}
-
 static bool same_element(const hk_value *a, const hk_value *b)
 {
     return a->dtype == b->dtype && hk_value_storage(a) == hk_value_storage(b) && a->layout == b->layout;
@@ -50,11 +45,11 @@ static bool is_copy(const hk_node *n)
         !hk_shape_equal(&x->shape, &y->shape))
         return false;
     for (size_t i = 0; i < HK_COUNT(joins); i++)
-        if (is_type(n, joins[i]))
+        if (hk_node_is(n, joins[i]))
             return n->in_count == 1;
-    if (is_type(n, "Split"))
+    if (hk_node_is(n, "Split"))
         return n->out_count == 1;
-    return is_type(n, "Cast") || is_type(n, "CastLike") || (is_type(n, "Pad") && pads_nothing(n));
+    return hk_node_is(n, "Cast") || hk_node_is(n, "CastLike") || (hk_node_is(n, "Pad") && pads_nothing(n));
 }
 
 /* perm of a Transpose, written out. */
@@ -145,7 +140,7 @@ static hk_status compose(hk_graph *g, hk_node *n, bool bodies)
 static bool follows_transpose(const hk_node *n)
 {
     const hk_value *x = hk_in(n, 0);
-    return is_type(n, "Transpose") && x && x->producer && is_type(x->producer, "Transpose") &&
+    return hk_node_is(n, "Transpose") && x && x->producer && hk_node_is(x->producer, "Transpose") &&
            hk_shape_known(&x->shape) && !x->state && !n->out[0]->state && !x->producer->in[0]->state;
 }
 

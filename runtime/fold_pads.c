@@ -12,11 +12,6 @@ typedef struct padding {
     double value;
 } padding;
 
-static bool is_type(const hk_node *n, const char *type)
-{
-    return n->op && !n->domain && !strcmp(n->type, type);
-}
-
 /* pads of one dimension's two sides, from the attribute or the operand. */
 static bool read_list(const hk_node *pad, int64_t *list, int32_t *count)
 {
@@ -108,11 +103,11 @@ static bool fits(const hk_node *n, const padding *p)
     int32_t spatial = n->in[0]->shape.rank - 2;
     if (automatic && *automatic && strcmp(*automatic, "NOTSET") != 0)
         return false;
-    if (is_type(n, "Conv"))
+    if (hk_node_is(n, "Conv"))
         return p->value == 0;
-    if (is_type(n, "AveragePool"))
+    if (hk_node_is(n, "AveragePool"))
         return fits_average(n, p) && within_window(n, p, spatial);
-    return is_type(n, "MaxPool") && n->out_count == 1 && p->value == -INFINITY && !(ceil_mode && *ceil_mode) &&
+    return hk_node_is(n, "MaxPool") && n->out_count == 1 && p->value == -INFINITY && !(ceil_mode && *ceil_mode) &&
            within_window(n, p, spatial);
 }
 
@@ -143,7 +138,7 @@ hk_status hk_fold_pads(hk_graph *g)
         hk_node *n = g->nodes[i];
         const hk_value *x = hk_in(n, 0);
         padding p;
-        if (!x || !x->producer || !is_type(x->producer, "Pad") || !hk_shape_known(&x->shape) ||
+        if (!x || !x->producer || !hk_node_is(x->producer, "Pad") || !hk_shape_known(&x->shape) ||
             !hk_node_attr(n, "pads") || !read_padding(x->producer, &p) || !fits(n, &p))
             continue;
         HK_TRY(fold(g, n, &p));

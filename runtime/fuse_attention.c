@@ -37,11 +37,6 @@ typedef struct found {
     hk_strided q, k, v;
 } found;
 
-static bool is_type(const hk_node *n, const char *type)
-{
-    return n && n->op && !n->domain && !strcmp(n->type, type);
-}
-
 /* The node that alone uses v, besides `also` (may be NULL). */
 static hk_node *only_user(const found *f, const hk_value *v, const hk_node *also)
 {
@@ -70,7 +65,7 @@ static bool constant_scalar(const hk_value *v, double *x)
 static hk_value *take_scale(hk_value *v, double *scale)
 {
     const hk_node *n = v->producer;
-    bool product = is_type(n, "Mul"), quotient = is_type(n, "Div");
+    bool product = hk_node_is(n, "Mul"), quotient = hk_node_is(n, "Div");
     double x;
     if ((!product && !quotient) || n->in_count != 2)
         return NULL;
@@ -91,7 +86,7 @@ static bool find_result(found *f)
         for (uint32_t i = 0; i < f->uses->count[p->id] && i < 2; i++) {
             hk_node *test = f->uses->users[p->id][i], *where = only_user(f, p, test);
             double zero;
-            if (is_type(test, "IsNaN") && is_type(where, "Where") && where->in[0] == test->out[0] &&
+            if (hk_node_is(test, "IsNaN") && hk_node_is(where, "Where") && where->in[0] == test->out[0] &&
                 constant_scalar(where->in[1], &zero) && zero == 0.0 && where->in[2] == p &&
                 only_user(f, test->out[0], NULL) == where) {
                 f->zero = true;
@@ -103,7 +98,7 @@ static bool find_result(found *f)
     }
     f->probabilities = p;
     f->result = user;
-    return is_type(user, "MatMul") && user->in[0] == p && user->in[1] != p;
+    return hk_node_is(user, "MatMul") && user->in[0] == p && user->in[1] != p;
 }
 
 /* ---- backwards: from the softmax to the first product */
@@ -113,9 +108,9 @@ static bool leads_to_product(const hk_value *v)
 {
     for (int depth = 0; depth < 12 && v->producer; depth++) {
         const hk_node *n = v->producer;
-        if (is_type(n, "MatMul"))
+        if (hk_node_is(n, "MatMul"))
             return true;
-        bool changes = is_type(n, "Add") || is_type(n, "Mul") || is_type(n, "Div") || is_type(n, "Where") ||
+        bool changes = hk_node_is(n, "Add") || hk_node_is(n, "Mul") || hk_node_is(n, "Div") || hk_node_is(n, "Where") ||
                        hk_node_view_offset(n) == 0;
         const hk_value *from = NULL;
         for (int32_t i = 0; changes && i < n->in_count && !from; i++)
@@ -222,7 +217,7 @@ static hk_status step_back(found *f, hk_value *x, hk_value **next)
         *next = n->in[0];
         return HK_OK;
     }
-    bool add = is_type(n, "Add"), where = is_type(n, "Where");
+    bool add = hk_node_is(n, "Add"), where = hk_node_is(n, "Where");
     if ((!add && !where) || f->scaled) /* a mask inside a scale would be scaled too */
         return HK_OK;
     for (int32_t at = add ? 0 : 1; at < n->in_count; at++) {
@@ -241,7 +236,7 @@ static hk_status find_scores(found *f, bool *whole)
     hk_value *x = f->softmax->in[0];
     *whole = false;
     for (int depth = 0; depth < 12 && x && x->producer; depth++) {
-        if (is_type(x->producer, "MatMul")) {
+        if (hk_node_is(x->producer, "MatMul")) {
             f->scores = x->producer;
             *whole = hk_shape_equal(&x->shape, &f->softmax->in[0]->shape);
             return HK_OK;
@@ -345,7 +340,7 @@ static hk_attention_order wanted_order(const found *f, hk_node **transpose)
     static const int64_t perms[][4] = {{0, 2, 1, 3}, {2, 0, 1, 3}};
     static const hk_attention_order orders[] = {HK_ATTENTION_ROWS, HK_ATTENTION_BATCH};
     hk_node *user = only_user(f, f->result->out[0], NULL);
-    const hk_ints *perm = is_type(user, "Transpose") ? hk_node_attr(user, "perm") : NULL;
+    const hk_ints *perm = hk_node_is(user, "Transpose") ? hk_node_attr(user, "perm") : NULL;
     *transpose = NULL;
     for (size_t i = 0; i < HK_COUNT(perms) && perm && perm->count == 4; i++)
         if (!memcmp(perm->v, perms[i], sizeof perms[i])) {
@@ -420,7 +415,7 @@ static hk_status fuse_all(hk_graph *g, bool trained)
     uint32_t values = (uint32_t)g->value_count;
     for (size_t i = 0; i < count; i++) {
         hk_node *n = g->nodes[i];
-        if (!is_type(n, "Softmax") || !is_last_axis(n) || !hk_shape_known(&n->in[0]->shape))
+        if (!hk_node_is(n, "Softmax") || !is_last_axis(n) || !hk_shape_known(&n->in[0]->shape))
             continue;
         found f = {.g = g, .uses = &uses, .values = values, .trained = trained, .softmax = n, .scale = 1.0};
         bool whole = false;

@@ -20,17 +20,12 @@ typedef struct epilogue {
     bool fused;
 } epilogue;
 
-static bool is_type(const hk_node *n, const char *type)
-{
-    return n->op && !n->domain && !strcmp(n->type, type);
-}
-
 /* What a convolution with an epilogue is called, NULL for matrix products. */
 static const char *fused_convolution(const hk_node *n)
 {
-    return is_type(n, "ConvTranspose")                   ? "hk.ConvTranspose"
-           : is_type(n, "Conv") || is_type(n, "hk.Conv") ? "hk.Conv"
-                                                         : NULL;
+    return hk_node_is(n, "ConvTranspose")                      ? "hk.ConvTranspose"
+           : hk_node_is(n, "Conv") || hk_node_is(n, "hk.Conv") ? "hk.Conv"
+                                                               : NULL;
 }
 
 /* The only user of the result so far, NULL if there are several or it is a graph output. */
@@ -70,26 +65,26 @@ static bool clip_bounds(const hk_node *n, float *low, float *high)
 
 static bool take_activation(epilogue *e, const hk_node *n)
 {
-    const char *const *approximate = is_type(n, "Gelu") ? hk_node_attr(n, "approximate") : NULL;
-    if (is_type(n, "Relu"))
+    const char *const *approximate = hk_node_is(n, "Gelu") ? hk_node_attr(n, "approximate") : NULL;
+    if (hk_node_is(n, "Relu"))
         e->activation = HK_ACT_RELU;
-    else if (is_type(n, "Sigmoid"))
+    else if (hk_node_is(n, "Sigmoid"))
         e->activation = HK_ACT_SIGMOID;
-    else if (is_type(n, "Tanh"))
+    else if (hk_node_is(n, "Tanh"))
         e->activation = HK_ACT_TANH;
-    else if (is_type(n, "HardSwish"))
+    else if (hk_node_is(n, "HardSwish"))
         e->activation = HK_ACT_HARDSWISH;
-    else if (is_type(n, "Gelu"))
+    else if (hk_node_is(n, "Gelu"))
         e->activation = approximate && *approximate && !strcmp(*approximate, "tanh") ? HK_ACT_GELU_TANH
                                                                                      : HK_ACT_GELU_ERF;
-    else if (is_type(n, "LeakyRelu")) {
+    else if (hk_node_is(n, "LeakyRelu")) {
         e->activation = HK_ACT_LEAKY_RELU;
         e->a = float_attr(n, "alpha", 0.01f);
-    } else if (is_type(n, "HardSigmoid")) {
+    } else if (hk_node_is(n, "HardSigmoid")) {
         e->activation = HK_ACT_HARDSIGMOID;
         e->a = float_attr(n, "alpha", 0.2f);
         e->b = float_attr(n, "beta", 0.5f);
-    } else if (is_type(n, "Clip") && clip_bounds(n, &e->a, &e->b))
+    } else if (hk_node_is(n, "Clip") && clip_bounds(n, &e->a, &e->b))
         e->activation = HK_ACT_CLIP;
     return e->activation != HK_ACT_NONE;
 }
@@ -116,7 +111,7 @@ static bool computed_before(const epilogue *e, const hk_value *v)
 static bool take_add(epilogue *e, const hk_node *n)
 {
     bool product = !fused_convolution(e->base);
-    if (!is_type(n, "Add") || n->in[0] == n->in[1])
+    if (!hk_node_is(n, "Add") || n->in[0] == n->in[1])
         return false;
     hk_value *other = n->in[0] == e->result ? n->in[1] : n->in[0];
     if (!computed_before(e, other) || other->dtype != e->result->dtype ||
@@ -136,7 +131,7 @@ static bool take_add(epilogue *e, const hk_node *n)
 static bool is_view(const epilogue *e, const hk_node *n)
 {
     const hk_value *y = hk_out(n, 0);
-    return (is_type(e->base, "MatMul") || is_type(e->base, "Gemm")) && !is_type(n, HK_AFTER) && y &&
+    return (hk_node_is(e->base, "MatMul") || hk_node_is(e->base, "Gemm")) && !hk_node_is(n, HK_AFTER) && y &&
            n->out_count == 1 && !y->state && y->dtype == e->result->dtype && hk_shape_known(&y->shape) &&
            hk_node_view_offset(n) == 0 && hk_shape_count(&y->shape) == hk_shape_count(&e->result->shape);
 }
@@ -154,11 +149,11 @@ static hk_node *take_gate(epilogue *e)
     if (id >= e->g->value_count || e->uses.count[id] != 2 || e->uses.is_output[id])
         return NULL;
     hk_node *const *users = e->uses.users[id];
-    const hk_node *gate = is_type(users[0], "Mul") ? users[1] : users[0];
-    hk_node *product = is_type(users[0], "Mul") ? users[0] : users[1];
-    bool hard = is_type(gate, "HardSigmoid") && near(float_attr(gate, "alpha", 0.2f), 1.0f / 6.0f) &&
+    const hk_node *gate = hk_node_is(users[0], "Mul") ? users[1] : users[0];
+    hk_node *product = hk_node_is(users[0], "Mul") ? users[0] : users[1];
+    bool hard = hk_node_is(gate, "HardSigmoid") && near(float_attr(gate, "alpha", 0.2f), 1.0f / 6.0f) &&
                 near(float_attr(gate, "beta", 0.5f), 0.5f);
-    if ((!hard && !is_type(gate, "Sigmoid")) || !is_type(product, "Mul"))
+    if ((!hard && !hk_node_is(gate, "Sigmoid")) || !hk_node_is(product, "Mul"))
         return NULL;
     const hk_value *y = gate->out[0];
     bool both = (product->in[0] == e->result && product->in[1] == y) ||
@@ -192,7 +187,7 @@ static void take_scale(epilogue *e)
     const hk_node *product = e->x->producer;
     hk_conv p;
     hk_problem_text problem;
-    if (!is_type(e->base, "Conv") || !product || !is_type(product, "Mul") || e->uses.count[e->x->id] != 1 ||
+    if (!hk_node_is(e->base, "Conv") || !product || !hk_node_is(product, "Mul") || e->uses.count[e->x->id] != 1 ||
         e->uses.is_output[e->x->id] || !hk_shape_known(&e->x->shape) ||
         !hk_conv_resolve(e->base->attrs, &e->x->shape, &e->base->in[1]->shape, &p, &problem) || p.groups != 1 ||
         hk_window_taps(&p.w) != 1)
@@ -249,7 +244,8 @@ hk_status hk_fuse_epilogues(hk_graph *g)
         g->nodes[i]->mark = (int32_t)i;
     for (size_t i = 0; i < count; i++) {
         hk_node *n = g->nodes[i];
-        if (!is_type(n, "Conv") && !is_type(n, "ConvTranspose") && !is_type(n, "MatMul") && !is_type(n, "Gemm"))
+        if (!hk_node_is(n, "Conv") && !hk_node_is(n, "ConvTranspose") && !hk_node_is(n, "MatMul") &&
+            !hk_node_is(n, "Gemm"))
             continue;
         epilogue e = all;
         e.base = n;

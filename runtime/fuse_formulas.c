@@ -48,11 +48,6 @@ static const rule rules[] = {
     {SCALED, "RMSNormalization", NULL},
 };
 
-static bool is_type(const hk_node *n, const char *type)
-{
-    return n && n->op && !n->domain && !strcmp(n->type, type);
-}
-
 static bool constant_scalar(const hk_value *v, double *x)
 {
     if (!v->data || hk_tensor_count(v->data) != 1 || v->shape.rank > 1)
@@ -114,8 +109,8 @@ static bool matches_number(const char *f, const hk_value *v)
 /* ReduceMean over the last dimensions, which stay as extents of 1. */
 static bool matches_mean(const char *f, hk_node *n, match *m)
 {
-    const hk_ints *list = is_type(n, "ReduceMean") ? hk_node_attr(n, "axes") : NULL;
-    const int64_t *keep = is_type(n, "ReduceMean") ? hk_node_attr(n, "keepdims") : NULL;
+    const hk_ints *list = hk_node_is(n, "ReduceMean") ? hk_node_attr(n, "axes") : NULL;
+    const int64_t *keep = hk_node_is(n, "ReduceMean") ? hk_node_attr(n, "keepdims") : NULL;
     if (!keep || !*keep || !n->in[0] || n->in[0]->shape.rank < 1)
         return false;
     const hk_tensor *given = hk_known(n, 1);
@@ -138,16 +133,16 @@ static bool matches_mean(const char *f, hk_node *n, match *m)
 /* x times itself. */
 static bool matches_square(const char *f, const hk_node *n, match *m)
 {
-    if (is_type(n, "Mul") && n->in[0] == n->in[1])
+    if (hk_node_is(n, "Mul") && n->in[0] == n->in[1])
         return matches(f, n->in[0], m);
-    return is_type(n, "Pow") && both("2", n->in[1], f, n->in[0], m);
+    return hk_node_is(n, "Pow") && both("2", n->in[1], f, n->in[0], m);
 }
 
 static bool matches_cube(const char *f, const hk_node *n, match *m)
 {
-    if (is_type(n, "Pow"))
+    if (hk_node_is(n, "Pow"))
         return both("3", n->in[1], f, n->in[0], m);
-    for (int i = 0; i < 2 && is_type(n, "Mul"); i++) {
+    for (int i = 0; i < 2 && hk_node_is(n, "Mul"); i++) {
         match before = *m;
         if (matches(f, n->in[i], m) && matches_square(f, n->in[1 - i]->producer, m))
             return true;
@@ -158,14 +153,14 @@ static bool matches_cube(const char *f, const hk_node *n, match *m)
 
 static bool matches_over(const char *const argument[ARGUMENTS], const hk_node *n, match *m)
 {
-    if (is_type(n, "Div"))
+    if (hk_node_is(n, "Div"))
         return both(argument[0], n->in[0], argument[1], n->in[1], m);
-    for (int i = 0; i < 2 && is_type(n, "Mul"); i++) {
+    for (int i = 0; i < 2 && hk_node_is(n, "Mul"); i++) {
         const hk_node *inverse = n->in[1 - i]->producer;
         match before = *m;
-        if (is_type(inverse, "Reciprocal") && both(argument[0], n->in[i], argument[1], inverse->in[0], m))
+        if (hk_node_is(inverse, "Reciprocal") && both(argument[0], n->in[i], argument[1], inverse->in[0], m))
             return true;
-        if (is_type(inverse, "Div") && matches_number("1", inverse->in[0]) &&
+        if (hk_node_is(inverse, "Div") && matches_number("1", inverse->in[0]) &&
             both(argument[0], n->in[i], argument[1], inverse->in[1], m))
             return true;
         *m = before;
@@ -190,7 +185,7 @@ static bool matches_operator(const char *f, hk_node *n, match *m)
         return matches(argument[0], n->in[0], m);
     if (both(argument[0], n->in[0], argument[1], n->in[1], m))
         return true;
-    return (is_type(n, "Add") || is_type(n, "Mul")) && both(argument[0], n->in[1], argument[1], n->in[0], m);
+    return (hk_node_is(n, "Add") || hk_node_is(n, "Mul")) && both(argument[0], n->in[1], argument[1], n->in[0], m);
 }
 
 static bool matches(const char *f, hk_value *v, match *m)
@@ -257,7 +252,7 @@ hk_status hk_fuse_formulas(hk_graph *g)
     for (size_t i = count; i-- > 0;) { /* backwards: a formula before those inside it */
         hk_node *n = g->nodes[i];
         hk_value *old = n->out_count == 1 ? n->out[0] : NULL, *y = NULL;
-        bool candidate = is_type(n, "Add") || is_type(n, "Mul") || is_type(n, "Div");
+        bool candidate = hk_node_is(n, "Add") || hk_node_is(n, "Mul") || hk_node_is(n, "Div");
         for (size_t k = 0; candidate && old && k < HK_COUNT(rules) && !y; k++) {
             match m = {.axis = -1};
             if (!matches(rules[k].formula, old, &m))

@@ -13,11 +13,6 @@
 
 #define REUSE 512 /* columns of the result from which converting an activation pays: four tiles of 128 */
 
-static bool is_type(const hk_node *n, const char *type)
-{
-    return n->op && !strcmp(n->type, type);
-}
-
 static hk_status relayout(hk_graph *g, hk_value *v, hk_layout layout, hk_value **out)
 {
     if (!v) {
@@ -33,7 +28,7 @@ static hk_status relayout(hk_graph *g, hk_value *v, hk_layout layout, hk_value *
 /* x from the island if that is where it comes from, else through a relayout. */
 static hk_status enter_island(hk_graph *g, hk_value *v, hk_value **out)
 {
-    if (v && v->producer && is_type(v->producer, "hk.Relayout") && v->producer->in[0]->layout == HK_LAYOUT_NHWC8) {
+    if (v && v->producer && hk_node_is(v->producer, "hk.Relayout") && v->producer->in[0]->layout == HK_LAYOUT_NHWC8) {
         *out = v->producer->in[0];
         return HK_OK;
     }
@@ -88,8 +83,8 @@ hk_status hk_choose_layouts(hk_graph *g, const hk_pass_options *options)
     size_t count = g->node_count;
     for (size_t i = 0; i < count; i++) {
         hk_node *n = g->nodes[i];
-        bool convolution = is_type(n, "Conv") || is_type(n, "hk.Conv");
-        bool product = is_type(n, "MatMul") || is_type(n, "Gemm") || is_type(n, "hk.Gemm");
+        bool convolution = hk_node_is(n, "Conv") || hk_node_is(n, "hk.Conv");
+        bool product = hk_node_is(n, "MatMul") || hk_node_is(n, "Gemm") || hk_node_is(n, "hk.Gemm");
         if (convolution && hk_shape_count(&n->out[0]->shape) > 0 && n->in[0]->shape.dim[1] >= 8 &&
             hk_conv_accepts_nhwc8(n))
             HK_TRY(move_convolution(g, n));

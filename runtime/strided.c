@@ -8,11 +8,6 @@ typedef struct walk {
     int64_t offset, step[HK_MAX_RANK];
 } walk;
 
-static bool is_type(const hk_node *n, const char *type)
-{
-    return n->op && !n->domain && !strcmp(n->type, type);
-}
-
 static bool walk_transpose(const hk_node *n, const int64_t *strides, walk *w)
 {
     const hk_ints *perm = hk_node_attr(n, "perm");
@@ -92,15 +87,15 @@ static bool walk_of(const hk_node *n, const hk_value *out, walk *w)
     int64_t strides[HK_MAX_RANK];
     hk_shape_strides(&n->in[0]->shape, strides);
     *w = (walk){0};
-    if (is_type(n, "Transpose"))
+    if (hk_node_is(n, "Transpose"))
         return walk_transpose(n, strides, w);
-    if (is_type(n, "Gather"))
+    if (hk_node_is(n, "Gather"))
         return walk_gather(n, strides, w);
-    if (is_type(n, "Slice"))
+    if (hk_node_is(n, "Slice"))
         return walk_slice(n, strides, w);
-    if (is_type(n, "Split"))
+    if (hk_node_is(n, "Split"))
         return walk_split(n, out, strides, w);
-    return is_type(n, "Expand") && walk_expand(n, out, strides, w);
+    return hk_node_is(n, "Expand") && walk_expand(n, out, strides, w);
 }
 
 /* Puts a part of s, which walks the output, into `to` as one that walks the input. It may need several: those that run

@@ -9,11 +9,6 @@
 #include "ops/support/neuron_lower.h"
 #include "train/training.h"
 
-static bool is_type(const hk_node *n, const char *type)
-{
-    return n && n->op && !strcmp(n->type, type);
-}
-
 static hk_node *only_user(const hk_graph *g, const hk_uses *uses, const hk_value *v)
 {
     return v->graph == g && uses->count[v->id] == 1 && !uses->is_output[v->id] ? uses->users[v->id][0] : NULL;
@@ -33,7 +28,7 @@ static bool all_equal(const hk_node *n, const char *name, int64_t wanted, bool a
 /* Windows of 2x2 that tile the plane. */
 static bool is_tiling_pool(const hk_node *n)
 {
-    if (!is_type(n, "MaxPool") || hk_out(n, 1))
+    if (!hk_node_is(n, "MaxPool") || hk_out(n, 1))
         return false;
     const hk_shape *x = &n->in[0]->shape;
     const char *const *auto_pad = hk_node_attr(n, "auto_pad");
@@ -103,7 +98,7 @@ static hk_status fuse_neuron(hk_graph *g, const hk_uses *uses, hk_node *bn)
 {
     const hk_shape *x = &bn->in[0]->shape;
     const hk_node *split = reshaping(g, uses, bn->out[0]), *neuron = split ? only_user(g, uses, split->out[0]) : NULL;
-    if (!is_type(neuron, "hk.Neuron") || neuron->in[0] != split->out[0] || !hk_shape_known(x) || x->rank < 2 ||
+    if (!hk_node_is(neuron, "hk.Neuron") || neuron->in[0] != split->out[0] || !hk_shape_known(x) || x->rank < 2 ||
         !fires_alone(g, uses, neuron))
         return HK_OK;
     const int64_t *steps = hk_node_attr(neuron, "steps");
@@ -141,11 +136,11 @@ hk_status hk_fuse_batchnorm(hk_graph *g)
     size_t count = g->node_count;
     for (size_t i = 0; i < count; i++) {
         hk_node *n = g->nodes[i];
-        const int64_t *training = is_type(n, "BatchNormalization") ? hk_node_attr(n, "training_mode") : NULL;
+        const int64_t *training = hk_node_is(n, "BatchNormalization") ? hk_node_attr(n, "training_mode") : NULL;
         if (!training || !*training || n->out_count != 3 || n->in[0]->dtype != HK_FLOAT32)
             continue;
         hk_node *relu = only_user(g, &uses, n->out[0]);
-        if (!is_type(relu, "Relu")) {
+        if (!hk_node_is(relu, "Relu")) {
             HK_TRY(fuse_neuron(g, &uses, n));
             continue;
         }

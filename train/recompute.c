@@ -42,11 +42,6 @@ static bool is_view(const hk_node *n)
     return n && hk_node_view_offset(n) >= 0;
 }
 
-static bool is_type(const hk_node *n, const char *type)
-{
-    return !strcmp(n->type, type);
-}
-
 /* v is of the forward pass, and a node of it makes it. */
 static value_info *made(const recomputation *c, const hk_value *v)
 {
@@ -128,7 +123,7 @@ static void choose_elementwise(const recomputation *c, const hk_node *n)
  * copy leaves alone. Dropout draws by its name. */
 static bool can_repeat(const hk_node *n)
 {
-    bool statistics = is_type(n, "BatchNormalization") || is_type(n, "hk.BatchNormAct");
+    bool statistics = hk_node_is(n, "BatchNormalization") || hk_node_is(n, "hk.BatchNormAct");
     if (n->body_count || (n->op->flags & (HK_OP_HOST | HK_OP_CONTROL | HK_OP_KEEP | HK_OP_LIST)))
         return false;
     for (int32_t k = 0; k < n->out_count; k++)
@@ -268,7 +263,7 @@ static hk_status copy_operand(const recomputation *c, hk_value *v, hk_value *beh
 static hk_status copy_node(const recomputation *c, const hk_node *n, hk_value *behind)
 {
     hk_value **in = hk_arena_array(c->arena, (size_t)n->in_count + 1, sizeof *in);
-    bool statistics = n->out_count > 1 && (is_type(n, "BatchNormalization") || is_type(n, "hk.BatchNormAct"));
+    bool statistics = n->out_count > 1 && (hk_node_is(n, "BatchNormalization") || hk_node_is(n, "hk.BatchNormAct"));
     if (!in)
         return no_memory(c);
     for (int32_t k = 0; k < n->in_count; k++) {
