@@ -28,7 +28,7 @@ bool hk_conv_fits_winograd(const hk_conv_job *job)
     bool window = w->spatial == 2 && w->kernel[H] == 3 && w->kernel[W] == 3 && w->stride[H] == 1 && w->stride[W] == 1 &&
                   w->dilation[H] == 1 && w->dilation[W] == 1 && w->begin[H] < 65536 && w->begin[W] < 65536;
     return job->pass == HK_CONV_FORWARD && p->groups == 1 && window &&
-           PRODUCTS * HK_MAX(p->c, p->k) * t.row <= INT32_MAX;
+           PRODUCTS * HK_MAX(HK_MAX(p->c, p->k) * t.row, p->c * p->k) <= INT32_MAX;
 }
 
 /* Microseconds of an H100 either way: multiplications at the rates measured, bytes of the transforms, two dispatches
@@ -37,7 +37,9 @@ bool hk_conv_prefers_winograd(const hk_lower *l, const hk_conv_job *job)
 {
     const double direct_rate = 33e6, product_rate = 36e6, bytes_rate = 4.5e6, dispatches = 8;
     const hk_conv *p = &job->p;
-    if (l->cpu || job->tile || job->exact || !hk_conv_fits_winograd(job) || HK_MIN(p->c, p->k) < LEAST_CHANNELS)
+    bool halves = l->precision == HK_PRECISION_FAST && l->coopmat_m; /* transforms grow by 32 and round badly as such */
+    if (l->cpu || job->tile || job->exact || halves || !hk_conv_fits_winograd(job) ||
+        HK_MIN(p->c, p->k) < LEAST_CHANNELS)
         return false;
     winograd t = tiles_of(p);
     double direct = hk_conv_flops(p) / direct_rate, slow = (double)HK_MIN(HK_MIN(p->c, p->k), 128) / 128;
