@@ -224,7 +224,8 @@ hk_status hk_between_run(hk_between *b)
         if (!in || !out)
             return hk_out_of_memory(b->p->env->ctx, "a host step");
         for (int32_t k = 0; k < n->in_count; k++)
-            in[k] = n->in[k] ? contents(b, b->arena, n->in[k]) : NULL;
+            if (n->in[k] && !(in[k] = contents(b, b->arena, n->in[k])))
+                return hk_out_of_memory(b->p->env->ctx, "a host step");
         if (n->op->flags & HK_OP_CONTROL) {
             HK_TRY(run_control(b, i, in));
             continue;
