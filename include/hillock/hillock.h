@@ -397,8 +397,8 @@ typedef enum hk_precision {
     HK_PRECISION_DEFAULT, /* strict */
     HK_PRECISION_STRICT,  /* fp32 operands, fp32 fused multiply-add */
     HK_PRECISION_HIGH,    /* fp32 storage; matrix products and convolutions on matrix units, each operand as two 16-bit
-                           * halves    (21 bits, and 2^-40 of the largest in its tile), fp32 sums. Finite operands only: an
-                           * infinity    makes its sums NaN. Without matrix units as strict */
+                           * halves (21 bits, and 2^-40 of the largest in its tile), fp32 sums. Finite operands only: an
+                           * infinity makes its sums NaN. Without matrix units as strict */
     HK_PRECISION_FAST,    /* 16-bit storage and operands, fp32 sums, on matrix units where the device has them */
 } hk_precision;
 

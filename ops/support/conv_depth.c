@@ -1,9 +1,9 @@
 /*
  * Convolutions in three axes as convolutions in two: the taps along depth become channels. What a pass reads is
- * gathered along depth into (images * depths, channels * depth taps, height, width) - for the weights these already are
- * the layout
- * - and the passes in two axes, with their matrix kernels, do the rest. It costs the source read once more and its copy
- * written and read for every tap of depth, which the matrix kernels win back many times over the direct kernel.
+ * gathered along depth into (images * depths, channels * depth taps, height, width), which is how the weights lie
+ * already, and the passes in two axes, with their matrix kernels, do the rest. It costs the source read once more and
+ * its copy written and read for every tap of depth, which the matrix kernels win back many times over the direct
+ * kernel.
  *
  * Windows of one element in height and width need no gathering: depth and plane are two axes as they lie.
  *

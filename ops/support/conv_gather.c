@@ -39,7 +39,7 @@ static bool class_tap(const hk_window *w, int axis, int64_t at, int64_t tap, int
     return true;
 }
 
-/* Taps of windows with fewer are numbered, those of larger ones named by row and column: see conv_gemm.comp. */
+/* Taps of windows with fewer are numbered, those of larger ones named by row and column: see conv_gather.glsl. */
 enum { TAP_BITS = 32 };
 
 /* The entries of one class (forward: at is 0,0 and every tap counts); returns how many. entries NULL: counts. */

@@ -53,7 +53,7 @@ typedef struct hk_conv_attrs {
     hk_ints input_shape; /* hk.ConvDataGrad: the spatial extents of X */
     int64_t activation;  /* hk.Conv: a code of ops/activation.h with its two parameters */
     float alpha, beta;
-    int64_t exact; /* products of whole numbers: no kernel that transforms them (Winograd's halves lose bits) */
+    int64_t exact; /* products of whole numbers: no kernel that transforms or splits them (Winograd, matrix units) */
 } hk_conv_attrs;
 
 /* The problem of shapes X and W; unknown dimensions stay -1. */

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import torch
 
-# transformers would take kernels.py beside this file for the package of that name.
+# No file beside this one may stand for a package that transformers looks for.
 sys.path[:] = [p for p in sys.path if pathlib.Path(p).resolve() != pathlib.Path(__file__).resolve().parent]
 warnings.filterwarnings("ignore", module="torch.onnx")
 torch.backends.cuda.matmul.allow_tf32 = False
