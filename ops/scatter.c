@@ -1,6 +1,7 @@
 /* ScatterND, ScatterElements and its older name Scatter; support/move_gather.h knows the geometry and moves. */
 #include <string.h>
 
+#include "ops/support/build.h"
 #include "ops/support/move_gather.h"
 
 typedef struct scatter_attrs {
@@ -36,40 +37,141 @@ static hk_status same_types(const hk_args *a)
                         hk_dtype_name(hk_args_dtype(a, 0)));
 }
 
+/* ---- differentiation: both operators, by what scatters to their places and what gathers from them */
+
+typedef struct places {
+    hk_graph *graph;
+    hk_value *index;
+    const char *scatter, *gather;
+    const hk_attr_value *axis; /* NULL: the operators have none */
+} places;
+
+static hk_status scatter_to(const places *p, const char *reduction, hk_value *x, hk_value *updates, hk_value **out)
+{
+    const hk_attr_value attrs[] = {HK_SET_STRING("reduction", reduction), p->axis ? *p->axis : (hk_attr_value){0}, {0}};
+    return hk_build(p->graph, p->scatter, attrs, (hk_value *[]){x, p->index, updates}, 3, out, 1);
+}
+
+static hk_status gather_from(const places *p, hk_value *x, hk_value **out)
+{
+    const hk_attr_value attrs[] = {p->axis ? *p->axis : (hk_attr_value){0}, {0}};
+    return hk_build(p->graph, p->gather, attrs, (hk_value *[]){x, p->index}, 2, out, 1);
+}
+
+static hk_status filled_like(const places *p, const hk_value *x, double number, hk_value **out)
+{
+    hk_value *shape = hk_graph_ints(p->graph, x->shape.dim, x->shape.rank);
+    if (!shape)
+        return HK_STATUS_OUT_OF_MEMORY;
+    HK_TRY(hk_build_unary(p->graph, "ConstantOfShape", shape, out));
+    return number != 0 ? hk_build_scalar(p->graph, "Add", *out, number, out) : HK_OK;
+}
+
+/* 1 where two are equal, 0 elsewhere. */
+static hk_status equals(const places *p, hk_value *a, hk_value *b, hk_value **out)
+{
+    HK_TRY(hk_build_binary(p->graph, "Equal", a, b, out));
+    return hk_build_cast(p->graph, *out, a->dtype, out);
+}
+
 /* Replacing: the input's gradient is dY with zeros where the updates went, the updates' is gathered from dY (indices
  * that occur twice have none that is defined). Adding: both take dY as it is. */
-static hk_status scatter_backward(hk_gradient *g, hk_node *n, const char *scatter, const char *gather,
-                                  const hk_attr_value *attrs)
+static hk_status plain_backward(hk_gradient *g, const hk_node *n, const places *p, hk_scatter how, hk_value *dy)
 {
-    hk_graph *graph = hk_gradient_graph(g);
-    hk_value *x = n->in[0], *updates = n->in[2], *dy = hk_gradient_of(g, n->out[0]);
-    hk_args a = hk_node_args(graph->ctx, n);
+    hk_value *x = n->in[0], *u = n->in[2], *zeros, *dx = dy, *du;
+    if (hk_gradient_wanted(g, x)) {
+        if (how == HK_SCATTER_NONE) {
+            HK_TRY(filled_like(p, u, 0, &zeros));
+            HK_TRY(scatter_to(p, "none", dy, zeros, &dx));
+        }
+        HK_TRY(hk_gradient_add(g, x, dx));
+    }
+    if (!hk_gradient_wanted(g, u))
+        return HK_OK;
+    HK_TRY(gather_from(p, dy, &du));
+    return hk_gradient_add(g, u, du);
+}
+
+/* dU = dY times the product without this update: Y / U, or, where this update is the only zero among those of its
+ * place, the product with a one in its stead. */
+static hk_status product_updates(const places *p, const hk_node *n, hk_value *dy, hk_value **du)
+{
+    hk_graph *g = p->graph;
+    hk_value *u = n->in[2], *one = hk_graph_scalar(g, u->dtype, 1), *none = hk_graph_scalar(g, u->dtype, 0);
+    hk_value *is_zero, *alone, *count, *without, *divisor;
+    if (!one || !none)
+        return HK_STATUS_OUT_OF_MEMORY;
+    HK_TRY(hk_build_binary(g, "Equal", u, none, &is_zero));
+    HK_TRY(hk_build_cast(g, is_zero, u->dtype, &count));
+    HK_TRY(filled_like(p, n->in[0], 0, &without));
+    HK_TRY(scatter_to(p, "add", without, count, &count));
+    HK_TRY(gather_from(p, count, &count));
+    HK_TRY(hk_build_binary(g, "Equal", count, one, &alone));
+    HK_TRY(hk_build_binary(g, "And", alone, is_zero, &alone));
+    HK_TRY(hk_build(g, "Where", NULL, (hk_value *[]){alone, one, u}, 3, &without, 1));
+    HK_TRY(scatter_to(p, "mul", n->in[0], without, &without));
+    HK_TRY(hk_build_binary(g, "Mul", dy, without, &without));
+    HK_TRY(gather_from(p, without, &without));
+    HK_TRY(hk_build(g, "Where", NULL, (hk_value *[]){is_zero, one, u}, 3, &divisor, 1));
+    HK_TRY(hk_build_binary(g, "Mul", dy, n->out[0], du));
+    HK_TRY(gather_from(p, *du, du));
+    HK_TRY(hk_build_binary(g, "Div", *du, divisor, du));
+    return hk_build(g, "Where", NULL, (hk_value *[]){alone, without, *du}, 3, du, 1);
+}
+
+/* dX = dY times the product of the updates. */
+static hk_status product_backward(hk_gradient *g, const hk_node *n, const places *p, hk_value *dy)
+{
+    hk_value *x = n->in[0], *u = n->in[2], *dx, *du;
+    if (hk_gradient_wanted(g, x)) {
+        HK_TRY(filled_like(p, x, 1, &dx));
+        HK_TRY(scatter_to(p, "mul", dx, u, &dx));
+        HK_TRY(hk_build_binary(p->graph, "Mul", dy, dx, &dx));
+        HK_TRY(hk_gradient_add(g, x, dx));
+    }
+    if (!hk_gradient_wanted(g, u))
+        return HK_OK;
+    HK_TRY(product_updates(p, n, dy, &du));
+    return hk_gradient_add(g, u, du);
+}
+
+/* All that equal the extremum share dY evenly, X among them (torch.scatter_reduce). */
+static hk_status extremum_backward(hk_gradient *g, const hk_node *n, const places *p, hk_value *dy)
+{
+    hk_value *x = n->in[0], *u = n->in[2], *y = n->out[0], *taken, *x_is, *u_is, *share, *dx, *du;
+    HK_TRY(gather_from(p, y, &taken));
+    HK_TRY(equals(p, x, y, &x_is));
+    HK_TRY(equals(p, u, taken, &u_is));
+    HK_TRY(scatter_to(p, "add", x_is, u_is, &share));
+    HK_TRY(hk_build_binary(p->graph, "Div", dy, share, &share));
+    if (hk_gradient_wanted(g, x)) {
+        HK_TRY(hk_build_binary(p->graph, "Mul", x_is, share, &dx));
+        HK_TRY(hk_gradient_add(g, x, dx));
+    }
+    if (!hk_gradient_wanted(g, u))
+        return HK_OK;
+    HK_TRY(gather_from(p, share, &du));
+    HK_TRY(hk_build_binary(p->graph, "Mul", u_is, du, &du));
+    return hk_gradient_add(g, u, du);
+}
+
+static hk_status scatter_backward(hk_gradient *g, hk_node *n, const char *scatter, const char *gather,
+                                  const hk_attr_value *axis)
+{
+    const places p = {hk_gradient_graph(g), n->in[1], scatter, gather, axis};
+    hk_value *dy = hk_gradient_of(g, n->out[0]);
+    hk_args a = hk_node_args(p.graph->ctx, n);
     hk_scatter how;
     if (!dy)
         return HK_OK;
     HK_TRY(read_reduction(&a, &how));
-    if (how > HK_SCATTER_ADD)
-        return hk_fail(graph->ctx, HK_STATUS_UNSUPPORTED,
-                       "node '%s' (%s): no gradient for this reduction, only for none and add", n->name, n->type);
-    if (hk_gradient_wanted(g, x)) {
-        hk_value *dx = dy;
-        if (how == HK_SCATTER_NONE) {
-            hk_value *shape = hk_graph_ints(graph, updates->shape.dim, updates->shape.rank), *zeros;
-            if (!hk_shape_known(&updates->shape))
-                return hk_args_shape_wanted(&a);
-            if (!shape)
-                return HK_STATUS_OUT_OF_MEMORY;
-            HK_TRY(hk_build(graph, "ConstantOfShape", NULL, &shape, 1, &zeros, 1));
-            HK_TRY(hk_build(graph, scatter, attrs, (hk_value *[]){dy, n->in[1], zeros}, 3, &dx, 1));
-        }
-        HK_TRY(hk_gradient_add(g, x, dx));
-    }
-    if (hk_gradient_wanted(g, updates)) {
-        hk_value *du;
-        HK_TRY(hk_build(graph, gather, attrs, (hk_value *[]){dy, n->in[1]}, 2, &du, 1));
-        HK_TRY(hk_gradient_add(g, updates, du));
-    }
-    return HK_OK;
+    if (!hk_shape_known(&n->in[0]->shape) || !hk_shape_known(&n->in[2]->shape))
+        return hk_args_shape_wanted(&a);
+    if (how == HK_SCATTER_MUL)
+        return product_backward(g, n, &p, dy);
+    if (how == HK_SCATTER_MAX || how == HK_SCATTER_MIN)
+        return extremum_backward(g, n, &p, dy);
+    return plain_backward(g, n, &p, how, dy);
 }
 
 /* ---- ScatterND: x with the rows that index tuples name replaced by, or combined with, those of updates */
@@ -138,9 +240,9 @@ static const char *const scatter_nd_cases[] = {
     "f32[4,5,3] i64[3,2]={0,1,3,4,2,-1} f32[3,3]",
     "f32[4,4] i64[9,1]<4 f32[9,4] ; ; nograd",
     "f32[6,4] i64[9,1]<-6:6 f32[9,4] ; reduction=\"add\"",
-    "f32[6,5] i64[9,1]<6 f32[9,5] ; reduction=\"mul\" ; nograd",
-    "f32[6,5] i64[9,1]<6 f32[9,5] ; reduction=\"max\" ; nograd",
-    "f32[6,5] i64[9,1]<6 f32[9,5] ; reduction=\"min\" ; nograd",
+    "f32[6,5] i64[9,1]<6 f32[9,5] ; reduction=\"mul\"",
+    "f32[6,5] i64[9,1]<6 f32[9,5] ; reduction=\"max\"",
+    "f32[6,5] i64[9,1]<6 f32[9,5] ; reduction=\"min\"",
     "f32[3,4] i64[8,2]<3 f32[8] ; reduction=\"add\"",
     "i64[5,4]<9 i64[3,1]<5 i64[3,4]<99 ; ; nograd",
     "f32[5,4] i64[0,1]<1 f32[0,4] ; ; nograd",
@@ -202,8 +304,8 @@ static hk_status scatter_elements_lower(hk_lower *l)
 
 static hk_status scatter_elements_backward(hk_gradient *g, hk_node *n)
 {
-    const hk_attr_value attrs[] = {HK_SET_INT("axis", ((const scatter_attrs *)n->attrs)->axis), {0}};
-    return scatter_backward(g, n, "ScatterElements", "GatherElements", attrs);
+    const hk_attr_value axis = HK_SET_INT("axis", ((const scatter_attrs *)n->attrs)->axis);
+    return scatter_backward(g, n, "ScatterElements", "GatherElements", &axis);
 }
 
 static const char *const scatter_elements_cases[] = {
@@ -211,9 +313,9 @@ static const char *const scatter_elements_cases[] = {
     "f32[1,5] i64[1,2]={1,-1} f32[1,2] ; axis=1",
     "f32[4,5,6] i64[4,3,6]<5 f32[4,3,6] ; axis=1 ; nograd",
     "f32[5,4] i64[7,3]<-5:5 f32[7,3] ; reduction=\"add\"",
-    "f32[5,4] i64[7,3]<5 f32[7,3] ; reduction=\"mul\" ; nograd",
-    "f32[5,4] i64[7,3]<5 f32[7,3] ; reduction=\"max\" ; nograd",
-    "f32[5,4] i64[7,3]<5 f32[7,3] ; reduction=\"min\" ; nograd",
+    "f32[5,4] i64[7,3]<5 f32[7,3] ; reduction=\"mul\"",
+    "f32[5,4] i64[7,3]<5 f32[7,3] ; reduction=\"max\"",
+    "f32[5,4] i64[7,3]<5 f32[7,3] ; reduction=\"min\"",
     "i32[6]<50 i32[4]<6 i32[4]<50 ; reduction=\"add\" ; nograd",
     "i64[6]<50 i64[4]<6 i64[4]<50 ; ; nograd",
     "f32[4,3] i64[0,3]<1 f32[0,3] ; ; nograd",
