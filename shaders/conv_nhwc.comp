@@ -21,6 +21,7 @@ layout(constant_id = 10) const bool HALVES = false;        // activations are fl
 layout(constant_id = 11) const bool WEIGHT_HALVES = false; // weights are float16
 layout(constant_id = 12) const uint EPILOGUE = 0;          // bit 0: bias, bit 1: residual
 layout(constant_id = 13) const uint ACTIVATION = 0;
+#include "conv_nhwc.glsl"
 
 float acc[PIXELS * 8];
 uint from[PIXELS]; // octet of tap (0, 0), channel 0 in x; wraps around where the padding makes it negative
@@ -54,29 +55,13 @@ void add_octet(uint offset, uint r, uint s, uint w, uint w_stride, uint outputs)
     }
 }
 
-void finish(uint p, uint pixel, uint octet, uint outputs)
+void finish(uint p, uint pixel, uint octet)
 {
-    uint at = pixel * push.octets_out + octet;
     Octet y = Octet(vec4(acc[p * 8], acc[p * 8 + 1], acc[p * 8 + 2], acc[p * 8 + 3]),
                     vec4(acc[p * 8 + 4], acc[p * 8 + 5], acc[p * 8 + 6], acc[p * 8 + 7]));
-    if ((EPILOGUE & 1u) != 0u) {
-        [[unroll]] for (uint o = 0; o < 4; ++o) {
-            y.low[o] += F32(push.bias).v[min(octet * 8u + o, push.outputs - 1u)];
-            y.high[o] += F32(push.bias).v[min(octet * 8u + 4u + o, push.outputs - 1u)];
-        }
-    }
-    if ((EPILOGUE & 2u) != 0u) {
-        Octet r = load_octet(push.residual, at, HALVES);
-        y.low += r.low;
-        y.high += r.high;
-    }
-    y.low = activate(ACTIVATION, y.low, push.alpha, push.beta);
-    y.high = activate(ACTIVATION, y.high, push.alpha, push.beta);
-    [[unroll]] for (uint o = 0; o < 4; ++o) { // the layout's padding is zero
-        y.low[o] = o < outputs ? y.low[o] : 0.0;
-        y.high[o] = o + 4u < outputs ? y.high[o] : 0.0;
-    }
-    store_octet(push.y, at, HALVES, y);
+    y.low = finish4(y.low, pixel, octet * 8u, HALVES);
+    y.high = finish4(y.high, pixel, octet * 8u + 4u, HALVES);
+    store_octet(push.y, pixel * push.octets_out + octet, HALVES, y);
 }
 
 void main()
@@ -97,5 +82,5 @@ void main()
         }
     [[unroll]] for (uint p = 0; p < PIXELS; ++p)
         if (first + p < push.pixels)
-            finish(p, first + p, octet, outputs);
+            finish(p, first + p, octet);
 }

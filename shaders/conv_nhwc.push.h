@@ -1,9 +1,9 @@
-/* Push block of conv_nhwc.comp and conv_nhwc_matrix.comp. Octets are eight channels of HK_LAYOUT_NHWC8. */
+/* Push block of the convolutions in HK_LAYOUT_NHWC8. Octets are eight channels of HK_LAYOUT_NHWC8. */
 #include "push.h"
 PUSH_BEGIN(conv_nhwc_push)
 ADDRESS(x)
 ADDRESS(w) /* (outputs, taps, octets_in * 8) */
-ADDRESS(y)
+ADDRESS(y) /* or the partial sums of splits, (split, pixel, octets_out * 8) in float32 */
 ADDRESS(bias) /* float32 */
 ADDRESS(residual)
 ADDRESS(table) /* matrix kernel: of every octet of k its offset in x, in octets, and row << 5 | column of its tap */
@@ -16,6 +16,8 @@ UINT(x_h)
 UINT(x_w)
 UINT(y_h)
 UINT(y_w)
+UINT(splits) /* matrix kernel: of the sum over k, */
+UINT(k_split) /* each so many of its elements */
 UINT(pads) /* of rows, and of columns << 16 */
 FLOAT(alpha)
 FLOAT(beta)

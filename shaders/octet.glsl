@@ -16,6 +16,14 @@ Octet load_octet(uvec2 base, uint i, bool halves)
     return Octet(vec4(unpackHalf2x16(w.x), unpackHalf2x16(w.y)), vec4(unpackHalf2x16(w.z), unpackHalf2x16(w.w)));
 }
 
+vec4 load_half_octet(uvec2 base, uint i, bool halves)
+{
+    if (!halves)
+        return F32x4(base).v[i];
+    uvec2 w = U32x2(base).v[i];
+    return vec4(unpackHalf2x16(w.x), unpackHalf2x16(w.y));
+}
+
 void store_octet(uvec2 base, uint i, bool halves, Octet o)
 {
     if (halves) {

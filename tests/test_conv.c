@@ -285,10 +285,29 @@ typedef struct layout_case {
     int64_t x[4], w[4];
     int64_t stride, dilation, pad_before, pad_after, activation;
     bool bias, residual, halves;
+    const hk_nhwc_tile *tile; /* NULL: as the operator chooses */
+    uint32_t splits;
 } layout_case;
 
+static hk_status lower_layout(hk_lower *l, void *user)
+{
+    const layout_case *c = user;
+    const hk_node *n = l->node;
+    const hk_conv_attrs *a = n->attrs;
+    hk_problem_text problem;
+    hk_conv_job job = {.x = n->in[0], .w = hk_in(n, 1), .y = n->out[0], .nhwc_tile = c->tile, .splits = c->splits};
+    if (!hk_node_is(n, "hk.Conv") || !c->tile || !hk_nhwc_tile_fits(l, &job, c->tile))
+        return n->op->lower(l);
+    if (!hk_conv_resolve(a, &job.x->shape, &job.w->shape, &job.p, &problem))
+        return HK_STATUS_INTERNAL;
+    job.bias = hk_in(n, 2);
+    job.residual = hk_in(n, 3);
+    job.activation = (uint32_t)a->activation;
+    return hk_conv_lower_nhwc8(l, &job);
+}
+
 /* x -> NHWC8 -> conv -> contiguous, everything in between in the layout. */
-static void run_layout_case(fixture *f, const layout_case *c, bool gpu_tuning)
+static void run_layout_case(fixture *f, layout_case *c, bool gpu_tuning)
 {
     hk_graph *g = NULL;
     assert_int_equal(hk_graph_create(f->ctx, "layout", &g), HK_OK);
@@ -319,26 +338,27 @@ static void run_layout_case(fixture *f, const layout_case *c, bool gpu_tuning)
     y->storage = (hk_dtype)storage;
     y = build(g, "hk.Relayout", NULL, &y, 1);
     assert_true(hk_graph_add_output(g, y));
-    hk_records_run run = {.gpu_tuning = gpu_tuning};
+    hk_precision precision = c->tile ? HK_PRECISION_FAST : HK_PRECISION_STRICT;
+    hk_records_run run = {.gpu_tuning = gpu_tuning, .precision = precision, .lower = lower_layout, .user = c};
     if (hk_test_records(f->gpu, g, &run) != HK_OK)
         fail_msg("%s", hk_context_error(f->ctx));
     /* the result is stored in half precision: 11 bits, 2^-12 at most, 1.4e-4 in the mean */
     if (!(run.error <= (c->halves ? 3e-4 : 5e-6)))
-        fail_msg("x [%d,%d,%d,%d] w [%d,%d,%d,%d] %s: relative error %g", (int)c->x[0], (int)c->x[1], (int)c->x[2],
-                 (int)c->x[3], (int)c->w[0], (int)c->w[1], (int)c->w[2], (int)c->w[3], c->halves ? "f16" : "f32",
-                 run.error);
+        fail_msg("x [%d,%d,%d,%d] w [%d,%d,%d,%d] %s, %s, %u splits: relative error %g", (int)c->x[0], (int)c->x[1],
+                 (int)c->x[2], (int)c->x[3], (int)c->w[0], (int)c->w[1], (int)c->w[2], (int)c->w[3],
+                 c->halves ? "f16" : "f32", c->tile ? c->tile->name : "-", (unsigned)c->splits, run.error);
     hk_graph_destroy(&g);
 }
 
 static void test_nhwc8(void **state)
 {
     static const layout_case cases[] = {
-        {{1, 8, 6, 6}, {8, 8, 3, 3}, 1, 1, 1, 1, 0, false, false, false},
-        {{2, 3, 9, 7}, {5, 3, 3, 3}, 1, 1, 1, 1, 1, true, false, false},
-        {{2, 13, 9, 8}, {17, 13, 1, 1}, 2, 1, 0, 0, 0, true, false, false},
-        {{1, 3, 17, 19}, {12, 3, 7, 7}, 2, 1, 3, 3, 1, true, true, false},
-        {{1, 20, 12, 11}, {9, 20, 3, 3}, 1, 2, 2, 1, 7, true, true, false},
-        {{3, 40, 14, 14}, {136, 40, 3, 3}, 1, 1, 1, 1, 1, true, true, false},
+        {{1, 8, 6, 6}, {8, 8, 3, 3}, 1, 1, 1, 1, 0, false, false, false, NULL, 1},
+        {{2, 3, 9, 7}, {5, 3, 3, 3}, 1, 1, 1, 1, 1, true, false, false, NULL, 1},
+        {{2, 13, 9, 8}, {17, 13, 1, 1}, 2, 1, 0, 0, 0, true, false, false, NULL, 1},
+        {{1, 3, 17, 19}, {12, 3, 7, 7}, 2, 1, 3, 3, 1, true, true, false, NULL, 1},
+        {{1, 20, 12, 11}, {9, 20, 3, 3}, 1, 2, 2, 1, 7, true, true, false, NULL, 1},
+        {{3, 40, 14, 14}, {136, 40, 3, 3}, 1, 1, 1, 1, 1, true, true, false, NULL, 1},
     };
     for (size_t i = 0; i < HK_COUNT(cases); i++)
         for (int halves = 0; halves < 2; halves++)
@@ -348,6 +368,27 @@ static void test_nhwc8(void **state)
                 if (thorough() || !gpu || i % 4 == 1)
                     run_layout_case(*state, &c, gpu);
             }
+}
+
+/* Matrix units, emulated where the device has none: every tile (most are too large to be emulated), ragged and split.
+ */
+static void test_nhwc8_tiles(void **state)
+{
+    static const layout_case cases[] = {
+        {{2, 40, 9, 7}, {75, 40, 3, 3}, 1, 1, 1, 1, 1, true, true, true, NULL, 3},
+        {{2, 24, 9, 11}, {72, 24, 1, 1}, 2, 1, 0, 0, 7, true, false, true, NULL, 1},
+    };
+    const fixture *f = *state;
+    bool software = hk_gpu_info(f->gpu)->type == HK_DEVICE_SOFTWARE;
+    size_t count;
+    const hk_nhwc_tile *tiles = hk_nhwc_tiles(&count);
+    for (size_t i = 0; i < HK_COUNT(cases); i++)
+        for (size_t t = 0; t < count; t++) {
+            layout_case c = cases[i];
+            c.tile = &tiles[t];
+            if (!software || tiles[t].bm * tiles[t].bn <= 64 * 32)
+                run_layout_case(*state, &c, true);
+        }
 }
 
 /* The maximum's gradient against indices that really are maxima, and the global one against real rows. */
@@ -416,6 +457,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_winograd),
         cmocka_unit_test(test_units),
         cmocka_unit_test(test_nhwc8),
+        cmocka_unit_test(test_nhwc8_tiles),
         cmocka_unit_test(test_pool_gradients_in_chains),
     };
     int failed = cmocka_run_group_tests(tests, open_device, close_device);

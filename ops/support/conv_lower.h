@@ -21,6 +21,7 @@ typedef struct hk_conv_job {
     uint32_t activation;
     float alpha, beta;
     const struct hk_conv_tile *tile; /* for tests and tuning: matrix kernels use this tile and so many splits */
+    const struct hk_nhwc_tile *nhwc_tile;
     uint32_t splits;
 } hk_conv_job;
 
@@ -30,6 +31,17 @@ hk_status hk_conv_lower_gather(hk_lower *l, const hk_conv_job *job);
 hk_status hk_conv_lower_weight(hk_lower *l, const hk_conv_job *job);
 /* y from x and w in HK_LAYOUT_NHWC8; storages float32 or float16, the same for x, y and residual. */
 hk_status hk_conv_lower_nhwc8(hk_lower *l, const hk_conv_job *job);
+
+/* A tile of conv_nhwc_matrix.comp. */
+typedef struct hk_nhwc_tile {
+    uint16_t bm, bn, bk; /* pixels, outputs, elements of the sum */
+    uint8_t wm, wn;      /* subgroups along both */
+    float rate;          /* share of the units' peak in a full device, for the cost model */
+    const char *name;    /* hk_record.variant */
+} hk_nhwc_tile;
+/* All of them, and whether this device can use one for a job in float16. */
+const hk_nhwc_tile *hk_nhwc_tiles(size_t *count);
+bool hk_nhwc_tile_fits(const hk_lower *l, const hk_conv_job *job, const hk_nhwc_tile *t);
 
 /* The general kernels, for windows and groups that the matrix kernels leave out, and for software devices. */
 void hk_conv_lower_direct(hk_lower *l, const hk_conv_job *job);

@@ -4,6 +4,7 @@
 #include "shaders/conv_nhwc.push.h"
 
 enum { H = HK_AXIS_H, W = HK_AXIS_W };
+enum { EPILOGUE_PARTIAL = 4 };
 
 /* What both kernels can do: two spatial axes, one group, taps that fit the packed masks. */
 static bool geometry_fits(const hk_conv *p)
@@ -91,42 +92,110 @@ static void lower_octets(hk_lower *l, const hk_conv_job *job)
 
 /* ---- matrix units */
 
-typedef struct matrix_tile {
-    uint32_t bm, bn, bk, warps_m, warps_n, stages;
-    double rate; /* share of the best tile's rate that its inner loop reaches */
-    const char *name;
-} matrix_tile;
-
-static const matrix_tile tiles[] = {
-    {128, 128, 32, 2, 4, 2, 1.00, "conv nhwc8 matrix 128x128x32"},
-    {128, 64, 32, 4, 2, 2, 0.80, "conv nhwc8 matrix 128x64x32"},
-    {64, 64, 32, 2, 2, 2, 0.65, "conv nhwc8 matrix 64x64x32"},
+static const hk_nhwc_tile tiles[] = {
+    {128, 256, 32, 2, 4, 0.29f, "conv nhwc8 matrix 128x256x32"},
+    {256, 128, 32, 4, 2, 0.29f, "conv nhwc8 matrix 256x128x32"},
+    {128, 128, 32, 2, 2, 0.40f, "conv nhwc8 matrix 128x128x32"},
+    {256, 64, 32, 4, 1, 0.36f, "conv nhwc8 matrix 256x64x32"},
+    {128, 64, 32, 4, 1, 0.22f, "conv nhwc8 matrix 128x64x32"},
+    {64, 128, 32, 1, 4, 0.22f, "conv nhwc8 matrix 64x128x32"},
+    {64, 64, 64, 2, 2, 0.17f, "conv nhwc8 matrix 64x64x64"},
+    {64, 64, 32, 2, 2, 0.15f, "conv nhwc8 matrix 64x64x32"},
+    {64, 32, 64, 2, 2, 0.11f, "conv nhwc8 matrix 64x32x64"},
+    {32, 32, 64, 2, 2, 0.09f, "conv nhwc8 matrix 32x32x64"},
+    {32, 32, 32, 2, 2, 0.08f, "conv nhwc8 matrix 32x32x32"},
 };
 
-static bool tile_fits(const hk_lower *l, const matrix_tile *t, uint32_t subgroup)
+const hk_nhwc_tile *hk_nhwc_tiles(size_t *count)
 {
-    uint32_t warps = t->warps_m * t->warps_n, threads = warps * subgroup, octets = t->bk / 8;
-    uint32_t bytes = t->stages * (t->bm + t->bn) * (octets + 1) * 16 + warps * l->coopmat_m * (l->coopmat_n + 4) * 4;
-    return threads <= l->device->max_invocations && bytes <= l->device->max_shared_bytes && threads % octets == 0 &&
-           t->bm * octets % threads == 0 && t->bn * octets % threads == 0 && t->bm / t->warps_m % l->coopmat_m == 0 &&
-           t->bn / t->warps_n % l->coopmat_n == 0 && t->bk % l->coopmat_k == 0;
+    *count = HK_COUNT(tiles);
+    return tiles;
 }
 
-/* The tile with the least time: rounds of workgroups over the units, with their padding. */
-static const matrix_tile *choose_tile(const hk_lower *l, const struct conv_nhwc_push *push, uint32_t subgroup)
+static const hk_kernel *matrix_kernel(const hk_lower *l)
 {
-    const matrix_tile *best = NULL;
+    return l->coopmat_emulated ? &hk_kernel_conv_nhwc_matrix_emulated : &hk_kernel_conv_nhwc_matrix;
+}
+
+static uint32_t threads_of(const hk_lower *l, const hk_nhwc_tile *t)
+{
+    return (uint32_t)t->wm * t->wn * l->device->subgroup_size;
+}
+
+static bool tile_fits(const hk_lower *l, const hk_nhwc_tile *t)
+{
+    uint32_t m = l->coopmat_m, n = l->coopmat_n, threads = threads_of(l, t), octets = t->bk / 8u;
+    uint32_t words = (t->bm + t->bn) * (octets + 1), sums = t->wm * m * (t->bn / 4u + t->wn);
+    uint32_t emulated = l->coopmat_emulated ? 4u * ((uint32_t)t->bm * t->bn + (uint32_t)t->wm * t->wn * m * n) : 0;
+    return threads <= l->device->max_invocations &&
+           16 * HK_MAX(words, sums) + 8 + emulated <= l->device->max_shared_bytes && threads % octets == 0 &&
+           t->bm * octets % threads == 0 && t->bn * octets % threads == 0 && t->bm / t->wm % m == 0 &&
+           t->bn / t->wn % n == 0 && t->bk % l->coopmat_k == 0;
+}
+
+bool hk_nhwc_tile_fits(const hk_lower *l, const hk_conv_job *job, const hk_nhwc_tile *t)
+{
+    const hk_kernel *kernel = matrix_kernel(l);
+    return kernel->spirv && (kernel->needs & ~l->device->caps) == 0 && l->device->subgroup_size >= 8 && l->coopmat_m &&
+           l->coopmat_m % 8 == 0 && l->coopmat_n % 8 == 0 && l->coopmat_k % 8 == 0 && is_half(job->x) &&
+           is_half(job->w) && tile_fits(l, t);
+}
+
+typedef struct nhwc_choice {
+    const hk_nhwc_tile *tile;
+    uint32_t splits, k_split; /* k_split in elements, whole K tiles */
+} nhwc_choice;
+
+static nhwc_choice split_by(const hk_nhwc_tile *t, int64_t k, uint32_t splits)
+{
+    int64_t steps = (k + t->bk - 1) / t->bk, each = (steps + splits - 1) / splits;
+    return (nhwc_choice){t, (uint32_t)((steps + each - 1) / each), (uint32_t)(each * t->bk)};
+}
+
+static int64_t sum_of_k(const hk_conv_job *job, const struct conv_nhwc_push *push)
+{
+    return hk_window_taps(&job->p.w) * push->octets_in * 8;
+}
+
+static uint64_t places(const struct conv_nhwc_push *push, const hk_nhwc_tile *t)
+{
+    return (uint64_t)((push->pixels + t->bm - 1) / t->bm) * ((push->octets_out * 8u + t->bn - 1) / t->bn);
+}
+
+/* Cycles of a unit, as in gemm_choose.c: rounds of workgroups over the units at the tile's measured share of 2,048
+ * multiplications a cycle, or the bytes; latency, and the second pass of splits. */
+static double cycles_of(const hk_lower *l, const struct conv_nhwc_push *push, const nhwc_choice *c, int64_t k)
+{
+    const hk_nhwc_tile *t = c->tile;
+    uint64_t groups = places(push, t) * c->splits, units = HK_MAX(l->compute_units_hint, 1u);
+    double rounds = (double)((groups + units - 1) / units), warps = (double)t->wm * t->wn;
+    double busy = HK_MIN(1.0, HK_MIN(rounds, 2.0) * warps / 12.0); /* fewer warps do not hide latency */
+    double tile = (double)t->bm * t->bn * c->k_split / (2048.0 * (double)t->rate * busy);
+    double result = (double)push->pixels * push->octets_out * 8;
+    double bytes = 2.0 * (result + (double)push->images * push->x_h * push->x_w * push->octets_in * 8 +
+                          (double)push->outputs * (double)k);
+    double cycles = HK_MAX(rounds * tile + 2000.0, bytes / 2450.0);
+    return c->splits > 1 ? cycles + 4500.0 + 8.0 * c->splits * result / 3500.0 : cycles;
+}
+
+static nhwc_choice choose_tile(const hk_lower *l, const hk_conv_job *job, const struct conv_nhwc_push *push)
+{
+    static const uint32_t counts[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32};
+    int64_t k = sum_of_k(job, push), result = (int64_t)push->pixels * push->octets_out * 8;
+    nhwc_choice best = {0};
     double least = 0;
     for (size_t i = 0; i < HK_COUNT(tiles); i++) {
-        const matrix_tile *t = &tiles[i];
-        if (!tile_fits(l, t, subgroup))
+        if (!hk_nhwc_tile_fits(l, job, &tiles[i]))
             continue;
-        uint64_t groups = (uint64_t)((push->pixels + t->bm - 1) / t->bm) * ((push->outputs + t->bn - 1) / t->bn);
-        double rounds = (double)((groups + l->compute_units_hint - 1) / l->compute_units_hint);
-        double cost = rounds * t->bm * t->bn / t->rate;
-        if (!best || cost < least) {
-            best = t;
-            least = cost;
+        for (size_t s = 0; s < HK_COUNT(counts); s++) {
+            nhwc_choice c = split_by(&tiles[i], k, counts[s]);
+            if (counts[s] > 1 && (k < 2 * (int64_t)counts[s] * tiles[i].bk || result > INT32_MAX / counts[s]))
+                break;
+            double cycles = cycles_of(l, push, &c, k);
+            if (!best.tile || cycles < least) {
+                best = c;
+                least = cycles;
+            }
         }
     }
     return best;
@@ -149,34 +218,58 @@ static uint32_t *make_table(hk_lower *l, const hk_conv_job *job, uint32_t octets
     return table;
 }
 
-static bool matrix_fits(const hk_lower *l, const hk_conv_job *job)
+static void emit_sum(hk_lower *l, const hk_conv_job *job, const struct conv_nhwc_push *push, hk_value *partial)
 {
-    return hk_kernel_conv_nhwc_matrix.spirv && (hk_kernel_conv_nhwc_matrix.needs & ~l->device->caps) == 0 &&
-           l->coopmat_m && l->coopmat_n % 8 == 0 && l->coopmat_k % 8 == 0 && is_half(job->x) && is_half(job->w);
+    hk_record *r = hk_emit(l, &hk_kernel_conv_nhwc_sum, "conv nhwc8 sum of splits");
+    uint32_t threads = l->cpu ? 64 : 128;
+    hk_push(r, push, sizeof *push);
+    hk_use(r, partial, HK_READ, offsetof(struct conv_nhwc_push, x));
+    hk_use(r, job->y, HK_WRITE, offsetof(struct conv_nhwc_push, y));
+    hk_use(r, job->bias, HK_READ, offsetof(struct conv_nhwc_push, bias));
+    hk_use(r, job->residual, HK_READ, offsetof(struct conv_nhwc_push, residual));
+    hk_workgroup(r, threads, 1, 1);
+    hk_spec(r, 3, hk_conv_epilogue(job));
+    hk_spec(r, 4, job->activation);
+    hk_grid_1d(l, r, ((uint64_t)push->pixels * push->octets_out * 2 + threads - 1) / threads);
 }
 
-static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const matrix_tile *t, uint32_t subgroup)
+static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const nhwc_choice *c)
 {
     struct conv_nhwc_push push = push_of(job);
-    hk_record *r = hk_emit(l, &hk_kernel_conv_nhwc_matrix, t->name);
-    r->block = make_table(l, job, push.octets_in, &r->block_bytes);
-    if (!r->block)
-        return hk_out_of_memory(l->ctx, "a convolution's table");
-    r->block_offset = offsetof(struct conv_nhwc_push, table);
+    const hk_nhwc_tile *t = c->tile;
+    bool split = c->splits > 1;
+    int64_t result = (int64_t)push.pixels * push.octets_out * 8;
+    hk_value *y = split ? hk_scratch(l, HK_FLOAT32, result * c->splits) : job->y;
+    push.splits = c->splits;
+    push.k_split = c->k_split;
+    hk_record *r = hk_emit(l, matrix_kernel(l), t->name);
+    if (hk_window_taps(&job->p.w) > 1) {
+        r->block = make_table(l, job, push.octets_in, &r->block_bytes);
+        r->block_offset = offsetof(struct conv_nhwc_push, table);
+        if (!r->block)
+            return hk_out_of_memory(l->ctx, "a convolution's table");
+    }
     hk_push(r, &push, sizeof push);
-    use_operands(r, job);
-    hk_workgroup(r, t->warps_m * t->warps_n * subgroup, 1, 1);
-    r->subgroup_size = hk_lower_has(l, HK_CAP_SUBGROUP_SIZE) ? subgroup : 0;
-    const uint32_t specs[] = {t->bm,    t->bn,        t->bk,        t->warps_m,  t->warps_n,
-                              subgroup, l->coopmat_m, l->coopmat_n, l->coopmat_k};
+    hk_use(r, job->x, HK_READ, offsetof(struct conv_nhwc_push, x));
+    hk_use(r, job->w, HK_READ, offsetof(struct conv_nhwc_push, w));
+    hk_use(r, y, HK_WRITE, offsetof(struct conv_nhwc_push, y));
+    if (!split) {
+        hk_use(r, job->bias, HK_READ, offsetof(struct conv_nhwc_push, bias));
+        hk_use(r, job->residual, HK_READ, offsetof(struct conv_nhwc_push, residual));
+    }
+    hk_workgroup(r, threads_of(l, t), 1, 1);
+    r->subgroup_size = hk_lower_has(l, HK_CAP_SUBGROUP_SIZE) ? l->device->subgroup_size : 0;
+    const uint32_t specs[] = {t->bm,        t->bn,        t->bk,       t->wm, t->wn, threads_of(l, t),
+                              l->coopmat_m, l->coopmat_n, l->coopmat_k};
     for (uint32_t i = 0; i < HK_COUNT(specs); i++)
         hk_spec(r, 3 + i, specs[i]);
     hk_conv_window_specs(r, &job->p.w, 12);
-    hk_spec(r, 18, hk_conv_epilogue(job));
-    hk_spec(r, 19, job->activation);
-    hk_spec(r, 20, t->stages);
+    hk_spec(r, 18, split ? EPILOGUE_PARTIAL : hk_conv_epilogue(job));
+    hk_spec(r, 19, split ? 0 : job->activation);
     r->flops = hk_conv_flops(&job->p);
-    hk_grid_1d(l, r, (uint64_t)((push.pixels + t->bm - 1) / t->bm) * ((push.octets_out * 8 + t->bn - 1) / t->bn));
+    hk_grid_1d(l, r, places(&push, t) * c->splits);
+    if (split)
+        emit_sum(l, job, &push, y);
     return HK_OK;
 }
 
@@ -184,10 +277,10 @@ hk_status hk_conv_lower_nhwc8(hk_lower *l, const hk_conv_job *job)
 {
     HK_TRY(check(l, job));
     struct conv_nhwc_push push = push_of(job);
-    uint32_t subgroup = l->device->subgroup_size;
-    const matrix_tile *t = matrix_fits(l, job) ? choose_tile(l, &push, subgroup) : NULL;
-    if (t)
-        return lower_matrix(l, job, t, subgroup);
+    nhwc_choice c = job->nhwc_tile ? split_by(job->nhwc_tile, sum_of_k(job, &push), HK_MAX(job->splits, 1u))
+                                   : choose_tile(l, job, &push);
+    if (c.tile)
+        return lower_matrix(l, job, &c);
     lower_octets(l, job);
     return HK_OK;
 }

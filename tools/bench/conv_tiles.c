@@ -4,6 +4,9 @@
  * figures behind the rates in ops/support/conv_tile.c:
  *
  *     conv_tiles [MOST_SPLITS] < LAYERS
+ *     conv_tiles MOST_SPLITS fast < LAYERS
+ *
+ * The second form does so for 16-bit operands in HK_LAYOUT_NHWC8 and the rates in ops/support/conv_nhwc.c.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,9 +21,8 @@ typedef struct layer {
 } layer;
 
 typedef struct trial {
-    const hk_conv_tile *tile; /* NULL: the library's choice */
-    uint32_t splits;
-    size_t first; /* record */
+    uint32_t splits; /* 0: the library's choice */
+    size_t first;    /* record */
 } trial;
 
 enum { TRIALS = 96 };
@@ -28,6 +30,7 @@ enum { TRIALS = 96 };
 typedef struct bench {
     hk_conv p;
     uint32_t most_splits;
+    bool fast;
     trial trials[TRIALS];
     size_t count;
 } bench;
@@ -50,7 +53,7 @@ static hk_status lower_trial(hk_lower *l, bench *b, const hk_conv_tile *tile, ui
     hk_conv_job job = {.p = b->p, .pass = HK_CONV_FORWARD, .tile = tile, .splits = splits};
     if (b->count == TRIALS)
         return HK_OK;
-    b->trials[b->count++] = (trial){tile, splits, l->record_count - 1};
+    b->trials[b->count++] = (trial){splits, l->record_count - 1};
     job.x = n->in[0];
     job.w = n->in[1];
     job.y = n->out[0];
@@ -72,12 +75,35 @@ static hk_status lower_winograd(hk_lower *l, bench *b)
     hk_conv_job job = {.p = b->p, .pass = HK_CONV_FORWARD, .x = n->in[0], .w = n->in[1], .y = n->out[0]};
     if (b->count == TRIALS || !hk_conv_fits_winograd(&job))
         return HK_OK;
-    b->trials[b->count++] = (trial){NULL, 1, l->record_count - 1};
+    b->trials[b->count++] = (trial){1, l->record_count - 1};
     return hk_conv_lower_winograd(l, &job);
+}
+
+static hk_status lower_fast(hk_lower *l, bench *b)
+{
+    size_t count, before = 2; /* records of the operands' relayouts */
+    const hk_nhwc_tile *tiles = hk_nhwc_tiles(&count);
+    const hk_node *n = l->node;
+    hk_conv_job job = {.p = b->p, .pass = HK_CONV_FORWARD, .x = n->in[0], .w = n->in[1], .y = n->out[0]};
+    for (size_t i = 0; i <= count; i++) {
+        job.nhwc_tile = i < count ? &tiles[i] : NULL;
+        if (job.nhwc_tile && !hk_nhwc_tile_fits(l, &job, job.nhwc_tile))
+            continue;
+        for (job.splits = 1; b->count < TRIALS && job.splits <= b->most_splits; job.splits *= 2) {
+            b->trials[b->count++] = (trial){i < count ? job.splits : 0, before + l->record_count - 1};
+            HK_TRY(hk_conv_lower_nhwc8(l, &job));
+            if (i == count)
+                break;
+        }
+    }
+    return HK_OK;
 }
 
 static hk_status lower_all(hk_lower *l, void *user)
 {
+    const bench *b = user;
+    if (b->fast)
+        return hk_node_is(l->node, "hk.Conv") ? lower_fast(l, user) : l->node->op->lower(l);
     size_t count;
     const hk_conv_tile *tiles = hk_conv_tiles(&count);
     for (size_t i = 0; i < count; i++)
@@ -94,13 +120,27 @@ static hk_value *input(hk_graph *g, const char *name, const hk_shape *shape)
     return v && hk_graph_add_input(g, v) ? v : NULL;
 }
 
-static hk_status time_layer(hk_context *ctx, hk_gpu *gpu, const layer *a, uint32_t most_splits, float *numbers)
+static hk_status build_layer(hk_graph *g, const hk_attr_value *attrs, hk_value **in, bool fast, hk_value **y)
+{
+    const hk_attr_value to[] = {HK_SET_INT("layout", HK_LAYOUT_NHWC8), HK_SET_INT("storage", HK_FLOAT16), {0}};
+    if (!fast)
+        return hk_build(g, "Conv", attrs, in, 2, y, 1);
+    HK_TRY(hk_build(g, "hk.Relayout", to, &in[0], 1, &in[0], 1));
+    HK_TRY(hk_build(g, "hk.PackConvWeight", to + 1, &in[1], 1, &in[1], 1));
+    HK_TRY(hk_build(g, "hk.Conv", attrs, in, 2, y, 1));
+    (*y)->layout = HK_LAYOUT_NHWC8;
+    (*y)->storage = HK_FLOAT16;
+    return hk_build(g, "hk.Relayout", NULL, y, 1, y, 1);
+}
+
+static hk_status time_layer(hk_context *ctx, hk_gpu *gpu, const layer *a, uint32_t most_splits, bool fast,
+                            float *numbers)
 {
     const int64_t pads[] = {a->pad, a->pad, a->pad, a->pad}, strides[] = {a->stride, a->stride};
     const hk_attr_value attrs[] = {HK_SET_INTS("pads", pads, 4), HK_SET_INTS("strides", strides, 2), {0}};
     const hk_conv_attrs geometry = {.window = {.pads = {pads, 4}, .strides = {strides, 2}}, .group = 1};
     const hk_shape xs = {.rank = 4, .dim = {a->n, a->c, a->h, a->w}}, ws = {.rank = 4, .dim = {a->k, a->c, a->r, a->s}};
-    bench b = {.most_splits = most_splits};
+    bench b = {.most_splits = most_splits, .fast = fast};
     hk_problem_text problem;
     hk_graph *g = NULL;
     hk_value *y = NULL;
@@ -114,11 +154,13 @@ static hk_status time_layer(hk_context *ctx, hk_gpu *gpu, const layer *a, uint32
     hk_records_run run = {.gpu_tuning = true, .repeats = 10, .warm_ms = 3, .no_host = true, .lower = lower_all};
     run.feeds = feeds;
     run.user = &b;
-    hk_status st = hk_build(g, "Conv", attrs, in, 2, &y, 1);
+    run.precision = fast ? HK_PRECISION_FAST : HK_PRECISION_STRICT;
+    hk_status st = build_layer(g, attrs, in, fast, &y);
     if (st == HK_OK)
         st = hk_graph_add_output(g, y) ? hk_test_records(gpu, g, &run) : hk_out_of_memory(ctx, "a layer");
     for (size_t i = 0; i < b.count && st == HK_OK; i++) {
-        size_t from = b.trials[i].first, to = i + 1 < b.count ? b.trials[i + 1].first : run.record_count;
+        size_t from = b.trials[i].first,
+               to = i + 1 < b.count ? b.trials[i + 1].first : run.record_count - (fast ? 1 : 0);
         double ns = 0;
         for (size_t k = from; k < to; k++)
             ns += run.ns[k];
@@ -139,6 +181,7 @@ int main(int argc, char **argv)
     hk_gpu *gpu = NULL;
     layer a;
     float *numbers = malloc(NUMBERS * sizeof *numbers);
+    bool fast = argc > 2 && strcmp(argv[2], "fast") == 0;
     if (!numbers || hk_context_create(NULL, &ctx) != HK_OK)
         return 71;
     uint32_t state = 1;
@@ -149,7 +192,7 @@ int main(int argc, char **argv)
     hk_status st = hk_gpu_open(ctx, NULL, &gpu);
     while (st == HK_OK &&
            scanf("%d %d %d %d %d %d %d %d %d", &a.n, &a.c, &a.h, &a.w, &a.k, &a.r, &a.s, &a.stride, &a.pad) == 9) {
-        st = time_layer(ctx, gpu, &a, argc > 1 ? (uint32_t)atoi(argv[1]) : 1, numbers);
+        st = time_layer(ctx, gpu, &a, argc > 1 ? (uint32_t)atoi(argv[1]) : 1, fast, numbers);
         fflush(stdout);
     }
     if (st != HK_OK)
