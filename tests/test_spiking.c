@@ -656,6 +656,62 @@ static void saved_and_trained_again(void **state)
     hk_model_destroy(&m);
 }
 
+/* With checkpoints a deep network computes its layers of BatchNormalization and neurons again: the same bits, running
+ * statistics counted once, less memory. */
+static void checkpoints(void **state)
+{
+    (void)state;
+    enum { DEPTH = 8, EACH = 3, SAMPLES = 2, CLASSES = 3, ROUNDS = 3 };
+    hk_layer layers[2 + DEPTH * EACH + 3] = {{.kind = HK_LAYER_DIRECT, .name = "code", .steps = 4}};
+    size_t count = 1;
+    char names[DEPTH][EACH][16];
+    for (size_t i = 0; i < DEPTH; i++) {
+        for (size_t k = 0; k < EACH; k++)
+            snprintf(names[i][k], sizeof names[i][k], "%s%zu", (const char *[]){"conv", "bn", "sn"}[k], i);
+        layers[count++] = (hk_layer){.kind = HK_LAYER_CONV2D,
+                                     .name = names[i][0],
+                                     .out = 8,
+                                     .kernel = {3},
+                                     .padding = {1},
+                                     .time = HK_TIME_FOLD};
+        layers[count++] = (hk_layer){.kind = HK_LAYER_BATCH_NORM, .name = names[i][1], .time = HK_TIME_FOLD};
+        layers[count++] = (hk_layer){.kind = i % 2 ? HK_LAYER_PARAMETRIC_LIF : HK_LAYER_LIF, .name = names[i][2]};
+    }
+    layers[count++] = (hk_layer){.kind = HK_LAYER_MAX_POOL2D, .kernel = {2}, .time = HK_TIME_FOLD};
+    layers[count++] = (hk_layer){.kind = HK_LAYER_FLATTEN, .time = HK_TIME_FOLD};
+    layers[count++] = (hk_layer){.kind = HK_LAYER_LINEAR, .name = "fc", .out = CLASSES, .time = HK_TIME_FOLD};
+    layers[count++] = (hk_layer){.kind = HK_LAYER_RATE, .name = "rate"};
+    float *x = numbers(SAMPLES * 2 * 16 * 16, 2, 0, 1), losses[2][ROUNDS];
+    int64_t labels[SAMPLES] = {0, 2};
+    hk_tensor in = tensor(x, 4, (int64_t[]){SAMPLES, 2, 16, 16}), a = {0}, b = {0};
+    hk_tensor to = {.data = labels, .dtype = HK_INT64, .rank = 1, .shape = {SAMPLES}};
+    hk_model *m = sequence(4, (int64_t[]){-1, 2, 16, 16}, layers, count);
+    hk_trainer *t[2];
+    hk_plan_info plan[2];
+    for (int i = 0; i < 2; i++) {
+        t[i] = trainer(m, (hk_trainer_params){.lr = 1e-2f, .checkpointing = i});
+        train_some(t[i], &in, &to, ROUNDS, losses[i]);
+        OK(hk_trainer_get_plan(t[i], &plan[i]));
+    }
+    print_message("    %zu and %zu dispatches, activations of %.2f and %.2f MiB\n", plan[0].dispatches,
+                  plan[1].dispatches, (double)plan[0].live_bytes / 0x1p20, (double)plan[1].live_bytes / 0x1p20);
+    assert_memory_equal(losses[0], losses[1], sizeof losses[0]);
+    assert_true(plan[1].dispatches >= plan[0].dispatches + DEPTH);
+    assert_true((double)plan[1].live_bytes < .6 * (double)plan[0].live_bytes);
+    static const char *const seen[] = {"conv0.weight", "bn0.running_mean", "bn4.running_var", "sn1.w", "fc.bias"};
+    for (size_t i = 0; i < COUNT(seen); i++) {
+        OK(hk_trainer_read_parameter(t[0], seen[i], &a));
+        OK(hk_trainer_read_parameter(t[1], seen[i], &b));
+        same_bits(&a, b.data);
+        hk_tensor_release(&a);
+        hk_tensor_release(&b);
+    }
+    for (int i = 0; i < 2; i++)
+        hk_trainer_destroy(&t[i]);
+    hk_model_destroy(&m);
+    free(x);
+}
+
 /* A trainer begins every step and evaluation anew unless it is told to keep potentials. */
 static void trainers_reset(void **state)
 {
@@ -722,6 +778,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(readouts),
         cmocka_unit_test(whole_network_gradients),
         cmocka_unit_test(saved_and_trained_again),
+        cmocka_unit_test(checkpoints),
         cmocka_unit_test(trainers_reset),
     };
     const test_program program = {.name = "spiking", TESTS(tests), .setup = make_folder, .teardown = remove_folder};

@@ -119,15 +119,32 @@ static void choose_elementwise(const recomputation *c, const hk_node *n)
     v->depth = v->kept ? 0 : (int8_t)(depth + 1);
 }
 
+/* Normalizations by the batch, whose inputs RUNNING and outputs NEW_RUNNING are running statistics. */
+enum { RUNNING = 3, NEW_RUNNING = 1, STATISTICS = 2 };
+
+static bool has_statistics(const hk_node *n)
+{
+    static const char *const types[] = {"BatchNormalization", "hk.BatchNormAct", "hk.BatchNormNeuron"};
+    for (size_t i = 0; i < HK_COUNT(types); i++)
+        if (hk_node_is(n, types[i]))
+            return n->out_count > 1;
+    return false;
+}
+
+static bool is_statistic(int32_t k, int32_t first)
+{
+    return k >= first && k < first + STATISTICS;
+}
+
 /* Nodes whose copy does what they do: nothing that runs on the host, and of states only running statistics, which the
  * copy leaves alone. Dropout draws by its name. */
 static bool can_repeat(const hk_node *n)
 {
-    bool statistics = hk_node_is(n, "BatchNormalization") || hk_node_is(n, "hk.BatchNormAct");
+    bool statistics = has_statistics(n);
     if (n->body_count || (n->op->flags & (HK_OP_HOST | HK_OP_CONTROL | HK_OP_KEEP | HK_OP_LIST)))
         return false;
     for (int32_t k = 0; k < n->out_count; k++)
-        if (n->out[k] && n->out[k]->state && !(statistics && k > 0))
+        if (n->out[k] && n->out[k]->state && !(statistics && is_statistic(k, NEW_RUNNING)))
             return false;
     return true;
 }
@@ -263,14 +280,13 @@ static hk_status copy_operand(const recomputation *c, hk_value *v, hk_value *beh
 static hk_status copy_node(const recomputation *c, const hk_node *n, hk_value *behind)
 {
     hk_value **in = hk_arena_array(c->arena, (size_t)n->in_count + 1, sizeof *in);
-    bool statistics = n->out_count > 1 && (hk_node_is(n, "BatchNormalization") || hk_node_is(n, "hk.BatchNormAct"));
+    bool statistics = has_statistics(n);
     if (!in)
         return no_memory(c);
     for (int32_t k = 0; k < n->in_count; k++) {
         hk_value *v = n->in[k];
-        if (statistics &&
-            k >= 3) /* running ones: neither read nor changed, but an operand of that shape must be there */
-            v = n->in[k - 2];
+        if (statistics && is_statistic(k, RUNNING)) /* neither read nor changed, but one of that shape must be there */
+            v = n->in[k - STATISTICS];
         HK_TRY(copy_operand(c, v, behind, &in[k]));
     }
     hk_node *copy = hk_graph_node(c->g, n->name, n->type, n->op, n->attrs, in, n->in_count, n->out_count);
@@ -279,7 +295,7 @@ static hk_status copy_node(const recomputation *c, const hk_node *n, hk_value *b
     copy->domain = n->domain;
     copy->opset = n->opset;
     for (int32_t k = 0; k < n->out_count; k++)
-        if (!n->out[k] || (statistics && (k == 1 || k == 2)))
+        if (!n->out[k] || (statistics && is_statistic(k, NEW_RUNNING)))
             copy->out[k] = NULL;
     HK_TRY(hk_node_infer(c->g, copy));
     for (int32_t k = 0; k < n->out_count; k++)
