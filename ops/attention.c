@@ -283,30 +283,6 @@ static hk_status attention_eval(hk_eval *e)
 
 /* ---- the device */
 
-/* x, or a float32 copy of it if it is stored as float16. */
-static hk_value *as_float32(hk_lower *l, hk_value *x)
-{
-    if (!x || hk_value_storage(x) != HK_FLOAT16)
-        return x;
-    hk_value *y = hk_scratch(l, HK_FLOAT32, hk_shape_count(&x->shape));
-    if (!y)
-        return x;
-    hk_emit_convert(l, x, y);
-    return y;
-}
-
-/* Where a float32 result for `out` goes, and how it gets from there into out. */
-static hk_value *float32_target(hk_lower *l, hk_value *out)
-{
-    return hk_value_storage(out) == HK_FLOAT16 ? hk_scratch(l, HK_FLOAT32, hk_shape_count(&out->shape)) : out;
-}
-
-static void finish_target(hk_lower *l, hk_value *target, hk_value *out)
-{
-    if (target && target != out)
-        hk_emit_convert(l, target, out);
-}
-
 /* Fills present i; *read becomes what the kernel reads keys or values from. */
 static hk_status lower_present(hk_lower *l, const problem *r, int32_t i, hk_value **read)
 {
@@ -315,7 +291,8 @@ static hk_status lower_present(hk_lower *l, const problem *r, int32_t i, hk_valu
     hk_move m[2];
     if (!out && !r->has_past)
         return HK_OK;
-    if (!out && !(out = hk_scratch(l, hk_value_storage(fresh), hk_shape_count(&s))))
+    fresh = hk_as_float32(l, fresh);
+    if (!out && !(out = hk_scratch(l, HK_FLOAT32, hk_shape_count(&s))))
         return HK_OK; /* l->failed tells */
     present_moves(r, i, m);
     if (r->has_past) {
@@ -335,26 +312,16 @@ static hk_status attention_lower(hk_lower *l)
     hk_value *k = n->in[K], *v = n->in[V], *scores = hk_out(n, SCORES);
     HK_TRY(lower_present(l, &r, PRESENT_K, &k));
     HK_TRY(lower_present(l, &r, PRESENT_V, &v));
-    hk_attention_values values = {.q = as_float32(l, n->in[Q]),
-                                  .k = as_float32(l, k),
-                                  .v = as_float32(l, v),
-                                  .mask = as_float32(l, hk_in(n, MASK)),
-                                  .lengths = hk_in(n, LENGTHS),
-                                  .y = float32_target(l, n->out[Y])};
-    hk_value *seen = scores ? float32_target(l, scores) : NULL;
+    const hk_attention_values values = {
+        .q = n->in[Q], .k = k, .v = v, .mask = hk_in(n, MASK), .lengths = hk_in(n, LENGTHS), .y = n->out[Y]};
     if (l->failed)
         return HK_OK;
-    hk_value *const stored[] = {values.q, values.k, values.v,
-                                values.y, seen,     values.mask && values.mask->dtype != HK_BOOL ? values.mask : NULL};
-    for (size_t i = 0; i < HK_COUNT(stored); i++)
-        HK_TRY(hk_require_float32(l, stored[i]));
+    if (values.mask && values.mask->dtype != HK_BOOL)
+        HK_TRY(hk_require_float32(l, values.mask));
     hk_attention_emit(l, &r.p, &values);
-    finish_target(l, values.y, n->out[Y]);
     if (!scores)
         return HK_OK;
-    HK_TRY(hk_attention_emit_scores(l, &r.p, &values, (hk_attention_stage)at->qk_matmul_output_mode, seen));
-    finish_target(l, seen, scores);
-    return HK_OK;
+    return hk_attention_emit_scores(l, &r.p, &values, (hk_attention_stage)at->qk_matmul_output_mode, scores);
 }
 
 /* ---- differentiation: the scores are computed again, and all products are matrix products */
@@ -682,9 +649,9 @@ CASES(
     "f32[0,2,3,4] f32[0,2,3,4] f32[0,2,3,4];;opset=24", "f32[1,2,3,4] f32[1,2,0,4] f32[1,2,0,4];;opset=24 nograd");
 #define ATTENTION(...)                                                                                                 \
     {                                                                                                                  \
-        .type = "Attention", .in_min = 3, .out_min = 1, .out_max = 4, .attrs_bytes = sizeof(attention_attrs),          \
-        .attrs = attr_list, .infer = attention_infer, .eval = attention_eval, .lower = attention_lower,                \
-        .backward = attention_backward, __VA_ARGS__                                                                    \
+        .type = "Attention", .in_min = 3, .out_min = 1, .out_max = 4, .half_in = 7, .half_out = 1,                     \
+        .attrs_bytes = sizeof(attention_attrs), .attrs = attr_list, .infer = attention_infer, .eval = attention_eval,  \
+        .lower = attention_lower, .backward = attention_backward, __VA_ARGS__                                          \
     }
 
 const hk_op hk_ops_attention[] = {

@@ -120,9 +120,8 @@ static hk_status views_lower(hk_lower *l)
     hk_attention p;
     HK_TRY(resolve_views(&a, &p));
     const hk_attention_values v = {.q = n->in[Q], .k = n->in[K], .v = n->in[V], .y = n->out[Y], .mask = hk_in(n, MASK)};
-    for (int32_t i = 0; i < n->in_count; i++)
-        if (n->in[i] && n->in[i]->dtype != HK_BOOL)
-            HK_TRY(hk_require_float32(l, n->in[i]));
+    if (v.mask && v.mask->dtype != HK_BOOL)
+        HK_TRY(hk_require_float32(l, v.mask));
     hk_attention_emit(l, &p, &v);
     return HK_OK;
 }
@@ -275,6 +274,8 @@ const hk_op hk_ops_attention_views[] = {
      .attrs = view_attr_list,
      .infer = views_infer,
      .eval = views_eval,
+     .half_in = 7,
+     .half_out = 1,
      .lower = views_lower,
      .backward = views_backward,
      .cases = view_cases},

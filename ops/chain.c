@@ -281,8 +281,15 @@ static bool is_wide(hk_dtype t)
     return !hk_dtype_is_float(t) && hk_dtype_bytes(t) == 8;
 }
 
-static uint32_t type_flags(hk_dtype t)
+/* As an input or result of the program is stored; float32 may be stored as float16. */
+static hk_dtype stored_as(hk_dtype t, const hk_value *v)
 {
+    return hk_value_storage(v) == HK_FLOAT16 ? HK_FLOAT16 : t;
+}
+
+static uint32_t type_flags(hk_dtype t, const hk_value *v)
+{
+    t = stored_as(t, v);
     return is_wide(t) ? CHAIN_WIDE : t == HK_FLOAT16 ? CHAIN_HALF : t == HK_BFLOAT16 ? CHAIN_BFLOAT : 0;
 }
 
@@ -321,7 +328,7 @@ static void choose_access(const hk_chain_job *job, const geometry *g, access *a)
             how = vectors & bit ? CHAIN_ACCESS_VECTOR : CHAIN_ACCESS_ONE;
         }
         a->gathers |= how == CHAIN_ACCESS_FOUR;
-        a->word[i] = how | where << 2 | type_flags(job->chain->in_dtype[i]);
+        a->word[i] = how | where << 2 | type_flags(job->chain->in_dtype[i], job->in[i]);
     }
 }
 
@@ -392,36 +399,38 @@ static bool uses_rare(const hk_chain *c)
     return rare;
 }
 
-static bool uses_half(const hk_chain *c)
+static bool uses_half(const hk_chain_job *job)
 {
+    const hk_chain *c = job->chain;
     bool half = false;
     for (int32_t i = 0; i < c->input_count; i++)
-        half |= hk_dtype_is_half(c->in_dtype[i]);
+        half |= hk_dtype_is_half(stored_as(c->in_dtype[i], job->in[i]));
     for (int32_t i = 0; i < c->output_count; i++)
-        half |= hk_dtype_is_half(c->out_dtype[i]);
+        half |= job->out[i] && hk_dtype_is_half(stored_as(c->out_dtype[i], job->out[i]));
     for (int32_t i = 0; i < c->step_count; i++)
         half |= c->step[i].code == HK_CHAIN_ROUND_HALF || c->step[i].code == HK_CHAIN_ROUND_BFLOAT;
     return half;
 }
 
-static const hk_kernel *choose_kernel(const hk_chain *c)
+static const hk_kernel *choose_kernel(const hk_chain_job *job)
 {
+    const hk_chain *c = job->chain;
     static const hk_kernel *const kernels[5][3] = {
         {&hk_kernel_chain_2, &hk_kernel_chain_5, &hk_kernel_chain_12},
         {&hk_kernel_chain_long_2, &hk_kernel_chain_long_5, &hk_kernel_chain_long_12},
         {&hk_kernel_chain_half_2, &hk_kernel_chain_half_5, &hk_kernel_chain_half_12},
         {&hk_kernel_chain_rare_5, &hk_kernel_chain_rare_5, &hk_kernel_chain_rare_12},
         {&hk_kernel_chain_half_rare_12, &hk_kernel_chain_half_rare_12, &hk_kernel_chain_half_rare_12}};
-    int family = uses_half(c) ? (uses_rare(c) ? 4 : 2) : uses_rare(c) ? 3 : uses_wide(c) ? 1 : 0;
+    int family = uses_half(job) ? (uses_rare(c) ? 4 : 2) : uses_rare(c) ? 3 : uses_wide(c) ? 1 : 0;
     return kernels[family][c->step_count <= 2 ? 0 : c->step_count <= 5 ? 1 : 2];
 }
 
-static const char *variant_name(const hk_chain *c, const access *a)
+static const char *variant_name(const hk_chain_job *job, const access *a)
 {
     static const char *const names[3][3] = {{"chain", "chain broadcast", "chain gather"},
                                             {"chain int64", "chain int64 broadcast", "chain int64 gather"},
                                             {"chain 16-bit", "chain 16-bit broadcast", "chain 16-bit gather"}};
-    return names[uses_half(c) ? 2 : uses_wide(c) ? 1 : 0][a->gathers ? 2 : a->strided ? 1 : 0];
+    return names[uses_half(job) ? 2 : uses_wide(job->chain) ? 1 : 0][a->gathers ? 2 : a->strided ? 1 : 0];
 }
 
 static hk_status check_value(const hk_lower *l, const hk_value *v)
@@ -454,7 +463,7 @@ static void set_constants(hk_record *r, const hk_chain_job *job, const access *a
         bool present = i < c->output_count && job->out[i];
         hk_spec(r, SPEC_OUTPUT + (uint32_t)i,
                 !present ? CHAIN_NONE
-                         : c->out[i] | type_flags(c->out_dtype[i]) |
+                         : c->out[i] | type_flags(c->out_dtype[i], job->out[i]) |
                                (hk_value_alignment(job->out[i]) == 16 ? CHAIN_ALIGNED : 0u));
     }
     hk_spec(r, SPEC_INPUT_COUNT, (uint32_t)c->input_count);
@@ -490,7 +499,7 @@ hk_status hk_chain_lower(hk_lower *l, const hk_chain_job *job)
     bool in_block = word_count > CHAIN_WORDS || (a.strided && g.rank > CHAIN_PUSH_RANK);
     uint32_t units = !l->cpu && count >= LARGE ? 2 : 1;
 
-    hk_record *r = hk_emit(l, choose_kernel(c), variant_name(c, &a));
+    hk_record *r = hk_emit(l, choose_kernel(job), variant_name(job, &a));
     struct chain_push push = {.count = (uint32_t)count, .rank = (uint32_t)g.rank};
     HK_TRY(push_words(l, r, &push, words, word_count, in_block));
     hk_push(r, &push, sizeof push);
@@ -612,6 +621,8 @@ const hk_op hk_ops_chain[] = {
      .out_min = 1,
      .out_max = CHAIN_OUTPUTS,
      .flags = HK_OP_HALF,
+     .half_in = UINT32_MAX,
+     .half_out = UINT32_MAX,
      .attrs_bytes = sizeof(chain_attrs),
      .attrs = attrs,
      .infer = infer,

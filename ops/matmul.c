@@ -330,6 +330,17 @@ static hk_status lower_gemm(hk_lower *l)
     return hk_gemm_lower(l, &p);
 }
 
+bool hk_product_suits_units(const hk_node *n)
+{
+    hk_gemm p;
+    hk_shape y;
+    if (n->in[0]->dtype != HK_FLOAT32 || !hk_shape_known(&n->in[0]->shape) || !hk_shape_known(&n->in[1]->shape) ||
+        resolve(n, &n->in[0]->shape, &n->in[1]->shape, &p, &y) != FITS)
+        return false;
+    hk_gemm_simplify(&p);
+    return hk_gemm_suits_units(&p);
+}
+
 /* Gemm of opsets 1 and 6 is today's, once C's shape is known to fit. */
 static hk_status expand_gemm1(hk_graph *g, const hk_node *n, hk_value **out)
 {
@@ -633,8 +644,9 @@ static const char *const convert_cases[] = {
 #define GEMM_OP(name, first, last, least, most, table, list)                                                           \
     {                                                                                                                  \
         .type = (name), .since = (first), .until = (last), .in_min = (least), .in_max = (most), .out_min = 1,          \
-        .out_max = 1, .parameters = 7, .attrs_bytes = sizeof(gemm_attrs), .attrs = (table), .infer = infer_gemm,       \
-        .eval = eval_gemm, .lower = lower_gemm, .backward = backward_gemm, .cases = (list)                             \
+        .out_max = 1, .parameters = 7, .half_in = 11, .half_out = 1, .attrs_bytes = sizeof(gemm_attrs),                \
+        .attrs = (table), .infer = infer_gemm, .eval = eval_gemm, .lower = lower_gemm, .backward = backward_gemm,      \
+        .cases = (list)                                                                                                \
     }
 
 const hk_op hk_ops_matmul[] = {

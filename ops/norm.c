@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "ops/support/gemm.h"
 #include "ops/support/move.h"
 #include "ops/support/reduce_channels.h"
 #include "shaders/norm.push.h"
@@ -189,7 +190,7 @@ static hk_status rows_lower(hk_lower *l)
     hk_value *x = n->in[0], *y = n->out[0], *scale, *bias;
     const rows_view v = view_rows(n, &x->shape);
     const hk_shape normalized = normalized_shape(&x->shape, v.axis);
-    for (int32_t i = 0; i < n->in_count; i++)
+    for (int32_t i = 1; i < n->in_count; i++)
         HK_TRY(hk_require_float32(l, n->in[i]));
     if (v.rows * v.extent == 0) {
         for (int32_t i = 1; i < 3 && v.rows; i++)
@@ -200,17 +201,26 @@ static hk_status rows_lower(hk_lower *l)
     HK_TRY(whole_affine(l, n->in[1], &normalized, &scale));
     HK_TRY(whole_affine(l, hk_in(n, 2), &normalized, &bias));
     int64_t units = (v.extent + 3) / 4;
+    bool vectors = v.extent % 4 == 0 && hk_aligned_all((const hk_value *[]){x, y, scale, bias}, 4);
+    if (!vectors) {
+        x = hk_as_float32(l, x);
+        y = hk_float32_target(l, y);
+        if (!y)
+            return HK_OK; /* l->failed tells */
+    }
     const hk_team team = hk_team_rows(l, v.rows, units);
     const struct norm_push push = {.rows = (uint32_t)v.rows, .extent = (uint32_t)v.extent, .epsilon = a->epsilon};
     uint32_t held = hk_team_held(l, &team, units);
     hk_record *r = hk_team_emit(l, &team, (hk_team_kernel){&hk_kernel_norm, &hk_kernel_norm_subgroup},
                                 held ? "norm held" : "norm long", v.rows, &push, sizeof push);
     hk_spec(r, HK_TEAM_SPEC, held);
-    hk_spec(r, HK_TEAM_SPEC + 1, v.extent % 4 == 0 && hk_aligned_all((const hk_value *[]){x, y, scale, bias}, 4));
+    hk_spec(r, HK_TEAM_SPEC + 1, vectors);
     hk_spec(r, HK_TEAM_SPEC + 2, is_centered(n));
     hk_spec(r, HK_TEAM_SPEC + 3, bias != NULL);
     hk_spec(r, HK_TEAM_SPEC + 4, hk_out(n, 1) != NULL);
     hk_spec(r, HK_TEAM_SPEC + 5, hk_out(n, 2) != NULL);
+    hk_spec(r, HK_TEAM_SPEC + 6, hk_value_storage(x) == HK_FLOAT16);
+    hk_spec(r, HK_TEAM_SPEC + 7, hk_value_storage(y) == HK_FLOAT16);
     hk_use(r, x, HK_READ, offsetof(struct norm_push, x));
     hk_use(r, scale, HK_READ, offsetof(struct norm_push, scale));
     hk_use(r, bias, HK_READ, offsetof(struct norm_push, bias));
@@ -218,6 +228,8 @@ static hk_status rows_lower(hk_lower *l)
     hk_use(r, hk_out(n, 1), HK_WRITE, offsetof(struct norm_push, mean));
     hk_use(r, hk_out(n, 2), HK_WRITE, offsetof(struct norm_push, deviation));
     r->flops = 8.0 * (double)(v.rows * v.extent);
+    if (y != n->out[0])
+        hk_emit_convert(l, y, n->out[0]);
     return HK_OK;
 }
 
@@ -652,7 +664,7 @@ CASES(groups_grad_cases, "f32[2,6,3,4] f32[2,6,3,4] f32[6] f32[2,2] f32[2,2]+;nu
     {                                                                                                                  \
         .type = name, .since = first, .in_min = 2, .in_max = most, .out_min = 1, .out_max = 3, .parameters = 6,        \
         .attrs_bytes = sizeof(row_attrs), .attrs = row_attr_list, .infer = rows_infer, .eval = rows_eval,              \
-        .lower = rows_lower, .backward = rows_backward, .cases = cases_                                                \
+        .half_in = 1, .half_out = 1, .lower = rows_lower, .backward = rows_backward, .cases = cases_                   \
     }
 #define ROWS_GRAD(name)                                                                                                \
     {                                                                                                                  \

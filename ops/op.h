@@ -190,6 +190,8 @@ typedef struct hk_op {
     uint32_t flags;                          /* hk_op_flags */
     uint32_t host_inputs; /* bit i: input i must be known on the host before shapes are (Reshape's shape) */
     uint32_t parameters;  /* bit i: input i is in a weight, bias, scale or slope role */
+    /* Bit i: lower() takes input i, gives output i, also where that is float32 stored as float16 (contiguous). */
+    uint32_t half_in, half_out;
     size_t attrs_bytes;
     const hk_attr *attrs; /* ended by a NULL name; NULL: none */
     hk_status (*infer)(hk_infer *in);

@@ -307,9 +307,9 @@ CASES(legacy_logic) = {"bool[2,3,4,5] bool[3,4] ; broadcast=1 axis=1 ; opset=6",
 #define ROW(name, first, last, least, most, attributes, rule, cases_name)                                              \
     {                                                                                                                  \
         .type = name, .since = first, .until = last, .in_min = least, .in_max = most, .out_min = 1, .out_max = 1,      \
-        .flags = HK_OP_POINTWISE | HK_OP_HALF, .attrs_bytes = sizeof(hk_pointwise_attrs), .attrs = attributes,         \
-        .infer = hk_pointwise_infer, .eval = hk_pointwise_eval, .lower = hk_pointwise_lower, .backward = rule,         \
-        .cases = cases_name##_cases                                                                                    \
+        .flags = HK_OP_POINTWISE | HK_OP_HALF, .half_in = UINT32_MAX, .half_out = UINT32_MAX,                          \
+        .attrs_bytes = sizeof(hk_pointwise_attrs), .attrs = attributes, .infer = hk_pointwise_infer,                   \
+        .eval = hk_pointwise_eval, .lower = hk_pointwise_lower, .backward = rule, .cases = cases_name##_cases          \
     }
 #define UNARY(name, first, attributes, rule, cases_name) ROW(name, first, 0, 1, 1, attributes, rule, cases_name)
 /* Before opset 7 and from then on. */

@@ -2,16 +2,14 @@
  * Precision `fast` (inference): 16-bit storage and operands, fp32 sums.
  *
  * Convolutions move into islands of HK_LAYOUT_NHWC8 in fp16, where their kernels read 16 bytes along the channels;
- * relayouts that undo each other between neighbours vanish, so they stay at the islands' shores. Matrix products get
- * fp16 operands where a conversion pays: constants once when the plan is made, activations when each element is read by
- * many tiles.
+ * relayouts that undo each other between neighbours vanish, so they stay at the islands' shores. Constant operands of
+ * matrix products become fp16 once, when the plan is made; of other values storage.c decides.
  */
 #include <string.h>
 
 #include "ops/support/conv_lower.h"
+#include "ops/support/gemm.h"
 #include "runtime/passes.h"
-
-#define REUSE 512 /* columns of the result from which converting an activation pays: four tiles of 128 */
 
 static hk_status relayout(hk_graph *g, hk_value *v, hk_layout layout, hk_value **out)
 {
@@ -53,22 +51,14 @@ static hk_status move_convolution(hk_graph *g, hk_node *n)
     return HK_OK;
 }
 
-static hk_status halve(hk_graph *g, hk_node *n, int32_t i)
+static hk_status halve_constants(hk_graph *g, hk_node *n)
 {
     const hk_attr_value attrs[] = {HK_SET_INT("to", HK_FLOAT16), {0}};
-    return hk_build(g, "hk.Convert", attrs, &n->in[i], 1, &n->in[i], 1);
-}
-
-static hk_status halve_operands(hk_graph *g, hk_node *n)
-{
-    const hk_shape *y = &n->out[0]->shape;
     for (int32_t i = 0; i < 2; i++) {
         const hk_value *v = n->in[i];
         bool constant = v->kind == HK_VALUE_CONSTANT || v->kind == HK_VALUE_PARAMETER;
-        int64_t readers = y->rank >= 2 ? y->dim[y->rank - (i ? 2 : 1)] : 0;
-        if (v->dtype == HK_FLOAT32 && v->storage == HK_DTYPE_NONE && v->shape.rank >= 2 &&
-            (constant || readers >= REUSE))
-            HK_TRY(halve(g, n, i));
+        if (constant && v->storage == HK_DTYPE_NONE && v->shape.rank >= 2)
+            HK_TRY(hk_build(g, "hk.Convert", attrs, &n->in[i], 1, &n->in[i], 1));
     }
     return HK_OK;
 }
@@ -78,7 +68,6 @@ hk_status hk_choose_layouts(hk_graph *g, const hk_pass_options *options)
     if (options->precision != HK_PRECISION_FAST || !options->inference ||
         !(options->device->caps >> HK_CAP_STORAGE16 & 1u))
         return HK_OK;
-    bool matrices = options->device->caps >> HK_CAP_COOPMAT & 1u;
     HK_TRY(hk_graph_sort(g));
     size_t count = g->node_count;
     for (size_t i = 0; i < count; i++) {
@@ -88,8 +77,8 @@ hk_status hk_choose_layouts(hk_graph *g, const hk_pass_options *options)
         if (convolution && hk_shape_count(&n->out[0]->shape) > 0 && n->in[0]->shape.dim[1] >= 8 &&
             hk_conv_accepts_nhwc8(n))
             HK_TRY(move_convolution(g, n));
-        else if (product && matrices)
-            HK_TRY(halve_operands(g, n));
+        else if (product && options->matrices && hk_product_suits_units(n))
+            HK_TRY(halve_constants(g, n));
     }
     return hk_graph_prune(g);
 }

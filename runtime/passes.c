@@ -40,7 +40,8 @@ hk_status hk_run_passes(hk_graph *g, void *user)
     const hk_pass_options *options = user;
     HK_TRY(run(g, options, before_layout, HK_COUNT(before_layout)));
     HK_TRY(hk_choose_layouts(g, options));
-    return run(g, options, after_layout, HK_COUNT(after_layout));
+    HK_TRY(run(g, options, after_layout, HK_COUNT(after_layout)));
+    return hk_choose_storage(g, options);
 }
 
 size_t hk_copy_attrs(const hk_node *n, hk_attr_value *list, size_t capacity)

@@ -11,6 +11,7 @@ typedef struct hk_pass_options {
     const hk_device_info *device;
     hk_precision precision;
     uint32_t off;   /* bit (1 << HK_PASS_x): without it */
+    bool matrices;  /* the device has matrix units, or emulates them */
     bool inference; /* parameters never change and nothing is differentiated: all passes; else fusion alone */
 } hk_pass_options;
 
@@ -41,7 +42,9 @@ hk_status hk_fuse_attention(hk_graph *g);
 hk_status hk_fuse_trained_attention(hk_graph *g);
 /* Bias, activation and residual sum into the store phase of Conv and Gemm. */
 hk_status hk_fuse_epilogues(hk_graph *g);
-/* Precision `fast`: convolutions in NHWC8 islands of fp16, fp16 operands of matrix products (layout.c). */
+/* Precision `fast`: convolutions in NHWC8 islands of fp16, fp16 weights of matrix products (layout.c). */
 hk_status hk_choose_layouts(hk_graph *g, const hk_pass_options *options);
+/* Precision `fast`, when chains are made: values between nodes in fp16 (storage.c). */
+hk_status hk_choose_storage(hk_graph *g, const hk_pass_options *options);
 
 #endif

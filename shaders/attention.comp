@@ -93,30 +93,30 @@ void load_queries()
     for (uint i = thread(); i < QUERIES * UNITS * Q_CHUNKS; i += THREADS) {
         uint row = i / (UNITS * Q_CHUNKS), d = i % (UNITS * Q_CHUNKS) * 4u;
         uint from = h.q + min(query + row, push.rows - 1u) * push.q_row;
-        vec4 x = load4(push.q, (WIDE & WIDE_Q) != 0u, from, d, push.size) * push.scale;
+        vec4 x = load4(push.q, WIDE_Q, from, d, push.size) * push.scale;
         [[unroll]] for (uint j = 0u; j < 4u; ++j)
             q_tile[q_place(d + j) + row / 4u][row & 3u] = x[j];
     }
 }
 
 // The chunk of keys or values of a tile, rows outside clamped to the last.
-void fetch(uvec2 address, bool wide, uint base, uint row_stride, uint first_key, uint first_column, uint extent)
+void fetch(uvec2 address, uint operand, uint base, uint row_stride, uint first_key, uint first_column, uint extent)
 {
     [[unroll]] for (uint i = 0u; i < LOADS; ++i) {
         uint s = lane + i * SLICE_THREADS;
         uint row = min(first_key + s / UNITS, push.keys - 1u);
-        next[i] = load4(address, wide, base + row * row_stride, first_column + s % UNITS * 4u, extent);
+        next[i] = load4(address, operand, base + row * row_stride, first_column + s % UNITS * 4u, extent);
     }
 }
 
 void fetch_keys(uint first, uint chunk)
 {
-    fetch(push.k, (WIDE & WIDE_K) != 0u, h.k, push.k_row, first, chunk * CHUNK, push.size);
+    fetch(push.k, WIDE_K, h.k, push.k_row, first, chunk * CHUNK, push.size);
 }
 
 void fetch_values(uint first, uint chunk)
 {
-    fetch(push.v, (WIDE & WIDE_V) != 0u, h.v, push.v_row, first, chunk * CHUNK, push.v_size);
+    fetch(push.v, WIDE_V, h.v, push.v_row, first, chunk * CHUNK, push.v_size);
 }
 
 void place_keys()

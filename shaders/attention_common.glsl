@@ -7,12 +7,14 @@
 #include "common.glsl"
 #include "activation.glsl"
 #include "attention.push.h"
+#include "octet.glsl"
 
 layout(constant_id = 3) const uint MASK = 0; // MASK_*
 layout(constant_id = 4) const bool CAUSAL = false;
 layout(constant_id = 5) const bool LENGTHS = false;
 layout(constant_id = 6) const bool SOFTCAP = false;
-layout(constant_id = 7) const uint WIDE = 0;      // bits WIDE_*: rows of the operand are whole, aligned vectors
+layout(constant_id = 7) const uint WIDE = 0;      // bits WIDE_*: rows of the operand are whole, aligned vectors; those
+                                                  // four bits on: of float16
 layout(constant_id = 8) const uint ORDER = 0;      // of y: ORDER_*
 layout(constant_id = 9) const bool ZERO = false;   // a query that sees no key gives 0 instead of NaN
 
@@ -26,6 +28,7 @@ const uint WIDE_Q = 1u;
 const uint WIDE_K = 2u;
 const uint WIDE_V = 4u;
 const uint WIDE_Y = 8u;
+const uint HALVES = 4u; // shift
 
 // push.extra
 const uint EXTRA_BATCHES = 0u; // batch b uses the mask's b mod this
@@ -105,11 +108,11 @@ float score(Head h, float s, uint row, uint key, uint limit)
     return SOFTCAP ? h.softcap * tanh_precise(s / h.softcap) : s;
 }
 
-// Elements at .. at + 3 of a row of `extent` elements that begins at base, zeros beyond its end.
-vec4 load4(uvec2 address, bool wide, uint base, uint at, uint extent)
+// Elements at .. at + 3 of a row of `extent` elements that begins at base, zeros beyond its end. operand: WIDE_*.
+vec4 load4(uvec2 address, uint operand, uint base, uint at, uint extent)
 {
-    if (wide)
-        return at < extent ? F32x4(address).v[(base + at) >> 2] : vec4(0.0);
+    if ((WIDE & operand) != 0u)
+        return at < extent ? load_half_octet(address, (base + at) >> 2, (WIDE & operand << HALVES) != 0u) : vec4(0.0);
     vec4 x = vec4(0.0);
     [[unroll]] for (uint j = 0u; j < 4u; ++j)
         if (at + j < extent)
@@ -131,8 +134,12 @@ void store4(Head h, uint row, uint column, vec4 y)
     if (row >= push.rows)
         return;
     if ((WIDE & WIDE_Y) != 0u) {
-        if (column < push.v_size)
-            F32x4(push.y).v[at >> 2] = y;
+        if (column < push.v_size) {
+            if ((WIDE & WIDE_Y << HALVES) != 0u)
+                U32x2(push.y).v[at >> 2] = pack_half_octet(y);
+            else
+                F32x4(push.y).v[at >> 2] = y;
+        }
         return;
     }
     [[unroll]] for (uint j = 0u; j < 4u; ++j)

@@ -13,9 +13,9 @@ vec4 products(Head h, uint q, uvec4 k)
 {
     vec4 s = vec4(0.0);
     for (uint d = 0u; d < push.size; d += 4u) {
-        vec4 x = load4(push.q, (WIDE & WIDE_Q) != 0u, q, d, push.size);
+        vec4 x = load4(push.q, WIDE_Q, q, d, push.size);
         [[unroll]] for (uint j = 0u; j < 4u; ++j)
-            s[j] += dot(x, load4(push.k, (WIDE & WIDE_K) != 0u, k[j], d, push.size));
+            s[j] += dot(x, load4(push.k, WIDE_K, k[j], d, push.size));
     }
     return s * push.scale;
 }
@@ -47,7 +47,7 @@ void main()
         [[unroll]] for (uint c = 0u; c < COLUMNS; ++c) {
             vec4 sum = sums[c] * keep;
             [[unroll]] for (uint j = 0u; j < 4u; ++j)
-                sum += p[j] * load4(push.v, (WIDE & WIDE_V) != 0u, v[j], first + 4u * c, push.v_size);
+                sum += p[j] * load4(push.v, WIDE_V, v[j], first + 4u * c, push.v_size);
             sums[c] = sum;
         }
     }

@@ -107,8 +107,7 @@ void store4(vec4 sums, uint row, uint column)
     if ((EPILOGUE & 4u) != 0u) {
         F32x4(push.y).v[(split * push.pixels + pixel) * width + channel / 4u] = sums;
     } else {
-        vec4 y = finish4(sums, pixel, channel, true);
-        U32x2(push.y).v[pixel * width + channel / 4u] = uvec2(packHalf2x16(y.xy), packHalf2x16(y.zw));
+        U32x2(push.y).v[pixel * width + channel / 4u] = pack_half_octet(finish4(sums, pixel, channel, true));
     }
 }
 

@@ -22,5 +22,5 @@ void main()
         y += F32x4(push.x).v[s * total + i];
     uint pixel = i / row;
     y = finish4(y, pixel, (i - pixel * row) * 4u, true);
-    U32x2(push.y).v[i] = uvec2(packHalf2x16(y.xy), packHalf2x16(y.zw));
+    U32x2(push.y).v[i] = pack_half_octet(y);
 }

@@ -12,8 +12,14 @@
 
 layout(constant_id = 3) const uint TRANS = 0;      // bit 0: A, bit 1: B, bit 2: C
 layout(constant_id = 4) const uint WIDE = 0;       // operands read and written 16 bytes at a time: bit 0: A, 1: B, 2: C
-layout(constant_id = 5) const uint EPILOGUE = 0;   // bit 0: bias, bit 1: residual, bit 2: none, partial sums of split-K
+layout(constant_id = 5) const uint EPILOGUE = 0;   // EPILOGUE_*
 layout(constant_id = 6) const uint ACTIVATION = 0; // ACT_*
+
+const uint EPILOGUE_BIAS = 1u;
+const uint EPILOGUE_RESIDUAL = 2u;
+const uint EPILOGUE_PARTIAL = 4u;        // none, these are the partial sums of split-K
+const uint EPILOGUE_HALF_RESIDUAL = 8u;  // stored as fp16; with WIDE_C alone
+const uint EPILOGUE_HALF_C = 16u;
 
 const bool TRANS_A = (TRANS & 1u) != 0u;
 const bool TRANS_B = (TRANS & 2u) != 0u;
@@ -21,7 +27,7 @@ const bool TRANS_C = (TRANS & 4u) != 0u;
 const bool WIDE_A = (WIDE & 1u) != 0u;
 const bool WIDE_B = (WIDE & 2u) != 0u;
 const bool WIDE_C = (WIDE & 4u) != 0u;
-const bool PARTIAL = (EPILOGUE & 4u) != 0u;
+const bool PARTIAL = (EPILOGUE & EPILOGUE_PARTIAL) != 0u;
 
 uint ceil_div(uint a, uint b) { return (a + b - 1u) / b; }
 
@@ -97,11 +103,19 @@ float epilogue(float sum, Batch at, uint m, uint n, uint index)
     if (PARTIAL)
         return sum;
     float y = push.alpha * sum;
-    if ((EPILOGUE & 1u) != 0u)
+    if ((EPILOGUE & EPILOGUE_BIAS) != 0u)
         y += push.beta * F32(push.bias).v[at.bias + m * push.bias_m + n * push.bias_n];
-    if ((EPILOGUE & 2u) != 0u)
+    if ((EPILOGUE & EPILOGUE_RESIDUAL) != 0u)
         y += F32(push.residual).v[index];
     return activate(ACTIVATION, y, push.act_a, push.act_b);
+}
+
+vec4 residual4(uint i)
+{
+    if ((EPILOGUE & EPILOGUE_HALF_RESIDUAL) == 0u)
+        return F32x4(push.residual).v[i];
+    uvec2 w = U32x2(push.residual).v[i];
+    return vec4(unpackHalf2x16(w.x), unpackHalf2x16(w.y));
 }
 
 // Finishes and stores four neighbours along a row; what lies outside of C is dropped. Not for TRANS_C with WIDE_C.
@@ -114,17 +128,20 @@ void store_row4(vec4 sum, Batch at, uint m, uint n)
         vec4 y = sum;
         if (!PARTIAL) {
             y = push.alpha * sum;
-            if ((EPILOGUE & 1u) != 0u) {
+            if ((EPILOGUE & EPILOGUE_BIAS) != 0u) {
                 uint from = at.bias + m * push.bias_m + n * push.bias_n;
                 F32 bias = F32(push.bias);
                 y += push.beta * vec4(bias.v[from], bias.v[from + push.bias_n], bias.v[from + 2u * push.bias_n],
                                       bias.v[from + 3u * push.bias_n]);
             }
-            if ((EPILOGUE & 2u) != 0u)
-                y += F32x4(push.residual).v[index >> 2];
+            if ((EPILOGUE & EPILOGUE_RESIDUAL) != 0u)
+                y += residual4(index >> 2);
             y = activate(ACTIVATION, y, push.act_a, push.act_b);
         }
-        F32x4(push.c).v[index >> 2] = y;
+        if ((EPILOGUE & EPILOGUE_HALF_C) != 0u)
+            U32x2(push.c).v[index >> 2] = uvec2(packHalf2x16(y.xy), packHalf2x16(y.zw));
+        else
+            F32x4(push.c).v[index >> 2] = y;
     } else {
         for (uint j = 0u; j < 4u; ++j)
             if (n + j < push.n) {

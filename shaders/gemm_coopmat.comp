@@ -26,12 +26,11 @@ layout(constant_id = 14) const uint WM = 2;
 layout(constant_id = 15) const uint WN = 4;
 layout(constant_id = 16) const uint THREADS = 256;
 layout(constant_id = 17) const uint STAGES = 1;
-layout(constant_id = 18) const uint FLOATS = 0; // bit 0: A is stored as fp32, bit 1: B is, bit 2: C is (else fp16)
+layout(constant_id = 18) const uint FLOATS = 0; // bit 0: A is stored as fp32 (else fp16), bit 1: B is
 layout(constant_id = 19) const uint HALVES = 1; // of an element: 2 splits fp32 operands
 
 const bool A_F32 = (FLOATS & 1u) != 0u;
 const bool B_F32 = (FLOATS & 2u) != 0u;
-const bool C_F32 = (FLOATS & 4u) != 0u;
 const bool A_ACROSS = TRANS_A;
 const bool B_ACROSS = !TRANS_B;
 const uint BAND = 8; // rows of tiles that neighbouring workgroups walk together
@@ -113,30 +112,9 @@ uint word_b(uint i)
     return TRANS_B ? s.x * ROW_B + s.y / 8u : s.y * ROW_B + s.x / 8u;
 }
 
-// Four neighbours of a row of C in fp16; WIDE_C holds whenever C is stored so.
-void store_half4(vec4 sum, Batch at, uint m, uint n)
-{
-    if (m >= push.m || n >= push.n)
-        return;
-    uint index = at.c + m * push.n + n;
-    vec4 y;
-    UNROLL for (uint j = 0; j < 4; ++j) {
-        y[j] = push.alpha * sum[j];
-        if ((EPILOGUE & 1u) != 0u)
-            y[j] += push.beta * F32(push.bias).v[at.bias + m * push.bias_m + (n + j) * push.bias_n];
-        if ((EPILOGUE & 2u) != 0u)
-            y[j] += F32(push.residual).v[index + j];
-    }
-    y = activate(ACTIVATION, y, push.act_a, push.act_b);
-    U32x2(push.c).v[index >> 2] = uvec2(packHalf2x16(y.xy), packHalf2x16(y.zw));
-}
-
 void store4(vec4 sums, uint row, uint column)
 {
-    if (C_F32)
-        store_row4(sums, part.at, part.m + row, part.n + column);
-    else
-        store_half4(sums, part.at, part.m + row, part.n + column);
+    store_row4(sums, part.at, part.m + row, part.n + column);
 }
 
 void main()

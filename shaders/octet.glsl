@@ -24,6 +24,8 @@ vec4 load_half_octet(uvec2 base, uint i, bool halves)
     return vec4(unpackHalf2x16(w.x), unpackHalf2x16(w.y));
 }
 
+uvec2 pack_half_octet(vec4 x) { return uvec2(packHalf2x16(x.xy), packHalf2x16(x.zw)); }
+
 void store_octet(uvec2 base, uint i, bool halves, Octet o)
 {
     if (halves) {

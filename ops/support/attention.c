@@ -12,7 +12,7 @@
 
 /* Of shaders/attention_common.glsl. */
 enum { MASK_NONE, MASK_ADDED, MASK_BOOL };
-enum { WIDE_Q = 1, WIDE_K = 2, WIDE_V = 4, WIDE_Y = 8 };
+enum { WIDE_Q = 1, WIDE_K = 2, WIDE_V = 4, WIDE_Y = 8, HALVES = 4 };
 enum { KEYS = 32, ACROSS = 8, CHUNKS_MOST = 4 }; /* of shaders/attention.comp */
 
 static int64_t ceil_div(int64_t a, int64_t b)
@@ -224,6 +224,22 @@ static bool is_wide(const hk_value *v, const hk_attention_view *w, int64_t exten
     return hk_value_alignment(v) == 16 && (w->offset | w->batch | w->head | w->row | extent) % 4 == 0;
 }
 
+static bool is_half(const hk_value *v)
+{
+    return hk_value_storage(v) == HK_FLOAT16;
+}
+
+static uint32_t access_bits(const hk_value *v, const hk_attention_view *w, int64_t extent, uint32_t wide)
+{
+    return !is_wide(v, w, extent) ? 0u : is_half(v) ? wide | wide << HALVES : wide;
+}
+
+/* Float16 is read by vectors; a float32 copy of what does not lie so. */
+static hk_value *readable(hk_lower *l, hk_value *v, const hk_attention_view *w, int64_t extent)
+{
+    return is_wide(v, w, extent) ? v : hk_as_float32(l, v);
+}
+
 /* What push.extra points to. */
 static void set_extra(hk_lower *l, hk_record *r, const hk_attention *p)
 {
@@ -294,8 +310,8 @@ static void use_operands(hk_record *r, const hk_attention *p, const hk_attention
     use_view(r, v->v, &p->v, offsetof(struct attention_push, v));
     hk_use(r, v->y, HK_WRITE, offsetof(struct attention_push, y));
     hk_spec(r, 7,
-            (is_wide(v->q, &p->q, p->size) ? WIDE_Q : 0u) | (is_wide(v->k, &p->k, p->size) ? WIDE_K : 0u) |
-                (is_wide(v->v, &p->v, p->v_size) ? WIDE_V : 0u) | (is_wide(v->y, &y, p->v_size) ? WIDE_Y : 0u));
+            access_bits(v->q, &p->q, p->size, WIDE_Q) | access_bits(v->k, &p->k, p->size, WIDE_K) |
+                access_bits(v->v, &p->v, p->v_size, WIDE_V) | access_bits(v->y, &y, p->v_size, WIDE_Y));
     hk_spec(r, 8, p->order);
     hk_spec(r, 9, p->zero);
     r->flops = 2.0 * (double)(p->batch * p->heads * p->rows) * (double)(p->keys * (p->size + p->v_size));
@@ -328,21 +344,31 @@ static void emit_registers(hk_lower *l, const hk_attention *p, const hk_attentio
     hk_grid_1d(l, r, (uint64_t)ceil_div(work, threads));
 }
 
-void hk_attention_emit(hk_lower *l, const hk_attention *p, const hk_attention_values *v)
+void hk_attention_emit(hk_lower *l, const hk_attention *p, const hk_attention_values *values)
 {
     choice c;
+    const hk_attention_view whole = {0};
+    hk_attention_values v = *values;
     if (p->batch * p->heads * p->rows * p->v_size == 0)
         return;
     if (p->keys == 0) { /* a sum of nothing */
-        hk_emit_fill(l, v->y, 0);
+        hk_emit_fill(l, v.y, 0);
         return;
     }
+    v.q = readable(l, v.q, &p->q, p->size);
+    v.k = readable(l, v.k, &p->k, p->size);
+    v.v = readable(l, v.v, &p->v, p->v_size);
+    v.y = is_wide(v.y, &whole, p->v_size) ? v.y : hk_float32_target(l, v.y);
+    if (!v.y)
+        return; /* l->failed tells */
     /* The reduced limits of HILLOCK_CAPS=min stand for a small GPU, so that a machine without one tests its kernels. */
     bool cpu = l->cpu && l->device->max_invocations > 128;
     if (!cpu && choose_tile(l, p, &c))
-        emit_tiles(l, p, v, &c);
+        emit_tiles(l, p, &v, &c);
     else
-        emit_registers(l, p, v);
+        emit_registers(l, p, &v);
+    if (v.y != values->y)
+        hk_emit_convert(l, v.y, values->y);
 }
 
 hk_status hk_attention_emit_scores(hk_lower *l, const hk_attention *p, const hk_attention_values *v,

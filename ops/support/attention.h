@@ -70,7 +70,7 @@ bool hk_attention_set_mask(hk_attention *p, const hk_shape *mask, bool short_mas
 
 hk_status hk_attention_eval(hk_context *ctx, hk_arena *arena, const hk_attention *p, hk_attention_stage stage,
                             const hk_attention_tensors *t);
-/* Emits y; nothing when it is empty. All values but lengths are stored as float32 (mask: or bool). */
+/* Emits y; nothing when it is empty. q, k, v and y are stored as float32 or float16, the mask as float32 or bool. */
 void hk_attention_emit(hk_lower *l, const hk_attention *p, const hk_attention_values *v);
 /* Emits the scores of a stage into a float32 value of batch * heads * rows * keys elements. */
 hk_status hk_attention_emit_scores(hk_lower *l, const hk_attention *p, const hk_attention_values *v,

@@ -9,9 +9,15 @@
 /* Bits of the specialization constants 3, 4 and 5 of shaders/gemm_common.glsl. */
 enum { TRANS_A = 1, TRANS_B = 2, TRANS_C = 4 };
 enum { WIDE_A = 1, WIDE_B = 2, WIDE_C = 4 };
-enum { EPILOGUE_BIAS = 1, EPILOGUE_RESIDUAL = 2, EPILOGUE_PARTIAL = 4 };
+enum {
+    EPILOGUE_BIAS = 1,
+    EPILOGUE_RESIDUAL = 2,
+    EPILOGUE_PARTIAL = 4,
+    EPILOGUE_HALF_RESIDUAL = 8,
+    EPILOGUE_HALF_C = 16
+};
 /* And of constant 18 of gemm_coopmat.comp. */
-enum { FLOATS_A = 1, FLOATS_B = 2, FLOATS_C = 4 };
+enum { FLOATS_A = 1, FLOATS_B = 2 };
 
 static int64_t ceil_div(int64_t a, int64_t b)
 {
@@ -130,8 +136,7 @@ void hk_emit_convert(hk_lower *l, hk_value *x, hk_value *y)
     hk_grid_1d(l, r, (uint64_t)ceil_div(count, 8 * (int64_t)threads));
 }
 
-/* x itself, or an fp32 copy of it if it is stored as fp16. */
-static hk_value *as_float32(hk_lower *l, hk_value *x)
+hk_value *hk_as_float32(hk_lower *l, hk_value *x)
 {
     if (!x || hk_value_storage(x) != HK_FLOAT16 || hk_shape_count(&x->shape) == 0)
         return x;
@@ -140,6 +145,11 @@ static hk_value *as_float32(hk_lower *l, hk_value *x)
         return x;
     hk_emit_convert(l, x, y);
     return y;
+}
+
+hk_value *hk_float32_target(hk_lower *l, hk_value *y)
+{
+    return hk_value_storage(y) == HK_FLOAT16 ? hk_scratch(l, HK_FLOAT32, hk_shape_count(&y->shape)) : y;
 }
 
 /* Whether an operand can be read width elements at a time. */
@@ -199,6 +209,17 @@ static void set_batch(hk_lower *l, hk_record *r, const hk_gemm *p, struct gemm_p
     }
 }
 
+static bool is_half(const hk_value *v)
+{
+    return v && hk_value_storage(v) == HK_FLOAT16;
+}
+
+static uint32_t epilogue_bits(const hk_gemm *p)
+{
+    return (p->bias ? EPILOGUE_BIAS : 0u) | (p->residual ? EPILOGUE_RESIDUAL : 0u) |
+           (is_half(p->residual) ? EPILOGUE_HALF_RESIDUAL : 0u) | (is_half(p->c) ? EPILOGUE_HALF_C : 0u);
+}
+
 /* What all the kernels share. c: p->c, or the scratch for partial sums, which then skip the epilogue. */
 static hk_record *emit(hk_lower *l, const hk_gemm *p, const hk_kernel *kernel, const char *name, hk_value *c,
                        uint32_t wide, int64_t k_split, int64_t work)
@@ -231,7 +252,7 @@ static hk_record *emit(hk_lower *l, const hk_gemm *p, const hk_kernel *kernel, c
     }
     hk_spec(r, 3, (p->trans_a ? TRANS_A : 0u) | (p->trans_b ? TRANS_B : 0u) | (p->trans_c ? TRANS_C : 0u));
     hk_spec(r, 4, partial ? (wide & ~(uint32_t)WIDE_C) | (p->n % 4 == 0 && !p->trans_c ? WIDE_C : 0u) : wide);
-    hk_spec(r, 5, partial ? EPILOGUE_PARTIAL : (p->bias ? EPILOGUE_BIAS : 0u) | (p->residual ? EPILOGUE_RESIDUAL : 0u));
+    hk_spec(r, 5, partial ? EPILOGUE_PARTIAL : epilogue_bits(p));
     hk_spec(r, 6, partial ? HK_ACT_NONE : (uint32_t)p->activation);
     return r;
 }
@@ -266,8 +287,7 @@ static hk_record *emit_coopmat(hk_lower *l, const hk_gemm *p, const hk_gemm_vari
     hk_record *r = emit(l, p, hk_gemm_coopmat_kernel(l), v->name, c, wide, k_split, work);
     uint32_t threads = (uint32_t)v->wm * v->wn * l->device->subgroup_size;
     uint32_t floats = (hk_value_storage(p->a) == HK_FLOAT32 ? FLOATS_A : 0u) |
-                      (hk_value_storage(p->b) == HK_FLOAT32 ? FLOATS_B : 0u) |
-                      (hk_value_storage(c) == HK_FLOAT32 ? FLOATS_C : 0u);
+                      (hk_value_storage(p->b) == HK_FLOAT32 ? FLOATS_B : 0u);
     hk_workgroup(r, threads, 1, 1);
     r->subgroup_size = hk_lower_has(l, HK_CAP_SUBGROUP_SIZE) ? l->device->subgroup_size : 0;
     const uint32_t spec[] = {v->bm, v->bn, v->bk,   l->coopmat_m, l->coopmat_n, l->coopmat_k,
@@ -379,26 +399,25 @@ void hk_gemm_emit(hk_lower *l, const hk_gemm *problem, const hk_gemm_variant *v,
         return;
     }
     if (!matrix || v->halves == 2) {
-        p.a = as_float32(l, p.a);
-        p.b = as_float32(l, p.b);
+        p.a = hk_as_float32(l, p.a);
+        p.b = hk_as_float32(l, p.b);
     }
-    p.bias = as_float32(l, p.bias);
-    p.residual = as_float32(l, p.residual);
-    /* Only the matrix kernel stores fp16, four at a time. */
-    bool halves = hk_value_storage(p.c) == HK_FLOAT16;
-    if (halves && !(matrix && splits <= 1 && p.n % 4 == 0 && hk_value_alignment(p.c) == 16)) {
-        p.c = hk_scratch(l, HK_FLOAT32, hk_shape_count(&p.c->shape));
+    p.bias = hk_as_float32(l, p.bias);
+    bool narrow = v->kind == HK_GEMM_ROWS || (v->kind == HK_GEMM_CPU && p.n < 4);
+    /* Results and residuals are read and stored as fp16 four at a time. */
+    if (narrow || p.n % 4 || hk_value_alignment(p.c) != 16 || (p.residual && hk_value_alignment(p.residual) != 16)) {
+        p.residual = hk_as_float32(l, p.residual);
+        p.c = hk_float32_target(l, p.c);
         if (!p.c)
             return;
     }
-    bool narrow = v->kind == HK_GEMM_ROWS || (v->kind == HK_GEMM_CPU && p.n < 4);
     if (narrow && p.n < p.m)
         hk_gemm_swap(&p);
     if (v->kind == HK_GEMM_CPU)
         emit_cpu(l, &p, v, wide_bits(&p, 4));
     else
         emit_split(l, &p, v, splits);
-    if (halves && p.c != problem->c)
+    if (p.c != problem->c)
         hk_emit_convert(l, p.c, problem->c);
 }
 

@@ -68,10 +68,19 @@ int64_t hk_gemm_batches(const hk_gemm *p);
  * splits, conversion of the result. splits 0 or 1: none; TILE, ROWS and COOPMAT take more, at most one for each K tile.
  */
 void hk_gemm_emit(hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, uint32_t splits);
+/* Too small for matrix units otherwise. */
+bool hk_gemm_suits_units(const hk_gemm *p);
 /* All of it. HK_STATUS_UNSUPPORTED for element types the device does not multiply. Nothing is emitted for an empty C.
  */
 hk_status hk_gemm_lower(hk_lower *l, const hk_gemm *p);
+/* Whether a node (MatMul, Gemm, hk.Gemm) of known shapes is large enough for matrix units, which read float16. */
+bool hk_product_suits_units(const hk_node *n);
 /* Emits y = x with x's elements in y's storage (float32 <-> float16). */
 void hk_emit_convert(hk_lower *l, hk_value *x, hk_value *y);
+/* For kernels that read float32 alone: x itself (NULL too), or a float32 copy of it if it is stored as float16. */
+hk_value *hk_as_float32(hk_lower *l, hk_value *x);
+/* Where a float32 result for y goes: y itself or, if it is stored as float16, scratch that is to be converted then.
+ * NULL: out of memory. */
+hk_value *hk_float32_target(hk_lower *l, hk_value *y);
 
 #endif

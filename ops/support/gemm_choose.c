@@ -160,6 +160,11 @@ static uint32_t rows_splits(const hk_lower *l, const hk_gemm *p)
     return (uint32_t)HK_MAX(HK_MIN(HK_MIN(most, wanted), (int64_t)32), (int64_t)1);
 }
 
+bool hk_gemm_suits_units(const hk_gemm *p)
+{
+    return HK_MIN(p->m, p->n) >= 32 && p->k >= 32;
+}
+
 const hk_gemm_variant *hk_gemm_choose(const hk_lower *l, const hk_gemm *p, uint32_t *splits)
 {
     static const uint32_t counts[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128};
@@ -167,7 +172,7 @@ const hk_gemm_variant *hk_gemm_choose(const hk_lower *l, const hk_gemm *p, uint3
     if (is_integer(p))
         return first_of(HK_GEMM_INTEGER);
     uint8_t halves = l->precision == HK_PRECISION_HIGH ? 2 : l->precision == HK_PRECISION_FAST ? 1 : 0;
-    bool matrix = halves && l->coopmat_m && HK_MIN(p->m, p->n) >= 32 && p->k >= 32;
+    bool matrix = halves && l->coopmat_m && hk_gemm_suits_units(p);
     /* The reduced limits of HILLOCK_CAPS=min stand for a small GPU, so that a machine without one tests its kernels. */
     bool cpu = l->cpu && l->device->max_invocations > 128;
     if (cpu && !matrix)
