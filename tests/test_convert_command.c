@@ -216,6 +216,26 @@ static void reports(void **state)
     expect("eval r.onnx --data " DIGITS DATA "--against " DIGITS "/model.onnx", 64, "belong to --steps");
 }
 
+/* Names of nodes are whatever the file says, and pictures are XML. */
+static void pictures(void **state)
+{
+    (void)state;
+    static const char *const files[] = {"pictures/curves.svg", "pictures/raster.svg"};
+    hk_value *in = NULL;
+    hk_graph *g = new_graph(&in, 4, (int64_t[]){-1, 1, 8, 8});
+    hk_value *y = op(g, "Relu", "a<b>&'c\"\x01", NULL, in, NULL, NULL);
+    hk_model *m = model_of(g, op(g, "Flatten", "flat", NULL, y, NULL, NULL));
+    OK(hk_model_save(m, in_folder("awkward.onnx")));
+    expect("convert awkward.onnx --calibrate " DIGITS DATA "--steps 2 --out p.onnx", 0, "2 steps");
+    expect("eval p.onnx --data " DIGITS DATA "--steps 1,2 --out pictures --monitor spikes", 0, "saturated");
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        expect_file(files[i], "a&lt;b&gt;&amp;&#39;c&quot;\xEF\xBF\xBD");
+        assert_null(strstr(output, "a<b"));
+        assert_null(strchr(output, 1));
+    }
+    hk_model_destroy(&m);
+}
+
 /* The quality path: quantised activations, fine-tuned, converted without data. */
 static void fine_tuning(void **state)
 {
@@ -269,10 +289,10 @@ static void bad_data(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(digits_over_time), cmocka_unit_test(trains),
-                                       cmocka_unit_test(refusals),         cmocka_unit_test(dead_layers),
-                                       cmocka_unit_test(command),          cmocka_unit_test(reports),
-                                       cmocka_unit_test(fine_tuning),      cmocka_unit_test(bad_data)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(digits_over_time), cmocka_unit_test(trains),   cmocka_unit_test(refusals),
+        cmocka_unit_test(dead_layers),      cmocka_unit_test(command),  cmocka_unit_test(reports),
+        cmocka_unit_test(fine_tuning),      cmocka_unit_test(bad_data), cmocka_unit_test(pictures)};
     return test_main(
         argc, argv,
         &(test_program){.name = "convert_command", TESTS(tests), .setup = make_folder, .teardown = remove_folder});

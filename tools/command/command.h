@@ -54,6 +54,8 @@ const char *option_value(const options *o, const char *name); /* the last one gi
 bool option_given(const options *o, const char *name);
 /* A number in [least, most], otherwise when absent; false after a message. */
 bool option_number(const options *o, const char *name, double least, double most, double otherwise, double *out);
+/* One of several words, NULL behind the last; the first when absent. False after a message. */
+bool option_word(const options *o, const char *name, const char *const *words, int *which);
 bool option_precision(const options *o, hk_precision *out); /* --precision strict|high|fast */
 hk_status open_device(const options *o, hk_device **out);
 void print_error(const options *o); /* the context's sentence to stderr, if there is one */
@@ -91,6 +93,7 @@ typedef struct comparison {
 } comparison;
 comparison compare(const hk_tensor *got, const hk_tensor *want, double rtol, double atol, double rel);
 double tensor_element(const hk_tensor *t, int64_t i);
+int64_t largest_in_row(const hk_tensor *scores, int64_t row); /* of (N,C); the first of equal ones */
 /* Every --input NAME=FILE, in their order: calls take with the tensor, which it may keep by zeroing it. */
 hk_status each_input(const options *o, hk_status (*take)(void *user, const char *name, hk_tensor *t), void *user);
 /* The shape for an input: what the model says, and for dimensions that it leaves open --shape NAME=1x3x224x224 or, the

@@ -83,31 +83,23 @@ static bool find_neuron(const char *text, hk_snn_params *p)
     return false;
 }
 
-/* One of two words; the first is the default. */
-static bool find_word(const options *o, const char *flag, const char *first, const char *second, bool *is_second)
-{
-    const char *text = option_value(o, flag);
-    *is_second = text && !strcmp(text, second);
-    if (!text || *is_second || !strcmp(text, first))
-        return true;
-    fprintf(stderr, "hillock convert: '%s' is %s or %s, found '%s'\n", flag, first, second, text);
-    return false;
-}
-
 static bool find_params(conversion *c)
 {
+    static const char *const pools[] = {"exact", "avg", NULL}, *const resets[] = {"soft", "hard", NULL};
+    static const char *const grains[] = {"channel", "layer", NULL};
     const options *o = &c->o;
     double steps = 0, delay = 0, samples = 0, levels = 0;
-    bool layer = false;
+    int pool = 0, reset = 0, grain = 0;
     if (!find_mode(option_value(o, "--mode"), &c->params) || !find_neuron(option_value(o, "--neuron"), &c->params) ||
-        !find_word(o, "--pool", "exact", "avg", &c->params.average_pool) ||
-        !find_word(o, "--reset", "soft", "hard", &c->params.hard_reset) ||
-        !find_word(o, "--per", "channel", "layer", &layer) || !option_number(o, "--steps", 1, 65536, 16, &steps) ||
+        !option_word(o, "--pool", pools, &pool) || !option_word(o, "--reset", resets, &reset) ||
+        !option_word(o, "--per", grains, &grain) || !option_number(o, "--steps", 1, 65536, 16, &steps) ||
         !option_number(o, "--qcfs", 1, 65536, 0, &levels) || !option_number(o, "--delay", 0, 65535, 0, &delay) ||
         !option_number(o, "--bias-samples", 1, 1e9, 256, &samples))
         return false;
     if (option_given(o, "--per"))
-        c->params.grain = layer ? HK_SNN_GRAIN_LAYER : HK_SNN_GRAIN_CHANNEL;
+        c->params.grain = grain ? HK_SNN_GRAIN_LAYER : HK_SNN_GRAIN_CHANNEL;
+    c->params.average_pool = pool;
+    c->params.hard_reset = reset;
     c->params.steps = (int64_t)steps;
     c->params.delay = (int64_t)delay;
     c->params.bias_samples = (int64_t)samples;

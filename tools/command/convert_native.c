@@ -10,25 +10,6 @@ typedef struct native {
     hk_snn_native_params params;
 } native;
 
-/* One of several words; the first is the default. */
-static bool find_word(const options *o, const char *flag, const char *const *words, int *which)
-{
-    const char *text = option_value(o, flag);
-    *which = 0;
-    if (!text)
-        return true;
-    for (int i = 0; words[i]; i++)
-        if (!strcmp(text, words[i])) {
-            *which = i;
-            return true;
-        }
-    fprintf(stderr, "hillock convert: '%s' is '%s'; with --native it can be", flag, text);
-    for (int i = 0; words[i]; i++)
-        fprintf(stderr, "%s %s", i ? "," : "", words[i]);
-    fprintf(stderr, "\n");
-    return false;
-}
-
 /* if, lif or plif, the last two with tau=T. */
 static bool find_neuron(const char *text, hk_layer *l)
 {
@@ -63,8 +44,8 @@ static bool find_params(native *n)
     int encoding = 0, readout = 0, reset = 0;
     double steps = 0;
     if (!find_neuron(option_value(n->o, "--neuron"), &n->neuron) ||
-        !find_word(n->o, "--encode", encodings, &encoding) || !find_word(n->o, "--readout", readouts, &readout) ||
-        !find_word(n->o, "--reset", resets, &reset) || !option_number(n->o, "--steps", 1, 65536, 16, &steps))
+        !option_word(n->o, "--encode", encodings, &encoding) || !option_word(n->o, "--readout", readouts, &readout) ||
+        !option_word(n->o, "--reset", resets, &reset) || !option_number(n->o, "--steps", 1, 65536, 16, &steps))
         return false;
     n->neuron.soft_reset = reset == 1;
     n->params.steps = (int64_t)steps;

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tools/command/svg.h"
+
 static FILE *open_in(const curves *c, const char *name, const char *mode)
 {
     char path[1100];
@@ -118,8 +120,6 @@ bool curves_begin(curves *c, const char *folder, const char *metric, size_t epoc
 
 /* ---- the picture: loss on the left, the metric on the right */
 
-enum { WIDTH = 420, HEIGHT = 260, LEFT = 56, TOP = 30, BOTTOM = 36 };
-
 static void bounds(const curves *c, size_t column, double *low, double *high)
 {
     for (size_t i = 0; i < c->count; i++) {
@@ -133,15 +133,14 @@ static void bounds(const curves *c, size_t column, double *low, double *high)
 
 static void line_of(const curves *c, FILE *f, size_t column, double x0, double low, double high, const char *colour)
 {
-    fprintf(f, "<polyline fill='none' stroke='%s' stroke-width='2' points='", colour);
+    svg_line_begin(f, colour);
     for (size_t i = 0; i < c->count; i++) {
         double y = (&c->rows[i].epoch)[column];
         double x = c->count > 1 ? (double)i / (double)(c->count - 1) : 0.5;
         if (!isnan(y))
-            fprintf(f, "%.1f,%.1f ", x0 + LEFT + x * (WIDTH - LEFT - 20),
-                    TOP + (high > low ? (high - y) / (high - low) : 0.5) * (HEIGHT - TOP - BOTTOM));
+            svg_line_point(f, x0, x, high > low ? (y - low) / (high - low) : 0.5);
     }
-    fprintf(f, "'/>\n");
+    svg_line_end(f);
 }
 
 static void panel(const curves *c, FILE *f, double x0, const char *title, size_t first, size_t second)
@@ -151,16 +150,10 @@ static void panel(const curves *c, FILE *f, double x0, const char *title, size_t
     bounds(c, second, &low, &high);
     if (!(high >= low))
         return;
-    fprintf(f, "<text x='%g' y='20' font-weight='bold'>%s</text>\n", x0 + LEFT, title);
-    for (int i = 0; i <= 4; i++) {
-        double y = TOP + (HEIGHT - TOP - BOTTOM) * i / 4.0;
-        fprintf(f,
-                "<line x1='%g' x2='%g' y1='%.1f' y2='%.1f' stroke='#ddd'/><text x='%g' y='%.1f' "
-                "text-anchor='end'>%.4g</text>\n",
-                x0 + LEFT, x0 + WIDTH - 20, y, y, x0 + LEFT - 6, y + 4, high - (high - low) * i / 4);
-    }
-    fprintf(f, "<text x='%g' y='%d'>epoch %g</text><text x='%g' y='%d' text-anchor='end'>%g</text>\n", x0 + LEFT,
-            HEIGHT - 12, c->rows[0].epoch, x0 + WIDTH - 20, HEIGHT - 12, c->rows[c->count - 1].epoch);
+    svg_panel(f, x0, title, low, high);
+    fprintf(f, "<text x='%g' y='%d'>epoch %g</text><text x='%g' y='%d' text-anchor='end'>%g</text>\n",
+            svg_across(x0, 0), SVG_HEIGHT - 12, c->rows[0].epoch, svg_across(x0, 1), SVG_HEIGHT - 12,
+            c->rows[c->count - 1].epoch);
     line_of(c, f, first, x0, low, high, "#1f6fb2");
     line_of(c, f, second, x0, low, high, "#d1622b");
 }
@@ -170,13 +163,10 @@ static bool draw(const curves *c)
     FILE *f = open_in(c, "curves.svg", "w");
     if (!f)
         return false;
-    fprintf(f,
-            "<svg xmlns='http://www.w3.org/2000/svg' width='%d' height='%d' font-family='sans-serif' font-size='11'>\n"
-            "<rect width='100%%' height='100%%' fill='white'/>\n",
-            2 * WIDTH, HEIGHT);
+    svg_begin(f, 2 * SVG_WIDTH, SVG_HEIGHT);
     panel(c, f, 0, "loss: training blue, validation orange", 3, 4);
-    panel(c, f, WIDTH, c->metric, 5, 5);
-    fprintf(f, "</svg>\n");
+    panel(c, f, SVG_WIDTH, c->metric, 5, 5);
+    svg_end(f);
     return fclose(f) == 0;
 }
 

@@ -115,10 +115,18 @@ static hk_status verify(demo *d)
     return st;
 }
 
+double share_right(const hk_tensor *scores, const unsigned char *labels)
+{
+    int64_t n = scores->shape[0], right = 0;
+    for (int64_t i = 0; i < n; i++)
+        right += largest_in_row(scores, i) == labels[i];
+    return (double)right / (double)n;
+}
+
 /* From the image files, not from the stored batch: classify the test images and count the right ones. */
 static hk_status classify(demo *d)
 {
-    size_t n = d->count - TEST_FIRST, right = 0;
+    size_t n = d->count - TEST_FIRST;
     float *x = malloc(n * 64 * sizeof *x);
     if (!x)
         return HK_STATUS_OUT_OF_MEMORY;
@@ -130,14 +138,8 @@ static hk_status classify(demo *d)
         st = hk_session_run(d->session);
     if (st == HK_OK)
         st = hk_session_read(d->session, output_name(d), &logits);
-    for (size_t i = 0; st == HK_OK && i < n; i++) {
-        const float *row = (const float *)logits.data + i * 10;
-        size_t best = 0;
-        for (size_t c = 1; c < 10; c++)
-            best = row[c] > row[best] ? c : best;
-        right += best == d->labels[TEST_FIRST + i];
-    }
-    d->accuracy = (double)right / (double)n;
+    if (st == HK_OK)
+        d->accuracy = share_right(&logits, d->labels + TEST_FIRST);
     double start = now_seconds();
     size_t runs = 0;
     uint64_t ticket = 0;

@@ -6,6 +6,9 @@
 
 #include "tools/command/command.h"
 
+/* Of scores (N,C), the share whose largest is the label's. */
+double share_right(const hk_tensor *scores, const unsigned char *labels);
+
 typedef struct tune_job {
     hk_context *ctx;
     hk_device *dev;

@@ -18,19 +18,6 @@ static hk_tensor images_of(const spike_job *j, size_t first, size_t n)
     return x;
 }
 
-static double share_right(const spike_job *j, const hk_tensor *scores)
-{
-    size_t n = (size_t)scores->shape[0], classes = (size_t)scores->shape[1], right = 0;
-    for (size_t i = 0; i < n; i++) {
-        const float *row = (const float *)scores->data + i * classes;
-        size_t best = 0;
-        for (size_t c = 1; c < classes; c++)
-            best = row[c] > row[best] ? c : best;
-        right += best == j->labels[j->train + i];
-    }
-    return (double)right / (double)n;
-}
-
 /* Synaptic operations of the first `steps`, and the original's multiply-accumulates, both per image. */
 static hk_status add_operations(const hk_model *m, hk_session *s, double images, int64_t steps, spike_row *row)
 {
@@ -63,7 +50,7 @@ static hk_status read_rows(const spike_job *j, const hk_model *m, hk_session *s,
         snprintf(name, sizeof name, "%s@%lld", output, (long long)row->steps);
         st = hk_session_read(s, i + 1 < SPIKE_ROWS ? name : output, &scores);
         if (st == HK_OK)
-            row->accuracy = share_right(j, &scores);
+            row->accuracy = share_right(&scores, j->labels + j->train);
         hk_tensor_release(&scores);
         if (st == HK_OK)
             st = add_operations(m, s, (double)(j->count - j->train), row->steps, row);

@@ -35,9 +35,7 @@ static void copy_image(const unsigned char *from, int dx, int dy, float *to)
 /* Of the held-out images; a model of fewer classes has no score for the others. */
 static hk_status measure(tuning *t, const char *output, const hk_tensor *images, hk_session *s, double *accuracy)
 {
-    const tune_job *j = t->job;
     hk_tensor scores = {0};
-    size_t right = 0, n = (size_t)images->shape[0];
     hk_status st = HK_OK;
     if (s) {
         size_t count = 0;
@@ -51,15 +49,8 @@ static hk_status measure(tuning *t, const char *output, const hk_tensor *images,
         if (st == HK_OK)
             st = hk_trainer_read_output(t->trainer, output, &scores);
     }
-    size_t classes = st == HK_OK ? (size_t)scores.shape[1] : 0;
-    for (size_t i = 0; st == HK_OK && i < n; i++) {
-        const float *row = (const float *)scores.data + i * classes;
-        size_t best = 0;
-        for (size_t c = 1; c < classes; c++)
-            best = row[c] > row[best] ? c : best;
-        right += best == j->labels[j->train + i];
-    }
-    *accuracy = (double)right / (double)n;
+    if (st == HK_OK)
+        *accuracy = share_right(&scores, t->job->labels + t->job->train);
     hk_tensor_release(&scores);
     return st;
 }

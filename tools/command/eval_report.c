@@ -6,8 +6,9 @@
 #include <sys/stat.h>
 
 #include "tools/command/spiking.h"
+#include "tools/command/svg.h"
 
-enum { WIDTH = 420, HEIGHT = 280, LEFT = 56, TOP = 30, BOTTOM = 36, MOST_NEURONS = 96, COLOURS = 6 };
+enum { MOST_NEURONS = 96, COLOURS = 6 };
 
 static const char *const colours[COLOURS] = {"#1f6fb2", "#d1622b", "#3c8d40", "#8a4fae", "#b0303c", "#5b6770"};
 
@@ -31,16 +32,9 @@ static hk_status close_file(FILE *f)
     return ok ? HK_OK : HK_STATUS_IO;
 }
 
-static void begin_svg(FILE *f, int width, int height)
-{
-    fprintf(f,
-            "<svg xmlns='http://www.w3.org/2000/svg' width='%d' height='%d' font-family='sans-serif' "
-            "font-size='11'>\n<rect width='100%%' height='100%%' fill='white'/>\n",
-            width, height);
-}
-
 /* ---- curves over the number of steps */
 
+/* On a logarithmic scale, the least 0 and the most 1. */
 static double place(const step_table *t, int64_t steps)
 {
     double low = INFINITY, high = 1;
@@ -48,8 +42,7 @@ static double place(const step_table *t, int64_t steps)
         low = fmin(low, log2((double)t->rows[i].steps));
         high = fmax(high, log2((double)t->rows[i].steps));
     }
-    double at = high > low ? (log2((double)steps) - low) / (high - low) : 0.5;
-    return LEFT + at * (WIDTH - LEFT - 20);
+    return high > low ? (log2((double)steps) - low) / (high - low) : 0.5;
 }
 
 static double accuracy_of(const step_row *row, size_t layer)
@@ -66,27 +59,19 @@ static double rate_of(const step_row *row, size_t layer)
 static void draw_line(const step_table *t, FILE *f, double x0, double (*y)(const step_row *, size_t), size_t layer,
                       double high, const char *colour)
 {
-    fprintf(f, "<polyline fill='none' stroke='%s' stroke-width='2' points='", colour);
+    svg_line_begin(f, colour);
     for (size_t i = 0; i < t->row_count; i++)
-        fprintf(f, "%.1f,%.1f ", x0 + place(t, t->rows[i].steps),
-                TOP + (1 - y(&t->rows[i], layer) / high) * (HEIGHT - TOP - BOTTOM));
-    fprintf(f, "'/>\n");
+        svg_line_point(f, x0, place(t, t->rows[i].steps), y(&t->rows[i], layer) / high);
+    svg_line_end(f);
 }
 
 static void draw_axes(const step_table *t, FILE *f, double x0, const char *title, double high)
 {
-    fprintf(f, "<text x='%g' y='20' font-weight='bold'>%s</text>\n", x0 + LEFT, title);
-    for (int i = 0; i <= 4; i++) {
-        double y = TOP + (HEIGHT - TOP - BOTTOM) * i / 4.0;
-        fprintf(f,
-                "<line x1='%g' x2='%g' y1='%.1f' y2='%.1f' stroke='#ddd'/><text x='%g' y='%.1f' "
-                "text-anchor='end'>%.3g</text>\n",
-                x0 + LEFT, x0 + WIDTH - 20, y, y, x0 + LEFT - 6, y + 4, high * (4 - i) / 4);
-    }
+    svg_panel(f, x0, title, 0, high);
     for (size_t i = 0; i < t->row_count; i++)
-        fprintf(f, "<text x='%.1f' y='%d' text-anchor='middle'>%lld</text>\n", x0 + place(t, t->rows[i].steps),
-                HEIGHT - 20, (long long)t->rows[i].steps);
-    fprintf(f, "<text x='%g' y='%d'>T</text>\n", x0 + LEFT - 16, HEIGHT - 20);
+        fprintf(f, "<text x='%.1f' y='%d' text-anchor='middle'>%lld</text>\n",
+                svg_across(x0, place(t, t->rows[i].steps)), SVG_HEIGHT - 20, (long long)t->rows[i].steps);
+    fprintf(f, "<text x='%g' y='%d'>T</text>\n", svg_across(x0, 0) - 16, SVG_HEIGHT - 20);
 }
 
 static hk_status draw_curves(const step_table *t)
@@ -100,20 +85,21 @@ static hk_status draw_curves(const step_table *t)
     for (size_t k = 0; k < probes; k++)
         for (size_t i = 0; i < t->row_count; i++)
             high = p[k].neurons > 0 ? fmax(high, rate_of(&t->rows[i], k)) : high;
-    begin_svg(f, 2 * WIDTH + 200, HEIGHT);
+    svg_begin(f, 2 * SVG_WIDTH + 200, SVG_HEIGHT);
     draw_axes(t, f, 0, t->rows[0].m.classes ? "accuracy" : "", 1);
     if (t->rows[0].m.classes)
         draw_line(t, f, 0, accuracy_of, 0, 1, colours[0]);
-    draw_axes(t, f, WIDTH, "firing rate by layer", high);
+    draw_axes(t, f, SVG_WIDTH, "firing rate by layer", high);
     for (size_t k = 0; k < probes; k++) {
         if (!(p[k].neurons > 0))
             continue;
-        draw_line(t, f, WIDTH, rate_of, k, high, colours[drawn % COLOURS]);
-        fprintf(f, "<text x='%d' y='%zu' fill='%s'>%s</text>\n", 2 * WIDTH, TOP + 14 * drawn, colours[drawn % COLOURS],
-                p[k].node);
+        draw_line(t, f, SVG_WIDTH, rate_of, k, high, colours[drawn % COLOURS]);
+        fprintf(f, "<text x='%d' y='%zu' fill='%s'>", 2 * SVG_WIDTH, SVG_TOP + 14 * drawn, colours[drawn % COLOURS]);
+        svg_text(f, p[k].node);
+        fprintf(f, "</text>\n");
         drawn++;
     }
-    fprintf(f, "</svg>\n");
+    svg_end(f);
     return close_file(f);
 }
 
@@ -133,8 +119,9 @@ static int draw_raster(FILE *f, const char *node, const hk_tensor *x, int top)
     int64_t steps = x->shape[0], samples = x->shape[1], all = hk_tensor_count(x) / (steps * samples);
     int64_t shown = all < MOST_NEURONS ? all : MOST_NEURONS;
     double column = fmin(24, 640.0 / (double)steps);
-    fprintf(f, "<text x='10' y='%d' font-weight='bold'>%s: %lld of %lld neurons</text>\n", top + 14, node,
-            (long long)shown, (long long)all);
+    fprintf(f, "<text x='10' y='%d' font-weight='bold'>", top + 14);
+    svg_text(f, node);
+    fprintf(f, ": %lld of %lld neurons</text>\n", (long long)shown, (long long)all);
     fprintf(f, "<rect x='10' y='%d' width='%.1f' height='%lld' fill='#f4f5f7'/>\n", top + 20, column * (double)steps,
             (long long)(3 * shown));
     for (int64_t k = 0; k < shown; k++)
@@ -182,12 +169,12 @@ static hk_status write_watched(const step_table *t, hk_session *s, const hk_mode
     hk_status st = raster ? HK_OK : HK_STATUS_CANNOT_CREATE;
     int top = 10;
     if (raster)
-        begin_svg(raster, 660, raster_height(p, count));
+        svg_begin(raster, 660, raster_height(p, count));
     for (size_t i = 0; i < count && st == HK_OK; i++)
         st = write_layer(t, s, &p[i], raster, &top);
     if (!raster)
         return st;
-    fprintf(raster, "</svg>\n");
+    svg_end(raster);
     hk_status closed = close_file(raster);
     return st == HK_OK ? closed : st;
 }
@@ -212,7 +199,7 @@ static hk_status watch(const step_table *t)
     if (st == HK_OK)
         st = hk_loader_next(l, &b);
     if (st == HK_OK)
-        st = run_spiking_batch(t->r, s, &b);
+        st = run_on_batch(t->r, t->r->model, s, &b);
     if (st == HK_OK)
         st = write_watched(t, s, m);
     hk_session_destroy(&s);

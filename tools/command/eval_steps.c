@@ -53,42 +53,13 @@ static hk_status add_counts(hk_session *s, const step_run *t, size_t i, const hk
     return st;
 }
 
-hk_status run_spiking_batch(const training *r, hk_session *s, const hk_batch *b)
-{
-    size_t inputs = 0;
-    const hk_value_info *in = hk_model_inputs(r->model, &inputs);
-    hk_status st = HK_OK;
-    for (size_t i = 0; i < inputs && st == HK_OK; i++)
-        st = hk_session_write(s, in[i].name, &b->inputs[r->field[i]]);
-    return st == HK_OK ? hk_session_run(s) : st;
-}
-
-/* The other model's output on the batch; its inputs are in the same order. */
-static hk_status run_other(const step_table *t, const hk_batch *b, hk_tensor *y)
-{
-    size_t inputs = 0, outputs = 0;
-    const hk_value_info *in = hk_model_inputs(t->other, &inputs);
-    hk_status st = HK_OK;
-    for (size_t i = 0; i < inputs && i < b->input_count && st == HK_OK; i++)
-        st = hk_session_write(t->other_session, in[i].name, &b->inputs[t->r->field[i]]);
-    if (st == HK_OK)
-        st = hk_session_run(t->other_session);
-    return st == HK_OK ? hk_session_read(t->other_session, hk_model_outputs(t->other, &outputs)[0].name, y) : st;
-}
-
 static size_t equal_classes(const hk_tensor *a, const hk_tensor *b)
 {
     size_t same = 0;
     if (a->rank != 2 || b->rank != 2 || a->shape[0] != b->shape[0] || a->shape[1] != b->shape[1])
         return 0;
-    for (int64_t row = 0, n = a->shape[1]; row < a->shape[0]; row++) {
-        int64_t x = 0, y = 0;
-        for (int64_t k = 1; k < n; k++) {
-            x = tensor_element(a, row * n + k) > tensor_element(a, row * n + x) ? k : x;
-            y = tensor_element(b, row * n + k) > tensor_element(b, row * n + y) ? k : y;
-        }
-        same += x == y;
-    }
+    for (int64_t row = 0; row < a->shape[0]; row++)
+        same += largest_in_row(a, row) == largest_in_row(b, row);
     return same;
 }
 
@@ -108,15 +79,17 @@ static hk_status add_row(const step_table *t, hk_session *s, step_row *row, cons
 
 static hk_status run_batch(const step_table *t, step_run *run, hk_session *s, const hk_batch *b)
 {
-    size_t count = 0;
+    size_t count = 0, outputs = 0;
     const hk_snn_probe *probes = hk_snn_probes(run->model, &count);
     hk_tensor other = {0};
-    hk_status st = run_spiking_batch(t->r, s, b);
+    hk_status st = run_on_batch(t->r, t->r->model, s, b);
     for (size_t i = 0; i < count && st == HK_OK; i++)
         if (probes[i].output)
             st = add_counts(s, run, i, &probes[i]);
     if (st == HK_OK && t->other)
-        st = run_other(t, b, &other);
+        st = run_on_batch(t->r, t->other, t->other_session, b);
+    if (st == HK_OK && t->other)
+        st = hk_session_read(t->other_session, hk_model_outputs(t->other, &outputs)[0].name, &other);
     for (size_t i = 0; i < t->row_count && st == HK_OK; i++)
         if (t->rows[i].run == run)
             st = add_row(t, s, &t->rows[i], b, &other);

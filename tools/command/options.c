@@ -156,23 +156,31 @@ bool option_number(const options *o, const char *name, double least, double most
     return false;
 }
 
-bool option_precision(const options *o, hk_precision *out)
+bool option_word(const options *o, const char *name, const char *const *words, int *which)
 {
-    const char *text = option_value(o, "--precision");
-    *out = HK_PRECISION_DEFAULT;
+    const char *text = option_value(o, name);
+    *which = 0;
     if (!text)
         return true;
-    if (!strcmp(text, "strict"))
-        *out = HK_PRECISION_STRICT;
-    else if (!strcmp(text, "high"))
-        *out = HK_PRECISION_HIGH;
-    else if (!strcmp(text, "fast"))
-        *out = HK_PRECISION_FAST;
-    else {
-        fprintf(stderr, "hillock: option '--precision' must be strict, high or fast, found '%s'\n", text);
-        return false;
-    }
-    return true;
+    for (int i = 0; words[i]; i++)
+        if (!strcmp(text, words[i])) {
+            *which = i;
+            return true;
+        }
+    fprintf(stderr, "hillock: option '%s' must be", name);
+    for (int i = 0; words[i]; i++)
+        fprintf(stderr, "%s %s", !i ? "" : words[i + 1] ? "," : " or", words[i]);
+    fprintf(stderr, ", found '%s'\n", text);
+    return false;
+}
+
+bool option_precision(const options *o, hk_precision *out)
+{
+    static const char *const words[] = {"strict", "high", "fast", NULL};
+    int which = 0;
+    bool found = option_word(o, "--precision", words, &which);
+    *out = option_given(o, "--precision") ? (hk_precision)(HK_PRECISION_STRICT + which) : HK_PRECISION_DEFAULT;
+    return found;
 }
 
 /* "1500000", "512M", "2G": bytes. */

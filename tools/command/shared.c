@@ -91,6 +91,14 @@ double tensor_element(const hk_tensor *t, int64_t i)
     }
 }
 
+int64_t largest_in_row(const hk_tensor *scores, int64_t row)
+{
+    int64_t n = scores->shape[1], best = 0;
+    for (int64_t k = 1; k < n; k++)
+        best = tensor_element(scores, row * n + k) > tensor_element(scores, row * n + best) ? k : best;
+    return best;
+}
+
 static bool is_float(hk_dtype t)
 {
     return t == HK_FLOAT32 || t == HK_FLOAT64 || t == HK_FLOAT16 || t == HK_BFLOAT16;

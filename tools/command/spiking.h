@@ -46,8 +46,6 @@ typedef struct layer_row {
     size_t dead, saturated; /* neurons that never fired, and that fired at every step, of the whole run */
 } layer_row;
 
-/* Writes the batch and runs it: any model of the run, with its inputs. */
-hk_status run_spiking_batch(const training *r, hk_session *s, const hk_batch *b);
 step_totals totals_after(const step_run *run, int64_t steps);
 layer_row layer_after(const step_run *run, size_t probe, int64_t steps);
 void write_steps_json(const step_table *t, FILE *f);

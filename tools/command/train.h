@@ -53,6 +53,8 @@ void training_close(training *r);
 /* Evaluates the model on every batch of a loader. */
 hk_status evaluate_loader(training *r, hk_loader *l, metrics *m);
 
+/* Writes a batch to a session of m, which takes the inputs of the run's model in their order, and runs it. */
+hk_status run_on_batch(const training *r, const hk_model *m, hk_session *s, const hk_batch *b);
 /* One batch through a session of the run's model, or of one with its inputs and output. */
 hk_status evaluate_session(training *r, hk_session *s, const hk_batch *b, metrics *m);
 typedef struct step_request {
