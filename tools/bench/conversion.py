@@ -12,6 +12,7 @@ import gzip
 import json
 import os
 import subprocess
+import time
 
 import numpy as np
 import torch
@@ -305,4 +306,6 @@ def transformer_table():
 for part, table in {"default": default_table, "residual": residual_table, "qcfs": qcfs_table,
                     "transformer": transformer_table, "peer": peer_table}.items():
     if part in args.parts.split(","):
+        begun = time.monotonic()
         table()
+        print(f"({part}: {time.monotonic() - begun:.0f} s)", flush=True)
