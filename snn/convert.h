@@ -65,6 +65,8 @@ hk_status hk_snn_sign_pairs(hk_graph *g);
 bool hk_snn_is_linear(const char *type);
 /* Relu, Clip, hk.QCFS. */
 bool hk_snn_is_activation(const hk_node *n);
+/* Any function of one number that networks are trained with between layers of weights. */
+bool hk_snn_bends(const hk_node *n);
 /* Each activation becomes hk.QCFS of so many levels, with the plan's thresholds as parameters: one per layer, or per
  * channel. */
 hk_status hk_snn_insert_qcfs(hk_snn_plan *p, int64_t levels, bool per_channel);

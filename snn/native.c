@@ -233,14 +233,6 @@ static bool one_of(const char *type, const char *const *list)
     return *list != NULL;
 }
 
-static bool is_activation(const hk_node *n)
-{
-    static const char *const types[] = {"Relu", "Clip",     "LeakyRelu",       "PRelu",       "Elu",      "Selu",
-                                        "Celu", "Gelu",     "ThresholdedRelu", "HardSigmoid", "Softplus", "Sigmoid",
-                                        "Tanh", "Softsign", "HardSwish",       "Mish",        NULL};
-    return one_of(n->type, types);
-}
-
 /* What makes probabilities of the scores comes behind the readout. */
 static bool is_ending(const native *n, const hk_node *node)
 {
@@ -296,7 +288,7 @@ static hk_status take_node(native *n, hk_node *node)
     bool batched = true;
     for (int32_t i = 0; i < node->out_count; i++)
         batched &= !node->out[i] || keeps_batch(n, node->out[i]);
-    bool activation = is_activation(node);
+    bool activation = hk_snn_bends(node);
     if (!batched && (timed || activation))
         return hk_fail(n->g->ctx, HK_STATUS_UNSUPPORTED,
                        "node '%s' (%s): it mixes samples or its shape is not known, so that time cannot be folded into "
