@@ -27,6 +27,8 @@ const float PP = P * P, QQ = Q * Q;
 
 #if PART == 0
 
+layout(constant_id = 6) const bool TURNED = false; // the data gradient's: last tap first
+
 // G times three weights.
 void spread(float w0, float w1, float w2, out float g[6])
 {
@@ -49,7 +51,7 @@ void main()
         return;
     float w[9], column[6], g[18], row[6];
     [[unroll]] for (uint t = 0; t < 9; ++t)
-        w[t] = F32(push.from).v[i * 9u + t];
+        w[t] = F32(push.from).v[i * 9u + (TURNED ? 8u - t : t)];
     [[unroll]] for (uint s = 0; s < 3; ++s) {
         spread(w[s], w[3 + s], w[6 + s], column);
         [[unroll]] for (uint r = 0; r < 6; ++r)

@@ -234,48 +234,67 @@ static void test_every_tile(void **state)
 
 /* ---- Winograd's transforms, which small problems would not choose */
 
+typedef struct winograd_case {
+    hk_conv p;
+    hk_conv_pass pass;
+} winograd_case;
+
 static hk_status lower_winograd(hk_lower *l, void *user)
 {
     const hk_node *n = l->node;
-    hk_conv_job job = {.p = *(const hk_conv *)user, .x = n->in[0], .w = n->in[1], .y = n->out[0]};
+    const winograd_case *c = user;
+    hk_conv_job job = {.p = c->p, .pass = c->pass, .w = n->in[1]};
+    bool forward = c->pass == HK_CONV_FORWARD;
+    job.x = forward ? n->in[0] : n->out[0];
+    job.y = forward ? n->out[0] : n->in[0];
     job.bias = hk_in(n, 2);
     job.residual = hk_in(n, 3);
-    job.activation = 1;
+    job.activation = forward;
     return hk_conv_fits_winograd(&job) ? hk_conv_lower_winograd(l, &job) : HK_STATUS_INTERNAL;
+}
+
+/* s: n, c, h, w, k, pads */
+static void run_winograd(fixture *f, const int64_t *s, hk_conv_pass pass, bool epilogue)
+{
+    const hk_shape xs = {.rank = 4, .dim = {s[0], s[1], s[2], s[3]}}, ws = {.rank = 4, .dim = {s[4], s[1], 3, 3}};
+    const hk_conv_attrs geometry = {.window = {.pads = {s + 5, 4}}, .group = 1};
+    const hk_attr_value pads = HK_SET_INTS("pads", s + 5, 4);
+    const hk_attr_value forward[] = {pads, HK_SET_INT("activation", 1), {0}};
+    const hk_attr_value data[] = {pads, HK_SET_INTS("input_shape", s + 2, 2), {0}};
+    winograd_case c = {.pass = pass};
+    hk_problem_text problem;
+    hk_graph *g = NULL;
+    assert_int_equal(hk_graph_create(f->ctx, "winograd", &g), HK_OK);
+    assert_true(hk_conv_resolve(&geometry, &xs, &ws, &c.p, &problem));
+    hk_shape ys = hk_window_shape(&c.p.w, c.p.n, c.p.k);
+    hk_value *in[] = {input(g, "source", 4, pass == HK_CONV_DATA ? ys.dim : xs.dim), input(g, "w", 4, ws.dim), NULL,
+                      NULL};
+    if (epilogue) {
+        in[2] = input(g, "bias", 1, &s[4]);
+        in[3] = input(g, "residual", 4, ys.dim);
+    }
+    hk_value *y = pass == HK_CONV_DATA ? build(g, "hk.ConvDataGrad", data, in, 2)
+                                       : build(g, "hk.Conv", forward, in, epilogue ? 4 : 2);
+    assert_true(hk_graph_add_output(g, y));
+    hk_records_run run = {.gpu_tuning = true, .lower = lower_winograd, .user = &c};
+    if (hk_test_records(f->gpu, g, &run) != HK_OK)
+        fail_msg("%s", hk_context_error(f->ctx));
+    if (!(run.error <= 2e-6))
+        fail_msg("%s, %dx%d images, %d channels: relative error %g", run.variant[0], (int)s[2], (int)s[3], (int)s[1],
+                 run.error);
+    assert_int_equal(run.record_count, 4);
+    hk_graph_destroy(&g);
 }
 
 static void test_winograd(void **state)
 {
     static const int64_t shapes[][9] = {
-        /* n, c, h, w, k, pads */
         {2, 5, 9, 7, 11, 1, 1, 1, 1}, {1, 20, 8, 12, 16, 1, 1, 1, 1}, {3, 3, 6, 5, 4, 0, 2, 1, 0},
         {1, 33, 3, 3, 8, 0, 0, 0, 0}, {1, 4, 10, 8, 6, 1, 1, 1, 1}, /* whole rows of tiles, with bias and residual */
     };
-    fixture *f = *state;
     for (size_t i = 0; i < HK_COUNT(shapes); i++) {
-        const int64_t *s = shapes[i], *pads = s + 5;
-        const hk_shape xs = {.rank = 4, .dim = {s[0], s[1], s[2], s[3]}}, ws = {.rank = 4, .dim = {s[4], s[1], 3, 3}};
-        const hk_conv_attrs geometry = {.window = {.pads = {pads, 4}}, .group = 1};
-        const hk_attr_value attrs[] = {HK_SET_INTS("pads", pads, 4), HK_SET_INT("activation", 1), {0}};
-        hk_problem_text problem;
-        hk_conv p;
-        hk_graph *g = NULL;
-        assert_int_equal(hk_graph_create(f->ctx, "winograd", &g), HK_OK);
-        assert_true(hk_conv_resolve(&geometry, &xs, &ws, &p, &problem));
-        hk_shape ys = hk_window_shape(&p.w, p.n, p.k);
-        hk_value *in[] = {input(g, "x", 4, xs.dim), input(g, "w", 4, ws.dim), NULL, NULL};
-        if (i % 2 == 0) {
-            in[2] = input(g, "bias", 1, &s[4]);
-            in[3] = input(g, "residual", 4, ys.dim);
-        }
-        assert_true(hk_graph_add_output(g, build(g, "hk.Conv", attrs, in, i % 2 ? 2 : 4)));
-        hk_records_run run = {.gpu_tuning = true, .lower = lower_winograd, .user = &p};
-        if (hk_test_records(f->gpu, g, &run) != HK_OK)
-            fail_msg("%s", hk_context_error(f->ctx));
-        if (!(run.error <= 2e-6))
-            fail_msg("%s, shape %zu: relative error %g", run.variant[0], i, run.error);
-        assert_int_equal(run.record_count, 4);
-        hk_graph_destroy(&g);
+        run_winograd(*state, shapes[i], HK_CONV_FORWARD, i % 2 == 0);
+        run_winograd(*state, shapes[i], HK_CONV_DATA, false);
     }
 }
 

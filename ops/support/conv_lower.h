@@ -51,8 +51,8 @@ void hk_conv_lower_weight_rows(hk_lower *l, const hk_conv_job *job);
 bool hk_conv_is_depthwise(const hk_conv_job *job);
 void hk_conv_lower_depthwise(hk_lower *l, const hk_conv_job *job);
 
-/* 3x3 windows with stride 1 by Winograd's transforms: whether the kernels can (forward), and whether they are faster.
- */
+/* 3x3 windows with stride 1 by Winograd's transforms, forward and data gradient: whether the kernels can, and whether
+ * they are faster. */
 bool hk_conv_fits_winograd(const hk_conv_job *job);
 bool hk_conv_prefers_winograd(const hk_lower *l, const hk_conv_job *job);
 hk_status hk_conv_lower_winograd(hk_lower *l, const hk_conv_job *job);

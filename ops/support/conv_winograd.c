@@ -1,4 +1,7 @@
-/* Forward 3x3 convolutions by Winograd's F(4x4, 3x3): shaders/conv_winograd.comp and a batch of 36 matrix products. */
+/*
+ * 3x3 convolutions by Winograd's F(4x4, 3x3): shaders/conv_winograd.comp and a batch of 36 matrix products. The data
+ * gradient is the convolution of dY with the weights turned around, channels exchanged, and padding 2 - pad.
+ */
 #include "kernels.h"
 #include "ops/support/conv_lower.h"
 #include "ops/support/gemm.h"
@@ -8,13 +11,30 @@ enum { H = HK_AXIS_H, W = HK_AXIS_W };
 enum { SIDE = 4, PRODUCTS = (SIDE + 2) * (SIDE + 2), LANES = 128, LEAST_CHANNELS = 64 };
 
 typedef struct winograd {
-    int64_t lines, columns; /* of tiles in an image */
-    int64_t tiles, row;     /* of all images; the same in whole vectors */
+    bool forward;
+    hk_value *source, *result;
+    int64_t sources, results; /* channels */
+    const int64_t *from, *to; /* extents of a plane */
+    int64_t begin[HK_AXES];   /* padding in front of the source */
+    int64_t lines, columns;   /* of tiles in an image */
+    int64_t tiles, row;       /* of all images; the same in whole vectors */
 } winograd;
 
-static winograd tiles_of(const hk_conv *p)
+static winograd winograd_of(const hk_conv_job *job)
 {
-    winograd t = {.lines = (p->w.out[H] + SIDE - 1) / SIDE, .columns = (p->w.out[W] + SIDE - 1) / SIDE};
+    const hk_conv *p = &job->p;
+    bool forward = job->pass == HK_CONV_FORWARD;
+    winograd t = {.forward = forward,
+                  .source = forward ? job->x : job->y,
+                  .result = forward ? job->y : job->x,
+                  .sources = forward ? p->c : p->k,
+                  .results = forward ? p->k : p->c,
+                  .from = forward ? p->w.in : p->w.out,
+                  .to = forward ? p->w.out : p->w.in};
+    for (int axis = H; axis <= W; axis++)
+        t.begin[axis] = forward ? p->w.begin[axis] : 2 - p->w.begin[axis];
+    t.lines = (t.to[H] + SIDE - 1) / SIDE;
+    t.columns = (t.to[W] + SIDE - 1) / SIDE;
     t.tiles = p->n * t.lines * t.columns;
     t.row = (t.tiles + 3) / 4 * 4;
     return t;
@@ -24,15 +44,17 @@ bool hk_conv_fits_winograd(const hk_conv_job *job)
 {
     const hk_conv *p = &job->p;
     const hk_window *w = &p->w;
-    winograd t = tiles_of(p);
+    winograd t = winograd_of(job);
     bool window = w->spatial == 2 && w->kernel[H] == 3 && w->kernel[W] == 3 && w->stride[H] == 1 && w->stride[W] == 1 &&
-                  w->dilation[H] == 1 && w->dilation[W] == 1 && w->begin[H] < 65536 && w->begin[W] < 65536;
-    return job->pass == HK_CONV_FORWARD && p->groups == 1 && window &&
+                  w->dilation[H] == 1 && w->dilation[W] == 1;
+    for (int axis = H; axis <= W; axis++)
+        window &= t.begin[axis] >= 0 && t.begin[axis] < 65536;
+    return job->pass != HK_CONV_WEIGHT && p->groups == 1 && window &&
            PRODUCTS * HK_MAX(HK_MAX(p->c, p->k) * t.row, p->c * p->k) <= INT32_MAX;
 }
 
-/* Microseconds of an H100 either way: multiplications at the rates measured, bytes of the transforms, two dispatches
- * more. */
+/* Microseconds of an H100 either way: multiplications at the rates measured, bytes of the transforms (of weights too,
+ * where they change), two dispatches more. */
 bool hk_conv_prefers_winograd(const hk_lower *l, const hk_conv_job *job)
 {
     const double direct_rate = 33e6, product_rate = 36e6, bytes_rate = 4.5e6, dispatches = 8;
@@ -41,29 +63,30 @@ bool hk_conv_prefers_winograd(const hk_lower *l, const hk_conv_job *job)
     if (l->cpu || job->tile || job->exact || halves || !hk_conv_fits_winograd(job) ||
         HK_MIN(p->c, p->k) < LEAST_CHANNELS)
         return false;
-    winograd t = tiles_of(p);
+    winograd t = winograd_of(job);
     double direct = hk_conv_flops(p) / direct_rate, slow = (double)HK_MIN(HK_MIN(p->c, p->k), 128) / 128;
     double bytes = 2.0 * 4 * PRODUCTS * (double)((p->c + p->k) * t.row) +
-                   4.0 * (double)(hk_shape_count(&job->x->shape) + hk_shape_count(&job->y->shape));
+                   4.0 * (double)(hk_shape_count(&job->x->shape) + hk_shape_count(&job->y->shape)) +
+                   (job->w->data ? 0 : 4.0 * (PRODUCTS + 9) * (double)(p->c * p->k));
     double products = 2.0 * PRODUCTS * (double)(p->c * p->k) * (double)t.row / (product_rate * slow);
     return direct > 100 && products + bytes / bytes_rate + dispatches < 0.9 * direct;
 }
 
-static struct conv_winograd_push push_of(const winograd *t, int64_t channels, int64_t height, int64_t width)
+static struct conv_winograd_push push_of(const winograd *t, int64_t channels, const int64_t *plane)
 {
-    hk_divisor row = hk_divisor_of(t->row), plane = hk_divisor_of(t->lines * t->columns),
+    hk_divisor row = hk_divisor_of(t->row), image = hk_divisor_of(t->lines * t->columns),
                line = hk_divisor_of(t->columns);
     return (struct conv_winograd_push){.count = (uint32_t)(channels * t->row),
                                        .channels = (uint32_t)channels,
                                        .tiles = (uint32_t)t->tiles,
                                        .row = (uint32_t)t->row,
-                                       .height = (uint32_t)height,
-                                       .width = (uint32_t)width,
+                                       .height = (uint32_t)plane[H],
+                                       .width = (uint32_t)plane[W],
                                        .row_magic = row.multiplier,
                                        .row_shift = row.shift,
                                        .plane_tiles = (uint32_t)(t->lines * t->columns),
-                                       .plane_magic = plane.multiplier,
-                                       .plane_shift = plane.shift,
+                                       .plane_magic = image.multiplier,
+                                       .plane_shift = image.shift,
                                        .line_tiles = (uint32_t)t->columns,
                                        .line_magic = line.multiplier,
                                        .line_shift = line.shift};
@@ -84,46 +107,51 @@ static hk_record *emit(hk_lower *l, const hk_kernel *kernel, const char *name, c
 
 static void emit_output(hk_lower *l, const hk_conv_job *job, const winograd *t, hk_value *products)
 {
-    const hk_conv *p = &job->p;
-    struct conv_winograd_push push = push_of(t, p->k, p->w.out[H], p->w.out[W]);
+    struct conv_winograd_push push = push_of(t, t->results, t->to);
     push.alpha = job->alpha;
     push.beta = job->beta;
-    hk_record *r = emit(l, &hk_kernel_conv_winograd_output, "conv winograd output", &push, products, job->y);
+    hk_record *r = emit(l, &hk_kernel_conv_winograd_output,
+                        t->forward ? "conv winograd output" : "conv data winograd output", &push, products, t->result);
     hk_use(r, job->bias, HK_READ, offsetof(struct conv_winograd_push, bias));
     hk_use(r, job->residual, HK_READ, offsetof(struct conv_winograd_push, residual));
     hk_spec(r, 3, hk_conv_epilogue(job));
     hk_spec(r, 4, job->activation);
     hk_spec(r, 5,
-            p->w.out[W] % SIDE == 0 && hk_value_alignment(job->y) >= 16 &&
+            t->to[W] % SIDE == 0 && hk_value_alignment(t->result) >= 16 &&
                 (!job->residual || hk_value_alignment(job->residual) >= 16));
 }
 
 hk_status hk_conv_lower_winograd(hk_lower *l, const hk_conv_job *job)
 {
     const hk_conv *p = &job->p;
-    winograd t = tiles_of(p);
+    winograd t = winograd_of(job);
     hk_value *u = hk_scratch(l, HK_FLOAT32, PRODUCTS * p->k * p->c);
-    hk_value *v = hk_scratch(l, HK_FLOAT32, PRODUCTS * p->c * t.row);
-    hk_value *m = hk_scratch(l, HK_FLOAT32, PRODUCTS * p->k * t.row);
+    hk_value *v = hk_scratch(l, HK_FLOAT32, PRODUCTS * t.sources * t.row);
+    hk_value *m = hk_scratch(l, HK_FLOAT32, PRODUCTS * t.results * t.row);
     if (!u || !v || !m)
         return hk_out_of_memory(l->ctx, "a convolution's transforms");
     struct conv_winograd_push weight = {.count = (uint32_t)(p->k * p->c)};
-    emit(l, &hk_kernel_conv_winograd_weight, "conv winograd weight", &weight, job->w, u)->keep = true;
-    struct conv_winograd_push input = push_of(&t, p->c, p->w.in[H], p->w.in[W]);
-    input.pads = (uint32_t)p->w.begin[H] | (uint32_t)p->w.begin[W] << 16;
-    emit(l, &hk_kernel_conv_winograd_input, "conv winograd input", &input, job->x, v);
-    HK_TRY(hk_gemm_lower(l, &(hk_gemm){.a = u,
+    hk_record *r = emit(l, &hk_kernel_conv_winograd_weight,
+                        t.forward ? "conv winograd weight" : "conv data winograd weight", &weight, job->w, u);
+    hk_spec(r, 6, !t.forward);
+    r->keep = true;
+    struct conv_winograd_push input = push_of(&t, t.sources, t.from);
+    input.pads = (uint32_t)t.begin[H] | (uint32_t)t.begin[W] << 16;
+    emit(l, &hk_kernel_conv_winograd_input, t.forward ? "conv winograd input" : "conv data winograd input", &input,
+         t.source, v);
+    HK_TRY(hk_gemm_lower(l, &(hk_gemm){.a = u, /* [k][c] as the weights lie */
                                        .b = v,
                                        .c = m,
-                                       .m = p->k,
+                                       .m = t.results,
                                        .n = t.row,
-                                       .k = p->c,
+                                       .k = t.sources,
                                        .lda = p->c,
                                        .ldb = t.row,
+                                       .trans_a = !t.forward,
                                        .batch_rank = 1,
                                        .batch = {PRODUCTS},
                                        .batch_a = {p->k * p->c},
-                                       .batch_b = {p->c * t.row},
+                                       .batch_b = {t.sources * t.row},
                                        .alpha = 1}));
     emit_output(l, job, &t, m);
     return HK_OK;
