@@ -78,6 +78,63 @@ class SimpleCNN(torch.nn.Module):
         return self.fc2(torch.relu(self.fc1(torch.flatten(x, 1))))
 
 
+class BertOutput(torch.nn.Module):
+    """A transformers model that takes ids alone and gives one tensor."""
+
+    def __init__(self, bert, output):
+        super().__init__()
+        self.bert, self.output = bert, output
+
+    def forward(self, ids):
+        return getattr(self.bert(input_ids=ids), self.output)
+
+
+def inference_model(name):
+    """A model of torchvision or transformers with random weights, and what makes its input for a batch."""
+    torch.manual_seed(0)
+    if name == "bert":
+        from transformers import BertConfig, BertModel
+        return BertOutput(BertModel(BertConfig()), "last_hidden_state").eval(), lambda b: torch.randint(0, 30000, (b, 128))
+    import torchvision
+    model = getattr(torchvision.models, name)(weights=None).eval()
+    with torch.no_grad():  # statistics of a trained network are not 0 and 1
+        for m in model.modules():
+            if isinstance(m, torch.nn.BatchNorm2d):
+                m.running_mean.uniform_(-0.2, 0.2)
+                m.running_var.uniform_(0.5, 1.5)
+                m.weight.uniform_(0.7, 1.3)
+        if name.startswith("vit"):  # torchvision starts with a head of zeros
+            model.heads.head.weight.normal_(0, 0.02)
+    return model, lambda b: torch.randn(b, 3, 224, 224)
+
+
+def training_model(name, batch):
+    """A model with ten classes, Dropout's probability 0 so that losses can be compared, and an input."""
+    torch.manual_seed(0)
+    if name == "bert":
+        from transformers import BertConfig, BertForSequenceClassification
+        config = BertConfig(num_labels=10, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+        return BertOutput(BertForSequenceClassification(config), "logits").train(), torch.randint(0, 30000, (batch, 128))
+    if name == "simplecnn":
+        return SimpleCNN().train(), torch.randn(batch, 3, 32, 32)
+    import torchvision
+    return getattr(torchvision.models, name)(weights=None, num_classes=10).train(), torch.randn(batch, 3, 224, 224)
+
+
+def train_step(build, work, path, x, y, *options):
+    """What train_step printed: first words to the rest of their lines; a list of them under words that repeat."""
+    np.save(f"{work}/x.npy", x.numpy())
+    np.save(f"{work}/y.npy", y.numpy())
+    out = subprocess.run([f"{build}/train_step", path, f"{work}/x.npy", f"{work}/y.npy", *options], capture_output=True, text=True)
+    if out.returncode:
+        raise RuntimeError(f"train_step {path}: {out.stderr[-1000:]}")
+    rows = {}
+    for line in out.stdout.splitlines():
+        word, _, rest = line.partition(" ")
+        rows.setdefault(word, []).append(rest)
+    return rows
+
+
 def export(model, x, path, training=False):
     """By the TorchScript exporter; training keeps BatchNormalization and Dropout as they are."""
     mode = torch.onnx.TrainingMode.TRAINING if training else torch.onnx.TrainingMode.EVAL

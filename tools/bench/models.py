@@ -17,7 +17,7 @@ import os
 
 import numpy as np
 import torch
-from common import export, gpu_ms, graphed, hillock
+from common import export, gpu_ms, graphed, hillock, inference_model
 
 parser = argparse.ArgumentParser()
 parser.add_argument("build")
@@ -45,33 +45,6 @@ elif fast:
               ("vit_b_16", 1): 1.2, ("resnet50", 64): 1.5, ("bert", 32): 1.3}
 
 
-class BertOutput(torch.nn.Module):
-    def __init__(self, bert):
-        super().__init__()
-        self.bert = bert
-
-    def forward(self, ids):
-        return self.bert(input_ids=ids).last_hidden_state
-
-
-def build_model(name):
-    torch.manual_seed(0)
-    if name == "bert":
-        from transformers import BertConfig, BertModel
-        return BertOutput(BertModel(BertConfig())).eval(), lambda b: torch.randint(0, 30000, (b, 128))
-    import torchvision
-    model = getattr(torchvision.models, name)(weights=None).eval()
-    with torch.no_grad():  # statistics of a trained network are not 0 and 1
-        for m in model.modules():
-            if isinstance(m, torch.nn.BatchNorm2d):
-                m.running_mean.uniform_(-0.2, 0.2)
-                m.running_var.uniform_(0.5, 1.5)
-                m.weight.uniform_(0.7, 1.3)
-        if name.startswith("vit"):  # torchvision starts with a head of zeros
-            model.heads.head.weight.normal_(0, 0.02)
-    return model, lambda b: torch.randn(b, 3, 224, 224)
-
-
 def peers(model, x):
     rows, seconds = {}, float(args.seconds)
     forms = [("", model, x)]
@@ -90,7 +63,7 @@ def error_of(got, want):
 
 
 def one(name, batch):
-    model, make = build_model(name)
+    model, make = inference_model(name)
     x = make(batch)
     path = f"{work}/{name}.b{batch}.onnx"
     export(model, x, path)

@@ -13,11 +13,10 @@ With --profile the dispatches of every step go to WORK_DIR.
 import argparse
 import copy
 import os
-import subprocess
 
 import numpy as np
 import torch
-from common import SimpleCNN, copy_rate, export, gpu_ms, graphed, hillock
+from common import SimpleCNN, copy_rate, export, gpu_ms, graphed, hillock, train_step, training_model
 
 parser = argparse.ArgumentParser()
 parser.add_argument("build")
@@ -34,41 +33,6 @@ os.makedirs(work, exist_ok=True)
 BATCHES = {"simplecnn": 256, "resnet50": 64, "resnet18": 64, "bert": 32}
 # What the issue asks for: ours divided by the fastest row, and by rows of their own.
 ASKED = {"simplecnn": {"eager": 0.3, "captured": 0.6}, "resnet50": {"": 1.0}, "resnet18": {"": 1.2}, "bert": {"": 1.2}}
-
-
-class Logits(torch.nn.Module):
-    def __init__(self, bert):
-        super().__init__()
-        self.bert = bert
-
-    def forward(self, ids):
-        return self.bert(input_ids=ids).logits
-
-
-def build_model(name, batch):
-    torch.manual_seed(0)
-    if name == "bert":
-        from transformers import BertConfig, BertForSequenceClassification
-        config = BertConfig(num_labels=10, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-        return Logits(BertForSequenceClassification(config)).train(), torch.randint(0, 30000, (batch, 128))
-    if name == "simplecnn":
-        return SimpleCNN().train(), torch.randn(batch, 3, 32, 32)
-    import torchvision
-    return getattr(torchvision.models, name)(weights=None, num_classes=10).train(), torch.randn(batch, 3, 224, 224)
-
-
-def train_step(path, x, y, *options):
-    """What train_step printed: first words to the rest of their lines; a list of them under words that repeat."""
-    np.save(f"{work}/x.npy", x.numpy())
-    np.save(f"{work}/y.npy", y.numpy())
-    out = subprocess.run([f"{build}/train_step", path, f"{work}/x.npy", f"{work}/y.npy", *options], capture_output=True, text=True)
-    if out.returncode:
-        raise RuntimeError(f"train_step {path}: {out.stderr[-1000:]}")
-    rows = {}
-    for line in out.stdout.splitlines():
-        word, _, rest = line.partition(" ")
-        rows.setdefault(word, []).append(rest)
-    return rows
 
 
 def peer(model, x, y, channels_last, capture):
@@ -126,7 +90,7 @@ def check_gradients():
     model, x, y = batch_without_tie()
     export(copy.deepcopy(model), x, f"{work}/gradients.onnx", True)
     os.makedirs(f"{work}/gradients", exist_ok=True)
-    train_step(f"{work}/gradients.onnx", x, y, "--seconds", "0", "--gradients", f"{work}/gradients")
+    train_step(build, work, f"{work}/gradients.onnx", x, y, "--seconds", "0", "--gradients", f"{work}/gradients")
     exact, single = copy.deepcopy(model).double(), copy.deepcopy(model).cuda()
     torch.nn.functional.cross_entropy(exact(x.double()), y).backward()
     torch.nn.functional.cross_entropy(single(x.cuda()), y.cuda()).backward()
@@ -159,12 +123,12 @@ def compare(name, ms, memory, losses, rows, fits):
 def one(name):
     batch = args.batch or BATCHES[name]
     fits = name != "simplecnn" or args.no_peer or check_gradients()
-    model, x = build_model(name, batch)
+    model, x = training_model(name, batch)
     y = torch.randint(0, 10, (batch,))
     path = f"{work}/{name}.onnx"
     export(copy.deepcopy(model), x, path, True)
-    rows = train_step(path, x, y, "--seconds", args.seconds, *(["--profile"] if args.profile else []))
-    again = train_step(path, x, y, "--seconds", "0.3", "--checkpointing")
+    rows = train_step(build, work, path, x, y, "--seconds", args.seconds, *(["--profile"] if args.profile else []))
+    again = train_step(build, work, path, x, y, "--seconds", "0.3", "--checkpointing")
     os.remove(path)
     ms, memory = float(rows["device_ms"][0]), float(rows["memory_mib"][0])
     if args.profile:
