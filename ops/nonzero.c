@@ -458,7 +458,44 @@ static hk_status one_hot_lower(hk_lower *l)
     return HK_OK;
 }
 
+/* values[on] takes the sum of dY at its places. */
+static hk_status one_hot_sum(hk_graph *g, const hk_node *n, hk_value *dy, bool on, hk_value **sum)
+{
+    const hk_attr_value axis[] = {HK_SET_INT("axis", ((const one_hot_attrs *)n->attrs)->axis), {0}};
+    const hk_attr_value all[] = {HK_SET_INT("keepdims", 0), {0}};
+    hk_tensor *ends = hk_tensor_new(g->arena, dy->dtype, &(hk_shape){.rank = 1, .dim = {2}});
+    hk_value *off_on = NULL, *there;
+    if (ends) {
+        hk_set_double(ends, on, 1.0);
+        off_on = hk_graph_constant(g, "off_on", ends);
+    }
+    if (!off_on)
+        return hk_out_of_memory(g->ctx, "a gradient");
+    HK_TRY(hk_build(g, "OneHot", axis, (hk_value *[]){n->in[0], n->in[1], off_on}, 3, &there, 1));
+    HK_TRY(hk_build_binary(g, "Mul", dy, there, sum));
+    HK_TRY(hk_build(g, "ReduceSum", all, sum, 1, sum, 1));
+    return hk_build_reshape(g, *sum, &(hk_shape){.rank = 1, .dim = {1}}, sum);
+}
+
+static hk_status one_hot_backward(hk_gradient *g, hk_node *n)
+{
+    const hk_attr_value axis[] = {HK_SET_INT("axis", 0), {0}};
+    hk_graph *graph = hk_gradient_graph(g);
+    hk_value *dy = hk_gradient_of(g, n->out[0]), *sums[2], *dvalues;
+    if (!dy || !hk_gradient_wanted(g, n->in[2])) /* indices have none */
+        return HK_OK;
+    for (int on = 0; on < 2; on++)
+        HK_TRY(one_hot_sum(graph, n, dy, on, &sums[on]));
+    HK_TRY(hk_build(graph, "Concat", axis, sums, 2, &dvalues, 1));
+    return hk_gradient_add(g, n->in[2], dvalues);
+}
+
 static const char *const one_hot_cases[] = {
+    "i64[3]<5 i64=5 f32[2]",
+    "i64[3,5]<-4:9 i64=7 f32[2] ; axis=1",
+    "i32[7,1]<3 i64=3 f32[2] ; axis=0",
+    "i64[1,3,1]<5 i64=5 f32[2] ; axis=-2",
+    "i64[9]<1 i64=1 f32[2]",
     "i64[5]<-4:9 i64=7 f16={0.0,1.0} ; ; nograd",
     "i64[5]<-4:9 i64=6 f32={0.0,1.0} ; ; nograd",
     "i64[2,3]<7 i64={7} f32={2.0,5.0} ; axis=1 ; nograd",
@@ -631,8 +668,20 @@ static hk_status eye_lower(hk_lower *l)
     return hk_emit_literal(l, t, y);
 }
 
+/* Of x only the shape is read. */
+static hk_status eye_backward(hk_gradient *g, hk_node *n)
+{
+    (void)g;
+    (void)n;
+    return HK_OK;
+}
+
 static const char *const eye_cases[] = {
-    "f32[4,5] ; ; nograd",
+    "f32[4,5]",
+    "f32[1,3] ; k=1",
+    "f32[7,7]",
+    "f32[5,1] ; k=-2",
+    "f32[3,2]",
     "i64[3,3]<5 ; k=1 ; nograd",
     "f32[4,3] ; dtype=7 k=-2 ; nograd",
     "f32[2,2] ; k=9 ; nograd",
@@ -687,6 +736,7 @@ const hk_op hk_ops_nonzero[] = {
      .infer = one_hot_infer,
      .eval = one_hot_eval,
      .lower = one_hot_lower,
+     .backward = one_hot_backward,
      .cases = one_hot_cases},
     {.type = "Trilu",
      .since = 14,
@@ -714,6 +764,7 @@ const hk_op hk_ops_nonzero[] = {
      .infer = eye_infer,
      .eval = eye_eval,
      .lower = eye_lower,
+     .backward = eye_backward,
      .cases = eye_cases},
     {0},
 };

@@ -465,9 +465,9 @@ static bool run_gradients(run *r)
 /* ---- one operator */
 
 /* Inputs that are differentiated, and their shapes. */
-static bool is_random_float(const case_input *in)
+static bool is_random(const case_input *in)
 {
-    return !in->absent && in->dtype == HK_FLOAT32 && (!in->contents || in->parameter);
+    return !in->absent && (!in->contents || in->parameter);
 }
 
 static bool same_shapes(const op_case *a, const op_case *b)
@@ -478,12 +478,12 @@ static bool same_shapes(const op_case *a, const op_case *b)
     return same;
 }
 
-/* Whether the case's gradient is checked at an odd extent. */
+/* Whether the case's gradient is checked at an odd extent: of a float, or of an index that is not written out. */
 static bool has_odd_extent(const op_case *c)
 {
     bool odd = false;
     for (int32_t i = 0; i < c->input_count; i++)
-        for (int32_t d = 0; is_random_float(&c->inputs[i]) && d < c->inputs[i].shape.rank; d++)
+        for (int32_t d = 0; is_random(&c->inputs[i]) && d < c->inputs[i].shape.rank; d++)
             odd |= c->inputs[i].shape.dim[d] >= 3 && c->inputs[i].shape.dim[d] % 2 == 1;
     return odd && !c->nograd;
 }
