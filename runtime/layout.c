@@ -40,7 +40,9 @@ static hk_status move_convolution(hk_graph *g, hk_node *n)
     const hk_attr_value pack[] = {HK_SET_INT("storage", HK_FLOAT16), {0}};
     hk_copy_attrs(n, attrs, HK_COUNT(attrs));
     HK_TRY(enter_island(g, n->in[0], &in[0]));
-    HK_TRY(hk_build(g, "hk.PackConvWeight", pack, &n->in[1], 1, &in[1], 1));
+    in[1] = n->in[1];
+    if (in[1]->shape.dim[1] == n->in[0]->shape.dim[1]) /* one group */
+        HK_TRY(hk_build(g, "hk.PackConvWeight", pack, &n->in[1], 1, &in[1], 1));
     HK_TRY(enter_island(g, hk_in(n, 3), &in[3]));
     HK_TRY(hk_build(g, "hk.Conv", attrs, in, in[3] ? 4 : in[2] ? 3 : 2, &y, 1));
     y->layout = HK_LAYOUT_NHWC8;

@@ -335,14 +335,13 @@ static void run_layout_case(fixture *f, layout_case *c, bool gpu_tuning)
     const hk_attr_value pack[] = {HK_SET_INT("storage", storage), {0}};
     const int64_t pads[] = {c->pad_before, c->pad_before, c->pad_after, c->pad_after},
                   strides[] = {c->stride, c->stride}, dilations[] = {c->dilation, c->dilation};
-    const hk_attr_value conv[] = {HK_SET_INTS("pads", pads, 4),
-                                  HK_SET_INTS("strides", strides, 2),
-                                  HK_SET_INTS("dilations", dilations, 2),
-                                  HK_SET_INT("activation", c->activation),
-                                  {0}};
+    const hk_attr_value conv[] = {HK_SET_INTS("pads", pads, 4),           HK_SET_INTS("strides", strides, 2),
+                                  HK_SET_INTS("dilations", dilations, 2), HK_SET_INT("activation", c->activation),
+                                  HK_SET_INT("group", c->x[1] / c->w[1]), {0}};
     hk_value *x = build(g, "hk.Relayout", to, (hk_value *[]){input(g, "x", 4, c->x)}, 1);
-    hk_value *w = build(g, "hk.PackConvWeight", pack, (hk_value *[]){input(g, "w", 4, c->w)}, 1);
-    hk_value *in[4] = {x, w, NULL, NULL};
+    hk_value *in[4] = {x, input(g, "w", 4, c->w), NULL, NULL};
+    if (c->w[1] == c->x[1])
+        in[1] = build(g, "hk.PackConvWeight", pack, &in[1], 1);
     if (c->bias)
         in[2] = input(g, "b", 1, c->w);
     hk_value *y = build(g, "hk.Conv", conv, in, 3);
@@ -378,6 +377,9 @@ static void test_nhwc8(void **state)
         {{1, 3, 17, 19}, {12, 3, 7, 7}, 2, 1, 3, 3, 1, true, true, false, NULL, 1},
         {{1, 20, 12, 11}, {9, 20, 3, 3}, 1, 2, 2, 1, 7, true, true, false, NULL, 1},
         {{3, 40, 14, 14}, {136, 40, 3, 3}, 1, 1, 1, 1, 1, true, true, false, NULL, 1},
+        {{2, 19, 9, 11}, {19, 1, 3, 3}, 1, 1, 1, 1, 8, true, true, false, NULL, 1},
+        {{1, 16, 13, 10}, {16, 1, 5, 5}, 2, 1, 1, 2, 0, false, false, false, NULL, 1},
+        {{3, 12, 8, 17}, {12, 1, 3, 2}, 1, 2, 2, 1, 1, true, false, false, NULL, 1},
     };
     for (size_t i = 0; i < HK_COUNT(cases); i++)
         for (int halves = 0; halves < 2; halves++)

@@ -29,7 +29,8 @@ typedef struct hk_conv_job {
 hk_status hk_conv_lower_gather(hk_lower *l, const hk_conv_job *job);
 /* w (and bias, if not NULL) from x and y. */
 hk_status hk_conv_lower_weight(hk_lower *l, const hk_conv_job *job);
-/* y from x and w in HK_LAYOUT_NHWC8; storages float32 or float16, the same for x, y and residual. */
+/* y from x and w in HK_LAYOUT_NHWC8, w contiguous if each channel is a group; storages float32 or float16, the same for
+ * x, y and residual. */
 hk_status hk_conv_lower_nhwc8(hk_lower *l, const hk_conv_job *job);
 
 /* A tile of conv_nhwc_matrix.comp. */
@@ -78,7 +79,8 @@ typedef struct hk_conv_sum {
 } hk_conv_sum;
 void hk_conv_emit_sum(hk_lower *l, const hk_conv_sum *s);
 
-/* True if the node (Conv or hk.Conv) can run in HK_LAYOUT_NHWC8: what a layout pass asks. */
+/* True if the node (Conv or hk.Conv) can run in HK_LAYOUT_NHWC8, with one group or one for each channel: what a layout
+ * pass asks. */
 bool hk_conv_accepts_nhwc8(const hk_node *n);
 
 #endif

@@ -1,17 +1,26 @@
 /* Convolution in HK_LAYOUT_NHWC8. */
 #include "kernels.h"
 #include "ops/support/conv_lower.h"
+#include "ops/support/gemm.h"
+#include "ops/support/move.h"
 #include "shaders/conv_nhwc.push.h"
 
 enum { H = HK_AXIS_H, W = HK_AXIS_W };
 enum { EPILOGUE_PARTIAL = 4 };
 
-/* What both kernels can do: two spatial axes, one group, taps that fit the packed masks. */
+enum { MOST_ROW = 7 }; /* taps of a row whose weights the depthwise kernel holds */
+
+static bool is_depthwise(const hk_conv *p)
+{
+    return p->groups == p->c && p->groups == p->k && p->groups > 1 && p->w.kernel[W] <= MOST_ROW;
+}
+
+/* What the kernels can do: two spatial axes, one group or as many as channels, taps that fit the packed masks. */
 static bool geometry_fits(const hk_conv *p)
 {
     const hk_window *w = &p->w;
-    return w->spatial <= 2 && p->groups == 1 && w->kernel[H] <= 16 && w->kernel[W] <= 16 && w->begin[H] < 65536 &&
-           w->begin[W] < 65536;
+    return w->spatial <= 2 && (p->groups == 1 || is_depthwise(p)) && w->kernel[H] <= 16 && w->kernel[W] <= 16 &&
+           w->begin[H] < 65536 && w->begin[W] < 65536;
 }
 
 bool hk_conv_accepts_nhwc8(const hk_node *n)
@@ -31,15 +40,18 @@ static bool is_half(const hk_value *v)
 static hk_status check(const hk_lower *l, const hk_conv_job *job)
 {
     const hk_value *x = job->x, *w = job->w, *y = job->y, *r = job->residual;
-    bool layouts = x->layout == HK_LAYOUT_NHWC8 && w->layout == HK_LAYOUT_NHWC8 && y->layout == HK_LAYOUT_NHWC8 &&
+    hk_layout weights = is_depthwise(&job->p) ? HK_LAYOUT_CONTIGUOUS : HK_LAYOUT_NHWC8;
+    bool layouts = x->layout == HK_LAYOUT_NHWC8 && w->layout == weights && y->layout == HK_LAYOUT_NHWC8 &&
                    (!r || r->layout == HK_LAYOUT_NHWC8);
     bool storages = x->dtype == HK_FLOAT32 && is_half(x) == is_half(y) && (!r || is_half(r) == is_half(x));
     if (layouts && storages && geometry_fits(&job->p))
         return HK_OK;
-    return hk_fail(l->ctx, HK_STATUS_INTERNAL,
-                   "node '%s' (%s): expected input, packed weight, residual and output all in NHWC8, in "
-                   "one storage, with one group and at most two spatial axes; hk_conv_accepts_nhwc8 tells a pass so",
-                   l->node->name, l->node->type);
+    return hk_fail(
+        l->ctx, HK_STATUS_INTERNAL,
+        "node '%s' (%s): expected input, residual, output and, unless there is a group for each channel, the "
+        "packed weight all in NHWC8, in one storage, with at most two spatial axes; hk_conv_accepts_nhwc8 "
+        "tells a pass so",
+        l->node->name, l->node->type);
 }
 
 static struct conv_nhwc_push push_of(const hk_conv_job *job)
@@ -88,6 +100,49 @@ static void lower_octets(hk_lower *l, const hk_conv_job *job)
     r->flops = hk_conv_flops(&job->p);
     uint64_t per_group = (uint64_t)lanes * each;
     hk_grid_1d(l, r, (push.pixels + per_group - 1) / per_group * push.octets_out);
+}
+
+/* ---- a group for each channel */
+
+/* (channel, tap) to (tap, octets * 8), once where the weights are constant; what completes the last octet stays. */
+static hk_status turn_weights(hk_lower *l, const hk_conv_job *job, hk_value **turned)
+{
+    int64_t taps = hk_window_taps(&job->p.w), row = (job->p.k + 7) / 8 * 8;
+    hk_value *w = hk_as_float32(l, job->w);
+    hk_move m = {0};
+    *turned = hk_scratch(l, HK_FLOAT32, taps * row);
+    if (!*turned)
+        return hk_out_of_memory(l->ctx, "a convolution's weights");
+    hk_move_add(&m, job->p.k, taps, 1);
+    hk_move_add(&m, taps, 1, row);
+    size_t first = l->record_count;
+    HK_TRY(hk_emit_move(l, &m, w, *turned));
+    for (size_t i = first; i < l->record_count; i++)
+        l->records[i]->keep = true;
+    return HK_OK;
+}
+
+static hk_status lower_depthwise(hk_lower *l, const hk_conv_job *job)
+{
+    struct conv_nhwc_push push = push_of(job);
+    hk_conv_job turned = *job;
+    HK_TRY(turn_weights(l, job, &turned.w));
+    hk_record *r = hk_emit(l, &hk_kernel_conv_nhwc_depthwise, "conv depthwise nhwc8");
+    uint32_t lanes = l->cpu ? 8 : HK_MIN(128u, l->device->max_invocations), each = 4;
+    uint64_t lines = (uint64_t)push.images * push.y_h, enough = 512 * (uint64_t)HK_MAX(l->compute_units_hint, 1u);
+    while (each > 1 && !l->cpu && lines * ((push.y_w + each - 1) / each) * push.octets_out < enough)
+        each /= 2;
+    hk_push(r, &push, sizeof push);
+    use_operands(r, &turned);
+    hk_workgroup(r, lanes, 1, 1);
+    hk_spec(r, 3, each);
+    hk_conv_window_specs(r, &job->p.w, 4);
+    hk_spec(r, 10, is_half(job->x));
+    hk_spec(r, 11, hk_conv_epilogue(job));
+    hk_spec(r, 12, job->activation);
+    r->flops = hk_conv_flops(&job->p);
+    hk_grid_1d(l, r, (lines * ((push.y_w + each - 1) / each) * push.octets_out + lanes - 1) / lanes);
+    return HK_OK;
 }
 
 /* ---- matrix units */
@@ -276,6 +331,8 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const nhwc_ch
 hk_status hk_conv_lower_nhwc8(hk_lower *l, const hk_conv_job *job)
 {
     HK_TRY(check(l, job));
+    if (is_depthwise(&job->p))
+        return lower_depthwise(l, job);
     struct conv_nhwc_push push = push_of(job);
     nhwc_choice c = job->nhwc_tile ? split_by(job->nhwc_tile, sum_of_k(job, &push), HK_MAX(job->splits, 1u))
                                    : choose_tile(l, job, &push);

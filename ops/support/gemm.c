@@ -118,7 +118,7 @@ void hk_gemm_swap(hk_gemm *p)
 
 /* ---- records */
 
-void hk_emit_convert(hk_lower *l, hk_value *x, hk_value *y)
+static void emit_convert(hk_lower *l, hk_value *x, hk_value *y, bool keep)
 {
     int64_t count = hk_shape_count(&x->shape);
     if (count <= 0)
@@ -126,6 +126,7 @@ void hk_emit_convert(hk_lower *l, hk_value *x, hk_value *y)
     bool halve = hk_value_storage(y) == HK_FLOAT16;
     hk_record *r = hk_emit(l, halve ? &hk_kernel_convert_f32_f16 : &hk_kernel_convert_f16_f32,
                            halve ? "convert f16" : "convert f32");
+    r->keep = keep;
     struct convert_push push = {.count = (uint32_t)count};
     hk_push(r, &push, sizeof push);
     hk_use(r, x, HK_READ, offsetof(struct convert_push, x));
@@ -136,6 +137,11 @@ void hk_emit_convert(hk_lower *l, hk_value *x, hk_value *y)
     hk_grid_1d(l, r, (uint64_t)ceil_div(count, 8 * (int64_t)threads));
 }
 
+void hk_emit_convert(hk_lower *l, hk_value *x, hk_value *y)
+{
+    emit_convert(l, x, y, false);
+}
+
 hk_value *hk_as_float32(hk_lower *l, hk_value *x)
 {
     if (!x || hk_value_storage(x) != HK_FLOAT16 || hk_shape_count(&x->shape) == 0)
@@ -143,7 +149,7 @@ hk_value *hk_as_float32(hk_lower *l, hk_value *x)
     hk_value *y = hk_scratch(l, HK_FLOAT32, hk_shape_count(&x->shape));
     if (!y)
         return x;
-    hk_emit_convert(l, x, y);
+    emit_convert(l, x, y, true); /* once, where x is constant */
     return y;
 }
 
