@@ -204,8 +204,10 @@ static void line_at(const sampling *s, double g, int64_t extent, line *out)
         x = -1e6;
     if (s->method == NEAREST)
         x = rint((double)(float)x);
-    if (s->padding == BORDER && (x < low || x > high)) {
-        x = HK_MIN(HK_MAX(x, 0.0), n - 1);
+    /* Cubic taps are bounded one by one, as in PyTorch; two elements beyond the border all are the border's. */
+    double beyond = s->method == CUBIC ? 2 : 0;
+    if (s->padding == BORDER && (x < low - beyond || x > high + beyond)) {
+        x = HK_MIN(HK_MAX(x, -beyond), n - 1 + beyond);
         slope = 0;
     }
     if (s->padding == REFLECTION)

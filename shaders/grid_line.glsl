@@ -57,8 +57,10 @@ Line line_at(float g, uint extent)
     if (!(abs(x) < 1.0e9))
         x = -1.0e6; // far outside; NaN too
     x = METHOD == 0u ? roundEven(x) : x;
-    if (PADDING == 1u && (x < low || x > high)) {
-        x = clamp(x, 0.0, n - 1.0);
+    // Cubic taps are bounded one by one, as in PyTorch; two elements beyond the border all are the border's.
+    float beyond = METHOD == 2u ? 2.0 : 0.0;
+    if (PADDING == 1u && (x < low - beyond || x > high + beyond)) {
+        x = clamp(x, -beyond, n - 1.0 + beyond);
         slope = 0.0;
     }
     if (PADDING == 2u)
