@@ -203,6 +203,9 @@ typedef struct hk_op {
      * hk_build and names the values that stand for the node's outputs (out[i], for each output that is present). */
     hk_status (*expand)(hk_graph *g, const hk_node *n, hk_value **out);
     bool (*expands)(const hk_graph *g, const hk_node *n); /* NULL: always, once input shapes are known */
+    /* An integer type of this node that its kernels do not take, so that it runs on the host
+     * (runtime/element_types.h); HK_DTYPE_NONE: they take all. NULL: always. */
+    hk_dtype (*lacks)(const hk_node *n);
     int64_t (*view_offset)(const hk_node *n); /* elements; -1: this node cannot be a view; NULL with VIEW: 0 */
     /* With PLACE: offset[i] becomes the elements at which input i lies, -1: not in place. */
     void (*place)(const hk_node *n, int64_t *offset);

@@ -228,6 +228,13 @@ static hk_status scatter_nd_lower(hk_lower *l)
     return hk_emit_scatter(l, &t, how, n->in[0], n->in[1], n->in[2], n->out[0]);
 }
 
+/* Rows are combined in float32 alone. */
+static hk_dtype scatter_nd_lacks(const hk_node *n)
+{
+    hk_dtype t = n->in[0]->dtype;
+    return t != HK_FLOAT32 && strcmp(((const scatter_attrs *)n->attrs)->reduction, "none") ? t : HK_DTYPE_NONE;
+}
+
 static hk_status scatter_nd_backward(hk_gradient *g, hk_node *n)
 {
     return scatter_backward(g, n, "ScatterND", "GatherND", NULL);
@@ -302,6 +309,12 @@ static hk_status scatter_elements_lower(hk_lower *l)
     return hk_emit_scatter_lines(l, &t, how, n->in[0], n->in[1], n->in[2], n->out[0]);
 }
 
+/* Elements are combined in float32 and int32. */
+static hk_dtype scatter_elements_lacks(const hk_node *n)
+{
+    return n->in[0]->dtype == HK_INT32 ? HK_DTYPE_NONE : scatter_nd_lacks(n);
+}
+
 static hk_status scatter_elements_backward(hk_gradient *g, hk_node *n)
 {
     const hk_attr_value axis = HK_SET_INT("axis", ((const scatter_attrs *)n->attrs)->axis);
@@ -318,6 +331,7 @@ static const char *const scatter_elements_cases[] = {
     "f32[5,4] i64[7,3]<5 f32[7,3] ; reduction=\"min\"",
     "i32[6]<50 i32[4]<6 i32[4]<50 ; reduction=\"add\" ; nograd",
     "i64[6]<50 i64[4]<6 i64[4]<50 ; ; nograd",
+    "i64[6]<50 i64[4]<6 i64[4]<50 ; reduction=\"add\" ; nograd",
     "f32[4,3] i64[0,3]<1 f32[0,3] ; ; nograd",
     "f32[300,300] i64[20,300]<300 f32[20,300] ; reduction=\"add\" ; nograd",
     NULL,
@@ -326,24 +340,24 @@ static const char *const scatter_11_cases[] = {"f16[3,3] i64[2,3]={1,0,2,0,2,1} 
                                                "f32[3,3] i64[2,3]={1,0,2,0,2,1} f32[2,3]",
                                                "f32[2,5] i64[2,1]={4,1} f32[2,1] ; axis=-1", NULL};
 
-#define OP(name, first, last, ins, any, attr_struct, list, fn, back, case_list)                                        \
+#define OP(name, first, last, ins, any, attr_struct, list, fn, back, absent, case_list)                                \
     {                                                                                                                  \
         .type = name, .since = first, .until = last, .in_min = ins, .in_max = ins, .out_min = 1, .out_max = 1,         \
         .flags = any, .attrs_bytes = sizeof(attr_struct), .attrs = list, .infer = fn##_infer, .eval = fn##_eval,       \
-        .lower = fn##_lower, .backward = back, .cases = case_list                                                      \
+        .lower = fn##_lower, .backward = back, .lacks = absent, .cases = case_list                                     \
     }
 
 enum { MOVES = HK_OP_ANY_TYPE, COMPUTES = 0 }; /* a reduction is arithmetic */
 
 const hk_op hk_ops_scatter[] = {
-    OP("ScatterND", 11, 15, 3, MOVES, scatter_attrs, NULL, scatter_nd, scatter_nd_backward, scatter_nd_11_cases),
+    OP("ScatterND", 11, 15, 3, MOVES, scatter_attrs, NULL, scatter_nd, scatter_nd_backward, NULL, scatter_nd_11_cases),
     OP("ScatterND", 16, 0, 3, COMPUTES, scatter_attrs, scatter_nd_attr_list, scatter_nd, scatter_nd_backward,
-       scatter_nd_cases),
+       scatter_nd_lacks, scatter_nd_cases),
     OP("Scatter", 9, 10, 3, MOVES, scatter_attrs, scatter_11_attr_list, scatter_elements, scatter_elements_backward,
-       scatter_11_cases),
+       NULL, scatter_11_cases),
     OP("ScatterElements", 11, 15, 3, MOVES, scatter_attrs, scatter_11_attr_list, scatter_elements,
-       scatter_elements_backward, scatter_11_cases),
+       scatter_elements_backward, NULL, scatter_11_cases),
     OP("ScatterElements", 16, 0, 3, COMPUTES, scatter_attrs, scatter_16_attr_list, scatter_elements,
-       scatter_elements_backward, scatter_elements_cases),
+       scatter_elements_backward, scatter_elements_lacks, scatter_elements_cases),
     {0},
 };

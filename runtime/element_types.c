@@ -37,7 +37,7 @@ hk_dtype hk_node_lacks(const hk_node *n, const hk_device_info *device)
         if (v && !takes(n, v->dtype, storage16))
             return v->dtype;
     }
-    return HK_DTYPE_NONE;
+    return n->op->lacks ? n->op->lacks(n) : HK_DTYPE_NONE;
 }
 
 /* ---- 16-bit floats in float32 */

@@ -6,6 +6,7 @@
  * - a node with 16-bit floats computes in float32, between casts that fuse with its elementwise neighbours;
  * - a node with another type (float64, floats of 4 and 8 bits, integers of 2 and 4 bits) runs on the host through its
  *   evaluator, as a host step between recordings that reports name and the log tells of. Never one with float32 alone.
+ *   So does a node with an integer type that its own kernels lack (hk_op.lacks).
  */
 #ifndef HK_ELEMENT_TYPES_H
 #define HK_ELEMENT_TYPES_H
