@@ -34,59 +34,29 @@ static hk_value_info *describe_list(hk_arena *arena, hk_value *const *list, size
     return infos;
 }
 
-/* What operand `input` of that operator is for. Which are parameters at all is in the operators' tables. */
-static const char *role_of(const char *op, int32_t input)
-{
-    static const struct {
-        const char *op;
-        const char *roles[3]; /* of operands 0 to 2 */
-    } known[] = {
-        {"BatchNormalization", {"", "scale", "bias"}},
-        {"LayerNormalization", {"", "scale", "bias"}},
-        {"InstanceNormalization", {"", "scale", "bias"}},
-        {"GroupNormalization", {"", "scale", "bias"}},
-        {"RMSNormalization", {"", "scale", ""}},
-        {"PRelu", {"", "slope", ""}},
-        {"Gather", {"table", "", ""}},
-        {"Add", {"bias", "bias", ""}},
-        {"Sub", {"bias", "bias", ""}},
-        {"Mul", {"scale", "scale", ""}},
-        {"Div", {"scale", "scale", ""}},
-        {"Conv", {"", "weight", "bias"}},
-        {"ConvTranspose", {"", "weight", "bias"}},
-        {"Gemm", {"weight", "weight", "bias"}},
-    };
-    for (size_t i = 0; i < HK_COUNT(known); i++)
-        if (!strcmp(known[i].op, op) && input < 3 && *known[i].roles[input])
-            return known[i].roles[input];
-    bool recurrent = !strcmp(op, "LSTM") || !strcmp(op, "GRU") || !strcmp(op, "RNN");
-    return recurrent && input == 3 ? "bias" : recurrent && input == 7 ? "peephole" : "weight";
-}
-
-/* The first operand in a parameter's place decides. Running statistics are states once they are trained. */
-static void find_roles(const hk_graph *g, const char **of)
+/* Running statistics are no parameters: they are states once they are trained. */
+static void find_statistics(const hk_graph *g, bool *of)
 {
     for (size_t i = 0; i < g->node_count; i++) {
         const hk_node *n = g->nodes[i];
-        bool norm = strcmp(n->type, "BatchNormalization") == 0;
-        for (int32_t k = 0; n->op && k < n->in_count && k < 32; k++)
-            if (n->in[k] && n->in[k]->graph == g && !of[n->in[k]->id] &&
-                (n->op->parameters >> k & 1u || (norm && k > 2)))
-                of[n->in[k]->id] = norm && k > 2 ? "statistics" : role_of(n->type, k);
+        for (int32_t k = 3; k < n->in_count && strcmp(n->type, "BatchNormalization") == 0; k++)
+            if (n->in[k] && n->in[k]->graph == g)
+                of[n->in[k]->id] = true;
     }
 }
 
 static bool describe_parameters(hk_model *m)
 {
     const hk_graph *g = hk_model_graph(m);
-    const char **of = hk_arena_array(m->arena, g->value_count + 1, sizeof *of);
-    if (!of)
+    bool *statistics = hk_arena_array(m->arena, g->value_count + 1, sizeof *statistics);
+    hk_uses uses;
+    if (!statistics || hk_graph_uses(g, m->arena, &uses) != HK_OK)
         return false;
-    find_roles(g, of);
+    find_statistics(g, statistics);
     m->parameter_count = m->other_float_count = 0;
     for (size_t i = 0; i < g->value_count; i++) {
         m->parameter_count += g->values[i]->kind == HK_VALUE_PARAMETER;
-        m->other_float_count += !of[i] && hk_is_other_float(g->values[i]);
+        m->other_float_count += !statistics[i] && hk_is_other_float(g->values[i]);
     }
     m->parameters = hk_arena_array(m->arena, m->parameter_count + 1, sizeof *m->parameters);
     m->roles = hk_arena_array(m->arena, m->parameter_count + 1, sizeof *m->roles);
@@ -96,9 +66,9 @@ static bool describe_parameters(hk_model *m)
     size_t at = 0, other = 0;
     for (size_t i = 0; i < g->value_count; i++)
         if (g->values[i]->kind == HK_VALUE_PARAMETER) {
-            m->roles[at] = of[i] ? of[i] : "weight";
+            m->roles[at] = hk_role_text(hk_role_of(g, &uses, g->values[i]));
             describe(&m->parameters[at++], g->values[i]);
-        } else if (!of[i] && hk_is_other_float(g->values[i])) {
+        } else if (!statistics[i] && hk_is_other_float(g->values[i])) {
             describe(&m->other_floats[other++], g->values[i]);
         }
     return true;

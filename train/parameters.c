@@ -155,7 +155,8 @@ static hk_status select_parameters(const hk_graph *model, const hk_parameter_rul
         p->list[p->count++] = q;
     }
     for (size_t i = 0; i < rule_count; i++)
-        if (!used[i] && strncmp(rules[i].pattern, "role:", 5) != 0) /* a model may well have no norm */
+        if (!used[i] && (strncmp(rules[i].pattern, "role:", 5) != 0 || rules[i].weight_decay == 0)) /* no decay of
+    norms: there may be none */
             return hk_fail(model->ctx, HK_STATUS_USAGE,
                            "the parameter pattern '%s' matches none of the model's %zu parameters; 'hillock inspect' "
                            "lists them",

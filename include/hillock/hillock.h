@@ -368,7 +368,7 @@ HK_API const hk_value_info *hk_model_inputs(const hk_model *m, size_t *count);
 HK_API const hk_value_info *hk_model_outputs(const hk_model *m, size_t *count);
 /* Trainable tensors: float initializers in a weight, bias, scale or slope role. */
 HK_API const hk_value_info *hk_model_parameters(const hk_model *m, size_t *count);
-/* "weight", "bias", "scale", "slope" or "table" (rows are looked up), of parameter i. */
+/* "weight", "bias", "norm" (of normalizations), "embedding" or "other", of parameter i: what a rule's "role:" names. */
 HK_API const char *hk_model_parameter_role(const hk_model *m, size_t i);
 /* Other initializers of floats (position embeddings, layer scales, constants): trained if a rule names them. */
 HK_API const hk_value_info *hk_model_other_floats(const hk_model *m, size_t *count);
