@@ -17,6 +17,8 @@
 
 #include <cmocka.h>
 
+#include <hillock/hillock.h>
+
 #include "tests/support/command.h"
 
 #define DIGITS HK_TEST_DATA "/digits"
@@ -124,6 +126,113 @@ static void options(void **state)
         else if (i != 3)
             expect(arguments, 0, "updates of");
     }
+}
+
+/* ---- files of numbers */
+
+/* count samples of numbers 0 1 2 ..., as version 1 of .npy; NaN stands in sample 2. */
+static void written_array(const char *name, const char *dtype, const char *shape, size_t numbers, bool nan)
+{
+    char path[400], header[119];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    int n = snprintf(header, sizeof header, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", dtype, shape);
+    memset(header + n, ' ', sizeof header - (size_t)n);
+    header[117] = '\n';
+    assert_int_equal(fwrite("\x93NUMPY\1\0\x76\0", 1, 10, f), 10);
+    assert_int_equal(fwrite(header, 1, 118, f), 118);
+    for (size_t i = 0; i < numbers; i++) {
+        float x = nan && i == numbers / 2 ? NAN : (float)(i % 7);
+        int64_t label = (int64_t)(i % 3);
+        bool whole = dtype[1] == 'i';
+        assert_int_equal(fwrite(whole ? (void *)&label : (void *)&x, whole ? sizeof label : sizeof x, 1, f), 1);
+    }
+    assert_int_equal(fclose(f), 0);
+}
+
+/* ---- other outputs than one row of scores for a sample */
+
+/* (N,T) token numbers to (N,T,C), as language models, or (N,I) numbers to (N,C). */
+static void made_model(const char *name, bool tokens, int64_t in, int64_t out)
+{
+    hk_context *ctx = NULL;
+    hk_model *m = NULL;
+    hk_value *x = NULL, *y = NULL;
+    const hk_layer layers[] = {{.kind = HK_LAYER_EMBEDDING, .in = in, .out = 8}, {.kind = HK_LAYER_LINEAR, .out = out}};
+    assert_int_equal(hk_context_create(NULL, &ctx), HK_OK);
+    assert_int_equal(hk_model_create(ctx, &(hk_build_params){.size = sizeof(hk_build_params), .seed = 3}, &m), HK_OK);
+    assert_int_equal(hk_model_input(m, "x", tokens ? HK_INT64 : HK_FLOAT32, 2, (int64_t[]){-1, tokens ? -1 : in}, &x),
+                     HK_OK);
+    assert_int_equal(hk_add_sequence(m, x, tokens ? layers : layers + 1, tokens ? 2 : 1, &y), HK_OK);
+    assert_int_equal(hk_model_output(m, y, "y"), HK_OK);
+    assert_int_equal(hk_model_save(m, in_folder(name)), HK_OK);
+    hk_model_destroy(&m);
+    hk_context_destroy(&ctx);
+}
+
+static double reported(const char *name)
+{
+    const char *at = strstr(output, name);
+    if (!at)
+        fail_msg("no %s in %s", name, output);
+    return atof(at + strlen(name) + 1);
+}
+
+static void tokens(void **state)
+{
+    (void)state;
+    made_model("tokens.onnx", true, 4, 3);
+    written_array("ids.npy", "<i8", "16, 2", 32, false); /* 0 1 2 0 1 2 ... */
+    written_array("next.npy", "<i8", "16, 2", 32, false);
+    /* three classes for labels of shape (N,2): the last dimension, whatever the second is */
+    expect("train tokens.onnx --data ids.npy --labels next.npy --val .25 --epochs 40 --lr .05 --out t", 0,
+           "accuracy 1");
+    expect("eval t/model.onnx --data ids.npy --labels next.npy --json", 0, "\"samples\":32");
+    assert_true(reported("\"accuracy\"") == 1);
+    expect("eval t/model.onnx --data ids.npy --labels next.npy --ignore-index 2 --json", 0, "\"samples\":22");
+    /* a label beyond the classes is one only when it counts, in training too */
+    made_model("two.onnx", true, 4, 2);
+    written_array("ids4.npy", "<i8", "16, 4", 64, false);
+    written_array("next4.npy", "<i8", "16, 4", 64, false);
+    expect("train two.onnx --data ids4.npy --labels next4.npy --out u", 65, "or be --ignore-index (-100)");
+    expect("train two.onnx --data ids4.npy --labels next4.npy --ignore-index 2 --val .25 --epochs 1 --out u", 0,
+           "accuracy");
+    written_array("floats.npy", "<f4", "16, 2", 32, false);
+    expect("train two.onnx --data floats.npy --labels next.npy --out v", 65, "array.astype('int64')");
+    assert_false(is_there("v"));
+}
+
+/* What is reported of the validation is the loss that is trained, when y, which is b for all samples, is known. */
+static void columns(void **state)
+{
+    (void)state;
+    made_model("column.onnx", false, 2, 1);
+    write_file("column.csv", "1,1,1\n1,1,0\n1,1,1\n1,1,1\n");
+    write_file("other.csv", "1,1,1\n1,1,7\n");
+    expect("eval column.onnx --data column.csv --loss mse --json", 0, "\"mae\":");
+    double mae = reported("\"mae\""), b = (3 - 4 * mae) / 2; /* 3 (1 - b) + b, for 0 < b < 1 */
+    if (!(b > 0))                                            /* 3 (1 - b) - b */
+        b = (3 - 4 * mae) / 4;
+    expect("eval column.onnx --data column.csv --loss bce --json", 0, "\"samples\":4");
+    assert_true(fabs(reported("\"loss\"") - (0.25 * b + log1p(exp(-b)))) < 1e-6);
+    assert_true(reported("\"accuracy\"") == (b > 0 ? 0.75 : 0.25));
+    expect("eval column.onnx --data column.csv --loss huber --beta 0.1 --json", 0, "\"loss\":");
+    double ones = 0.1 * (1 - b - 0.05), zero = fabs(b) < 0.1 ? b * b / 2 : 0.1 * (fabs(b) - 0.05);
+    assert_true(fabs(reported("\"loss\"") - (3 * ones + zero) / 4) < 1e-6);
+    /* a column is what (N,1) has */
+    expect("train column.onnx --data column.csv --loss bce --val column.csv --epochs 60 --lr .1 --out c", 0,
+           "accuracy 0.75");
+    expect("train column.onnx --data column.csv --loss mse --val column.csv --epochs 1 --out c", 0, "mae");
+    expect("train column.onnx --data column.csv --targets --epochs 1 --out c", 64, "cross entropy of one class");
+    /* labels of the validation are looked at before the first step */
+    made_model("classes.onnx", false, 2, 3);
+    expect("train classes.onnx --data column.csv --val other.csv --out d", 65, "the largest label is 7");
+    assert_false(is_there("d"));
+    expect("train classes.onnx --data column.csv --val column.csv --monitor mae --out d", 64, "accuracy or f1");
+    expect("train classes.onnx --data column.csv --monitor accuracy --out d", 64, "with --val");
+    expect("train classes.onnx --data column.csv --freeze norm --out d", 64, "'role:norm' matches none");
+    expect("train classes.onnx --data column.csv --no-decay norm --epochs 1 --out d", 0, "updates of");
 }
 
 /* ---- interrupted */
@@ -246,27 +355,6 @@ static void resumed(void **state)
 
 /* ---- refused */
 
-/* count samples of numbers 0 1 2 ..., as version 1 of .npy; NaN stands in sample 2. */
-static void written_array(const char *name, const char *dtype, const char *shape, size_t numbers, bool nan)
-{
-    char path[400], header[119];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    int n = snprintf(header, sizeof header, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", dtype, shape);
-    memset(header + n, ' ', sizeof header - (size_t)n);
-    header[117] = '\n';
-    assert_int_equal(fwrite("\x93NUMPY\1\0\x76\0", 1, 10, f), 10);
-    assert_int_equal(fwrite(header, 1, 118, f), 118);
-    for (size_t i = 0; i < numbers; i++) {
-        float x = nan && i == numbers / 2 ? NAN : (float)(i % 7);
-        int64_t label = (int64_t)(i % 3);
-        bool whole = dtype[1] == 'i';
-        assert_int_equal(fwrite(whole ? (void *)&label : (void *)&x, whole ? sizeof label : sizeof x, 1, f), 1);
-    }
-    assert_int_equal(fclose(f), 0);
-}
-
 /* What fills up is the file system of one run: a small one, where the kernel lets a user mount it. */
 static void full_disk(void **state)
 {
@@ -350,9 +438,9 @@ int main(int argc, char **argv)
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(results), cmocka_unit_test(edited),    cmocka_unit_test(options),
-        cmocka_unit_test(killed),  cmocka_unit_test(signalled), cmocka_unit_test(damaged),
-        cmocka_unit_test(resumed), cmocka_unit_test(refused),   cmocka_unit_test(full_disk),
+        cmocka_unit_test(results),   cmocka_unit_test(edited),  cmocka_unit_test(options), cmocka_unit_test(killed),
+        cmocka_unit_test(signalled), cmocka_unit_test(damaged), cmocka_unit_test(resumed), cmocka_unit_test(refused),
+        cmocka_unit_test(full_disk), cmocka_unit_test(tokens),  cmocka_unit_test(columns),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -155,24 +155,33 @@ hk_status hk_dataset_field(hk_dataset *d, const char *name, hk_dtype stored, int
     return check_numbers(d, d->path, &all, HK_MAX(f->elements, 1));
 }
 
-static hk_status take_labels(hk_dataset *d, const char *where, const hk_tensor *all)
+/* Integers stay as they are stored; a batch widens them. */
+static hk_status take_labels(hk_dataset *d, const char *where, const hk_tensor *all, int32_t rank,
+                             const int64_t *shape)
 {
-    int64_t *labels = hk_dataset_memory(d, d->count * sizeof *labels);
-    if (!labels)
+    bool whole = !hk_dtype_is_float(all->dtype);
+    int64_t count = hk_tensor_count(all), per_sample = all->shape[1];
+    int64_t *labels = whole ? NULL : hk_dataset_memory(d, (size_t)count * sizeof *labels);
+    if (!whole && !labels)
         return hk_out_of_memory(d->ctx, "labels");
-    for (size_t i = 0; i < d->count; i++) {
-        double x = hk_get_double(all, (int64_t)i);
-        if (!(x >= 0 && x < 1e9) || x != floor(x))
-            return hk_fail(
-                d->ctx, HK_STATUS_INVALID,
-                "%s: the label of sample %zu is %g; labels are whole numbers from 0 (to train on numbers, say "
-                "so with targets)",
-                where, i, x);
-        labels[i] = (int64_t)x;
-        d->classes = HK_MAX(d->classes, labels[i] + 1);
+    for (int64_t i = 0; i < count; i++) {
+        double x = hk_get_double(all, i);
+        bool ignored = x == (double)d->ignore_index;
+        if (!ignored && (!(x >= 0 && x < 1e9) || x != floor(x)))
+            return hk_fail(d->ctx, HK_STATUS_INVALID,
+                           "%s: the label of sample %lld is %g; labels are whole numbers from 0, or the one to ignore, "
+                           "%lld (to train on numbers, say so with targets)",
+                           where, (long long)(i / per_sample), x, (long long)d->ignore_index);
+        if (labels)
+            labels[i] = (int64_t)x;
+        if (!ignored)
+            d->classes = HK_MAX(d->classes, (int64_t)x + 1);
     }
-    d->target = (hk_field){
-        .info = {.name = "labels", .dtype = HK_INT64}, .stored = HK_INT64, .elements = 1, .contents = labels};
+    d->target = (hk_field){.info = {.name = "labels", .dtype = HK_INT64, .rank = per_sample == 1 ? 0 : rank},
+                           .stored = whole ? all->dtype : HK_INT64,
+                           .elements = per_sample,
+                           .contents = whole ? all->data : labels};
+    memcpy(d->target.info.shape, shape, (size_t)d->target.info.rank * sizeof *shape);
     return HK_OK;
 }
 
@@ -181,18 +190,8 @@ hk_status hk_dataset_target(hk_dataset *d, const char *where, hk_dtype stored, i
 {
     int64_t elements = product(rank, shape);
     hk_tensor all = all_samples(d, stored, elements, contents);
-    if (!d->params.targets && elements == 1)
-        return take_labels(d, where, &all);
-    if (!d->params.targets && !hk_dtype_is_float(stored)) {
-        d->target = (hk_field){.info = {.name = "labels", .dtype = HK_INT64, .rank = rank},
-                               .stored = stored,
-                               .elements = elements,
-                               .contents = contents};
-        memcpy(d->target.info.shape, shape, (size_t)rank * sizeof *shape);
-        for (int64_t i = 0; i < hk_tensor_count(&all); i++)
-            d->classes = HK_MAX(d->classes, hk_get_int(&all, i) + 1);
-        return HK_OK;
-    }
+    if (!d->params.targets && (elements == 1 || !hk_dtype_is_float(stored)))
+        return take_labels(d, where, &all, rank, shape);
     d->target = (hk_field){.info = {.name = "targets", .dtype = HK_FLOAT32, .rank = rank},
                            .stored = stored,
                            .elements = elements,
@@ -378,6 +377,8 @@ hk_status hk_dataset_open(hk_context *ctx, const char *path, const hk_dataset_pa
     }
     *d = (hk_dataset){.ctx = ctx, .arena = arena, .params = p, .path = hk_arena_string(arena, path)};
     bool failed = !d->path;
+    d->ignore_index = p.ignore_index ? *p.ignore_index : -100;
+    d->params.ignore_index = NULL; /* the caller's */
     d->params.mean = copied(arena, p.mean, p.channels, &failed);
     d->params.std = copied(arena, p.std, p.channels, &failed);
     hk_status st = failed ? hk_out_of_memory(ctx, "a dataset") : HK_OK;

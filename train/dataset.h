@@ -51,7 +51,7 @@ struct hk_dataset {
     hk_field fields[HK_MAX_FIELDS];
     size_t field_count;
     hk_field target;
-    int64_t classes;
+    int64_t classes, ignore_index;
     const char **class_names;
     hk_image_file *images; /* of a folder of images, or of files of events */
     bool events;

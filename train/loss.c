@@ -240,6 +240,21 @@ bool hk_loss_fits(const hk_loss_options *o, const hk_value *output, const hk_val
     return logits_of(o, &seen, class_axis(o, input, target)) == hk_loss_input(o, &seen);
 }
 
+/* Targets (N) are those of an output (N,1), as a column of a file is: dimensions of 1 hold no order. */
+static hk_value *shaped_target(builder *b, const hk_value *x)
+{
+    int32_t i = 0, k = 0;
+    const hk_shape *a = &x->shape, *c = &b->t->shape;
+    while (i < a->rank || k < c->rank)
+        if (i < a->rank && a->dim[i] == 1)
+            i++;
+        else if (k < c->rank && c->dim[k] == 1)
+            k++;
+        else if (i == a->rank || k == c->rank || a->dim[i++] != c->dim[k++])
+            return b->t;
+    return node(b, "Reshape", NULL, (hk_value *[]){b->t, hk_graph_ints(b->g, a->dim, a->rank)}, 2);
+}
+
 static hk_status check(const hk_graph *g, const hk_loss_options *o, const hk_value *x, const hk_value *t, int32_t axis)
 {
     hk_shape_text a, b;
@@ -247,6 +262,12 @@ static hk_status check(const hk_graph *g, const hk_loss_options *o, const hk_val
     if (!hk_dtype_is_float(x->dtype))
         return hk_fail(g->ctx, HK_STATUS_USAGE, "output '%s' is %s: a loss needs a float output", x->name,
                        hk_dtype_name(x->dtype));
+    if (o->loss == HK_LOSS_CROSS_ENTROPY && x->shape.rank > 1 && x->shape.dim[axis] == 1)
+        return hk_fail(
+            g->ctx, HK_STATUS_USAGE,
+            "output '%s' has one class, and the cross entropy of one class is always 0: binary cross entropy "
+            "takes its logits, other losses its numbers",
+            x->name);
     if (labels && !of_classes(o))
         return hk_fail(g->ctx, HK_STATUS_USAGE, "targets are %s: this loss needs float32 targets of shape %s",
                        hk_dtype_name(t->dtype), hk_shape_print(&x->shape, &a));
@@ -283,8 +304,12 @@ hk_status hk_append_loss(hk_graph *g, const hk_loss_options *o, hk_value *predic
                          hk_value **valid)
 {
     int32_t axis = class_axis(o, prediction, target);
-    HK_TRY(check(g, o, prediction, target, axis));
     builder b = {.g = g, .o = o, .t = target};
+    if (hk_dtype_is_float(target->dtype) && !of_classes(o) && !hk_shape_equal(&prediction->shape, &target->shape))
+        target = b.t = shaped_target(&b, prediction);
+    if (!target)
+        return b.st;
+    HK_TRY(check(g, o, prediction, target, axis));
     b.x = classes_second(&b, logits_of(o, prediction, axis), axis);
     if (!b.x)
         return b.st;

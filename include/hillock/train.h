@@ -43,6 +43,7 @@ typedef struct hk_dataset_params {
     hk_event_bins event_bins;   /* of events, whose samples are frames (T,2,H,W): counts of polarity off, on */
     double frame_time; /* microseconds of a frame, binned by TIME; what comes behind the last is left out; default: the
                           sample's time shared among the frames */
+    const int64_t *ignore_index; /* label that counts for no class, and may be negative; copied; default: -100 */
 } hk_dataset_params;
 
 typedef struct hk_dataset_info {
@@ -103,7 +104,8 @@ typedef struct hk_trainer hk_trainer;
 
 /* Definitions are torch.nn's. Class scores are (N,C) or (N,C,...), labels int64 or int32 (N) or (N,...); scores of a
  * language model, (N,S,C), are taken as such where only that fits the labels (N,S). Other targets are float32 of the
- * output's shape. A Softmax, LogSoftmax or Sigmoid that makes the output is left out where the loss takes logits. */
+ * output's shape, in which dimensions of 1 may be left out. A Softmax, LogSoftmax or Sigmoid that makes the output is
+ * left out where the loss takes logits. */
 typedef enum hk_loss {
     HK_LOSS_DEFAULT,       /* cross entropy */
     HK_LOSS_CROSS_ENTROPY, /* of logits with labels, or with probabilities of classes */
@@ -133,8 +135,8 @@ typedef enum hk_optimizer {
 
 /* How some of the parameters are trained. */
 typedef struct hk_parameter_rule {
-    const char *pattern; /* of ONNX names, with * ? [abc], which must match one; or "role:" and weight, bias, norm,
-                            embedding or other */
+    const char *pattern; /* of ONNX names, with * ? [abc], or "role:" and weight, bias, norm, embedding or other;
+                            it must match one, but for a role whose decay alone is set */
     bool freeze;
     bool train;         /* float initializers that are in no role too: position embeddings, class tokens, layer scales,
                            which an ONNX file does not tell from masks and other constants */

@@ -10,7 +10,9 @@ static const char usage[] =
     "the\n"
     "options of data are those of hillock train: --label-column --targets --shape --resize --scale --mean --std "
     "--max-bad\n"
-    "--batch --threads --event-bins; --val SHARE with --seed takes the part that training held out.\n\n"
+    "--batch --drop-last --threads --event-bins; --val SHARE with --seed takes the part that training held out. "
+    "--loss\n"
+    "says which loss (default: ce, with --targets mse), --ignore-index which label does not count.\n\n"
     "--steps 1,2,4,... says what a spiking network (hillock convert) answers after each number of time steps:\n"
     "accuracy, firing rates, dead and saturated neurons, and synaptic operations beside the multiply-accumulates of "
     "the\n"
@@ -74,8 +76,8 @@ static void print_metrics(const training *r, const metrics *m, double seconds)
 static hk_status run_all(training *r)
 {
     hk_session *s = NULL;
-    metrics m = {0};
     hk_status st = evaluation_open(r);
+    metrics m = {.by = r->by};
     if (st == HK_OK)
         st = hk_session_create(r->dev, r->model,
                                &(hk_session_params){.size = sizeof(hk_session_params), .fresh = !r->s.keep_state}, &s);

@@ -343,7 +343,7 @@ hk_status evaluate_steps(training *r, const step_request *q)
     if (!read_list(q->steps, list, &t.row_count) || !find_watched(&t, q->monitor))
         return HK_STATUS_USAGE;
     for (size_t i = 0; i < t.row_count; i++)
-        rows[i].steps = list[i];
+        rows[i] = (step_row){.steps = list[i], .m.by = r->by};
     hk_snn_get_info(r->model, &info);
     hk_status st = open_other(&t, q->against);
     size_t together = info.readouts ? t.row_count : 1;

@@ -17,7 +17,19 @@ static bool begin(metrics *m, int64_t classes)
     return m->found && m->said && m->of;
 }
 
-static double entropy_of(const metrics *m, const float *scores, int64_t step, int64_t label)
+static double logarithm(double p)
+{
+    return log(fmax(p, 1e-45));
+}
+
+/* log p of one class, of scores that are `step` apart and lie in memory as float32. */
+typedef struct score_row {
+    const float *scores;
+    int64_t step;
+    double offset; /* log of the sum of the exponentials; NaN: the scores are probabilities */
+} score_row;
+
+static score_row look_at(const metrics *m, const float *scores, int64_t step)
 {
     double most = -INFINITY, sum = 0, exponentials = 0;
     bool probabilities = true;
@@ -27,85 +39,201 @@ static double entropy_of(const metrics *m, const float *scores, int64_t step, in
         sum += x;
         probabilities &= x >= 0 && x <= 1;
     }
-    if (probabilities && fabs(sum - 1) < 1e-4)
-        return -log(fmax((double)scores[label * step], 1e-45));
     for (int64_t c = 0; c < m->classes; c++)
         exponentials += exp((double)scores[c * step] - most);
-    return most + log(exponentials) - (double)scores[label * step];
+    double offset = probabilities && fabs(sum - 1) < 1e-4 ? (double)NAN : most + log(exponentials);
+    return (score_row){scores, step, offset};
 }
 
-/* One row of scores, `step` apart. A score equal to the label's with a smaller number comes first, as torch.argmax. */
-static void add_row(metrics *m, const float *scores, int64_t step, int64_t label)
+static double log_p(const score_row *r, int64_t c)
+{
+    double x = (double)r->scores[c * r->step];
+    return isnan(r->offset) ? logarithm(x) : x - r->offset;
+}
+
+static void count(metrics *m, int64_t said, int64_t label)
+{
+    m->samples++;
+    m->right += said == label;
+    m->said[said]++;
+    m->of[label]++;
+    m->found[label] += said == label;
+}
+
+/* A score equal to the label's with a smaller number comes first, as torch.argmax. */
+static void add_row(metrics *m, const score_row *r, int64_t label)
 {
     int64_t best = 0, before = 0;
+    double x = (double)r->scores[label * r->step];
     for (int64_t c = 0; c < m->classes; c++) {
-        if (scores[c * step] > scores[best * step])
+        double y = (double)r->scores[c * r->step];
+        if (y > (double)r->scores[best * r->step])
             best = c;
-        before += scores[c * step] > scores[label * step] || (scores[c * step] == scores[label * step] && c < label);
+        before += y > x || (y == x && c < label);
     }
-    m->samples++;
-    m->entropy += entropy_of(m, scores, step, label);
-    m->right += best == label;
     m->right5 += before < 5;
-    m->said[best]++;
-    m->of[label]++;
-    m->found[label] += best == label;
+    count(m, best, label);
 }
 
-static bool add_classes(metrics *m, const hk_tensor *y, const hk_tensor *t)
+static int64_t product(const int64_t *shape, int32_t count)
 {
-    int64_t inner = 1;
-    for (int32_t d = 2; d < y->rank; d++)
-        inner *= y->shape[d];
-    if (!begin(m, y->shape[1])) {
-        fprintf(stderr, "hillock: out of memory\n");
-        return false;
-    }
-    for (int64_t i = 0; i < y->shape[0] * inner; i++) {
+    int64_t n = 1;
+    for (int32_t d = 0; d < count; d++)
+        n *= shape[d];
+    return n;
+}
+
+static bool out_of_memory(void)
+{
+    fprintf(stderr, "hillock: out of memory\n");
+    return false;
+}
+
+static bool add_labels(metrics *m, const hk_tensor *y, const hk_tensor *t, int32_t axis)
+{
+    int64_t inner = product(y->shape + axis + 1, y->rank - axis - 1), rows = hk_tensor_count(t);
+    if (!begin(m, y->shape[axis]))
+        return out_of_memory();
+    for (int64_t i = 0; i < rows; i++) {
         int64_t label = ((const int64_t *)t->data)[i];
-        if (label >= m->classes) {
-            fprintf(stderr, "hillock: label %lld is out of range: the model has %lld classes\n", (long long)label,
-                    (long long)m->classes);
+        if (label == m->by.ignore_index)
+            continue;
+        if (label < 0 || label >= m->classes) {
+            fprintf(
+                stderr,
+                "hillock: label %lld is out of range: the model has %lld classes; --ignore-index names a label that "
+                "does not count\n",
+                (long long)label, (long long)m->classes);
             return false;
         }
-        if (label >= 0)
-            add_row(m, (const float *)y->data + i / inner * m->classes * inner + i % inner, inner, label);
+        score_row r = look_at(m, (const float *)y->data + i / inner * m->classes * inner + i % inner, inner);
+        m->loss -= log_p(&r, label);
+        add_row(m, &r, label);
     }
     return true;
 }
 
-static int64_t count_of(const hk_tensor *t)
+/* The class that a sample's probabilities favour is its label. */
+static bool add_soft_labels(metrics *m, const hk_tensor *y, const hk_tensor *t)
 {
-    int64_t n = 1;
-    for (int32_t d = 0; d < t->rank; d++)
-        n *= t->shape[d];
-    return n;
+    int64_t inner = product(y->shape + 2, y->rank - 2);
+    if (!begin(m, y->shape[1]))
+        return out_of_memory();
+    for (int64_t i = 0; i < y->shape[0] * inner; i++) {
+        int64_t at = i / inner * m->classes * inner + i % inner, label = 0;
+        const float *p = (const float *)t->data + at;
+        score_row r = look_at(m, (const float *)y->data + at, inner);
+        for (int64_t c = 0; c < m->classes; c++) {
+            label = p[c * inner] > p[label * inner] ? c : label;
+            if (p[c * inner] != 0)
+                m->loss -= (double)p[c * inner] * log_p(&r, c);
+        }
+        add_row(m, &r, label);
+    }
+    return true;
+}
+
+/* Every element says yes or no. */
+static bool add_binary(metrics *m, const hk_tensor *y, const hk_tensor *t)
+{
+    if (!begin(m, 2))
+        return out_of_memory();
+    for (int64_t i = 0; i < hk_tensor_count(y); i++) {
+        double x = (double)((const float *)y->data)[i], target = (double)((const float *)t->data)[i];
+        if (m->by.sigmoid)
+            m->loss -= target * logarithm(x) + (1 - target) * logarithm(1 - x);
+        else
+            m->loss += (1 - target) * x + fmax(-x, 0) + log1p(exp(-fabs(x)));
+        m->right5++;
+        count(m, x > (m->by.sigmoid ? 0.5 : 0), target >= 0.5);
+    }
+    return true;
+}
+
+static double loss_of(const measure *by, double x, double t)
+{
+    double e = fabs(x - t);
+    switch (by->loss) {
+    case HK_LOSS_L1: return e;
+    case HK_LOSS_HUBER: return e < by->beta ? e * e / 2 : by->beta * (e - by->beta / 2);
+    case HK_LOSS_SMOOTH_L1: return e < by->beta ? e * e / 2 / by->beta : e - by->beta / 2;
+    case HK_LOSS_KL: return t > 0 ? t * (log(t) - x) : 0;
+    default: return e * e;
+    }
+}
+
+static bool add_numbers(metrics *m, const hk_tensor *y, const hk_tensor *target)
+{
+    for (int64_t i = 0; i < hk_tensor_count(y); i++) {
+        double x = (double)((const float *)y->data)[i], t = (double)((const float *)target->data)[i];
+        m->loss += loss_of(&m->by, x, t);
+        m->absolute += fabs(x - t);
+        m->squared += (x - t) * (x - t);
+        m->samples++;
+    }
+    return true;
+}
+
+int32_t class_axis(int32_t rank, const int64_t *shape, int32_t label_rank, const int64_t *labels)
+{
+    bool first = label_rank == rank - 2, last = first;
+    for (int32_t d = 0; d < rank - 2 && d < label_rank; d++) {
+        first &= shape[d + 2] < 0 || shape[d + 2] == labels[d];
+        last &= shape[d + 1] < 0 || shape[d + 1] == labels[d];
+    }
+    return last && !first ? rank - 1 : 1;
+}
+
+static bool of_classes(const measure *by)
+{
+    return by->loss == HK_LOSS_CROSS_ENTROPY || by->loss == HK_LOSS_NLL;
+}
+
+bool measures_classes(const measure *by)
+{
+    return of_classes(by) || by->loss == HK_LOSS_BCE_LOGITS;
+}
+
+static bool add_float32(metrics *m, const hk_tensor *y, const hk_tensor *t)
+{
+    int64_t elements = hk_tensor_count(y), targets = hk_tensor_count(t);
+    bool classes = of_classes(&m->by) && y->rank >= 2;
+    if (t->dtype == HK_INT64) {
+        int32_t axis = class_axis(y->rank, y->shape, t->rank - 1, t->shape + 1);
+        if (classes && elements == targets * y->shape[axis])
+            return add_labels(m, y, t, axis);
+        fprintf(stderr, "hillock: labels do not fit the output: one label for each row of class scores (N,C,...)\n");
+        return false;
+    }
+    if (elements != targets) {
+        fprintf(stderr, "hillock: there are %lld targets for %lld outputs\n", (long long)targets, (long long)elements);
+        return false;
+    }
+    return classes                            ? add_soft_labels(m, y, t)
+           : m->by.loss == HK_LOSS_BCE_LOGITS ? add_binary(m, y, t)
+                                              : add_numbers(m, y, t);
 }
 
 bool metrics_add(metrics *m, const hk_tensor *output, const hk_tensor *target)
 {
-    if (output->dtype != HK_FLOAT32) {
-        fprintf(stderr, "hillock: the output is %s; metrics are of float32\n", hk_dtype_name(output->dtype));
+    hk_tensor y = *output;
+    m->batch += y.rank ? (size_t)y.shape[0] : 1;
+    if (y.dtype == HK_FLOAT32)
+        return add_float32(m, &y, target);
+    if (y.dtype != HK_FLOAT16 && y.dtype != HK_BFLOAT16) {
+        fprintf(stderr, "hillock: the output is %s; metrics are of floats of 16 or 32 bits\n", hk_dtype_name(y.dtype));
         return false;
     }
-    if (target->dtype == HK_INT64) {
-        if (output->rank >= 2 && count_of(output) == count_of(target) * output->shape[1])
-            return add_classes(m, output, target);
-        fprintf(stderr, "hillock: labels do not fit the output: one label for each row of class scores (N,C,...)\n");
-        return false;
-    }
-    if (count_of(output) != count_of(target)) {
-        fprintf(stderr, "hillock: there are %lld targets for %lld outputs\n", (long long)count_of(target),
-                (long long)count_of(output));
-        return false;
-    }
-    for (int64_t i = 0; i < count_of(output); i++) {
-        double e = (double)((const float *)output->data)[i] - (double)((const float *)target->data)[i];
-        m->absolute += fabs(e);
-        m->squared += e * e;
-        m->samples++;
-    }
-    return true;
+    int64_t elements = hk_tensor_count(&y);
+    float *wide = malloc((size_t)elements * sizeof *wide + 1);
+    if (!wide)
+        return out_of_memory();
+    for (int64_t i = 0; i < elements; i++)
+        wide[i] = (float)tensor_element(&y, i);
+    y.data = wide;
+    bool ok = add_float32(m, &y, target);
+    free(wide);
+    return ok;
 }
 
 static double share(size_t part, size_t all)
@@ -147,7 +275,8 @@ double metrics_mse(const metrics *m)
 
 double metrics_loss(const metrics *m)
 {
-    return m->classes ? m->samples ? m->entropy / (double)m->samples : 0 : metrics_mse(m);
+    size_t by = m->by.batchmean ? m->batch : m->samples;
+    return by ? m->loss / (double)by : 0;
 }
 
 void metrics_finish(metrics *m)

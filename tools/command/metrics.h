@@ -6,24 +6,38 @@
 
 #include "tools/command/command.h"
 
+/* What the outputs are measured by. */
+typedef struct measure {
+    hk_loss loss;
+    bool batchmean; /* the loss is divided by N, not by the number of elements */
+    double beta;    /* of smooth L1 and Huber */
+    int64_t ignore_index;
+    bool sigmoid; /* of HK_LOSS_BCE_LOGITS: the output is a Sigmoid's, and training looks at what that takes */
+} measure;
+
 typedef struct metrics {
+    measure by;
     size_t samples; /* rows of class scores, or elements of numbers */
+    size_t batch;   /* sum of N */
     size_t right, right5;
-    int64_t classes;           /* 0: numbers */
+    int64_t classes;           /* 2 of HK_LOSS_BCE_LOGITS, whose every element is a sample; 0: numbers */
     size_t *found, *said, *of; /* by class: right ones, predictions, labels */
-    double entropy;            /* sum of -log p(label); scores that are probabilities already are taken as such */
+    double loss;               /* sum; scores that are probabilities already are taken as such */
     double absolute, squared;  /* sums of errors of numbers */
 } metrics;
 
-/* Adds a batch: scores (N,C,...) with int64 labels, or numbers with float32 targets of the same shape. Labels below 0
- * do not count. False after a message when they do not fit. */
+/* Where scores of that shape, in which -1 is not known, have their classes, by the shape of one sample's labels. */
+int32_t class_axis(int32_t rank, const int64_t *shape, int32_t label_rank, const int64_t *labels);
+bool measures_classes(const measure *by); /* accuracy and F1, else errors */
+/* Adds a batch: scores (N,C,...) with labels (N,...), or (N,...,C) where only that fits them, or probabilities of
+ * classes; else outputs with targets, of as many elements. False after a message when they do not fit. */
 bool metrics_add(metrics *m, const hk_tensor *output, const hk_tensor *target);
 double metrics_accuracy(const metrics *m);
 double metrics_top5(const metrics *m);
 double metrics_f1(const metrics *m); /* macro: the mean over classes that occur */
 double metrics_mae(const metrics *m);
 double metrics_mse(const metrics *m);
-double metrics_loss(const metrics *m); /* mean cross entropy, or mean squared error */
+double metrics_loss(const metrics *m); /* without weights of classes and label smoothing */
 void metrics_finish(metrics *m);
 
 #endif

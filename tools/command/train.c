@@ -56,9 +56,8 @@ static void interrupt(int number)
 static hk_status evaluate_batch(training *r, const hk_batch *b, metrics *m)
 {
     hk_tensor inputs[MAX_INPUTS], output = {0};
-    for (size_t i = 0; i < b->input_count; i++)
-        inputs[i] = b->inputs[r->field[i]];
-    hk_status st = hk_trainer_evaluate(r->trainer, inputs, b->input_count, r->s.ema > 0);
+    batch_inputs(r, b, inputs);
+    hk_status st = hk_trainer_evaluate(r->trainer, inputs, r->input_count, r->s.ema > 0);
     if (st == HK_OK)
         st = hk_trainer_read_output(r->trainer, r->output_name, &output);
     if (st == HK_OK && !metrics_add(m, &output, b->target))
@@ -81,6 +80,11 @@ hk_status evaluate_loader(training *r, hk_loader *l, metrics *m)
 
 /* ---- telling */
 
+static const char *metric_name(const training *r)
+{
+    return measures_classes(&r->by) ? "accuracy" : "mae";
+}
+
 static void show_progress(training *r, bool line_end)
 {
     double now = now_seconds();
@@ -91,19 +95,17 @@ static void show_progress(training *r, bool line_end)
     uint64_t here = r->done - r->begun_at;
     double seconds = now - r->begun, rate = seconds > 0 ? (double)here * r->s.batch / seconds : 0;
     uint64_t batches = hk_loader_batches(r->loader);
-    fprintf(stderr, "%sepoch %llu/%.0f  step %llu/%llu  loss %.4f  %.0f samples/s", terminal ? "\r\x1b[K" : "",
+    fprintf(stderr, "%sepoch %llu/%.0f  step %llu/%llu  loss %.4f", terminal ? "\r\x1b[K" : "",
             (unsigned long long)((r->done - (r->done > 0)) / batches + 1), r->s.epochs, (unsigned long long)r->done,
             (unsigned long long)r->total,
-            r->state.loss_count ? r->state.loss_sum / (double)r->state.loss_count : r->last_loss, rate);
+            r->state.loss_count ? r->state.loss_sum / (double)r->state.loss_count : r->last_loss);
+    if (r->val && r->curves.count)
+        fprintf(stderr, "  %s %.4f", metric_name(r), r->curves.rows[r->curves.count - 1].metric);
+    fprintf(stderr, "  %.0f samples/s", rate);
     if (here && r->done < r->total)
         fprintf(stderr, "  %.0f s left", seconds / (double)here * (double)(r->total - r->done));
     if (line_end)
         fputc('\n', stderr);
-}
-
-static const char *metric_name(const training *r)
-{
-    return r->s.targets || (strcmp(r->s.loss, "ce") != 0 && strcmp(r->s.loss, "nll") != 0) ? "mae" : "accuracy";
 }
 
 /* What is monitored, the larger the better. */
@@ -132,7 +134,7 @@ static hk_status export_model(training *r)
 
 static hk_status measure_epoch(training *r, epoch_row *row)
 {
-    metrics m = {0};
+    metrics m = {.by = r->by};
     hk_trainer_stats stats;
     hk_status st = hk_trainer_get_stats(r->trainer, &stats);
     double seconds = now_seconds() - r->begun;
@@ -231,9 +233,8 @@ static hk_status take_step(training *r, const hk_batch *b, flight *f)
 {
     hk_tensor inputs[MAX_INPUTS];
     uint64_t ticket = 0;
-    for (size_t i = 0; i < b->input_count; i++)
-        inputs[i] = b->inputs[r->field[i]];
-    hk_status st = hk_trainer_submit(r->trainer, inputs, b->input_count, b->target, &ticket);
+    batch_inputs(r, b, inputs);
+    hk_status st = hk_trainer_submit(r->trainer, inputs, r->input_count, b->target, &ticket);
     if (st != HK_OK)
         return st;
     st = land(r, f);

@@ -31,9 +31,11 @@ typedef struct training {
     size_t rule_count;
     char *rule_text;
     size_t field[MAX_INPUTS]; /* of each model input: which of the dataset's arrays */
+    size_t input_count;       /* of the model */
     const char *output_name;  /* what the loss takes */
-    uint64_t total;           /* micro-batches of the whole run */
-    uint64_t done;            /* of those */
+    measure by;
+    uint64_t total; /* micro-batches of the whole run */
+    uint64_t done;  /* of those */
     hk_plateau plateau;
     run_state state;
     curves curves;
@@ -50,6 +52,8 @@ hk_status training_open(training *r);
 hk_status evaluation_open(training *r);
 void training_close(training *r);
 
+/* The model's inputs in its order, from a batch's arrays. */
+void batch_inputs(const training *r, const hk_batch *b, hk_tensor inputs[MAX_INPUTS]);
 /* Evaluates the model on every batch of a loader. */
 hk_status evaluate_loader(training *r, hk_loader *l, metrics *m);
 

@@ -139,9 +139,11 @@ static bool event_bins(const char *text, hk_dataset_params *p)
     return false;
 }
 
-static bool dataset_params(const training *r, float *numbers, hk_dataset_params *p)
+/* numbers: room for 128; ignore: for a label. */
+static bool dataset_params(const training *r, float *numbers, int64_t *ignore, hk_dataset_params *p)
 {
     const settings *s = &r->s;
+    *ignore = (int64_t)s->ignore_index;
     size_t inputs = 0, channels = 0, stds = 0;
     const hk_value_info *in = hk_model_inputs(r->model, &inputs);
     float shape[HK_MAX_RANK];
@@ -151,7 +153,8 @@ static bool dataset_params(const training *r, float *numbers, hk_dataset_params 
                              .resize = (uint32_t)s->resize,
                              .targets = s->targets || (strcmp(s->loss, "ce") != 0 && strcmp(s->loss, "nll") != 0),
                              .scale = (float)s->scale,
-                             .max_bad = (uint64_t)s->max_bad};
+                             .max_bad = (uint64_t)s->max_bad,
+                             .ignore_index = ignore};
     if (!event_bins(s->event_bins, p) || !list_numbers("--shape", &s->shape, shape, HK_MAX_RANK, &rank) ||
         !list_numbers("--mean", &s->mean, numbers, 64, &channels) ||
         !list_numbers("--std", &s->std, numbers + 64, 64, &stds))
@@ -177,60 +180,126 @@ static bool dataset_params(const training *r, float *numbers, hk_dataset_params 
 hk_status open_data(training *r, const char *path, const char *labels, hk_dataset **out)
 {
     float numbers[128];
+    int64_t ignore;
     hk_dataset_params p;
-    if (!dataset_params(r, numbers, &p))
+    if (!dataset_params(r, numbers, &ignore, &p))
         return HK_STATUS_USAGE;
     p.labels = labels;
     return hk_dataset_open(r->o->ctx, path, &p, out);
 }
 
-/* The dataset's arrays in the order of the model's inputs: by name, or by place when the format has no names. */
+void batch_inputs(const training *r, const hk_batch *b, hk_tensor inputs[MAX_INPUTS])
+{
+    for (size_t i = 0; i < r->input_count; i++)
+        inputs[i] = b->inputs[r->field[i]];
+}
+
+static hk_status check_input(const hk_value_info *found, const hk_value_info *wanted)
+{
+    if (found->dtype == wanted->dtype)
+        return HK_OK;
+    fprintf(stderr,
+            "hillock: the data's array '%s' is %s, and input '%s' takes %s: write the data as that (in NumPy "
+            "array.astype('%s'))\n",
+            found->name, hk_dtype_name(found->dtype), wanted->name, hk_dtype_name(wanted->dtype),
+            hk_dtype_name(wanted->dtype));
+    return HK_STATUS_INVALID;
+}
+
+/* For every input of the model an array of the dataset: by name, or the only one by place. */
 static hk_status match_inputs(training *r)
 {
     hk_dataset_info info;
-    size_t inputs = 0;
-    const hk_value_info *in = hk_model_inputs(r->model, &inputs);
+    const hk_value_info *in = hk_model_inputs(r->model, &r->input_count);
     hk_dataset_get_info(r->data, &info);
-    if (info.inputs != inputs || inputs > MAX_INPUTS) {
-        fprintf(stderr, "hillock: the data has %zu arrays per sample, the model %zu inputs\n", info.inputs, inputs);
+    if (r->input_count > MAX_INPUTS || r->input_count > info.inputs) {
+        fprintf(stderr,
+                "hillock: the data has %zu arrays per sample besides the labels, the model takes %zu (at most %d): an "
+                ".npz file has one for each input, by its name\n",
+                info.inputs, r->input_count, MAX_INPUTS);
         return HK_STATUS_INVALID;
     }
-    for (size_t i = 0; i < inputs; i++) {
-        r->field[i] = i;
-        bool found = !*info.input[i].name;
-        for (size_t k = 0; k < inputs && !found; k++)
-            if ((found = !strcmp(info.input[k].name, in[i].name)))
-                r->field[i] = k;
-        if (!found && inputs > 1) {
+    for (size_t i = 0; i < r->input_count; i++) {
+        size_t k = 0;
+        while (k < info.inputs && strcmp(info.input[k].name, in[i].name) != 0)
+            k++;
+        if (k == info.inputs && (info.inputs > 1 || r->input_count > 1)) {
             fprintf(stderr, "hillock: the data has no array '%s', which the model takes\n", in[i].name);
             return HK_STATUS_INVALID;
         }
+        r->field[i] = k < info.inputs ? k : 0;
+        hk_status st = check_input(&info.input[r->field[i]], &in[i]);
+        if (st != HK_OK)
+            return st;
     }
+    if (info.inputs > r->input_count)
+        fprintf(stderr, "hillock: the model takes %zu of the data's %zu arrays; the others are left out\n",
+                r->input_count, info.inputs);
     return HK_OK;
 }
 
-/* What can be known before the first step is said before it. */
-static hk_status check_classes(training *r)
+static hk_status check_labels(const training *r, const hk_dataset *d, const hk_value_info *out)
 {
     hk_dataset_info info;
-    size_t count = 0;
-    const hk_value_info *out = hk_model_outputs(r->model, &count);
-    hk_dataset_get_info(r->data, &info);
-    for (size_t i = 0; i < count; i++) {
-        if (r->s.output ? strcmp(r->s.output, out[i].name) != 0 : i > 0)
-            continue;
-        if (info.classes && out[i].rank >= 2 && out[i].shape[1] > 0 && info.classes > out[i].shape[1]) {
-            fprintf(stderr,
-                    "hillock: the largest label is %lld, and output '%s' has %lld classes: labels must be below "
-                    "that\n",
-                    (long long)info.classes - 1, out[i].name, (long long)out[i].shape[1]);
-            return HK_STATUS_INVALID;
-        }
-        r->output_name = out[i].name;
+    hk_dataset_get_info(d, &info);
+    int32_t axis = class_axis(out->rank, out->shape, info.target.rank, info.target.shape);
+    if (!info.classes || out->rank < 2 || out->shape[axis] <= 0 || info.classes <= out->shape[axis])
         return HK_OK;
-    }
-    fprintf(stderr, "hillock: the model has no output '%s'\n", r->s.output ? r->s.output : "");
+    fprintf(stderr,
+            "hillock: the largest label is %lld, and output '%s' has %lld classes: labels must be below that, or be "
+            "--ignore-index (%lld)\n",
+            (long long)info.classes - 1, out->name, (long long)out->shape[axis], (long long)r->by.ignore_index);
+    return HK_STATUS_INVALID;
+}
+
+static hk_status choose_measure(training *r)
+{
+    hk_trainer_params p = {0};
+    size_t count = 0;
+    const hk_node_info *nodes = NULL;
+    if (!choose_words(&r->s, &p))
+        return HK_STATUS_USAGE;
+    hk_status st = hk_model_nodes(r->model, &nodes, &count);
+    r->by = (measure){.loss = p.loss,
+                      .batchmean = p.reduction == HK_REDUCE_BATCHMEAN,
+                      .beta = r->s.beta,
+                      .ignore_index = (int64_t)r->s.ignore_index};
+    for (size_t i = 0; st == HK_OK && i < count && p.loss == HK_LOSS_BCE_LOGITS; i++)
+        for (size_t k = 0; k < nodes[i].output_count; k++)
+            r->by.sigmoid |= !strcmp(nodes[i].op, "Sigmoid") && !strcmp(nodes[i].outputs[k].name, r->output_name);
+    return st;
+}
+
+static hk_status check_monitor(const training *r)
+{
+    const char *what = r->s.monitor;
+    bool classes = measures_classes(&r->by);
+    if (!what || !strcmp(what, "loss") ||
+        (r->val && (classes ? !strcmp(what, "accuracy") || !strcmp(what, "f1") : !strcmp(what, "mae"))))
+        return HK_OK;
+    fprintf(stderr, "hillock: '--monitor' is '%s'; with this loss it can be loss or, with --val, %s\n", what,
+            classes ? "accuracy or f1" : "mae");
     return HK_STATUS_USAGE;
+}
+
+/* The output that the loss takes, and whether the labels are its classes: said before the first step. */
+static hk_status check_output(training *r)
+{
+    size_t count = 0, i = 0;
+    const hk_value_info *out = hk_model_outputs(r->model, &count);
+    while (i < count && r->s.output && strcmp(r->s.output, out[i].name) != 0)
+        i++;
+    if (i == count) {
+        fprintf(stderr, "hillock: the model has no output '%s'\n", r->s.output ? r->s.output : "");
+        return HK_STATUS_USAGE;
+    }
+    r->output_name = out[i].name;
+    hk_status st = choose_measure(r);
+    if (st == HK_OK)
+        st = check_labels(r, r->data, &out[i]);
+    if (st == HK_OK && r->val_data)
+        st = check_labels(r, r->val_data, &out[i]);
+    return st == HK_OK ? check_monitor(r) : st;
 }
 
 static hk_status open_loaders(training *r)
@@ -257,8 +326,11 @@ static hk_status open_loaders(training *r)
         return st;
     if (!part)
         st = open_data(r, s->val, NULL, &r->val_data);
+    size_t inputs = 0;
+    const hk_value_info *in = hk_model_inputs(r->model, &inputs);
     p.held_out = part;
-    p.shuffle = p.drop_last = p.flip = false;
+    p.drop_last = s->drop_last && inputs && in->rank > 0 && in->shape[0] > 0; /* the model takes whole batches alone */
+    p.shuffle = p.flip = false;
     p.shift = 0;
     return st == HK_OK ? hk_loader_create(part ? r->data : r->val_data, &p, &r->val) : st;
 }
@@ -355,9 +427,9 @@ static hk_status edit_model(training *r, const hk_batch *batch)
                               .keep_bn = batch && s->keep_bn,
                               .device = r->dev,
                               .calibration = inputs,
-                              .calibration_count = batch ? batch->input_count : 0};
-    for (size_t i = 0; i < p.calibration_count; i++)
-        inputs[i] = batch->inputs[r->field[i]];
+                              .calibration_count = batch ? r->input_count : 0};
+    if (batch)
+        batch_inputs(r, batch, inputs);
     hk_model_destroy(&r->model);
     return hk_model_edit(r->file, &p, &r->model);
 }
@@ -372,7 +444,7 @@ static hk_status rebuild_norms(training *r)
     if (st == HK_OK)
         st = edit_model(r, &batch);
     if (st == HK_OK)
-        st = check_classes(r); /* whose names are the new model's */
+        st = check_output(r); /* whose name is the new model's */
     return st;
 }
 
@@ -383,9 +455,9 @@ static hk_status open_rest(training *r)
     if (st == HK_OK)
         st = match_inputs(r);
     if (st == HK_OK)
-        st = check_classes(r);
-    if (st == HK_OK)
         st = open_loaders(r);
+    if (st == HK_OK)
+        st = check_output(r);
     return st == HK_OK ? open_device(r->o, &r->dev) : st;
 }
 
