@@ -12,12 +12,17 @@
 
 static simplecnn fixture;
 
-static hk_trainer *trainer(hk_model *m, uint32_t accumulate)
+static hk_trainer *trainer_on(hk_device *device, hk_model *m, uint32_t accumulate, hk_precision precision)
 {
     hk_trainer *t = NULL;
-    OK(hk_trainer_create(
-        dev, m, &(hk_trainer_params){.size = sizeof(hk_trainer_params), .accumulate = accumulate, .seed = 5}, &t));
+    hk_trainer_params params = {.size = sizeof params, .accumulate = accumulate, .seed = 5, .precision = precision};
+    OK(hk_trainer_create(device, m, &params, &t));
     return t;
+}
+
+static hk_trainer *trainer(hk_model *m, uint32_t accumulate)
+{
+    return trainer_on(dev, m, accumulate, HK_PRECISION_STRICT);
 }
 
 static hk_model *load(void)
@@ -237,6 +242,83 @@ static void pipelined_equals_waited(void **state)
     close_digits(&d);
 }
 
+static double gradients_apart(hk_trainer *a, hk_trainer *b, const hk_model *m)
+{
+    double apart = 0, size = 0;
+    size_t count = 0;
+    const hk_value_info *infos = hk_model_parameters(m, &count);
+    for (size_t i = 0; i < count; i++) {
+        hk_tensor x = {0}, y = {0};
+        OK(hk_trainer_read_gradient(a, infos[i].name, &x));
+        OK(hk_trainer_read_gradient(b, infos[i].name, &y));
+        for (int64_t k = 0; k < hk_tensor_count(&x); k++) {
+            double u = (double)((float *)x.data)[k], v = (double)((float *)y.data)[k];
+            apart += (u - v) * (u - v);
+            size += u * u;
+        }
+        hk_tensor_release(&x);
+        hk_tensor_release(&y);
+    }
+    return sqrt(apart / size);
+}
+
+/* Two convolutions to 96 channels and a classifier. */
+static hk_model *wide_layers(void)
+{
+    const hk_layer layers[] = {
+        {.kind = HK_LAYER_CONV2D, .out = 96, .kernel = {3}, .padding = {1}},
+        {.kind = HK_LAYER_RELU},
+        {.kind = HK_LAYER_CONV2D, .out = 96, .kernel = {3}, .padding = {1}},
+        {.kind = HK_LAYER_ADAPTIVE_AVG_POOL2D, .size = {1}},
+        {.kind = HK_LAYER_FLATTEN},
+        {.kind = HK_LAYER_LINEAR, .out = 10},
+    };
+    hk_model *m = NULL;
+    hk_value *x = NULL;
+    OK(hk_model_create(ctx, &(hk_build_params){.size = sizeof(hk_build_params), .seed = 3}, &m));
+    OK(hk_model_input(m, "x", HK_FLOAT32, 4, (int64_t[]){2, 32, 4, 4}, &x));
+    OK(hk_add_sequence(m, x, layers, sizeof layers / sizeof *layers, &x));
+    OK(hk_model_output(m, x, "y"));
+    return m;
+}
+
+/* Products of both directions on matrix units, which devices without them emulate: losses and every gradient as
+ * near to strict's as twice what strict may be from PyTorch's. */
+static void precision_high(void **state)
+{
+    (void)state;
+    digits d = {.model = wide_layers()};
+    hk_device *tuned = NULL;
+    hk_plan_info plan;
+    size_t units = 0;
+    d.images = (hk_tensor){.dtype = HK_FLOAT32, .rank = 4, .shape = {2, 32, 4, 4}};
+    d.labels = (hk_tensor){.dtype = HK_INT64, .rank = 1, .shape = {2}};
+    d.images.data = calloc((size_t)hk_tensor_count(&d.images), sizeof(float));
+    d.labels.data = calloc(2, sizeof(int64_t));
+    assert_true(d.images.data && d.labels.data);
+    OK(hk_device_open(ctx, &(hk_device_params){.size = sizeof(hk_device_params), .debug = "gpu-tuning"}, &tuned));
+    hk_trainer *strict = trainer(d.model, 1), *high = trainer_on(tuned, d.model, 1, HK_PRECISION_HIGH);
+    for (uint32_t i = 0; i < 2; i++) {
+        float want, loss;
+        fill_digits(&d, i);
+        OK(hk_trainer_step(strict, &d.images, 1, &d.labels, &want));
+        OK(hk_trainer_step(high, &d.images, 1, &d.labels, &loss));
+        double apart = gradients_apart(strict, high, d.model);
+        print_message("strict %.7f high %.7f, gradients %.1e apart\n", (double)want, (double)loss, apart);
+        assert_true(fabs((double)(loss - want)) <= 2e-5 * (double)want);
+        assert_true(apart <= 2e-5);
+    }
+    OK(hk_trainer_get_plan(high, &plan));
+    for (size_t i = 0; i < plan.row_count; i++)
+        units += strstr(plan.rows[i].kernel, " high") != NULL;
+    print_message("%zu of %zu dispatches on matrix units\n", units, plan.dispatches);
+    assert_true(units >= 3 || hk_device_get_info(tuned)->max_shared_bytes < 32768);
+    hk_trainer_destroy(&strict);
+    hk_trainer_destroy(&high);
+    hk_device_close(&tuned);
+    close_digits(&d);
+}
+
 static void resumed_equals_straight(void **state)
 {
     (void)state;
@@ -418,6 +500,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(ten_losses),
         cmocka_unit_test(gradients_at_step_1),
         cmocka_unit_test(gradients_at_step_10),
+        cmocka_unit_test(precision_high),
         cmocka_unit_test(accumulated_micro_batches),
         cmocka_unit_test(pipelined_equals_waited),
         cmocka_unit_test(resumed_equals_straight),
