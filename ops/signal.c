@@ -59,6 +59,30 @@ static int32_t dft_axis(const hk_node *n)
     return found == rank - 1 ? -1 : found;
 }
 
+/* From one side back to a real signal: the real part of the inverse of both sides, with zeros for the other side and
+ * twice what stands for two elements. */
+static bool is_real_inverse(const hk_node *n)
+{
+    return attrs_of(n)->inverse && attrs_of(n)->onesided;
+}
+
+static double side_weight(int64_t k, int64_t length)
+{
+    return 2 * k > length ? 0 : k == 0 || 2 * k == length ? 1 : 2;
+}
+
+/* Where no length is given; -1: not known yet. */
+static int64_t default_length(const hk_node *n, int64_t extent)
+{
+    return extent >= 0 && is_real_inverse(n) ? 2 * (extent - 1) : extent;
+}
+
+/* Results along the axis. */
+static int64_t dft_results(const hk_node *n, int64_t length)
+{
+    return length >= 0 && attrs_of(n)->onesided && !attrs_of(n)->inverse ? length / 2 + 1 : length;
+}
+
 static hk_status check_parts(hk_infer *in, const hk_value *x, bool may_lack)
 {
     const hk_shape *s = &x->shape;
@@ -84,14 +108,14 @@ static hk_status dft_infer(hk_infer *in)
     if (axis < 0)
         return hk_infer_fail(in, HK_STATUS_INVALID, "its axis is outside of the signal's %d dimensions",
                              (int)x->shape.rank - 1);
-    if (attrs_of(n)->inverse && attrs_of(n)->onesided)
-        return hk_infer_fail(in, HK_STATUS_UNSUPPORTED, "an inverse transform of one side is not supported");
     hk_shape y = x->shape;
-    y.dim[y.rank - 1] = 2;
-    int64_t length = known_int(n, DFT_LENGTH, y.dim[axis]);
+    if (is_real_inverse(n) && y.dim[y.rank - 1] == 1)
+        return hk_infer_fail(in, HK_STATUS_INVALID, "expected complex numbers to invert one side of, found real ones");
+    y.dim[y.rank - 1] = is_real_inverse(n) ? 1 : 2;
+    int64_t length = known_int(n, DFT_LENGTH, default_length(n, y.dim[axis]));
     if (length < 1 && x->shape.dim[axis] >= 0)
         return hk_infer_fail(in, HK_STATUS_INVALID, "its length is %lld, expected 1 or more", (long long)length);
-    y.dim[axis] = attrs_of(n)->onesided && length >= 0 ? length / 2 + 1 : length;
+    y.dim[axis] = dft_results(n, length);
     return hk_infer_output(in, 0, x->dtype, &y);
 }
 
@@ -100,7 +124,7 @@ static void transform_axis(const hk_tensor *x, const hk_shape *ys, int32_t axis,
                            double *row, double *line, hk_tensor *y)
 {
     hk_shape xs = hk_tensor_shape(x);
-    int parts = (int)xs.dim[xs.rank - 1];
+    int parts = (int)xs.dim[xs.rank - 1], made = (int)ys->dim[xs.rank - 1];
     int64_t outer = hk_shape_span(&xs, 0, axis), inner = hk_shape_span(&xs, axis + 1, xs.rank - 1);
     int64_t have = HK_MIN(xs.dim[axis], d->length), results = ys->dim[axis];
     for (int64_t o = 0; o < outer; o++)
@@ -111,8 +135,8 @@ static void transform_axis(const hk_tensor *x, const hk_shape *ys, int32_t axis,
                     row[j * parts + p] = from[((o * xs.dim[axis] + j) * inner + i) * parts + p];
             hk_dft_reference(d, row, parts, line);
             for (int64_t k = 0; k < results; k++)
-                for (int p = 0; p < 2; p++)
-                    hk_set_double(y, ((o * results + k) * inner + i) * 2 + p, line[2 * k + p]);
+                for (int p = 0; p < made; p++)
+                    hk_set_double(y, ((o * results + k) * inner + i) * made + p, line[2 * k + p]);
         }
 }
 
@@ -127,16 +151,23 @@ static hk_status dft_eval(hk_eval *e)
     if (axis < 0 || axis >= ys.rank - 1) /* an axis that only the run knows has not been checked yet */
         return hk_eval_fail(e, HK_STATUS_INVALID, "its axis is outside of the signal's %d dimensions",
                             (int)ys.rank - 1);
-    hk_dft d = {l ? hk_get_int(l, 0) : ys.dim[axis], attrs_of(n)->inverse != 0, attrs_of(n)->onesided != 0};
+    bool real = is_real_inverse(n);
+    hk_dft d = {l ? hk_get_int(l, 0) : default_length(n, ys.dim[axis]), attrs_of(n)->inverse != 0,
+                attrs_of(n)->onesided && !real};
+    int64_t extent = ys.dim[axis], inside = hk_shape_span(&ys, axis + 1, ys.rank);
+    if (real && ys.dim[ys.rank - 1] != 2)
+        return hk_eval_fail(e, HK_STATUS_INVALID, "expected complex numbers to invert one side of");
     if (d.length < 1 || d.length > TABLE)
         return hk_eval_fail(e, HK_STATUS_INVALID, "its length is %lld, expected 1 to %d", (long long)d.length, TABLE);
-    ys.dim[axis] = d.onesided ? d.length / 2 + 1 : d.length;
-    ys.dim[ys.rank - 1] = 2;
+    ys.dim[axis] = dft_results(n, d.length);
+    ys.dim[ys.rank - 1] = real ? 1 : 2;
     hk_tensor *y = hk_eval_output(e, 0, x->dtype, &ys);
     double *from = doubles_of(e->arena, x), *row = hk_arena_array(e->arena, (size_t)d.length * 2 + 1, sizeof *row),
            *line = hk_arena_array(e->arena, (size_t)d.length * 2 + 2, sizeof *line);
     if (!y || !from || !row || !line)
         return hk_out_of_memory(e->ctx, "a Fourier transform");
+    for (int64_t i = 0; real && i < hk_tensor_count(x); i++)
+        from[i] *= side_weight(i / inside % extent, d.length);
     transform_axis(x, &ys, axis, &d, from, row, line, y);
     return HK_OK;
 }
@@ -151,12 +182,28 @@ static hk_status build_spectrum(hk_graph *g, hk_value *x, const hk_dft *d, hk_va
     return t == HK_FLOAT32 ? HK_OK : hk_build_cast(g, *out, t, out);
 }
 
+/* x [outer, length, 2] → [outer, length, 1] */
+static hk_status build_real_inverse(hk_graph *g, hk_value *x, int64_t length, hk_value **out)
+{
+    const int64_t last[6] = {0, 0, 0, 0, 0, -1};
+    hk_tensor *weights = hk_tensor_new(g->arena, x->dtype, &(hk_shape){.rank = 2, .dim = {length, 1}});
+    for (int64_t k = 0; weights && k < length; k++)
+        hk_set_double(weights, k, side_weight(k, length));
+    hk_value *w = weights ? hk_graph_constant(g, NULL, weights) : NULL;
+    if (!w)
+        return hk_out_of_memory(g->ctx, "a Fourier transform");
+    HK_TRY(hk_build_binary(g, "Mul", x, w, &x));
+    HK_TRY(build_spectrum(g, x, &(hk_dft){length, true, false}, &x));
+    return hk_build_pad(g, x, last, out);
+}
+
 static hk_status dft_expand(hk_graph *g, const hk_node *n, hk_value **out)
 {
     hk_value *x = n->in[DFT_X];
     int32_t axis = dft_axis(n), rank = x->shape.rank;
     hk_shape y = n->out[0]->shape;
-    hk_dft d = {known_int(n, DFT_LENGTH, x->shape.dim[axis]), attrs_of(n)->inverse != 0, attrs_of(n)->onesided != 0};
+    hk_dft d = {known_int(n, DFT_LENGTH, default_length(n, x->shape.dim[axis])), attrs_of(n)->inverse != 0,
+                attrs_of(n)->onesided != 0};
     int64_t pads[2 * HK_MAX_RANK] = {0}, perm[HK_MAX_RANK];
     pads[rank + axis] = d.length - x->shape.dim[axis];
     if (pads[rank + axis] != 0)
@@ -167,9 +214,9 @@ static hk_status dft_expand(hk_graph *g, const hk_node *n, hk_value **out)
     hk_shape moved = x->shape,
              flat = {.rank = 3, .dim = {hk_shape_span(&moved, 0, rank - 2), d.length, moved.dim[rank - 1]}};
     HK_TRY(hk_build_reshape(g, x, &flat, &x));
-    HK_TRY(build_spectrum(g, x, &d, &x));
+    HK_TRY(is_real_inverse(n) ? build_real_inverse(g, x, d.length, &x) : build_spectrum(g, x, &d, &x));
     moved.dim[rank - 2] = y.dim[axis];
-    moved.dim[rank - 1] = 2;
+    moved.dim[rank - 1] = y.dim[rank - 1];
     HK_TRY(hk_build_reshape(g, x, &moved, &x));
     return hk_build_transpose(g, x, perm, rank, out);
 }
@@ -388,6 +435,10 @@ static const char *const dft_cases[] = {"f32[1,10,10,1] - i64=2",
                                         "f32[2,300,1] i64=300 ; onesided=1 ; nograd",
                                         "f32[2,1024,2] ; ; nograd",
                                         "f32[1,1000,2] ; inverse=1 ; nograd",
+                                        "f32[2,5,2] i64=8 i64=1 ; inverse=1 onesided=1",
+                                        "f32[2,4,3,2] - i64=1 ; inverse=1 onesided=1",
+                                        "f32[1,7,2] i64=9 ; inverse=1 onesided=1",
+                                        "f16[2,3,2] ; inverse=1 onesided=1 ; nograd",
                                         "f32[1,257,2] ; ; nograd",
                                         "f16[2,8,1] ; ; nograd tol=1e-2",
                                         NULL};
