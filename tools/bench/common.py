@@ -1,4 +1,5 @@
-"""What the benches share: the command, fp32 without tf32, and how PyTorch's side is timed."""
+"""What the benches share: the command, fp32 without tf32, how PyTorch's side is timed, and the loader's order of samples."""
+import gzip
 import json
 import pathlib
 import subprocess
@@ -62,6 +63,48 @@ def copy_rate():
     x = torch.empty(2**26, device="cuda")
     y = torch.empty_like(x)
     return 2 * x.nbytes / gpu_ms(lambda: y.copy_(x), 0.5) * 1e-6
+
+
+def mnist_file(folder, name):
+    """(path, array of bytes) of MNIST's test "images" or "labels", gzipped or not."""
+    path = next(p for p in sorted(pathlib.Path(folder).iterdir()) if p.name.startswith(f"t10k-{name}"))
+    data = gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes()
+    rank = data[3]
+    shape = np.frombuffer(data, ">u4", rank, 4)
+    return path, np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
+
+
+# ---- the loader's permutations: Fisher and Yates with Philox4x32-10 of key seed and counter (n, 0, epoch, stream)
+
+SPLIT, ORDER = 0x4C500001, 0x4C500002  # streams of train/loader.c
+
+
+def draws(seed, stream, epoch, count):
+    """For n = 0 .. count: a random 64-bit number."""
+    c = [np.arange(count + 1, dtype=np.uint64), np.zeros(count + 1, np.uint64), np.full(count + 1, epoch, np.uint64),
+         np.full(count + 1, stream, np.uint64)]
+    key, mask = [seed & 0xFFFFFFFF, seed >> 32], np.uint64(0xFFFFFFFF)
+    for _ in range(10):
+        p, q = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
+        half = np.uint64(32)
+        c = [(q >> half) ^ c[1] ^ np.uint64(key[0]), q & mask, (p >> half) ^ c[3] ^ np.uint64(key[1]), p & mask]
+        key = [(key[0] + 0x9E3779B9) & 0xFFFFFFFF, (key[1] + 0xBB67AE85) & 0xFFFFFFFF]
+    return (c[1] << np.uint64(32)) | c[0]
+
+
+def permuted(samples, seed, epoch, stream=ORDER):
+    """The samples in the order of an epoch."""
+    out, r = list(samples), draws(seed, stream, epoch, len(samples))
+    for n in range(len(out), 1, -1):
+        k = int(r[n]) % n
+        out[n - 1], out[k] = out[k], out[n - 1]
+    return out
+
+
+def split(count, part, seed):
+    """Samples to train with, and that part of them which is held out."""
+    held = sorted(permuted(range(count), seed, 0, SPLIT)[:int(count * part + 0.5)])
+    return sorted(set(range(count)) - set(held)), held
 
 
 class SimpleCNN(torch.nn.Module):

@@ -12,14 +12,13 @@ epoch, as `hillock train` reports them and as PyTorch has them.
 import argparse
 import copy
 import csv
-import gzip
 import os
 import pathlib
 import time
 
 import numpy as np
 import torch
-from common import hillock
+from common import hillock, mnist_file, permuted, split
 from torch import nn
 
 parser = argparse.ArgumentParser()
@@ -34,43 +33,6 @@ build, work = os.path.abspath(args.build), os.path.abspath(args.work)
 os.makedirs(work, exist_ok=True)
 device = "cuda" if torch.cuda.is_available() else "cpu"
 BATCH, HELD = 64, 0.2
-SPLIT, ORDER = 0x4C500001, 0x4C500002  # streams of train/loader.c
-
-
-def read(name):
-    path = next(p for p in sorted(pathlib.Path(args.data).iterdir()) if p.name.startswith(f"t10k-{name}"))
-    data = gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes()
-    rank = data[3]
-    shape = np.frombuffer(data, ">u4", rank, 4)
-    return path, np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
-
-
-# ---- the loader's permutations: Fisher and Yates with Philox4x32-10 of key seed and counter (n, 0, epoch, stream)
-
-def draws(seed, stream, epoch, count):
-    """For n = 0 .. count: a random 64-bit number."""
-    c = [np.arange(count + 1, dtype=np.uint64), np.zeros(count + 1, np.uint64), np.full(count + 1, epoch, np.uint64),
-         np.full(count + 1, stream, np.uint64)]
-    key, mask = [seed & 0xFFFFFFFF, seed >> 32], np.uint64(0xFFFFFFFF)
-    for _ in range(10):
-        p, q = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
-        half = np.uint64(32)
-        c = [(q >> half) ^ c[1] ^ np.uint64(key[0]), q & mask, (p >> half) ^ c[3] ^ np.uint64(key[1]), p & mask]
-        key = [(key[0] + 0x9E3779B9) & 0xFFFFFFFF, (key[1] + 0xBB67AE85) & 0xFFFFFFFF]
-    return (c[1] << np.uint64(32)) | c[0]
-
-
-def permuted(samples, seed, stream, epoch):
-    out, r = list(samples), draws(seed, stream, epoch, len(samples))
-    for n in range(len(out), 1, -1):
-        k = int(r[n]) % n
-        out[n - 1], out[k] = out[k], out[n - 1]
-    return out
-
-
-def split(count, seed):
-    held = sorted(permuted(range(count), seed, SPLIT, 0)[:int(count * HELD + 0.5)])
-    return sorted(set(range(count)) - set(held)), held
 
 
 # ---- both sides
@@ -95,7 +57,7 @@ def train(model, x, y, samples, held, seed):
     opt = torch.optim.AdamW(model.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(opt, steps)
     for epoch in range(args.epochs):
-        order = torch.tensor(permuted(samples, seed, ORDER, epoch), device=device)
+        order = torch.tensor(permuted(samples, seed, epoch), device=device)
         for rows in order.split(BATCH):
             opt.zero_grad()
             nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
@@ -123,7 +85,7 @@ def from_scratch(x, y, images, labels):
         ours.append(train_ours(f"{work}/scratch.onnx", images, labels, seed, "--lr", "1e-3", "--epochs", str(args.epochs)))
         middle = time.time()
         if not args.no_peer:
-            theirs.append(train(model, x, y, *split(len(y), seed), seed))
+            theirs.append(train(model, x, y, *split(len(y), HELD, seed), seed))
         text = f"seed {seed}: {ours[-1]:.2f} % in {middle - start:.1f} s"
         print(text + (f"; PyTorch {theirs[-1]:.2f} % in {time.time() - middle:.1f} s" if theirs else ""), flush=True)
     mean = np.mean(ours)
@@ -140,8 +102,8 @@ def five_to_ten(images, labels):
 
 
 def main():
-    images, pixels = read("images")
-    labels, classes = read("labels")
+    images, pixels = mnist_file(args.data, "images")
+    labels, classes = mnist_file(args.data, "labels")
     x = torch.tensor(pixels.astype(np.float32) / 255, device=device)[:, None]
     y = torch.tensor(classes.astype(np.int64), device=device)
     from_scratch(x, y, images, labels)

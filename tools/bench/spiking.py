@@ -1,6 +1,7 @@
 """Spiking networks on one GPU, Hillock and SpikingJelly in one run, with the losses of three steps of both.
 
     python3 tools/bench/spiking.py BUILD_DIR [WORK_DIR] [--only kernels,mlp,conv] [--backends torch,cupy,triton] [--profile]
+        [--spikingjelly cupy=DIR,...]
 
 kernels: a layer of LIF neurons (tau 2, ATan), forward and with BPTT. Ours is device time between two timestamps around
 the recording (BUILD_DIR/neurons). SpikingJelly's is time between two events, the gradient of the spikes allocated
@@ -10,19 +11,21 @@ mlp, conv: whole training steps with AdamW, wall time, pipelined: ours with the 
 of time: ours the most device memory at once, theirs torch.cuda.max_memory_allocated.
 fp32 without tf32 on both sides; x, gradients and potentials are fp32, spikes fp32 zeros and ones, which is what the next
 convolution or product reads.
+SpikingJelly 2.0.0 has the backends torch and triton, 0.0.0.0.14 torch and cupy. --spikingjelly names the folder that
+holds the package for a backend where it is not the one that Python finds: `pip install --no-deps --target DIR
+spikingjelly==0.0.0.0.14` and `--spikingjelly cupy=DIR`. A backend that cannot run is said so.
 """
 import argparse
-import importlib.machinery
-import importlib.util
+import json
 import os
+import pathlib
 import subprocess
 import sys
-import time
-import unittest.mock
 
 import numpy as np
 import onnx
 import torch
+from common import copy_rate
 from onnx import TensorProto, helper, numpy_helper
 
 parser = argparse.ArgumentParser()
@@ -30,23 +33,16 @@ parser.add_argument("build")
 parser.add_argument("work", nargs="?", default="spiking-work")
 parser.add_argument("--only", default="kernels,mlp,conv")
 parser.add_argument("--backends", default="torch,cupy,triton")
+parser.add_argument("--spikingjelly", default="", help="BACKEND=DIR,...: where the package lies")
 parser.add_argument("--seconds", default="1")
+parser.add_argument("--shapes", default="16x32x65536,16x32x1048576,4x32x1048576", help="of kernels: T x N x features")
 parser.add_argument("--batch", type=int, help="of whole steps, for slow devices")
 parser.add_argument("--profile", action="store_true", help="print every dispatch of our steps")
 args = parser.parse_args()
 build, work = os.path.abspath(args.build), os.path.abspath(args.work)
 os.makedirs(work, exist_ok=True)
-cuda = torch.cuda.is_available()  # without: our side alone
-backends = args.backends.split(",") if cuda else []
-torch.backends.cuda.matmul.allow_tf32 = False
-torch.backends.cudnn.allow_tf32 = False
-torch.backends.cudnn.benchmark = True
+cuda = torch.cuda.is_available()
 torch.manual_seed(0)
-if cuda:
-    for name in ("loguru", "torchvision", "matplotlib", "tqdm"):  # SpikingJelly imports them, its neurons need none
-        if importlib.util.find_spec(name) is None:
-            sys.modules[name] = unittest.mock.MagicMock(__spec__=importlib.machinery.ModuleSpec(name, None))
-    from spikingjelly.activation_based import functional, layer, neuron, surrogate
 
 # What the issue asks for: milliseconds on an H200 (forward and backward, forward), whose copies read and write 4,300 GB/s;
 # on other cards as much more as theirs take longer. Or ratios to cupy.
@@ -67,89 +63,55 @@ def verdict(value, bound):
     return "" if bound is None else f", asked {bound}: {'met' if value <= bound else 'missed'}"
 
 
-def median_ms(fn, wall=False):
-    """Median of event-timed calls after half a second; wall: milliseconds of one of many calls that nobody waits for."""
-    start = time.time()
-    while time.time() - start < 0.5:
-        fn()
-        torch.cuda.synchronize()
-    times, start = [], time.time()
-    while len(times) < 5 or (time.time() - start < float(args.seconds) and len(times) < 200):
-        if wall:
-            begin = time.time()
-            for _ in range(10):
-                fn()
-            torch.cuda.synchronize()
-            times.append((time.time() - begin) * 100)
-            continue
-        a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        a.record()
-        fn()
-        b.record()
-        torch.cuda.synchronize()
-        times.append(a.elapsed_time(b))
-    return float(np.median(times))
+def peers(parts, shapes):
+    """What SpikingJelly's backends measure: {backend: [results]}, with the sentence of those that could not start."""
+    folders = dict(word.split("=", 1) for word in args.spikingjelly.split(",") if word)
+    script = pathlib.Path(__file__).resolve().parent / "spiking_peer.py"
+    results = {}
+    for backend in filter(None, args.backends.split(",")):
+        paths = [os.path.abspath(folders[backend])] if backend in folders else []
+        env = dict(os.environ, PYTHONPATH=os.pathsep.join(paths + [p for p in [os.environ.get("PYTHONPATH")] if p]))
+        words = [sys.executable, script, backend, work, *parts, "--seconds", args.seconds]
+        if shapes:
+            words += ["--shapes", *(",".join(map(str, s)) for s in shapes)]
+        out = subprocess.run([str(w) for w in words], capture_output=True, text=True, env=env)
+        results[backend] = [json.loads(line) for line in out.stdout.splitlines() if line.startswith("{")]
+        if out.returncode:
+            results[backend].append({"part": None, "failed": out.stderr.strip()[-300:]})
+    return results
 
 
-def kernels_ms(fn, runs=10):
-    """Device time of fn's kernels alone, one after the other."""
-    fn()
-    torch.cuda.synchronize()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as p:
-        for _ in range(runs):
-            fn()
-        torch.cuda.synchronize()
-    return sum(e.self_device_time_total for e in p.key_averages()) / runs * 1e-3
+def theirs(results, part, shape=None):
+    """(backend, measurement) of those that ran; says which did not."""
+    for backend, rows in results.items():
+        for row in rows:
+            if row["part"] not in (None, part) or (row["part"] and row["shape"] != shape):
+                continue
+            if "failed" in row:
+                print(f"    SpikingJelly {backend} failed: {row['failed']}", flush=True)
+            else:
+                yield backend, row
 
 
-def lif(backend):
-    node = neuron.LIFNode(tau=2.0, decay_input=False, surrogate_function=surrogate.ATan(), step_mode="m").cuda()
-    node.backend = backend  # as an argument only some versions take it
-    return node
+def kernels_text(ms, row):
+    text = lambda kind, own: f"{row[kind]:.4f} ms, ratio {own / row[kind]:.3f}" + (
+        f" (kernels {row[kind + '_kernels']:.4f}, {own / row[kind + '_kernels']:.3f})" if row[kind + "_kernels"] else "")
+    return f"{text('both', ms[0])}; forward {text('forward', ms[1])}"
 
 
-def their_kernels(backend, shape):
-    node = lif(backend)
-    x, g = torch.randn(shape, device="cuda", requires_grad=True), torch.ones(shape, device="cuda")
-
-    def both():
-        functional.reset_net(node)
-        node(x).backward(g)
-        x.grad = None
-
-    def forward():
-        with torch.no_grad():
-            functional.reset_net(node)
-            node(x)
-    return median_ms(both), kernels_ms(both), median_ms(forward), kernels_ms(forward)
-
-
-def copy_rate():
-    x = torch.randn(1 << 28, device="cuda")
-    y = torch.empty_like(x)
-    return 2 * x.nbytes / median_ms(lambda: y.copy_(x)) * 1e-6
-
-
-def kernels():
+def kernels(shape):
+    """Prints what we take; milliseconds forward and backward, forward."""
     rate = copy_rate() if cuda else H200
-    print(f"copy of 1 GiB: {rate:.0f} GB/s read + written; bounds are {H200 / rate:.2f} times those of an H200")
-    for shape in ((16, 32, 65536), (16, 32, 1048576), (4, 32, 1048576)):
-        lines = dict(l.rsplit(" ms", 1)[0].rsplit(" ", 1) for l in ours("neurons", *shape, args.seconds).splitlines() if " ms" in l)
-        lines = {k: float(v) for k, v in lines.items()}
-        both, forward = lines.pop("forward and backward"), lines.pop("forward")
-        asked = [a and round(a * max(H200 / rate, 1), 3) for a in KERNELS.get(shape, (None, None))]
-        count = shape[0] * shape[1] * shape[2]
-        print(f"LIF T{shape[0]} N{shape[1]} F{shape[2]}: forward + backward {both:.4f} ms ({20 * count / both * 1e-6:.0f} GB/s)"
-              + verdict(both, asked[0]) + f"; forward {forward:.4f} ms ({8 * count / forward * 1e-6:.0f} GB/s)"
-              + verdict(forward, asked[1]) + "; " + ", ".join(f"{k} {v:.4f}" for k, v in lines.items()))
-        for backend in backends:
-            try:
-                b, bk, f, fk = their_kernels(backend, shape)
-                print(f"    SpikingJelly {backend}: {b:.4f} ms (kernels {bk:.4f}), ratio {both / b:.3f} ({both / bk:.3f}); "
-                      f"forward {f:.4f} ms (kernels {fk:.4f}), ratio {forward / f:.3f} ({forward / fk:.3f})", flush=True)
-            except Exception as e:  # a backend that cannot run is said so, the others are still wanted
-                print(f"    SpikingJelly {backend} failed: {repr(e)[:300]}", flush=True)
-            torch.cuda.empty_cache()
+    print(f"copy: {rate:.0f} GB/s read + written; bounds are {H200 / rate:.2f} times those of an H200")
+    lines = dict(l.rsplit(" ms", 1)[0].rsplit(" ", 1) for l in ours("neurons", *shape, args.seconds).splitlines() if " ms" in l)
+    lines = {k: float(v) for k, v in lines.items()}
+    both, forward = lines.pop("forward and backward"), lines.pop("forward")
+    asked = [a and round(a * max(H200 / rate, 1), 3) for a in KERNELS.get(shape, (None, None))]
+    count = shape[0] * shape[1] * shape[2]
+    print(f"LIF T{shape[0]} N{shape[1]} F{shape[2]}: forward + backward {both:.4f} ms ({20 * count / both * 1e-6:.0f} GB/s)"
+          + verdict(both, asked[0]) + f"; forward {forward:.4f} ms ({8 * count / forward * 1e-6:.0f} GB/s)"
+          + verdict(forward, asked[1]) + "; " + ", ".join(f"{k} {v:.4f}" for k, v in lines.items()), flush=True)
+    return both, forward
 
 
 class Net:
@@ -207,6 +169,9 @@ class Net:
             self.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
             self.shape = [out, h // 2, w // 2]
 
+    def neuron_steps(self):
+        return self.steps * self.batch * self.neurons
+
     def save(self, path):
         self.reshape([self.steps, -1, *self.shape])
         self.nodes.append(helper.make_node("ReduceMean", [self.last, self.constant([0])], ["rates"], keepdims=0))
@@ -234,76 +199,61 @@ def conv():
     return net, torch.rand(*net.input)
 
 
-def their_net(name, weights, backend):
-    parts = {"mlp": [("fc1", layer.Linear(784, 256)), "lif", ("fc2", layer.Linear(256, 10)), "lif"]}
-    parts["conv"] = []
-    for i in range(3):
-        parts["conv"] += [(f"conv{i + 1}", layer.Conv2d(128 if i else 1, 128, 3, padding=1, bias=False)),
-                          (f"conv{i + 1}.bn", layer.BatchNorm2d(128)), "lif"] + ([("", layer.MaxPool2d(2, 2))] if i < 2 else [])
-    parts["conv"] += [("", layer.Flatten()), ("fc1", layer.Linear(6272, 512, bias=False)), "lif", ("fc2", layer.Linear(512, 10, bias=False)), "lif"]
-    modules = []
-    for part in parts[name]:
-        modules.append(lif(backend) if part == "lif" else part[1])
-        if part != "lif" and part[0]:
-            own = part[1].state_dict()
-            part[1].load_state_dict({k: torch.from_numpy(weights[f"{part[0]}.{k}"]) if f"{part[0]}.{k}" in weights else v for k, v in own.items()})
-    net = torch.nn.Sequential(*modules).cuda()
-    functional.set_step_mode(net, "m")
+def build_network(name):
+    net, x = {"mlp": mlp, "conv": conv}[name]()
+    y = torch.randint(0, 10, (net.batch,))
+    net.save(f"{work}/{name}.onnx")
+    np.save(f"{work}/{name}-x.npy", x.numpy())
+    np.save(f"{work}/{name}-y.npy", y.numpy())
+    np.savez(f"{work}/{name}.npz", x=x.numpy(), y=y.numpy(), **net.weights)
     return net
 
 
-def their_step(name, net, backend, x, y):
-    """Losses of three steps, milliseconds a step, bytes per neuron and step of time."""
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    base = torch.cuda.memory_allocated()
-    model = their_net(name, net.weights, backend)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    loss_fn, xc, yc = torch.nn.CrossEntropyLoss(), x.cuda(), y.cuda()
-
-    def step():
-        functional.reset_net(model)
-        optimizer.zero_grad(set_to_none=True)
-        loss = loss_fn(model(xc).mean(0), yc)
-        loss.backward()
-        optimizer.step()
-        return loss
-    losses = [step().item() for _ in range(3)]
-    ms = median_ms(step, wall=True)
-    kept = 3 * sum(p.nbytes for p in model.parameters())
-    return losses, ms, (torch.cuda.max_memory_allocated() - base - kept) / (net.steps * net.batch * net.neurons)
+def text(values):
+    return ", ".join(f"{v:.5f}" for v in values)
 
 
-def step(name):
-    net, x = {"mlp": mlp, "conv": conv}[name]()
-    y = torch.randint(0, 10, (net.batch,))
-    path = f"{work}/{name}.onnx"
-    net.save(path)
-    np.save(f"{work}/x.npy", x.numpy())
-    np.save(f"{work}/y.npy", y.numpy())
-    out = ours("train_step", path, f"{work}/x.npy", f"{work}/y.npy", "--seconds", args.seconds, *(["--profile"] if args.profile else []))
+def step(name, net):
+    """Prints what we take; milliseconds of a step, bytes per neuron and step of time."""
+    out = ours("train_step", f"{work}/{name}.onnx", f"{work}/{name}-x.npy", f"{work}/{name}-y.npy", "--seconds", args.seconds,
+               *(["--profile"] if args.profile else []))
     lines = [l.split() for l in out.splitlines() if l]
     value = lambda name: float(next(l[1] for l in lines if l[0] == name))
     losses = [float(l[1]) for l in lines if l[0] == "loss"]
     ms, peak = value("pipelined_ms"), value("memory_mib") * 2 ** 20
-    text = lambda values: ", ".join(f"{v:.5f}" for v in values)
     trained = [v for k, v in net.weights.items() if v.dtype == np.float32 and "running" not in k]
-    per = net.steps * net.batch * net.neurons
-    memory = (peak - 3 * sum(v.nbytes for v in trained)) / per
+    memory = (peak - 3 * sum(v.nbytes for v in trained)) / net.neuron_steps()
     print(f"SNN-{name} T{net.steps} N{net.batch}, {net.neurons} neurons: {ms:.4f} ms a step (device {value('device_ms'):.4f}), losses {text(losses)}, "
           f"{memory:.2f} bytes per neuron and step of time (peak {peak / 2 ** 20:.1f} MiB)", flush=True)
     if args.profile:
         print("\n".join(l for l in out.splitlines() if l.startswith(("dispatch", "plan"))))
-    for backend in backends:
-        try:
-            their_losses, theirs, their_memory = their_step(name, net, backend, x, y)
-            bound, half = (STEPS[name], MEMORY) if backend == "cupy" else (None, None)
-            print(f"    SpikingJelly {backend}: {theirs:.4f} ms, losses {text(their_losses)}, {their_memory:.2f} bytes; ratio "
-                  f"{ms / theirs:.3f}{verdict(ms / theirs, bound)}; memory {memory / their_memory:.2f}{verdict(memory / their_memory, half)}", flush=True)
-        except Exception as e:
-            print(f"    SpikingJelly {backend} failed: {repr(e)[:300]}", flush=True)
+    return ms, memory
 
 
-print(torch.cuda.get_device_name(0) if cuda else "no CUDA device: ours alone", "PyTorch", torch.__version__)
-for part in args.only.split(","):
-    kernels() if part == "kernels" else step(part)
+def compare_step(name, net, own, results):
+    ms, memory = own
+    for backend, row in theirs(results, name):
+        bound, half = (STEPS[name], MEMORY) if backend == "cupy" else (None, None)
+        line = f"    SpikingJelly {backend}: {row['ms']:.4f} ms, losses {text(row['losses'])}, ratio {ms / row['ms']:.3f}{verdict(ms / row['ms'], bound)}"
+        if row["memory"] is not None:
+            per = row["memory"] / net.neuron_steps()
+            line += f"; memory {per:.2f} bytes, ratio {memory / per:.2f}{verdict(memory / per, half)}"
+        print(line, flush=True)
+
+
+def main():
+    parts, shapes = args.only.split(","), [tuple(map(int, s.split("x"))) for s in args.shapes.split(",")]
+    if "kernels" not in parts:
+        shapes = []
+    print(torch.cuda.get_device_name(0) if cuda else "no CUDA device: SpikingJelly's times are a CPU's", "PyTorch", torch.__version__)
+    nets = {name: build_network(name) for name in parts if name != "kernels"}
+    results = peers(parts, shapes)
+    for shape in shapes:
+        own = kernels(shape)
+        for backend, row in theirs(results, "kernels", list(shape)):
+            print(f"    SpikingJelly {backend}: {kernels_text(own, row)}", flush=True)
+    for name, net in nets.items():
+        compare_step(name, net, step(name, net), results)
+
+
+main()
