@@ -415,14 +415,19 @@ static bool uses_half(const hk_chain_job *job)
 static const hk_kernel *choose_kernel(const hk_chain_job *job)
 {
     const hk_chain *c = job->chain;
-    static const hk_kernel *const kernels[5][3] = {
-        {&hk_kernel_chain_2, &hk_kernel_chain_5, &hk_kernel_chain_12},
-        {&hk_kernel_chain_long_2, &hk_kernel_chain_long_5, &hk_kernel_chain_long_12},
-        {&hk_kernel_chain_half_2, &hk_kernel_chain_half_5, &hk_kernel_chain_half_12},
-        {&hk_kernel_chain_rare_5, &hk_kernel_chain_rare_5, &hk_kernel_chain_rare_12},
-        {&hk_kernel_chain_half_rare_12, &hk_kernel_chain_half_rare_12, &hk_kernel_chain_half_rare_12}};
+    static const int most[4] = {1, 2, 5, 12};
+    static const hk_kernel *const kernels[5][4] = {
+        {&hk_kernel_chain_1, &hk_kernel_chain_2, &hk_kernel_chain_5, &hk_kernel_chain_12},
+        {&hk_kernel_chain_long_1, &hk_kernel_chain_long_2, &hk_kernel_chain_long_5, &hk_kernel_chain_long_12},
+        {&hk_kernel_chain_half_1, &hk_kernel_chain_half_2, &hk_kernel_chain_half_5, &hk_kernel_chain_half_12},
+        {&hk_kernel_chain_rare_1, &hk_kernel_chain_rare_5, &hk_kernel_chain_rare_5, &hk_kernel_chain_rare_12},
+        {&hk_kernel_chain_half_rare_12, &hk_kernel_chain_half_rare_12, &hk_kernel_chain_half_rare_12,
+         &hk_kernel_chain_half_rare_12}};
     int family = uses_half(job) ? (uses_rare(c) ? 4 : 2) : uses_rare(c) ? 3 : uses_wide(c) ? 1 : 0;
-    return kernels[family][c->step_count <= 2 ? 0 : c->step_count <= 5 ? 1 : 2];
+    int size = 0;
+    while (size < 3 && c->step_count > most[size])
+        size++;
+    return kernels[family][size];
 }
 
 static const char *variant_name(const hk_chain_job *job, const access *a)

@@ -1,12 +1,16 @@
+// kernel: chain_1 -DSTEPS=1
 // kernel: chain_2 -DSTEPS=2
 // kernel: chain_5 -DSTEPS=5
 // kernel: chain_12 -DSTEPS=12
+// kernel: chain_long_1 -DSTEPS=1 -DWIDE
 // kernel: chain_long_2 -DSTEPS=2 -DWIDE
 // kernel: chain_long_5 -DSTEPS=5 -DWIDE
 // kernel: chain_long_12 -DSTEPS=12 -DWIDE
+// kernel: chain_half_1 -DSTEPS=1 -DWIDE -DHALF needs=storage16
 // kernel: chain_half_2 -DSTEPS=2 -DWIDE -DHALF needs=storage16
 // kernel: chain_half_5 -DSTEPS=5 -DWIDE -DHALF needs=storage16
 // kernel: chain_half_12 -DSTEPS=12 -DWIDE -DHALF needs=storage16
+// kernel: chain_rare_1 -DSTEPS=1 -DWIDE -DRARE
 // kernel: chain_rare_5 -DSTEPS=5 -DWIDE -DRARE
 // kernel: chain_rare_12 -DSTEPS=12 -DWIDE -DRARE
 // kernel: chain_half_rare_12 -DSTEPS=12 -DWIDE -DHALF -DRARE needs=storage16
@@ -323,7 +327,9 @@ void run(Inputs x, uint k, inout Four y0, inout Four y1)
         r[CHAIN_FIRST_STEP + i] = apply(STEP_##i & 127u, STEP_##i >> 7 & 7u, r[STEP_##i >> 10 & 31u],                  \
                                         r[STEP_##i >> 15 & 31u], r[STEP_##i >> 20 & 31u]);
     STEP(0)
+#if STEPS > 1
     STEP(1)
+#endif
 #if STEPS > 2
     STEP(2)
     STEP(3)
