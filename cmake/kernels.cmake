@@ -9,6 +9,7 @@
 find_program(GLSLANG_VALIDATOR glslangValidator REQUIRED)
 set(HILLOCK_GLSLANG "${GLSLANG_VALIDATOR}" CACHE STRING "command that compiles GLSL, a list: a loader may stand before it")
 execute_process(COMMAND ${HILLOCK_GLSLANG} --version OUTPUT_VARIABLE glslang_text ERROR_QUIET)
+set(HILLOCK_KERNELS "" CACHE PATH "the folder kernels of another build of these sources: they are taken instead of compiled again")
 string(REGEX MATCH "Glslang Version: [0-9]+:([0-9]+)\\.([0-9.]+)" glslang_match "${glslang_text}")
 set(HILLOCK_GLSLANG_MAJOR "${CMAKE_MATCH_1}")
 set(HILLOCK_GLSLANG_VERSION "${CMAKE_MATCH_1}.${CMAKE_MATCH_2}")
@@ -49,7 +50,10 @@ foreach(shader ${shader_files})
         set(output ${kernel_dir}/${name}.spv.h)
         set(committed ${CMAKE_CURRENT_SOURCE_DIR}/shaders/spirv/${name}.spv.h)
         set(have TRUE)
-        if(HILLOCK_GLSLANG_MAJOR GREATER_EQUAL least)
+        if(HILLOCK_GLSLANG_MAJOR GREATER_EQUAL least AND HILLOCK_KERNELS)
+            list(APPEND kernel_outputs ${HILLOCK_KERNELS}/${name}.spv.h)
+            set(include "${HILLOCK_KERNELS}/${name}.spv.h")
+        elseif(HILLOCK_GLSLANG_MAJOR GREATER_EQUAL least)
             add_custom_command(OUTPUT ${output}
                 COMMAND ${HILLOCK_GLSLANG} -V --quiet --target-env vulkan1.2 -I${CMAKE_CURRENT_SOURCE_DIR}/shaders ${defines}
                         --vn hk_spirv_${name} -o ${output} ${shader}
