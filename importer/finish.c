@@ -58,10 +58,19 @@ static bool is_weight(const hk_node *n, int32_t k, bool weights_result)
     return hk_node_is_parametric(n, k) || (weights_result && hk_node_hands_on(n, k));
 }
 
-/* One number is a factor or a bound and no weight, but where an operator's only parameter is one. */
-static bool is_single_weight(const hk_node *n, int32_t k)
+/* One number is a factor or a bound and no weight, but the parameter of an operator that has just such a one, and the
+ * bias, scale or slope of a layer of one output or channel, which is a vector of one. */
+static bool is_single_weight(const hk_node *n, int32_t k, bool weights_result)
 {
-    return (strcmp(n->type, "hk.Neuron") == 0 && hk_node_is_parametric(n, k)) || strcmp(n->type, "hk.QCFS") == 0;
+    if (!hk_node_is_parametric(n, k))
+        return weights_result && n->out[0]->mark != n->out[0];
+    if (strcmp(n->type, "hk.Neuron") == 0 || strcmp(n->type, "hk.QCFS") == 0)
+        return true;
+    bool lookup = strcmp(n->type, "Gather") == 0 || strcmp(n->type, "Einsum") == 0;
+    if (n->in[k]->shape.rank < 1 || lookup)
+        return false;
+    const hk_value *y = n->out[0];
+    return strcmp(n->type, "Add") != 0 || (y->shape.rank > 0 && y->shape.dim[y->shape.rank - 1] == 1);
 }
 
 /* Marks values of g that nodes of the graph, g or the body of a Scan in it (which training unrolls), take as weights:
@@ -74,7 +83,7 @@ static void mark_weights(const hk_graph *g, const hk_graph *graph)
         for (int32_t k = 0; n->op != NULL && k < n->in_count && k < 32; k++) {
             hk_value *v = n->in[k];
             if (v != NULL && v->graph == g && is_weight(n, k, weights_result))
-                v->mark = is_single_weight(n, k) ? (void *)n : v;
+                v->mark = is_single_weight(n, k, weights_result) ? (void *)n : v;
         }
         for (int32_t b = 0; b < n->body_count && strcmp(n->type, "Scan") == 0; b++)
             mark_weights(g, n->bodies[b]);

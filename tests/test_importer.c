@@ -463,8 +463,23 @@ static void test_roles(void **state)
     ob_node(&b->o, 1, "Add", "offset,mi", "o");
     ob_node(&b->o, 1, "Add", "o,mask", "masked");
     ob_node(&b->o, 1, "Mul", "masked,half", "y");
+    /* layers of one output: their bias is a vector of one, what a number is added to is none */
+    ob_floats(&b->o, 5, "column", "4,1", w, 4);
+    ob_floats(&b->o, 5, "row", "1,1", w, 1);
+    ob_floats(&b->o, 5, "one", "1", w, 1);
+    ob_floats(&b->o, 5, "single", "1", w, 1);
+    ob_floats(&b->o, 5, "factor", "1", w, 1);
+    ob_node(&b->o, 1, "Identity", "one", "handed");
+    ob_node(&b->o, 1, "Gemm", "y,column,handed", "z");
+    ob_node(&b->o, 1, "MatMul", "z,row", "zr");
+    ob_node(&b->o, 1, "Add", "zr,single", "zs");
+    ob_node(&b->o, 1, "Mul", "zs,factor", "zf");
     import_bytes(b);
     assert_ok(b);
+    assert_int_equal(value(b, "one")->kind, HK_VALUE_PARAMETER);
+    assert_int_equal(value(b, "single")->kind, HK_VALUE_PARAMETER);
+    assert_int_equal(value(b, "row")->kind, HK_VALUE_PARAMETER);
+    assert_int_equal(value(b, "factor")->kind, HK_VALUE_CONSTANT);
     assert_int_equal(value(b, "square")->kind, HK_VALUE_PARAMETER);
     assert_int_equal(value(b, "offset")->kind, HK_VALUE_PARAMETER);
     assert_int_equal(value(b, "mask")->kind, HK_VALUE_CONSTANT);
