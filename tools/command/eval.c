@@ -19,6 +19,7 @@ static const char usage[] =
     "original. With it: --against MODEL, the share of samples on which both say the same class; --out DIR, report.json "
     "and\n"
     "curves.svg; --monitor spikes,v, there too, of the first batch: arrays (T,N,...) of every layer and raster.svg.\n\n"
+    "--precision strict, high or fast: as of hillock run.\n"
     "--keep-state: potentials of spiking layers go on from batch to batch instead of beginning anew.\n\n"
     "example: hillock eval tuned/model.onnx --data tests/data/digits --scale 0.0625 --val 0.2\n";
 
@@ -80,7 +81,10 @@ static hk_status run_all(training *r)
     metrics m = {.by = r->by};
     if (st == HK_OK)
         st = hk_session_create(r->dev, r->model,
-                               &(hk_session_params){.size = sizeof(hk_session_params), .fresh = !r->s.keep_state}, &s);
+                               &(hk_session_params){.size = sizeof(hk_session_params),
+                                                    .precision = r->precision,
+                                                    .fresh = !r->s.keep_state},
+                               &s);
     double begin = now_seconds();
     for (hk_batch b; st == HK_OK;) {
         st = hk_loader_next(r->val ? r->val : r->loader, &b);

@@ -127,7 +127,9 @@ static hk_status run_steps(const step_table *t, step_run *run, size_t first, siz
     double begin = now_seconds();
     if (st == HK_OK)
         st = hk_session_create(t->r->dev, run->model,
-                               &(hk_session_params){.size = sizeof(hk_session_params), .fresh = !t->r->s.keep_state},
+                               &(hk_session_params){.size = sizeof(hk_session_params),
+                                                    .precision = t->r->precision,
+                                                    .fresh = !t->r->s.keep_state},
                                &s);
     if (st == HK_OK)
         st = hk_loader_seek(l, 0, 0);

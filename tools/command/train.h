@@ -34,6 +34,7 @@ typedef struct training {
     size_t input_count;       /* of the model */
     const char *output_name;  /* what the loss takes */
     measure by;
+    hk_precision precision; /* of hillock eval's session */
     uint64_t total; /* micro-batches of the whole run */
     uint64_t done;  /* of those */
     hk_plateau plateau;

@@ -260,6 +260,7 @@ static hk_status choose_measure(training *r)
     if (!choose_words(&r->s, &p))
         return HK_STATUS_USAGE;
     hk_status st = hk_model_nodes(r->model, &nodes, &count);
+    r->precision = p.precision;
     r->by = (measure){.loss = p.loss,
                       .batchmean = p.reduction == HK_REDUCE_BATCHMEAN,
                       .beta = r->s.beta,
