@@ -146,7 +146,10 @@ static hk_status check(bench *b)
 static hk_status run_once(bench *b, form *f, bool train, uint64_t *ns)
 {
     hk_plan_info plan = {0};
-    hk_status st = train ? hk_trainer_step(f->trainer, &f->x, 1, &b->labels, NULL) : hk_session_run(f->session);
+    uint64_t ticket = 0;
+    hk_status st = train ? hk_trainer_submit(f->trainer, &f->x, 1, &b->labels, &ticket) : hk_session_run(f->session);
+    if (st == HK_OK && train)
+        st = hk_trainer_wait(f->trainer, ticket, NULL);
     if (st == HK_OK)
         st = train ? hk_trainer_get_plan(f->trainer, &plan) : hk_session_get_plan(f->session, &plan);
     *ns = plan.device_ns;
