@@ -29,6 +29,8 @@ for missing in ("loguru", "torchvision", "matplotlib", "tqdm"):  # SpikingJelly 
 
 def load(backend):
     """SpikingJelly with that backend for all neurons of this process."""
+    if not hasattr(np, "int"):
+        np.int = int  # 0.0.0.0.14 uses the alias that NumPy 1.24 dropped
     os.environ["SJ_LIF_CUDA_IMPLEMENTATION"] = backend or "auto"  # 2.0.0 reads it when it is imported
     from spikingjelly.activation_based import functional, layer, neuron, surrogate
     argument = "backend" in inspect.signature(neuron.LIFNode.__init__).parameters
