@@ -113,7 +113,8 @@ class Attention(nn.Module):
 
     def forward(self, x):
         n, tokens, width = x.shape
-        q, k, v = self.qkv(self.norm(x)).reshape(n, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = (part.reshape(n, tokens, self.heads, width // self.heads).transpose(1, 2)  # the batch stays first
+                   for part in self.qkv(self.norm(x)).chunk(3, -1))
         a = torch.softmax(q @ k.transpose(-1, -2) * (width // self.heads) ** -0.5, -1) @ v
         return x + self.out(a.transpose(1, 2).reshape(n, tokens, width))
 
@@ -283,7 +284,7 @@ def residual_table():
 
 
 def qcfs_table():
-    levels, epochs = 4, 3
+    levels, epochs = 4, 6
     for seed in range(args.seeds):
         original = trained("cnn", seed)[1]
         quantised = convert(original, f"{args.work}/qcfs{seed}.onnx", "--qcfs", str(levels))
