@@ -159,7 +159,7 @@ static void inspects(void **state)
     expect("inspect --shape image=2x1xk " DATA "/digits/model.onnx", 64, "--shape must read");
     expect("inspect --shape image=2x3x8x8 " DATA "/digits/model.onnx", 0, "no estimate for these shapes");
     expect("inspect " DATA "/models/nonzero/model.onnx", 0, "up to the first step of the host");
-    expect("inspect " DATA "/exports/script_eval_kept/model.onnx", 0, "bn_a.bias  float32 [8]  bias");
+    expect("inspect " DATA "/exports/script_eval_kept/model.onnx", 0, "bn_a.bias  float32 [8]  norm");
     expect("inspect --dot " DATA "/digits/model.onnx", 0, "n8 -> o0 [label=\"float32 [batch,10]\"];");
     expect("inspect --json " DATA "/models/unknown_op/model.onnx", 65, "\"op\":\"Frobnicate\"");
 }

@@ -244,7 +244,7 @@ static void fine_tuning(void **state)
     expect("convert " DIGITS "/model.onnx --calibrate " DIGITS DATA "--qcfs 4 --out q.onnx", 0, "hillock train");
     expect("convert " DIGITS "/model.onnx --calibrate " DIGITS DATA "--qcfs 4 --per layer --out q1.onnx", 0,
            "hillock train");
-    expect("inspect q1.onnx", 0, "node_relu.threshold  float32 [1]  weight");
+    expect("inspect q1.onnx", 0, "node_relu.threshold  float32 [1]  other");
     expect("train q.onnx --data " DIGITS DATA "--epochs 2 --lr 1e-3 --out tuned --quiet", 0, "");
     expect("convert tuned/model.onnx --steps 2 --out two.onnx", 0, "thresholds that were trained");
     expect("eval two.onnx --data " DIGITS DATA "--steps 2 --json", 0, "\"accuracy\":");
