@@ -156,8 +156,7 @@ hk_status hk_dataset_field(hk_dataset *d, const char *name, hk_dtype stored, int
 }
 
 /* Integers stay as they are stored; a batch widens them. */
-static hk_status take_labels(hk_dataset *d, const char *where, const hk_tensor *all, int32_t rank,
-                             const int64_t *shape)
+static hk_status take_labels(hk_dataset *d, const char *where, const hk_tensor *all, int32_t rank, const int64_t *shape)
 {
     bool whole = !hk_dtype_is_float(all->dtype);
     int64_t count = hk_tensor_count(all), per_sample = all->shape[1];
