@@ -35,8 +35,8 @@ typedef struct training {
     const char *output_name;  /* what the loss takes */
     measure by;
     hk_precision precision; /* of hillock eval's session */
-    uint64_t total; /* micro-batches of the whole run */
-    uint64_t done;  /* of those */
+    uint64_t total;         /* micro-batches of the whole run */
+    uint64_t done;          /* of those */
     hk_plateau plateau;
     run_state state;
     curves curves;
