@@ -12,7 +12,7 @@ static const char usage[] =
     "--max-bad\n"
     "--batch --drop-last --threads --event-bins; --val SHARE with --seed takes the part that training held out. "
     "--loss\n"
-    "says which loss (default: ce, with --targets mse), --ignore-index which label does not count.\n\n"
+    "says which loss (default: ce; targets of a regression need mse), --ignore-index which label does not count.\n\n"
     "--steps 1,2,4,... says what a spiking network (hillock convert) answers after each number of time steps:\n"
     "accuracy, firing rates, dead and saturated neurons, and synaptic operations beside the multiply-accumulates of "
     "the\n"
