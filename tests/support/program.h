@@ -38,7 +38,7 @@ typedef struct test_program {
     size_t count;
     CMFixtureFunction setup, teardown; /* may be NULL; both have ctx and dev */
     test_device device;
-    const char *debug; /* modes of the device, unless HILLOCK_DEBUG names others */
+    const char *debug; /* modes of the device, besides those of HILLOCK_DEBUG */
 } test_program;
 
 /* Runs all tests, or those that match argv[1]. The program's exit status: 77 where the device was missing. */
