@@ -154,13 +154,14 @@ static hk_status select_parameters(const hk_graph *model, const hk_parameter_rul
                            HK_MAX_GROUPS);
         p->list[p->count++] = q;
     }
-    for (size_t i = 0; i < rule_count; i++)
-        if (!used[i] && (strncmp(rules[i].pattern, "role:", 5) != 0 || rules[i].weight_decay == 0)) /* no decay of
-    norms: there may be none */
+    for (size_t i = 0; i < rule_count; i++) {
+        bool decay_of_role = strncmp(rules[i].pattern, "role:", 5) == 0 && rules[i].weight_decay != 0;
+        if (!used[i] && !decay_of_role) /* a model may well have no norm to spare from decay */
             return hk_fail(model->ctx, HK_STATUS_USAGE,
                            "the parameter pattern '%s' matches none of the model's %zu parameters; 'hillock inspect' "
                            "lists them",
                            rules[i].pattern, all);
+    }
     if (!p->count)
         return hk_fail(model->ctx, all ? HK_STATUS_USAGE : HK_STATUS_UNSUPPORTED,
                        all ? "all of the model's parameters are frozen: there is nothing to train"
