@@ -284,7 +284,7 @@ static bool is_wide(hk_dtype t)
 /* As an input or result of the program is stored; float32 may be stored as float16. */
 static hk_dtype stored_as(hk_dtype t, const hk_value *v)
 {
-    return hk_value_storage(v) == HK_FLOAT16 ? HK_FLOAT16 : t;
+    return hk_stores_halves(v) ? HK_FLOAT16 : t;
 }
 
 static uint32_t type_flags(hk_dtype t, const hk_value *v)

@@ -330,6 +330,11 @@ static hk_status lower_gemm(hk_lower *l)
     return hk_gemm_lower(l, &p);
 }
 
+bool hk_is_product(const hk_node *n)
+{
+    return hk_node_is(n, "MatMul") || hk_node_is(n, "Gemm") || hk_node_is(n, "hk.Gemm");
+}
+
 bool hk_product_suits_units(const hk_node *n)
 {
     hk_gemm p;

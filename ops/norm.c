@@ -219,8 +219,8 @@ static hk_status rows_lower(hk_lower *l)
     hk_spec(r, HK_TEAM_SPEC + 3, bias != NULL);
     hk_spec(r, HK_TEAM_SPEC + 4, hk_out(n, 1) != NULL);
     hk_spec(r, HK_TEAM_SPEC + 5, hk_out(n, 2) != NULL);
-    hk_spec(r, HK_TEAM_SPEC + 6, hk_value_storage(x) == HK_FLOAT16);
-    hk_spec(r, HK_TEAM_SPEC + 7, hk_value_storage(y) == HK_FLOAT16);
+    hk_spec(r, HK_TEAM_SPEC + 6, hk_stores_halves(x));
+    hk_spec(r, HK_TEAM_SPEC + 7, hk_stores_halves(y));
     hk_use(r, x, HK_READ, offsetof(struct norm_push, x));
     hk_use(r, scale, HK_READ, offsetof(struct norm_push, scale));
     hk_use(r, bias, HK_READ, offsetof(struct norm_push, bias));

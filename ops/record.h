@@ -92,5 +92,10 @@ hk_value *hk_scratch(hk_lower *l, hk_dtype dtype, int64_t count);
 /* Bytes of a value's storage on the device, layout padding included (not rounded to the arena's alignment). */
 uint64_t hk_value_bytes(const hk_value *v);
 hk_dtype hk_value_storage(const hk_value *v);
+/* Stored as float16; false for NULL. */
+static inline bool hk_stores_halves(const hk_value *v)
+{
+    return v && hk_value_storage(v) == HK_FLOAT16;
+}
 
 #endif

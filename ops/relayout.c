@@ -104,7 +104,7 @@ static hk_status lower_relayout(hk_lower *l)
     hk_use(r, plain, pack ? HK_READ : HK_WRITE, offsetof(struct relayout_push, plain));
     hk_use(r, packed, pack ? HK_WRITE : HK_READ, offsetof(struct relayout_push, packed));
     hk_workgroup(r, lanes, 1, 1);
-    hk_spec(r, 3, hk_value_storage(packed) == HK_FLOAT16);
+    hk_spec(r, 3, hk_stores_halves(packed));
     hk_spec(r, 4, octets);
     uint64_t pixels = lanes / octets;
     hk_grid_1d(l, r, (push.pixels + pixels - 1) / pixels * ((push.octets + octets - 1) / octets));

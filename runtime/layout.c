@@ -75,11 +75,10 @@ hk_status hk_choose_layouts(hk_graph *g, const hk_pass_options *options)
     for (size_t i = 0; i < count; i++) {
         hk_node *n = g->nodes[i];
         bool convolution = hk_node_is(n, "Conv") || hk_node_is(n, "hk.Conv");
-        bool product = hk_node_is(n, "MatMul") || hk_node_is(n, "Gemm") || hk_node_is(n, "hk.Gemm");
         if (convolution && hk_shape_count(&n->out[0]->shape) > 0 && n->in[0]->shape.dim[1] >= 8 &&
             hk_conv_accepts_nhwc8(n))
             HK_TRY(move_convolution(g, n));
-        else if (product && options->matrices && hk_product_suits_units(n))
+        else if (options->matrices && hk_is_product(n) && hk_product_suits_units(n))
             HK_TRY(halve_constants(g, n));
     }
     return hk_graph_prune(g);

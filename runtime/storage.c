@@ -51,11 +51,6 @@ static void join(storages *s, const hk_value *a, const hk_value *b)
     s->same[from] = to;
 }
 
-static bool is_product(const hk_node *n)
-{
-    return hk_node_is(n, "MatMul") || hk_node_is(n, "Gemm") || hk_node_is(n, "hk.Gemm");
-}
-
 /* Made of integers, or integers made of it. */
 static bool meets_integers(const hk_node *n)
 {
@@ -71,7 +66,7 @@ static bool takes_halves(const storages *s, const hk_node *n)
 {
     if (!n->op || n->body_count || n->op->flags & (HK_OP_CONTROL | HK_OP_HOST | HK_OP_LIST | HK_OP_KEEP))
         return false;
-    if (is_product(n))
+    if (hk_is_product(n))
         return s->matrices && hk_product_suits_units(n);
     return !meets_integers(n);
 }
@@ -149,7 +144,7 @@ static hk_status choose(storages *s, hk_arena *arena)
             g->values[i]->storage = HK_FLOAT16;
     size_t count = g->node_count;
     for (size_t i = 0; i < count; i++)
-        if (is_product(g->nodes[i]) && takes_halves(s, g->nodes[i]))
+        if (hk_is_product(g->nodes[i]) && takes_halves(s, g->nodes[i]))
             HK_TRY(halve_operands(s, g->nodes[i]));
     return hk_graph_sort(g);
 }

@@ -224,14 +224,9 @@ static bool is_wide(const hk_value *v, const hk_attention_view *w, int64_t exten
     return hk_value_alignment(v) == 16 && (w->offset | w->batch | w->head | w->row | extent) % 4 == 0;
 }
 
-static bool is_half(const hk_value *v)
-{
-    return hk_value_storage(v) == HK_FLOAT16;
-}
-
 static uint32_t access_bits(const hk_value *v, const hk_attention_view *w, int64_t extent, uint32_t wide)
 {
-    return !is_wide(v, w, extent) ? 0u : is_half(v) ? wide | wide << HALVES : wide;
+    return !is_wide(v, w, extent) ? 0u : hk_stores_halves(v) ? wide | wide << HALVES : wide;
 }
 
 /* Float16 is read by vectors; a float32 copy of what does not lie so. */

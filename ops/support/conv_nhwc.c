@@ -32,18 +32,14 @@ bool hk_conv_accepts_nhwc8(const hk_node *n)
            geometry_fits(&p);
 }
 
-static bool is_half(const hk_value *v)
-{
-    return hk_value_storage(v) == HK_FLOAT16;
-}
-
 static hk_status check(const hk_lower *l, const hk_conv_job *job)
 {
     const hk_value *x = job->x, *w = job->w, *y = job->y, *r = job->residual;
     hk_layout weights = is_depthwise(&job->p) ? HK_LAYOUT_CONTIGUOUS : HK_LAYOUT_NHWC8;
     bool layouts = x->layout == HK_LAYOUT_NHWC8 && w->layout == weights && y->layout == HK_LAYOUT_NHWC8 &&
                    (!r || r->layout == HK_LAYOUT_NHWC8);
-    bool storages = x->dtype == HK_FLOAT32 && is_half(x) == is_half(y) && (!r || is_half(r) == is_half(x));
+    bool storages = x->dtype == HK_FLOAT32 && hk_stores_halves(x) == hk_stores_halves(y) &&
+                    (!r || hk_stores_halves(r) == hk_stores_halves(x));
     if (layouts && storages && geometry_fits(&job->p))
         return HK_OK;
     return hk_fail(
@@ -86,15 +82,15 @@ static void use_operands(hk_record *r, const hk_conv_job *job)
 static void lower_octets(hk_lower *l, const hk_conv_job *job)
 {
     struct conv_nhwc_push push = push_of(job);
-    hk_record *r = hk_emit(l, &hk_kernel_conv_nhwc, is_half(job->x) ? "conv nhwc8 f16" : "conv nhwc8 f32");
+    hk_record *r = hk_emit(l, &hk_kernel_conv_nhwc, hk_stores_halves(job->x) ? "conv nhwc8 f16" : "conv nhwc8 f32");
     uint32_t lanes = l->cpu ? 8 : HK_MIN(128u, l->device->max_invocations), each = l->cpu ? 2 : 4;
     hk_push(r, &push, sizeof push);
     use_operands(r, job);
     hk_workgroup(r, lanes, 1, 1);
     hk_spec(r, 3, each);
     hk_conv_window_specs(r, &job->p.w, 4);
-    hk_spec(r, 10, is_half(job->x));
-    hk_spec(r, 11, is_half(job->w));
+    hk_spec(r, 10, hk_stores_halves(job->x));
+    hk_spec(r, 11, hk_stores_halves(job->w));
     hk_spec(r, 12, hk_conv_epilogue(job));
     hk_spec(r, 13, job->activation);
     r->flops = hk_conv_flops(&job->p);
@@ -137,7 +133,7 @@ static hk_status lower_depthwise(hk_lower *l, const hk_conv_job *job)
     hk_workgroup(r, lanes, 1, 1);
     hk_spec(r, 3, each);
     hk_conv_window_specs(r, &job->p.w, 4);
-    hk_spec(r, 10, is_half(job->x));
+    hk_spec(r, 10, hk_stores_halves(job->x));
     hk_spec(r, 11, hk_conv_epilogue(job));
     hk_spec(r, 12, job->activation);
     r->flops = hk_conv_flops(&job->p);
@@ -192,8 +188,8 @@ bool hk_nhwc_tile_fits(const hk_lower *l, const hk_conv_job *job, const hk_nhwc_
 {
     const hk_kernel *kernel = matrix_kernel(l);
     return kernel->spirv && (kernel->needs & ~l->device->caps) == 0 && l->device->subgroup_size >= 8 && l->coopmat_m &&
-           l->coopmat_m % 8 == 0 && l->coopmat_n % 8 == 0 && l->coopmat_k % 8 == 0 && is_half(job->x) &&
-           is_half(job->w) && tile_fits(l, t);
+           l->coopmat_m % 8 == 0 && l->coopmat_n % 8 == 0 && l->coopmat_k % 8 == 0 && hk_stores_halves(job->x) &&
+           hk_stores_halves(job->w) && tile_fits(l, t);
 }
 
 typedef struct nhwc_choice {

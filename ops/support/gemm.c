@@ -123,7 +123,7 @@ static void emit_convert(hk_lower *l, hk_value *x, hk_value *y, bool keep)
     int64_t count = hk_shape_count(&x->shape);
     if (count <= 0)
         return;
-    bool halve = hk_value_storage(y) == HK_FLOAT16;
+    bool halve = hk_stores_halves(y);
     hk_record *r = hk_emit(l, halve ? &hk_kernel_convert_f32_f16 : &hk_kernel_convert_f16_f32,
                            halve ? "convert f16" : "convert f32");
     r->keep = keep;
@@ -155,7 +155,7 @@ hk_value *hk_as_float32(hk_lower *l, hk_value *x)
 
 hk_value *hk_float32_target(hk_lower *l, hk_value *y)
 {
-    return hk_value_storage(y) == HK_FLOAT16 ? hk_scratch(l, HK_FLOAT32, hk_shape_count(&y->shape)) : y;
+    return hk_stores_halves(y) ? hk_scratch(l, HK_FLOAT32, hk_shape_count(&y->shape)) : y;
 }
 
 /* Whether an operand can be read width elements at a time. */
@@ -215,15 +215,11 @@ static void set_batch(hk_lower *l, hk_record *r, const hk_gemm *p, struct gemm_p
     }
 }
 
-static bool is_half(const hk_value *v)
-{
-    return v && hk_value_storage(v) == HK_FLOAT16;
-}
-
 static uint32_t epilogue_bits(const hk_gemm *p)
 {
     return (p->bias ? EPILOGUE_BIAS : 0u) | (p->residual ? EPILOGUE_RESIDUAL : 0u) |
-           (is_half(p->residual) ? EPILOGUE_HALF_RESIDUAL : 0u) | (is_half(p->c) ? EPILOGUE_HALF_C : 0u);
+           (hk_stores_halves(p->residual) ? EPILOGUE_HALF_RESIDUAL : 0u) |
+           (hk_stores_halves(p->c) ? EPILOGUE_HALF_C : 0u);
 }
 
 /* What all the kernels share. c: p->c, or the scratch for partial sums, which then skip the epilogue. */

@@ -73,7 +73,9 @@ bool hk_gemm_suits_units(const hk_gemm *p);
 /* All of it. HK_STATUS_UNSUPPORTED for element types the device does not multiply. Nothing is emitted for an empty C.
  */
 hk_status hk_gemm_lower(hk_lower *l, const hk_gemm *p);
-/* Whether a node (MatMul, Gemm, hk.Gemm) of known shapes is large enough for matrix units, which read float16. */
+/* MatMul, Gemm, hk.Gemm; and whether such a node of known shapes is large enough for matrix units, which read float16.
+ */
+bool hk_is_product(const hk_node *n);
 bool hk_product_suits_units(const hk_node *n);
 /* Emits y = x with x's elements in y's storage (float32 <-> float16). */
 void hk_emit_convert(hk_lower *l, hk_value *x, hk_value *y);
