@@ -26,6 +26,7 @@
 #include "runtime/host.h"
 #include "tests/support/device.h"
 #include "tests/support/gradient_cases.h"
+#include "tests/support/program.h"
 #include "train/gradient.h"
 
 enum {
@@ -613,13 +614,11 @@ static int run_all(bench *b, int argc, char **argv)
 int main(int argc, char **argv)
 {
     bench b = {0};
-    const char *debug = getenv("HILLOCK_DEBUG");
     hk_status st = hk_context_create(&(hk_context_params){.size = sizeof(hk_context_params)}, &b.ctx);
     if (st == HK_OK)
-        st = hk_device_open(b.ctx,
-                            &(hk_device_params){.size = sizeof(hk_device_params),
-                                                .debug = debug && *debug ? NULL : "check-plan,poison"},
-                            &b.device);
+        st = hk_device_open(
+            b.ctx, &(hk_device_params){.size = sizeof(hk_device_params), .debug = test_modes("check-plan,poison")},
+            &b.device);
     int result = 1;
     if (st == HK_OK || st == HK_STATUS_NO_DEVICE) {
         result = run_all(&b, argc, argv);

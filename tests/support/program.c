@@ -16,16 +16,19 @@ void refused(hk_status got, hk_status expected, const char *text)
                  hk_status_text(expected), text);
 }
 
-/* The modes that a program asks for come to those of the environment. */
+const char *test_modes(const char *own)
+{
+    static char both[256];
+    const char *debug = getenv("HILLOCK_DEBUG");
+    if (!own || !debug || !*debug)
+        return own;
+    snprintf(both, sizeof both, "%s,%s", debug, own);
+    return both;
+}
+
 static hk_status open_device(const test_program *p)
 {
-    const char *debug = getenv("HILLOCK_DEBUG");
-    char both[256];
-    hk_device_params params = {.size = sizeof params, .debug = p->debug};
-    if (debug && *debug && p->debug) {
-        snprintf(both, sizeof both, "%s,%s", debug, p->debug);
-        params.debug = both;
-    }
+    hk_device_params params = {.size = sizeof params, .debug = test_modes(p->debug)};
     hk_status st = hk_device_open(ctx, &params, &dev);
     if (st != HK_OK)
         fprintf(stderr, "%s: %s\n", hk_status_text(st), hk_context_error(ctx));

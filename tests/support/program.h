@@ -41,6 +41,8 @@ typedef struct test_program {
     const char *debug; /* modes of the device, besides those of HILLOCK_DEBUG */
 } test_program;
 
+/* Modes for a device: own, besides those of HILLOCK_DEBUG; NULL for those alone. Valid until the next call. */
+const char *test_modes(const char *own);
 /* Runs all tests, or those that match argv[1]. The program's exit status: 77 where the device was missing. */
 int test_main(int argc, char **argv, const test_program *program);
 
