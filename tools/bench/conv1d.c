@@ -12,7 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "clock.h"
 
 enum { FORMS = 2, RUNS = 1000, LAYERS = 7, CLASSES = 4, UPDATES = 3 };
 
@@ -32,13 +33,6 @@ typedef struct bench {
     hk_tensor labels;
     form forms[FORMS];
 } bench;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* axes: 1 or 2 */
 static hk_status make_model(bench *b, int axes)

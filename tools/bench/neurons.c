@@ -9,8 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "clock.h"
 #include "ops/op.h"
 #include "ops/support/build.h"
 #include "runtime/exec.h"
@@ -25,13 +25,6 @@ typedef struct bench {
     hk_tensor numbers; /* contents of x and of the spikes' gradient */
     double seconds;
 } bench;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* Numbers in [-1, 2): a third of the neurons fires at a step or so. */
 static bool fill(hk_tensor *t, int64_t count)
