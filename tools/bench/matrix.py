@@ -13,6 +13,7 @@ import copy
 import os
 import re
 import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -138,7 +139,6 @@ def model(name, batch, musts):
     path = f"{work}/{name}.onnx"
     export(network, x, path)
     np.save(f"{work}/x.npy", x.numpy())
-    outputs = {}
     with torch.no_grad():
         network, xc = network.cuda(), x.cuda()
         peers = model_peers(network, xc)
@@ -152,11 +152,11 @@ def model(name, batch, musts):
     for precision, must in musts.items():
         words = ["--precision", precision]
         hillock(build, "run", path, "--input", f"x={work}/x.npy", "--output-dir", f"{work}/out", *words)
-        outputs[precision] = torch.from_numpy(np.load(f"{work}/out/y.npy")).cuda()
+        output = torch.from_numpy(np.load(f"{work}/out/y.npy")).cuda()
         ms = hillock(build, "bench", path, "--json", "--seconds", str(args.seconds), *words)["device_ms"]
         must = {min(peers, key=peers.get) if k == "any" else k: v for k, v in must.items()}
         print(f"{name} b{batch} {precision}: {ms:.3f} ms" + verdicts(ms, peers, must)
-              + f" error {error_of(outputs[precision], want):.1e}{theirs}", flush=True)
+              + f" error {error_of(output, want):.1e}{theirs}", flush=True)
     os.remove(path)
 
 
@@ -217,9 +217,12 @@ PARTS = {
 }
 
 print(torch.cuda.get_device_name(0), "PyTorch", torch.__version__, hillock(build, "--version").strip(), flush=True)
+failed = False
 for part in args.only.split(","):
     try:
         PARTS[part]()
     except Exception as e:  # the other rows are still wanted
         print(part, "FAILED:", repr(e)[:500], flush=True)
+        failed = True
     torch.cuda.empty_cache()
+sys.exit(failed)
