@@ -25,7 +25,8 @@ typedef struct hk_operand {
 typedef struct hk_record {
     hk_record_kind kind;
     const hk_node *node;
-    const char *variant; /* static text for reports: "gemm 128x128x16 f32", "conv3x3 nchw" */
+    const struct hk_tuned *choice[2]; /* by hk_choice_kind, with a table of measurements: the problem it belongs to */
+    const char *variant;              /* static text for reports: "gemm 128x128x16 f32", "conv3x3 nchw" */
     double flops;
     bool keep; /* scratch that it alone writes, and reads constants for, may be made once and kept for all runs */
     /* dispatch */
@@ -59,6 +60,8 @@ typedef struct hk_lower {
     bool coopmat_emulated;                    /* the device has none; kernels do without (tests) */
     uint32_t compute_units_hint;              /* workgroups that fill the device: split-K aims at it */
     hk_precision precision;
+    struct hk_tuning *tuning;   /* ops/support/choice.h; NULL: none */
+    struct hk_tuned *choice[2]; /* by hk_choice_kind: the problem that records belong to now */
     hk_record **records;
     size_t record_count, record_capacity;
     bool failed; /* out of memory in an emit call: lower() need not check each one */

@@ -6,6 +6,7 @@
 
 #include "kernels.h"
 #include "ops/divisor.h"
+#include "ops/support/choice.h"
 #include "ops/support/gemm.h"
 #include "ops/support/reduce.h"
 #include "shaders/attention.push.h"
@@ -201,21 +202,32 @@ static bool tile_fits(const hk_lower *l, const hk_attention *p, choice *c)
 
 /* Where all workgroups of a small tile run at once, the smallest is done first: slices of the keys share its work. Else
  * a large tile, which reads keys and values less often. */
-static bool choose_tile(const hk_lower *l, const hk_attention *p, choice *c)
+static bool choose_tile(hk_lower *l, const hk_attention *p, const hk_attention_values *v, choice *c)
 {
+    hk_choice ranked;
     int64_t widest = HK_MAX(p->size, p->v_size);
     *c = (choice){.chunk = widest <= 32 || (widest > 64 && widest <= 96) ? 32 : 64};
     if (widest > CHUNKS_MOST * (int64_t)c->chunk)
         return false;
     c->q_chunks = (uint32_t)HK_MAX(ceil_div(p->size, c->chunk), (int64_t)1);
     c->v_chunks = (uint32_t)HK_MAX(ceil_div(p->v_size, c->chunk), (int64_t)1);
+    hk_choice_begin(l, &ranked, HK_CHOICE_TILE, "attention %s %lldx%lld %lldx%lld %lldx%lld %s%s",
+                    hk_choice_precision(l), (long long)p->batch, (long long)p->heads, (long long)p->rows,
+                    (long long)p->keys, (long long)p->size, (long long)p->v_size, hk_dtype_name(hk_value_storage(v->q)),
+                    p->causal ? " causal" : "");
     for (size_t i = 0; i < HK_COUNT(tiles); i++) {
         c->tile = &tiles[i];
         int64_t groups = p->batch * p->heads * ceil_div(p->rows, c->tile->queries);
-        if (tile_fits(l, p, c) && (!c->tile->small || groups <= (int64_t)l->compute_units_hint))
-            return true;
+        bool last = c->tile->small && groups > (int64_t)l->compute_units_hint; /* without slices it comes again */
+        if (tile_fits(l, p, c) && !(last && c->tile->slices == 1))
+            hk_choice_add(&ranked, &(hk_candidate){.name = c->tile->name,
+                                                   .variant = c->tile,
+                                                   .splits = 1,
+                                                   .cost = (double)(last ? HK_COUNT(tiles) + i : i)});
     }
-    return false;
+    const hk_candidate *taken = hk_choice_end(l, &ranked);
+    c->tile = taken ? taken->variant : NULL;
+    return taken && tile_fits(l, p, c); /* which fills in what the tile needs */
 }
 
 /* Whether rows of an operand can be read or written as vectors. */
@@ -358,10 +370,11 @@ void hk_attention_emit(hk_lower *l, const hk_attention *p, const hk_attention_va
         return; /* l->failed tells */
     /* The reduced limits of HILLOCK_CAPS=min stand for a small GPU, so that a machine without one tests its kernels. */
     bool cpu = l->cpu && l->device->max_invocations > 128;
-    if (!cpu && choose_tile(l, p, &c))
+    if (!cpu && choose_tile(l, p, &v, &c))
         emit_tiles(l, p, &v, &c);
     else
         emit_registers(l, p, &v);
+    hk_choice_leave(l, HK_CHOICE_TILE);
     if (v.y != values->y)
         hk_emit_convert(l, v.y, values->y);
 }

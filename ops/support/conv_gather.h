@@ -41,8 +41,10 @@ bool hk_gather_is_point(const hk_gather *v);
 /* The push block, but for the tiles and splits: k, tiles_m, tiles_n, splits, k_split. */
 struct conv_gemm_push hk_gather_push(const hk_conv_job *job, const hk_gather *v);
 
-/* On matrix units (precision high and fast): false if the device or the problem does not suit, then nothing is emitted
- * unless *st says that memory ran out. */
-bool hk_conv_lower_units(hk_lower *l, const hk_conv_job *job, const hk_gather *v, hk_status *st);
+/* On matrix units (precision high and fast): whether device, job and problem allow it, and whether it is faster then.
+ */
+bool hk_conv_may_units(const hk_lower *l, const hk_conv_job *job, const hk_gather *v);
+bool hk_conv_prefers_units(const hk_lower *l, const hk_conv_job *job, const hk_gather *v);
+hk_status hk_conv_lower_units(hk_lower *l, const hk_conv_job *job, const hk_gather *v);
 
 #endif

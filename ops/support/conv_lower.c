@@ -1,5 +1,8 @@
 /* Forward convolution and data gradient in contiguous float32: the matrix kernel, the direct kernel, the end of splits.
  */
+#include <stdio.h>
+#include <string.h>
+
 #include "kernels.h"
 #include "ops/support/conv_gather.h"
 #include "ops/support/conv_tile.h"
@@ -112,13 +115,14 @@ static void matrix_specs(hk_record *r, const hk_gather *v, const hk_conv_job *jo
 static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const hk_gather *v)
 {
     hk_gather_table table = hk_gather_table_size(v);
-    hk_conv_extent extent = {v->m,
-                             v->p->n * v->out_plane,
-                             table.most_k,
-                             v->p->groups,
-                             32,
-                             false,
-                             4.0 * (double)(hk_shape_count(&v->source->shape) + hk_shape_count(&v->result->shape))};
+    char problem[HK_PROBLEM_BYTES];
+    hk_conv_extent extent = {.problem = hk_conv_problem(l, job, problem),
+                             .m = v->m,
+                             .n = v->p->n * v->out_plane,
+                             .k = table.most_k,
+                             .groups = v->p->groups,
+                             .most_splits = 32};
+    extent.bytes = 4.0 * (double)(hk_shape_count(&v->source->shape) + hk_shape_count(&v->result->shape));
     hk_conv_choice choice = job->tile ? hk_conv_split(&extent, job->tile, job->splits) : hk_conv_choose(l, &extent);
     const hk_conv_tile *t = choice.tile;
     bool point = hk_gather_is_point(v);
@@ -160,6 +164,7 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const hk_gath
         hk_conv_emit_sum(
             l, &(hk_conv_sum){
                    .partial = result, .splits = choice.splits, .count = count, .out = v->result, .epilogue = job});
+    hk_choice_leave(l, HK_CHOICE_TILE);
     return HK_OK;
 }
 
@@ -336,36 +341,104 @@ static hk_status lower_points(hk_lower *l, const hk_conv_job *job)
     return hk_gemm_lower(l, &p);
 }
 
+/* ---- ways */
+
+typedef enum way { PRODUCT, POINTS, DEPTHWISE, WINOGRAD, UNITS, THIN, TILES, DIRECT, WAYS } way;
+static const char *const way_names[WAYS] = {"product", "points",     "depthwise", "winograd",
+                                            "matrix",  "short sums", "tiles",     "direct"};
+
+/* Ways that a job can take, the one to be preferred first. */
+static uint32_t ways_of(const hk_lower *l, const hk_conv_job *job, const hk_gather *v, way *list)
+{
+    bool point = v->forward && hk_gather_is_point(v) && v->source_plane == v->out_plane && v->p->groups == 1;
+    bool tiles = !l->cpu && hk_gather_fits(v), winograd = hk_conv_prefers_winograd(l, job),
+         units = hk_conv_prefers_units(l, job, v);
+    const struct {
+        way way;
+        bool can;
+    } all[] = {{PRODUCT, covers_plane(job)},
+               {POINTS, l->cpu && point && !job->scale},
+               {DEPTHWISE, !l->cpu && hk_conv_is_depthwise(job)},
+               {WINOGRAD, winograd},
+               {UNITS, units},
+               {THIN, !l->cpu && thin_fits(l, job, v)},
+               {TILES, tiles},
+               {DIRECT, true},
+               {UNITS, !units && hk_conv_may_units(l, job, v)},
+               {WINOGRAD, !winograd && hk_conv_may_winograd(l, job)}};
+    uint32_t count = 0;
+    for (size_t i = 0; i < HK_COUNT(all); i++)
+        if (all[i].can && !(all[i].way == DIRECT && tiles)) /* slower by far where tiles fit */
+            list[count++] = all[i].way;
+    return count;
+}
+
+static hk_status lower_way(hk_lower *l, const hk_conv_job *job, const hk_gather *v, way taken)
+{
+    switch (taken) {
+    case PRODUCT: return lower_covered(l, job);
+    case POINTS: return lower_points(l, job);
+    case DEPTHWISE: hk_conv_lower_depthwise(l, job); return HK_OK;
+    case WINOGRAD: return hk_conv_lower_winograd(l, job);
+    case UNITS: return hk_conv_lower_units(l, job, v);
+    case THIN: lower_thin(l, job, v); return HK_OK;
+    case TILES: return lower_matrix(l, job, v);
+    case DIRECT:
+    case WAYS: break;
+    }
+    hk_conv_lower_direct(l, job);
+    return HK_OK;
+}
+
+/* Appends " name 1x2x3", of the axes that the window has. */
+static void put_axes(char text[HK_PROBLEM_BYTES], const char *name, const hk_window *w, const int64_t extent[HK_AXES])
+{
+    for (int axis = HK_AXES - w->spatial; axis < HK_AXES; axis++) {
+        size_t n = strlen(text);
+        bool first = axis == HK_AXES - w->spatial;
+        snprintf(text + n, HK_PROBLEM_BYTES - n, "%s%s%s%lld", first ? " " : "x", first ? name : "", first ? " " : "",
+                 (long long)extent[axis]);
+    }
+}
+
+const char *hk_conv_problem(const hk_lower *l, const hk_conv_job *job, char text[HK_PROBLEM_BYTES])
+{
+    static const char *const passes[] = {"forward", "data", "weight"};
+    const hk_conv *p = &job->p;
+    const hk_window *w = &p->w;
+    text[0] = '\0';
+    if (!l->tuning)
+        return text;
+    snprintf(text, HK_PROBLEM_BYTES, "%s %s n%lld c%lld k%lld groups %lld", hk_choice_precision(l), passes[job->pass],
+             (long long)p->n, (long long)p->c, (long long)p->k, (long long)p->groups);
+    put_axes(text, "in", w, w->in);
+    put_axes(text, "kernel", w, w->kernel);
+    put_axes(text, "stride", w, w->stride);
+    put_axes(text, "dilation", w, w->dilation);
+    put_axes(text, "pad", w, w->begin);
+    return text;
+}
+
 hk_status hk_conv_lower_gather(hk_lower *l, const hk_conv_job *job)
 {
     hk_gather v = hk_gather_of(job);
+    way list[WAYS];
+    char problem[HK_PROBLEM_BYTES];
+    hk_choice c;
     if (v.source->dtype != HK_FLOAT32)
         return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED,
                        "node '%s' (%s): convolutions run on the device in float32, found %s; export "
                        "the model in float32",
                        l->node->name, l->node->type, hk_dtype_name(v.source->dtype));
-    if (covers_plane(job))
-        return lower_covered(l, job);
-    if (l->cpu && v.forward && hk_gather_is_point(&v) && v.source_plane == v.out_plane && v.p->groups == 1 &&
-        !job->scale)
-        return lower_points(l, job);
-    if (!l->cpu && hk_conv_is_depthwise(job)) {
-        hk_conv_lower_depthwise(l, job);
-        return HK_OK;
-    }
-    if (hk_conv_prefers_depth(l, job))
-        return hk_conv_lower_depth(l, job);
-    if (hk_conv_prefers_winograd(l, job))
-        return hk_conv_lower_winograd(l, job);
-    hk_status st;
-    if (hk_conv_lower_units(l, job, &v, &st))
-        return st;
-    if (!l->cpu && thin_fits(l, job, &v)) {
-        lower_thin(l, job, &v);
-        return HK_OK;
-    }
-    if (!l->cpu && hk_gather_fits(&v))
-        return lower_matrix(l, job, &v);
-    hk_conv_lower_direct(l, job);
+    if (hk_conv_prefers_depth(l, job) && !covers_plane(job))
+        return hk_conv_lower_depth(l, job); /* whose parts choose their ways */
+    hk_choice_begin(l, &c, HK_CHOICE_WAY, "conv way %s", hk_conv_problem(l, job, problem));
+    uint32_t count = ways_of(l, job, &v, list);
+    for (uint32_t i = 0; i < count; i++)
+        hk_choice_add(
+            &c, &(hk_candidate){.name = way_names[list[i]], .variant = &way_names[list[i]], .splits = 1, .cost = i});
+    const hk_candidate *taken = hk_choice_end(l, &c);
+    HK_TRY(lower_way(l, job, &v, (way)((const char *const *)taken->variant - way_names)));
+    hk_choice_leave(l, HK_CHOICE_WAY);
     return HK_OK;
 }

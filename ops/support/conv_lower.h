@@ -4,6 +4,7 @@
 #ifndef HK_CONV_LOWER_H
 #define HK_CONV_LOWER_H
 
+#include "ops/support/choice.h"
 #include "ops/support/conv_geometry.h"
 
 /* The operands of one pass. bias, residual, activation belong to the result of the forward pass and of the data
@@ -52,11 +53,15 @@ void hk_conv_lower_weight_rows(hk_lower *l, const hk_conv_job *job);
 bool hk_conv_is_depthwise(const hk_conv_job *job);
 void hk_conv_lower_depthwise(hk_lower *l, const hk_conv_job *job);
 
-/* 3x3 windows with stride 1 by Winograd's transforms, forward and data gradient: whether the kernels can, and whether
- * they are faster. */
+/* 3x3 windows with stride 1 by Winograd's transforms, forward and data gradient: whether the kernels can, whether they
+ * may (rounding, and what the job allows), and whether they are faster then. */
 bool hk_conv_fits_winograd(const hk_conv_job *job);
+bool hk_conv_may_winograd(const hk_lower *l, const hk_conv_job *job);
 bool hk_conv_prefers_winograd(const hk_lower *l, const hk_conv_job *job);
 hk_status hk_conv_lower_winograd(hk_lower *l, const hk_conv_job *job);
+
+/* What a table of measurements calls the job: written to text, which comes back; "" without such a table. */
+const char *hk_conv_problem(const hk_lower *l, const hk_conv_job *job, char text[HK_PROBLEM_BYTES]);
 
 /* What the families share: multiply-adds counted twice, and the bits of the shaders' EPILOGUE (1 bias, 2 residual). */
 double hk_conv_flops(const hk_conv *p);

@@ -53,21 +53,15 @@ static bool tile_fits(const hk_lower *l, const units_tile *t, uint32_t halves)
            t->bn / t->wn % n == 0 && t->bk % l->coopmat_k == 0;
 }
 
-typedef struct units_choice {
-    const units_tile *tile;
-    uint32_t splits, k_split;
-} units_choice;
-
 /* Multiplications of a round, in those of a unit: rounds of workgroups over the units with their padding, and for
  * splits a second pass. Only ratios count; they were measured on an H100. */
-static units_choice choose(const hk_lower *l, const hk_gather *v, int64_t columns, int64_t k, uint32_t halves)
+static void add_candidates(const hk_lower *l, const hk_gather *v, int64_t columns, int64_t k, hk_choice *choice)
 {
     static const uint32_t counts[] = {1, 2, 3, 4, 6, 8, 12, 16};
-    units_choice best = {0};
-    double least = 0, units = HK_MAX(l->compute_units_hint, 1u);
+    double units = HK_MAX(l->compute_units_hint, 1u);
     for (size_t i = 0; i < HK_COUNT(tiles); i++) {
         const units_tile *t = &tiles[i];
-        if (!tile_fits(l, t, halves))
+        if (!tile_fits(l, t, halves_of(l)))
             continue;
         int64_t steps = (k + t->bk - 1) / t->bk;
         int64_t places = ((v->m + t->bm - 1) / t->bm) * ((columns + t->bn - 1) / t->bn) * v->p->groups;
@@ -80,26 +74,34 @@ static units_choice choose(const hk_lower *l, const hk_gather *v, int64_t column
             double cost = rounds * (((double)split_steps + 4) * t->bk * t->bm * t->bn / t->rate);
             if (splits > 1)
                 cost += 3e6 + 30.0 * (double)(v->m * columns * v->p->groups * splits) / units;
-            if (!best.tile || cost < least) {
-                least = cost;
-                best = (units_choice){t, (uint32_t)splits, (uint32_t)split_steps * t->bk};
-            }
+            hk_choice_add(choice, &(hk_candidate){.name = t->names[v->forward][halves_of(l) - 1],
+                                                  .variant = t,
+                                                  .splits = (uint32_t)splits,
+                                                  .cost = cost});
         }
     }
-    return best;
 }
 
 /* Below this the fp32 kernels are as fast (3x3, 64 channels, 56x56, on an H100: 463 us against 492). With 128 channels
  * 327 us stand against 422 of another run; other windows were not timed. */
 enum { LEAST_CHANNELS = 96 };
 
-static bool suits(const hk_lower *l, const hk_conv_job *job, const hk_gather *v)
+bool hk_conv_may_units(const hk_lower *l, const hk_conv_job *job, const hk_gather *v)
 {
     const hk_kernel *kernel = kernel_of(l);
     uint32_t n = l->coopmat_n, k = l->coopmat_k;
-    return halves_of(l) && !l->cpu && !job->tile && !job->exact && l->coopmat_m && kernel->spirv &&
-           (kernel->needs & ~l->device->caps) == 0 && n % 8 == 0 && k % 8 == 0 && l->device->subgroup_size >= 8 &&
-           v->m >= LEAST_CHANNELS && v->channels * v->taps >= 32 && hk_gather_fits(v);
+    bool may = halves_of(l) && !l->cpu && !job->tile && !job->exact && l->coopmat_m && kernel->spirv &&
+               (kernel->needs & ~l->device->caps) == 0 && n % 8 == 0 && k % 8 == 0 && l->device->subgroup_size >= 8 &&
+               v->channels * v->taps >= 32 && hk_gather_fits(v);
+    bool fits = false;
+    for (size_t i = 0; may && i < HK_COUNT(tiles) && !fits; i++)
+        fits = tile_fits(l, &tiles[i], halves_of(l));
+    return fits;
+}
+
+bool hk_conv_prefers_units(const hk_lower *l, const hk_conv_job *job, const hk_gather *v)
+{
+    return v->m >= LEAST_CHANNELS && hk_conv_may_units(l, job, v);
 }
 
 static void set_specs(hk_lower *l, hk_record *r, const hk_conv_job *job, const hk_gather *v, const units_tile *t,
@@ -128,30 +130,28 @@ static void set_specs(hk_lower *l, hk_record *r, const hk_conv_job *job, const h
     hk_spec(r, 27, halves_of(l));
 }
 
-bool hk_conv_lower_units(hk_lower *l, const hk_conv_job *job, const hk_gather *v, hk_status *st)
+hk_status hk_conv_lower_units(hk_lower *l, const hk_conv_job *job, const hk_gather *v)
 {
-    *st = HK_OK;
-    if (!suits(l, job, v))
-        return false;
     hk_gather_table table = hk_gather_table_size(v);
     int64_t columns = v->p->n * v->out_plane, count = hk_shape_count(&v->result->shape);
-    units_choice c = choose(l, v, columns, table.most_k, halves_of(l));
-    const units_tile *t = c.tile;
-    if (!t)
-        return false;
-    bool point = hk_gather_is_point(v), split = c.splits > 1;
-    hk_value *result = split ? hk_scratch(l, HK_FLOAT32, count * c.splits) : v->result;
-    if ((!point && !hk_gather_table_fill(l, v, t->bn, t->bk, &table)) || !result) {
-        *st = hk_out_of_memory(l->ctx, "a convolution's table or partial sums");
-        return true;
-    }
+    char problem[HK_PROBLEM_BYTES];
+    hk_choice c;
+    hk_choice_begin(l, &c, HK_CHOICE_TILE, "conv matrix %s", hk_conv_problem(l, job, problem));
+    add_candidates(l, v, columns, table.most_k, &c);
+    const hk_candidate *taken = hk_choice_end(l, &c);
+    const units_tile *t = taken->variant;
+    int64_t steps = (table.most_k + t->bk - 1) / t->bk;
+    bool point = hk_gather_is_point(v), split = taken->splits > 1;
+    hk_value *result = split ? hk_scratch(l, HK_FLOAT32, count * taken->splits) : v->result;
+    if ((!point && !hk_gather_table_fill(l, v, t->bn, t->bk, &table)) || !result)
+        return hk_out_of_memory(l->ctx, "a convolution's table or partial sums");
     hk_record *r = hk_emit(l, kernel_of(l), t->names[v->forward][halves_of(l) - 1]);
     struct conv_gemm_push push = hk_gather_push(job, v);
     push.k = (uint32_t)table.most_k;
     push.tiles_m = (uint32_t)((v->m + t->bm - 1) / t->bm);
     push.tiles_n = (uint32_t)(point ? (columns + t->bn - 1) / t->bn : table.tiles_n);
-    push.splits = c.splits;
-    push.k_split = c.k_split;
+    push.splits = taken->splits;
+    push.k_split = (uint32_t)((steps + taken->splits - 1) / taken->splits * t->bk);
     hk_push(r, &push, sizeof push);
     hk_use(r, job->w, HK_READ, offsetof(struct conv_gemm_push, w));
     hk_use(r, v->source, HK_READ, offsetof(struct conv_gemm_push, source));
@@ -177,7 +177,8 @@ bool hk_conv_lower_units(hk_lower *l, const hk_conv_job *job, const hk_gather *v
     hk_grid_1d(l, r, (uint64_t)push.tiles_m * push.tiles_n * push.groups * push.splits);
     if (split)
         hk_conv_emit_sum(
-            l,
-            &(hk_conv_sum){.partial = result, .splits = c.splits, .count = count, .out = v->result, .epilogue = job});
-    return true;
+            l, &(hk_conv_sum){
+                   .partial = result, .splits = taken->splits, .count = count, .out = v->result, .epilogue = job});
+    hk_choice_leave(l, HK_CHOICE_TILE);
+    return HK_OK;
 }

@@ -229,12 +229,13 @@ static double cycles_of(const hk_lower *l, const struct conv_nhwc_push *push, co
     return c->splits > 1 ? cycles + 4500.0 + 8.0 * c->splits * result / 3500.0 : cycles;
 }
 
-static nhwc_choice choose_tile(const hk_lower *l, const hk_conv_job *job, const struct conv_nhwc_push *push)
+static nhwc_choice choose_tile(hk_lower *l, const hk_conv_job *job, const struct conv_nhwc_push *push)
 {
     static const uint32_t counts[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32};
     int64_t k = sum_of_k(job, push), result = (int64_t)push->pixels * push->octets_out * 8;
-    nhwc_choice best = {0};
-    double least = 0;
+    char problem[HK_PROBLEM_BYTES];
+    hk_choice choice;
+    hk_choice_begin(l, &choice, HK_CHOICE_TILE, "conv nhwc8 %s", hk_conv_problem(l, job, problem));
     for (size_t i = 0; i < HK_COUNT(tiles); i++) {
         if (!hk_nhwc_tile_fits(l, job, &tiles[i]))
             continue;
@@ -242,14 +243,14 @@ static nhwc_choice choose_tile(const hk_lower *l, const hk_conv_job *job, const 
             nhwc_choice c = split_by(&tiles[i], k, counts[s]);
             if (counts[s] > 1 && (k < 2 * (int64_t)counts[s] * tiles[i].bk || result > INT32_MAX / counts[s]))
                 break;
-            double cycles = cycles_of(l, push, &c, k);
-            if (!best.tile || cycles < least) {
-                best = c;
-                least = cycles;
-            }
+            hk_choice_add(&choice, &(hk_candidate){.name = tiles[i].name,
+                                                   .variant = &tiles[i],
+                                                   .splits = c.splits,
+                                                   .cost = cycles_of(l, push, &c, k)});
         }
     }
-    return best;
+    const hk_candidate *taken = hk_choice_end(l, &choice);
+    return taken ? split_by(taken->variant, k, taken->splits) : (nhwc_choice){0};
 }
 
 /* Octet k of the sum lies at this offset (in octets) from the window's corner, under this tap. */
@@ -332,8 +333,11 @@ hk_status hk_conv_lower_nhwc8(hk_lower *l, const hk_conv_job *job)
     struct conv_nhwc_push push = push_of(job);
     nhwc_choice c = job->nhwc_tile ? split_by(job->nhwc_tile, sum_of_k(job, &push), HK_MAX(job->splits, 1u))
                                    : choose_tile(l, job, &push);
-    if (c.tile)
-        return lower_matrix(l, job, &c);
-    lower_octets(l, job);
+    if (!c.tile) {
+        lower_octets(l, job);
+        return HK_OK;
+    }
+    HK_TRY(lower_matrix(l, job, &c));
+    hk_choice_leave(l, HK_CHOICE_TILE);
     return HK_OK;
 }

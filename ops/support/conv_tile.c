@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include "ops/support/choice.h"
+
 #define TILE(text, bm, bn, bk, tm, tn, stages, slices, rate, weight_rate)                                              \
     {                                                                                                                  \
         bm, bn, bk, tm, tn, stages, slices, rate, weight_rate, "conv " text " nchw", "conv data " text " nchw",        \
@@ -128,22 +130,22 @@ static bool split_fits(const hk_conv_extent *e, const hk_conv_tile *t, uint32_t 
            (splits <= e->most_splits && e->k / splits >= 8 * t->bk && e->m * e->n * e->groups <= INT32_MAX / splits);
 }
 
-hk_conv_choice hk_conv_choose(const hk_lower *l, const hk_conv_extent *e)
+hk_conv_choice hk_conv_choose(hk_lower *l, const hk_conv_extent *e)
 {
-    const hk_conv_tile *best = NULL;
-    uint32_t best_splits = 1, splits;
-    double least = 0;
+    hk_choice c;
+    uint32_t splits;
+    hk_choice_begin(l, &c, HK_CHOICE_TILE, "conv tile %s", e->problem);
     for (size_t i = 0; i < HK_COUNT(tiles); i++) {
-        if ((!hk_conv_tile_fits(l, &tiles[i]) && i + 1 < HK_COUNT(tiles)) || (e->weight && tiles[i].weight_rate <= 0))
+        const hk_conv_tile *t = &tiles[i];
+        if ((!hk_conv_tile_fits(l, t) && i + 1 < HK_COUNT(tiles)) || (e->weight && t->weight_rate <= 0))
             continue;
-        for (uint32_t j = 0; (splits = split_candidate(l, e, &tiles[i], j)) != 0; j++) {
-            double c = split_fits(e, &tiles[i], splits) ? cost(l, e, &tiles[i], splits) : 0;
-            if (c > 0 && (!best || c < least)) {
-                least = c;
-                best = &tiles[i];
-                best_splits = splits;
-            }
-        }
+        for (uint32_t j = 0; (splits = split_candidate(l, e, t, j)) != 0; j++)
+            if (split_fits(e, t, splits))
+                hk_choice_add(&c, &(hk_candidate){.name = e->weight ? t->weight : t->forward,
+                                                  .variant = t,
+                                                  .splits = splits,
+                                                  .cost = cost(l, e, t, splits)});
     }
-    return hk_conv_split(e, best, best_splits);
+    const hk_candidate *taken = hk_choice_end(l, &c);
+    return hk_conv_split(e, taken->variant, taken->splits);
 }

@@ -17,6 +17,7 @@ typedef struct hk_conv_tile {
 
 /* The GEMM to place: m x n results per group, sums of length k. */
 typedef struct hk_conv_extent {
+    const char *problem; /* hk_conv_problem, for tables of measurements */
     int64_t m, n, k, groups;
     uint32_t most_splits;
     bool weight;
@@ -34,8 +35,9 @@ uint32_t hk_conv_tile_threads(const hk_conv_tile *t);
 bool hk_conv_tile_fits(const hk_lower *l, const hk_conv_tile *t);
 /* This tile with at most so many splits, none of them empty. */
 hk_conv_choice hk_conv_split(const hk_conv_extent *e, const hk_conv_tile *t, uint32_t splits);
-/* Never fails: the smallest tile fits the specification's minimum (128 invocations, 16 KiB). Depends on the shape and
- * the device's limits alone, so equal plans split equally. */
-hk_conv_choice hk_conv_choose(const hk_lower *l, const hk_conv_extent *e);
+/* Never fails: the smallest tile fits the specification's minimum (128 invocations, 16 KiB). Depends on the shape, the
+ * device's limits and the session's table alone, so equal plans split equally. What is emitted from here on belongs to
+ * the choice, until hk_choice_leave. */
+hk_conv_choice hk_conv_choose(hk_lower *l, const hk_conv_extent *e);
 
 #endif

@@ -68,6 +68,8 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job)
     extent.k = p->n * hk_window_out_count(w);
     extent.most_splits = 1056;
     extent.weight = true;
+    char problem[HK_PROBLEM_BYTES];
+    extent.problem = hk_conv_problem(l, job, problem);
     hk_conv_choice choice = job->tile ? hk_conv_split(&extent, job->tile, job->splits) : hk_conv_choose(l, &extent);
     const hk_conv_tile *t = choice.tile;
     weight_result result;
@@ -105,6 +107,7 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job)
     r->flops = hk_conv_flops(p);
     hk_grid_1d(l, r, (uint64_t)push.tiles_m * push.tiles_n * push.groups * push.splits);
     result_end(l, job, &result);
+    hk_choice_leave(l, HK_CHOICE_TILE);
     return HK_OK;
 }
 

@@ -53,15 +53,20 @@ bool hk_conv_fits_winograd(const hk_conv_job *job)
            PRODUCTS * HK_MAX(HK_MAX(p->c, p->k) * t.row, p->c * p->k) <= INT32_MAX;
 }
 
+bool hk_conv_may_winograd(const hk_lower *l, const hk_conv_job *job)
+{
+    bool halves = l->precision == HK_PRECISION_FAST && l->coopmat_m; /* transforms grow by 32 and round badly as such */
+    return !l->cpu && !job->tile && !job->exact && !halves && hk_conv_fits_winograd(job) &&
+           HK_MIN(job->p.c, job->p.k) >= LEAST_CHANNELS;
+}
+
 /* Microseconds of an H100 either way: multiplications at the rates measured, bytes of the transforms (of weights too,
  * where they change), two dispatches more. */
 bool hk_conv_prefers_winograd(const hk_lower *l, const hk_conv_job *job)
 {
     const double direct_rate = 33e6, product_rate = 36e6, bytes_rate = 4.5e6, dispatches = 8;
     const hk_conv *p = &job->p;
-    bool halves = l->precision == HK_PRECISION_FAST && l->coopmat_m; /* transforms grow by 32 and round badly as such */
-    if (l->cpu || job->tile || job->exact || halves || !hk_conv_fits_winograd(job) ||
-        HK_MIN(p->c, p->k) < LEAST_CHANNELS)
+    if (!hk_conv_may_winograd(l, job))
         return false;
     winograd t = winograd_of(job);
     double direct = hk_conv_flops(p) / direct_rate, slow = (double)HK_MIN(HK_MIN(p->c, p->k), 128) / 128;

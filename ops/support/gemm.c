@@ -3,6 +3,7 @@
 
 #include "kernels.h"
 #include "ops/divisor.h"
+#include "ops/support/choice.h"
 #include "shaders/convert.push.h"
 #include "shaders/gemm.push.h"
 
@@ -451,5 +452,6 @@ hk_status hk_gemm_lower(hk_lower *l, const hk_gemm *problem)
     uint32_t splits;
     const hk_gemm_variant *v = hk_gemm_choose(l, &p, &splits);
     hk_gemm_emit(l, &p, v, splits);
+    hk_choice_leave(l, HK_CHOICE_TILE);
     return HK_OK;
 }

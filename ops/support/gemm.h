@@ -53,9 +53,10 @@ typedef struct hk_gemm_variant {
 const hk_gemm_variant *hk_gemm_variants(size_t *count);
 /* Whether this device can run p with v. p is simplified. */
 bool hk_gemm_fits(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v);
-/* The variant the cost model takes and its number of K splits, both functions of shape, device limits and precision
- * alone: results do not change from run to run. Never NULL. */
-const hk_gemm_variant *hk_gemm_choose(const hk_lower *l, const hk_gemm *p, uint32_t *splits);
+/* The variant the cost model takes and its number of K splits, both functions of shape, device limits, precision and
+ * the session's table alone: results do not change from run to run. Never NULL. What is emitted from here on belongs to
+ * the choice, until hk_choice_leave. */
+const hk_gemm_variant *hk_gemm_choose(hk_lower *l, const hk_gemm *p, uint32_t *splits);
 /* Merges batch dimensions, folds them into rows where B is shared, picks the orientation of single rows and columns. */
 void hk_gemm_simplify(hk_gemm *p);
 /* The kernel of COOPMAT variants: on a device without matrix units one that emulates them, if the lowering asks for it.

@@ -6,6 +6,7 @@
  * those of an H200; only their ratios matter, and the choice is among few, so they serve other devices well enough.
  */
 #include "kernels.h"
+#include "ops/support/choice.h"
 #include "ops/support/gemm.h"
 
 #define ROWS_MOST 8 /* gemv.comp: the most rows it keeps in registers */
@@ -165,40 +166,62 @@ bool hk_gemm_suits_units(const hk_gemm *p)
     return HK_MIN(p->m, p->n) >= 32 && p->k >= 32;
 }
 
-const hk_gemm_variant *hk_gemm_choose(const hk_lower *l, const hk_gemm *p, uint32_t *splits)
+static void add_kind(hk_choice *c, hk_gemm_kind kind, uint32_t splits, double cycles)
+{
+    const hk_gemm_variant *v = first_of(kind);
+    hk_choice_add(c, &(hk_candidate){.name = v->name, .variant = v, .splits = splits, .cost = cycles});
+}
+
+static void add_variant(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, double more, hk_choice *c)
 {
     static const uint32_t counts[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128};
-    *splits = 1;
-    if (is_integer(p))
-        return first_of(HK_GEMM_INTEGER);
+    for (size_t s = 0; s < HK_COUNT(counts); s++) {
+        if (counts[s] > 1 && (p->k < 2 * (int64_t)counts[s] * v->bk ||
+                              (int64_t)counts[s] * hk_gemm_batches(p) * p->m * p->n >= INT32_MAX))
+            break;
+        double cycles = more + cost(l, p, v, counts[s]);
+        hk_choice_add(c, &(hk_candidate){.name = v->name, .variant = v, .splits = counts[s], .cost = cycles});
+    }
+}
+
+/* A kernel that is taken wherever it suits is predicted to cost nothing; what a measurement may prefer to it follows.
+ */
+static void add_candidates(const hk_lower *l, const hk_gemm *p, hk_choice *c)
+{
     uint8_t halves = l->precision == HK_PRECISION_HIGH ? 2 : l->precision == HK_PRECISION_FAST ? 1 : 0;
     bool matrix = halves && l->coopmat_m && hk_gemm_suits_units(p);
     /* The reduced limits of HILLOCK_CAPS=min stand for a small GPU, so that a machine without one tests its kernels. */
-    bool cpu = l->cpu && l->device->max_invocations > 128;
-    if (cpu && !matrix)
-        return first_of(HK_GEMM_CPU);
-    if (HK_MIN(p->m, p->n) <= ROWS_MOST && p->k >= 32) {
-        *splits = rows_splits(l, p);
-        return first_of(HK_GEMM_ROWS);
-    }
-    const hk_gemm_variant *best = NULL;
-    double least = 0.0;
+    bool cpu = l->cpu && l->device->max_invocations > 128, registers = cpu && !matrix;
+    bool rows = HK_MIN(p->m, p->n) <= ROWS_MOST && p->k >= 32;
+    if (registers)
+        add_kind(c, HK_GEMM_CPU, 1, 0.0);
+    if (rows)
+        add_kind(c, HK_GEMM_ROWS, rows_splits(l, p), registers ? 1.0 : 0.0);
+    if ((registers || rows) && !l->tuning)
+        return;
     for (size_t i = 0; i < HK_COUNT(variants); i++) {
         const hk_gemm_variant *v = &variants[i];
-        bool candidate = v->kind == HK_GEMM_TILE ? !cpu : v->kind == HK_GEMM_COOPMAT && matrix && v->halves == halves;
-        if (!candidate || !hk_gemm_fits(l, p, v))
-            continue;
-        for (size_t s = 0; s < HK_COUNT(counts); s++) {
-            if (counts[s] > 1 && (p->k < 2 * (int64_t)counts[s] * v->bk ||
-                                  (int64_t)counts[s] * hk_gemm_batches(p) * p->m * p->n >= INT32_MAX))
-                break;
-            double cycles = cost(l, p, v, counts[s]);
-            if (!best || cycles < least) {
-                best = v;
-                least = cycles;
-                *splits = counts[s];
-            }
-        }
+        bool tile = v->kind == HK_GEMM_TILE && (!cpu || registers);
+        bool units = v->kind == HK_GEMM_COOPMAT && matrix && v->halves == halves;
+        if ((tile || units) && hk_gemm_fits(l, p, v))
+            add_variant(l, p, v, registers || rows ? 2.0 : 0.0, c);
     }
-    return best ? best : first_of(HK_GEMM_CPU);
+    if (!c->count)
+        add_kind(c, HK_GEMM_CPU, 1, 0.0);
+}
+
+const hk_gemm_variant *hk_gemm_choose(hk_lower *l, const hk_gemm *p, uint32_t *splits)
+{
+    hk_choice c;
+    *splits = 1;
+    if (is_integer(p))
+        return first_of(HK_GEMM_INTEGER);
+    hk_choice_begin(l, &c, HK_CHOICE_TILE, "gemm %s %lld x %lldx%lldx%lld %c%c %s %s %s", hk_choice_precision(l),
+                    (long long)hk_gemm_batches(p), (long long)p->m, (long long)p->n, (long long)p->k,
+                    p->trans_a ? 'T' : 'N', p->trans_b ? 'T' : 'N', hk_dtype_name(hk_value_storage(p->a)),
+                    hk_dtype_name(hk_value_storage(p->b)), hk_dtype_name(hk_value_storage(p->c)));
+    add_candidates(l, p, &c);
+    const hk_candidate *taken = hk_choice_end(l, &c);
+    *splits = taken->splits;
+    return taken->variant;
 }

@@ -23,6 +23,7 @@ static hk_record *new_record(hk_lower *l, hk_record_kind kind, const char *varia
     }
     *r = (hk_record){
         .kind = kind, .node = l->node, .variant = variant, .grid = {1, 1, 1}, .spec = {1, 1, 1}, .spec_count = 3};
+    memcpy(r->choice, l->choice, sizeof r->choice);
     l->records[l->record_count++] = r;
     return r;
 }
@@ -30,6 +31,7 @@ static hk_record *new_record(hk_lower *l, hk_record_kind kind, const char *varia
 bool hk_lower_begin(hk_lower *l)
 {
     l->record_count = 1;
+    memset(l->choice, 0, sizeof l->choice);
     if (l->records)
         return true;
     return hk_arena_grow(l->arena, (void **)&l->records, 0, &l->record_capacity, sizeof *l->records) &&

@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #include "kernels.h"
+#include "ops/support/choice.h"
 #include "ops/support/gemm.h"
 #include "ops/support/move.h"
 #include "ops/support/recurrent.h"
@@ -161,6 +162,7 @@ static void emit_projections(hk_lower *l, const forward *f)
     uint32_t splits;
     const hk_gemm_variant *v = hk_gemm_choose(l, &g, &splits);
     hk_gemm_emit(l, &g, v, splits);
+    hk_choice_leave(l, HK_CHOICE_TILE);
 }
 
 /* Values that the steps need and the node does not output are scratch. */
