@@ -54,15 +54,15 @@ static file_header expected_header(const hk_gpu *gpu)
     return h;
 }
 
-static char *file_path(hk_gpu *gpu)
+static char *file_path(hk_gpu *gpu, const char *kind)
 {
     const VkPhysicalDeviceProperties *p = &gpu->probe.properties;
-    size_t bytes = strlen(gpu->options.cache_dir) + 64;
+    size_t bytes = strlen(gpu->options.cache_dir) + strlen(kind) + 64;
     char *path = hk_alloc(gpu->ctx, bytes);
     if (path == NULL)
         return NULL;
     /* A driver's update brings another UUID, and so another file; half of it tells two apart well enough. */
-    int length = snprintf(path, bytes, "%s/pipelines-%04x-%04x-", gpu->options.cache_dir, p->vendorID, p->deviceID);
+    int length = snprintf(path, bytes, "%s/%s-%04x-%04x-", gpu->options.cache_dir, kind, p->vendorID, p->deviceID);
     for (size_t i = 0; i < VK_UUID_SIZE / 2; i++)
         length += snprintf(path + length, bytes - (size_t)length, "%02x", p->pipelineCacheUUID[i]);
     return path;
@@ -134,7 +134,7 @@ hk_status hk_cache_open(hk_gpu *gpu)
     size_t bytes = 0;
     if (gpu->options.cache_dir != NULL) {
         gpu->cache_hash = hash_kernels();
-        gpu->cache_path = file_path(gpu);
+        gpu->cache_path = file_path(gpu, "pipelines");
         if (gpu->cache_path == NULL)
             return hk_out_of_memory(gpu->ctx, "the pipeline cache's path");
         file = read_file(gpu, &bytes);
@@ -170,6 +170,24 @@ static bool make_folders(char *path)
             return false;
     }
     return true;
+}
+
+hk_status hk_gpu_cache_path(hk_gpu *gpu, const char *kind, bool make, char **out)
+{
+    *out = NULL;
+    if (gpu->options.cache_dir == NULL)
+        return HK_OK;
+    char *path = file_path(gpu, kind);
+    if (path == NULL)
+        return hk_out_of_memory(gpu->ctx, "a path in the cache folder");
+    if (make && !make_folders(path)) {
+        hk_status st = hk_fail(gpu->ctx, HK_STATUS_CANNOT_CREATE, "the cache folder '%s' cannot be made: %s",
+                               gpu->options.cache_dir, strerror(errno));
+        hk_free(gpu->ctx, path);
+        return st;
+    }
+    *out = path;
+    return HK_OK;
 }
 
 static bool write_all(int fd, const void *data, size_t bytes)

@@ -435,6 +435,7 @@ hk_status hk_exec_create(hk_env *env, hk_graph *g, hk_exec **out)
     hk_plan_options options = {.device = device,
                                .coopmat = {shape.m, shape.n, shape.k},
                                .precision = env->precision,
+                               .tuning = env->tuning,
                                .debug = hk_gpu_debug(env->gpu),
                                .bank_bytes = device->max_allocation_bytes / HK_ALIGNMENT * HK_ALIGNMENT,
                                .fault = env->fault};

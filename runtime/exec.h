@@ -38,8 +38,9 @@ typedef struct hk_env {
     hk_gpu *gpu;
     hk_arena *arena;
     hk_precision precision;
-    int64_t max_iterations; /* of a Loop, 0: the default */
-    uint64_t iterations;    /* of all loops in the run under way */
+    struct hk_tuning *tuning; /* the session's table of measurements; NULL: none */
+    int64_t max_iterations;   /* of a Loop, 0: the default */
+    uint64_t iterations;      /* of all loops in the run under way */
     hk_profile profile;
     bool fresh;          /* membrane potentials are not kept between runs */
     hk_plan_fault fault; /* planted by tests */

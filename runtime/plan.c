@@ -324,7 +324,8 @@ static hk_lower lowering(const planner *c)
                       .coopmat_k = emulated ? 16 : o->coopmat[2],
                       .coopmat_emulated = emulated,
                       .compute_units_hint = cpu ? 4 : 132,
-                      .precision = o->precision};
+                      .precision = o->precision,
+                      .tuning = o->tuning};
 }
 
 static hk_status lower_node(planner *c, hk_node *n)

@@ -55,6 +55,7 @@ typedef struct hk_plan_options {
     unsigned debug;      /* HK_DEBUG_* */
     uint64_t bank_bytes; /* no bank is larger: the device's largest allocation */
     hk_plan_fault fault;
+    struct hk_tuning *tuning; /* NULL: none */
 } hk_plan_options;
 
 #define HK_ALIGNMENT 256

@@ -61,6 +61,7 @@ static hk_status add_exec(hk_context *ctx, hk_report *report, rows *r, hk_exec *
                              .dtype = output_dtype(record->node),
                              .group = r->group + p->groups[i],
                              .ns = ns[i],
+                             .tuned = record->choice[0] || record->choice[1],
                              .flops = record->flops};
         if (!row->node || !row->op || !row->kernel)
             return hk_out_of_memory(ctx, "a report");
@@ -121,6 +122,33 @@ static hk_status add_stages(hk_context *ctx, hk_report *report, rows *r, const h
             HK_TRY(add_host(ctx, r, env, nodes[i], hk_stage_host_ns(s, i)));
             HK_TRY(add_stages(ctx, report, r, env, hk_stage_body(s, i)));
         }
+    }
+    return HK_OK;
+}
+
+static hk_status visit_exec(hk_context *ctx, hk_exec *e, void (*visit)(void *user, const hk_record *r, uint64_t ns),
+                            void *user)
+{
+    const hk_plan *p = hk_exec_plan(e);
+    uint64_t body_ns = 0, *ns = hk_alloc_array(ctx, p->record_count + 1, sizeof *ns);
+    if (!ns)
+        return hk_out_of_memory(ctx, "a report");
+    hk_status st = hk_exec_profile(e, &body_ns, ns);
+    for (size_t i = p->once_count; i < p->record_count && st == HK_OK; i++)
+        visit(user, p->records[i], ns[i]);
+    hk_free(ctx, ns);
+    return st;
+}
+
+hk_status hk_report_visit(hk_context *ctx, const hk_stage *first,
+                          void (*visit)(void *user, const hk_record *r, uint64_t ns), void *user)
+{
+    for (const hk_stage *s = first; s; s = hk_stage_next(s)) {
+        size_t count = 0;
+        HK_TRY(visit_exec(ctx, hk_stage_exec(s), visit, user));
+        (void)hk_stage_host_nodes(s, &count);
+        for (size_t i = 0; i < count; i++)
+            HK_TRY(hk_report_visit(ctx, hk_stage_body(s, i), visit, user));
     }
     return HK_OK;
 }

@@ -1,5 +1,6 @@
 /* Sessions: a model's program, its inputs and its outputs by name. */
 #include <string.h>
+#include <unistd.h>
 
 #include "runtime/model.h"
 #include "runtime/objects.h"
@@ -7,12 +8,14 @@
 #include "runtime/program.h"
 #include "ops/support/sequence.h"
 #include "runtime/report.h"
+#include "runtime/tune.h"
 
 struct hk_session {
     hk_context *ctx;
     hk_device *dev;
     const hk_model *model;
-    hk_graph *graph; /* the model's, with what constant weights allow folded: the plans' template */
+    hk_graph *graph;  /* the model's, with what constant weights allow folded: the plans' template */
+    hk_tuning *table; /* owned */
     hk_env *env;
     hk_program *program;
     hk_pass_options passes;
@@ -35,6 +38,27 @@ static hk_status check_params(hk_context *ctx, const hk_session_params *params)
     if (params->passes_off >> HK_PASS_COUNT)
         return hk_fail(ctx, HK_STATUS_USAGE, "hk_session_params.passes_off is 0x%x: there are %d passes",
                        params->passes_off, HK_PASS_COUNT);
+    return HK_OK;
+}
+
+static hk_status read_table(hk_session *s, const hk_session_params *p)
+{
+    const char *path = NULL;
+    if (!p->tuned)
+        return HK_OK;
+    if (p->deterministic) {
+        hk_log(s->ctx, HK_LOG_WARN, "the table of measurements '%s' is not used: the session is deterministic",
+               p->tuned);
+        return HK_OK;
+    }
+    HK_TRY(hk_tuning_path(s->dev->gpu, s->env->arena, p->tuned, false, &path));
+    if (path != p->tuned && access(path, F_OK) != 0)
+        return hk_fail(s->ctx, HK_STATUS_NO_INPUT,
+                       "this device has no table of measurements ('%s'): run hillock tune on "
+                       "the model first",
+                       path);
+    HK_TRY(hk_tuning_load(s->dev->gpu, path, &s->table));
+    s->env->tuning = s->table;
     return HK_OK;
 }
 
@@ -70,8 +94,10 @@ hk_status hk_session_create(hk_device *dev, const hk_model *m, const hk_session_
         s->env->profile = p.profile;
         s->env->fresh = p.fresh;
         s->env->max_iterations = (int64_t)HK_MIN(p.max_iterations, (uint64_t)INT64_MAX);
-        st = hk_program_create(s->env, s->graph, p.max_plans, hk_run_passes, &s->passes, &s->program);
+        st = read_table(s, &p);
     }
+    if (st == HK_OK)
+        st = hk_program_create(s->env, s->graph, p.max_plans, hk_run_passes, &s->passes, &s->program);
     hk_gpu_count_planning(dev->gpu, begin);
     if (st == HK_OK)
         *out = s;
@@ -88,6 +114,7 @@ void hk_session_destroy(hk_session **session)
     *session = NULL;
     hk_program_destroy(&s->program);
     hk_env_destroy(&s->env);
+    hk_tuning_destroy(&s->table);
     hk_graph_destroy(&s->graph);
     for (size_t i = 0; s->inputs && i < s->input_count; i++)
         hk_tensor_release(&s->inputs[i]);
@@ -280,6 +307,16 @@ hk_status hk_session_get_plan(hk_session *s, hk_plan_info *out)
     HK_TRY(hk_report_make(s->ctx, &s->report, s->env, s->run.first, s->run.segments));
     *out = s->report.info;
     return HK_OK;
+}
+
+void hk_session_use_tuning(hk_session *s, hk_tuning *t)
+{
+    s->env->tuning = t;
+}
+
+hk_status hk_session_each_record(hk_session *s, void (*visit)(void *user, const hk_record *r, uint64_t ns), void *user)
+{
+    return hk_report_visit(s->ctx, s->run.first, visit, user);
 }
 
 /* Tests plant a fault before the first run. */

@@ -437,6 +437,9 @@ typedef struct hk_session_params {
     uint32_t passes_off;     /* bit (1 << HK_PASS_x): without that pass */
     uint64_t max_iterations; /* of a Loop, which fails above; default: 1,000,000 */
     bool fresh;              /* every run begins with the declared initial states: nothing to reset */
+    const char *tuned;       /* a table of measurements to choose kernels by (tune.h): a file, or "device" for the
+                                device's own in the cache folder. Results then agree within rounding; default: none */
+    bool deterministic;      /* kernels depend on shapes and the device's limits alone: no table, the log says so */
 } hk_session_params;
 
 /* The model must outlive the session and is not changed by it. */
@@ -472,6 +475,7 @@ typedef struct hk_plan_row {
     uint64_t ns;        /* device time in the last run, 0 without HK_PROFILE_DISPATCHES; of host steps the host's */
     uint64_t bytes;     /* operand bytes read + written */
     double flops;
+    bool tuned; /* a table of measurements chose the kernel */
 } hk_plan_row;
 
 typedef struct hk_plan_info {
@@ -535,4 +539,5 @@ HK_API HK_MUST_USE hk_status hk_verify_layers(hk_device *dev, const hk_model *m,
 #include "build.h"
 #include "snn.h"
 #include "train.h"
+#include "tune.h"
 #endif

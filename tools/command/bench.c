@@ -6,13 +6,14 @@
 
 static const char usage[] =
     "usage: hillock bench MODEL [--shape NAME=1x3x224x224 ...] [--batch N] [--seconds 3] [--warm-up 0.5]\n"
-    "                     [--precision P] [--device D] [--max-memory 2G] [--json]\n\n"
+    "                     [--precision P] [--tuned TABLE] [--deterministic] [--device D] [--max-memory 2G] [--json]\n\n"
     "Times whole runs: inputs written, submitted, waited for, outputs read. Inputs are random; a dimension that the\n"
     "model leaves open is 1, or N if it is an input's first and --batch is given, unless --shape gives it. Prints\n"
     "what loading the model and opening the device took, and apart from each other planning (shapes, passes, plan,\n"
     "recording), making pipelines, sending weights, and the first run; how the heap grew until then (Mesa's software\n"
     "device keeps its memory there too); percentiles of the wall time; the median time\n"
-    "on the device, transfers excluded; and of pipelined runs the mean.\n\n"
+    "on the device, transfers excluded; and of pipelined runs the mean. --tuned takes kernels from a table of hillock\n"
+    "tune (a file, or \"device\" for the device's own); --deterministic ignores it.\n\n"
     "example: hillock bench resnet50.onnx --batch 8\n";
 
 static int by_value(const void *a, const void *b)
@@ -133,9 +134,10 @@ static void print_bench(const options *o, const opened *p, const samples *s)
 
 static int run(int argc, char **argv)
 {
-    static const option_spec specs[] = {{"--shape", true, true},      {"--batch", true, false},
-                                        {"--seconds", true, false},   {"--warm-up", true, false},
-                                        {"--precision", true, false}, {0}};
+    static const option_spec specs[] = {{"--shape", true, true},           {"--batch", true, false},
+                                        {"--seconds", true, false},        {"--warm-up", true, false},
+                                        {"--precision", true, false},      {"--tuned", true, false},
+                                        {"--deterministic", false, false}, {0}};
     options o;
     double seconds, warm;
     samples s = {0};

@@ -16,8 +16,8 @@ typedef struct verb {
     int (*run)(int argc, char **argv); /* argv[0] is the verb; returns the exit code */
 } verb;
 
-extern const verb verb_devices, verb_inspect, verb_run, verb_verify, verb_bench, verb_profile, verb_selftest, verb_demo,
-    verb_train, verb_eval, verb_convert;
+extern const verb verb_devices, verb_inspect, verb_run, verb_verify, verb_bench, verb_profile, verb_tune, verb_selftest,
+    verb_demo, verb_train, verb_eval, verb_convert;
 
 /* ---- options: every verb has --help, --json, --quiet and --device besides its own */
 
@@ -56,7 +56,8 @@ bool option_given(const options *o, const char *name);
 bool option_number(const options *o, const char *name, double least, double most, double otherwise, double *out);
 /* One of several words, NULL behind the last; the first when absent. False after a message. */
 bool option_word(const options *o, const char *name, const char *const *words, int *which);
-bool option_precision(const options *o, hk_precision *out); /* --precision strict|high|fast */
+bool option_precision(const options *o, hk_precision *out);  /* --precision strict|high|fast */
+void option_tuned(const options *o, hk_session_params *out); /* --tuned TABLE, --deterministic */
 hk_status open_device(const options *o, hk_device **out);
 void print_error(const options *o); /* the context's sentence to stderr, if there is one */
 /* Prints the context's sentence to stderr and returns the status's exit code. Ends the context. */
@@ -99,8 +100,11 @@ hk_status each_input(const options *o, hk_status (*take)(void *user, const char 
 /* The shape for an input: what the model says, and for dimensions that it leaves open --shape NAME=1x3x224x224 or, the
  * first of an input, --batch N; else 1. An unknown rank stays -1. */
 hk_status choose_shape(const options *o, const hk_value_info *v, int32_t *rank, int64_t *shape);
-/* Fills every input with random contents (floats normal-like, integers 0) in the shape of
- * choose_shape: for bench and profile. */
+/* Random contents (floats normal-like, integers 0) in the shape of choose_shape; data is to be freed. state begins as
+ * RANDOM_SEED: every program then has the same inputs. */
+#define RANDOM_SEED 0x9e3779b97f4a7c15ull
+hk_status random_input(const options *o, const hk_value_info *v, uint64_t *state, hk_tensor *out);
+/* Fills every input so: for bench and profile. */
 hk_status write_random_inputs(const options *o, hk_session *s, const hk_model *m);
 
 /* A model with random inputs, planned, after its first run. */

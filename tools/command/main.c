@@ -3,9 +3,9 @@
 
 #include "tools/command/command.h"
 
-static const verb *const verbs[] = {&verb_devices, &verb_inspect, &verb_run,      &verb_verify,
-                                    &verb_bench,   &verb_profile, &verb_selftest, &verb_train,
-                                    &verb_eval,    &verb_convert, &verb_demo};
+static const verb *const verbs[] = {&verb_devices, &verb_inspect, &verb_run,     &verb_verify,
+                                    &verb_bench,   &verb_profile, &verb_tune,    &verb_selftest,
+                                    &verb_train,   &verb_eval,    &verb_convert, &verb_demo};
 #define VERBS (sizeof verbs / sizeof *verbs)
 
 static void print_help(FILE *f)

@@ -183,6 +183,12 @@ bool option_precision(const options *o, hk_precision *out)
     return found;
 }
 
+void option_tuned(const options *o, hk_session_params *out)
+{
+    out->tuned = option_value(o, "--tuned");
+    out->deterministic = option_given(o, "--deterministic");
+}
+
 /* "1500000", "512M", "2G": bytes. */
 static bool read_bytes(const char *text, uint64_t *out)
 {

@@ -7,12 +7,14 @@
 
 static const char usage[] =
     "usage: hillock profile MODEL [--shape NAME=1x3x224x224 ...] [--batch N] [--runs 20] [--top 30] [--trace FILE]\n"
-    "                       [--copy-rate GB/s] [--fma-rate GFLOP/s] [--precision P] [--device D] [--json]\n\n"
+    "                       [--copy-rate GB/s] [--fma-rate GFLOP/s] [--precision P]\n"
+    "                       [--tuned TABLE] [--deterministic] [--device D] [--json]\n\n"
     "Times every dispatch with device timestamps, one after the other, and every host step. Prints the median of the\n"
     "runs by operator and by node (the --top slowest, 0: all), with bytes, floating-point operations, rates, and the\n"
     "share of the roofline: the time that bytes at the device's copy rate or operations at its arithmetic rate would\n"
     "take, whichever is longer, over the time taken. Both rates are measured first unless they are given. --trace\n"
-    "writes the run as trace events, which Perfetto and chrome://tracing open.\n\n"
+    "writes the run as trace events, which Perfetto and chrome://tracing open. --tuned takes kernels from a table of\n"
+    "hillock tune (a file, or \"device\" for the device's own), and '*' marks those; --deterministic ignores it.\n\n"
     "example: hillock profile resnet50.onnx --batch 8 --trace resnet50.json\n";
 
 typedef struct row {
@@ -152,7 +154,7 @@ static void print_row(const profile *f, const row *r)
 
 static void print_tables(const profile *f, const row *sums, size_t count)
 {
-    size_t shown = 0;
+    size_t shown = 0, tuned = 0;
     printf("%7s %10s %9s %9s %8s  %s\n", "share", "us", "GB/s", "GFLOP/s", "roofline", "operator");
     for (size_t i = 0; i < count; i++) {
         print_row(f, &sums[i]);
@@ -168,8 +170,11 @@ static void print_tables(const profile *f, const row *sums, size_t count)
     for (size_t i = 0; i < f->count && (!f->top || shown < f->top); i++) {
         if (!strcmp(sorted[i].plan.where, "view"))
             continue;
+        char kernel[80];
+        snprintf(kernel, sizeof kernel, "%s%s", sorted[i].plan.kernel, sorted[i].plan.tuned ? " *" : "");
         print_row(f, &sorted[i]);
-        printf("%-18s %-26s %s\n", sorted[i].plan.op, sorted[i].plan.kernel, sorted[i].plan.node);
+        printf("%-18s %-26s %s\n", sorted[i].plan.op, kernel, sorted[i].plan.node);
+        tuned += sorted[i].plan.tuned;
         shown++;
     }
     free(sorted);
@@ -178,6 +183,8 @@ static void print_tables(const profile *f, const row *sums, size_t count)
     printf(
         "total      %.2f us on the device, %.2f us in host steps; %zu dispatches, %zu barrier groups, %zu segments\n",
         f->device_us, f->host_us, f->plan.dispatches, f->plan.groups, f->plan.segments);
+    if (tuned)
+        printf("tuned      %zu of the dispatches shown have kernels of the table (*)\n", tuned);
     print_start(&f->p);
     printf("memory     activations %.1f MiB (live %.1f MiB), weights %.1f MiB\n",
            (double)f->plan.activation_bytes / 0x1p20, (double)f->plan.live_bytes / 0x1p20,
@@ -194,6 +201,7 @@ static void json_row(const row *r, bool node)
     if (node) {
         json_string(stdout, "node", r->plan.node);
         json_string(stdout, "kernel", r->plan.kernel);
+        json_bool(stdout, "tuned", r->plan.tuned);
         json_integer(stdout, "group", r->plan.group);
     } else {
         json_integer(stdout, "nodes", (long long)r->nodes);
@@ -329,10 +337,17 @@ static hk_status find_rates(profile *f, double copy, double fma)
 
 static int run(int argc, char **argv)
 {
-    static const option_spec specs[] = {
-        {"--shape", true, true},     {"--batch", true, false},     {"--runs", true, false},
-        {"--top", true, false},      {"--trace", true, false},     {"--copy-rate", true, false},
-        {"--fma-rate", true, false}, {"--precision", true, false}, {0}};
+    static const option_spec specs[] = {{"--shape", true, true},
+                                        {"--batch", true, false},
+                                        {"--runs", true, false},
+                                        {"--top", true, false},
+                                        {"--trace", true, false},
+                                        {"--copy-rate", true, false},
+                                        {"--fma-rate", true, false},
+                                        {"--precision", true, false},
+                                        {"--tuned", true, false},
+                                        {"--deterministic", false, false},
+                                        {0}};
     options o;
     double runs, top, copy, fma;
     hk_precision precision;

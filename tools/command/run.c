@@ -6,11 +6,13 @@
 #include "tools/command/command.h"
 
 static const char usage[] =
-    "usage: hillock run MODEL --input NAME=FILE ... --output-dir DIR [--precision strict|high|fast] [--device D] "
-    "[--max-memory 2G] [--json]\n\n"
+    "usage: hillock run MODEL --input NAME=FILE ... --output-dir DIR [--precision strict|high|fast] [--tuned TABLE]\n"
+    "                   [--deterministic] [--device D] [--max-memory 2G] [--json]\n\n"
     "Runs a model once. Inputs are .npy or ONNX TensorProto .pb files, outputs become DIR/NAME.npy ('/' in a name "
     "becomes\n"
-    "'_'). With --json, prints for every node where it ran (device, host, view) and with which kernel.\n\n"
+    "'_'). With --json, prints for every node where it ran (device, host, view) and with which kernel. --tuned takes\n"
+    "kernels from a table that hillock tune wrote, or from the device's own (--tuned device); --deterministic ignores "
+    "it.\n\n"
     "example: hillock run digits.onnx --input image=x.npy --output-dir out\n";
 
 static hk_status write_input(void *session, const char *name, hk_tensor *t)
@@ -63,6 +65,7 @@ static void print_plan(const hk_plan_info *p, const hk_device_info *d)
         json_string(stdout, "op", p->rows[i].op);
         json_string(stdout, "where", p->rows[i].where);
         json_string(stdout, "kernel", p->rows[i].kernel);
+        json_bool(stdout, "tuned", p->rows[i].tuned);
         json_integer(stdout, "group", p->rows[i].group);
         json_object_end(stdout);
     }
@@ -86,6 +89,7 @@ static hk_status run_model(options *o, const char *folder, hk_precision precisio
     hk_session *s = NULL;
     hk_plan_info plan;
     hk_session_params params = {.size = sizeof params, .precision = precision};
+    option_tuned(o, &params);
     hk_status st = hk_model_load(o->ctx, o->arguments[0], NULL, &m);
     if (st == HK_OK)
         st = open_device(o, &dev);
@@ -107,8 +111,9 @@ static hk_status run_model(options *o, const char *folder, hk_precision precisio
 
 static int run(int argc, char **argv)
 {
-    static const option_spec specs[] = {
-        {"--input", true, true}, {"--output-dir", true, false}, {"--precision", true, false}, {0}};
+    static const option_spec specs[] = {{"--input", true, true},           {"--output-dir", true, false},
+                                        {"--precision", true, false},      {"--tuned", true, false},
+                                        {"--deterministic", false, false}, {0}};
     options o;
     hk_precision precision;
     int code = options_parse(&o, &verb_run, specs, argc, argv);

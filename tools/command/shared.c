@@ -239,7 +239,7 @@ static double random_value(uint64_t *state)
     return (sum - 2) * 1.7320508;
 }
 
-static hk_status write_random(const options *o, hk_session *s, const hk_value_info *v, uint64_t *state)
+hk_status random_input(const options *o, const hk_value_info *v, uint64_t *state, hk_tensor *out)
 {
     hk_tensor t = {.dtype = v->dtype};
     hk_status st = choose_shape(o, v, &t.rank, t.shape);
@@ -257,18 +257,21 @@ static hk_status write_random(const options *o, hk_session *s, const hk_value_in
         else if (t.dtype == HK_FLOAT64)
             ((double *)t.data)[i] = x;
     }
-    st = hk_session_write(s, v->name, &t);
-    free(t.data);
-    return st;
+    *out = t;
+    return HK_OK;
 }
 
 hk_status write_random_inputs(const options *o, hk_session *s, const hk_model *m)
 {
     size_t count = 0;
-    uint64_t state = 0x9e3779b97f4a7c15ull;
+    uint64_t state = RANDOM_SEED;
     const hk_value_info *inputs = hk_model_inputs(m, &count);
     for (size_t i = 0; i < count; i++) {
-        hk_status st = write_random(o, s, &inputs[i], &state);
+        hk_tensor t = {0};
+        hk_status st = random_input(o, &inputs[i], &state, &t);
+        if (st == HK_OK)
+            st = hk_session_write(s, inputs[i].name, &t);
+        free(t.data);
         if (st != HK_OK)
             return st;
     }
@@ -303,6 +306,7 @@ static long long anonymous_bytes(void)
 hk_status opened_create(const options *o, hk_profile profile, hk_precision precision, opened *p)
 {
     hk_session_params params = {.size = sizeof params, .precision = precision, .profile = profile};
+    option_tuned(o, &params);
     double begin = now_seconds();
     hk_status st = open_device(o, &p->dev);
     p->device_seconds = now_seconds() - begin;
