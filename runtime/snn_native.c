@@ -5,6 +5,7 @@
 #include "runtime/model.h"
 #include "snn/convert.h"
 #include "snn/native.h"
+#include "snn/step_mode.h"
 
 hk_status hk_snn_native(const hk_model *m, const hk_snn_native_params *params, hk_model **out)
 {
@@ -23,16 +24,20 @@ hk_status hk_snn_native(const hk_model *m, const hk_snn_native_params *params, h
     return st;
 }
 
-hk_status hk_snn_set_step_mode(const hk_model *m, hk_step_mode mode, hk_model **out)
+hk_status hk_snn_set_step_mode(const hk_model *m, hk_step_mode mode, int64_t steps, hk_model **out)
 {
     hk_graph *g = NULL;
+    size_t neurons = 0;
     HK_TRY(hk_model_check_runs(m));
+    HK_TRY(hk_snn_neurons(m, NULL, 0, &neurons));
     const hk_graph *source = hk_model_graph(m);
-    if (!hk_snn_describe(source).steps)
-        return hk_fail(source->ctx, HK_STATUS_USAGE, "the model has no neurons in step mode m");
+    if (!neurons)
+        return hk_fail(source->ctx, HK_STATUS_USAGE, "the model has no neurons outside loops, whose step mode it is");
     HK_TRY(hk_graph_clone(source, &g));
     hk_status st = hk_graph_prune(g);
-    if (st == HK_OK && mode == HK_STEP_SINGLE)
+    if (st == HK_OK && mode != HK_STEP_SINGLE)
+        st = hk_snn_make_multi(g, steps);
+    else if (st == HK_OK && hk_snn_describe(g).steps)
         st = hk_snn_make_single(g);
     if (st == HK_OK)
         st = hk_model_of_graph(g, out);

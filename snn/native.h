@@ -1,6 +1,6 @@
 /*
- * Networks that are trained as spiking ones: neurons in place of the activations of a graph, and the step mode of a
- * finished one. Time is folded into the batch as in a conversion (convert.h).
+ * Networks that are trained as spiking ones: neurons in place of the activations of a graph. Time is folded into the
+ * batch as in a conversion (convert.h).
  */
 #ifndef HK_SNN_NATIVE_H
 #define HK_SNN_NATIVE_H
@@ -9,7 +9,5 @@
 
 /* Rewrites g; report as in hk_snn_native_params. */
 hk_status hk_snn_make_native(hk_graph *g, const hk_snn_native_params *params);
-/* The graph of one step: inputs and outputs with a time axis lose it. */
-hk_status hk_snn_make_single(hk_graph *g);
 
 #endif

@@ -120,68 +120,178 @@ static void what_is_refused(void **state)
     refused(hk_snn_native(ann, &p, &m), HK_STATUS_USAGE, "above 1");
     p.neuron = &(hk_layer){.kind = HK_LAYER_RELU};
     refused(hk_snn_native(ann, &p, &m), HK_STATUS_USAGE, "is no neuron");
-    refused(hk_snn_set_step_mode(ann, HK_STEP_SINGLE, &m), HK_STATUS_USAGE, "no neurons");
+    refused(hk_snn_set_step_mode(ann, HK_STEP_SINGLE, 0, &m), HK_STATUS_USAGE, "no neurons");
     p = (hk_snn_native_params){.size = sizeof p, .encoding = HK_SNN_ENCODE_LATENCY};
     OK(hk_snn_native(ann, &p, &m));
     refused(hk_snn_native(m, &p, &again), HK_STATUS_USAGE, "already");
-    refused(hk_snn_set_step_mode(m, HK_STEP_SINGLE, &again), HK_STATUS_UNSUPPORTED, "several steps");
+    refused(hk_snn_set_step_mode(m, HK_STEP_SINGLE, 0, &again), HK_STATUS_UNSUPPORTED, "several steps");
+    refused(hk_snn_set_step_mode(m, HK_STEP_MULTI, 4, &again), HK_STATUS_USAGE, "hk_snn_with_steps");
     hk_model_destroy(&m);
     hk_model_destroy(&ann);
 }
 
 /* ---- step modes of a whole network */
 
-static hk_tensor run(hk_session *s, const hk_tensor *x)
+enum { T = 5, N = 2, SIDE = 6, PIXELS = SIDE * SIDE, OUT = 7 };
+
+static void copy_of(hk_session *s, const char *name, hk_tensor *y)
 {
-    hk_tensor y = {0};
-    OK(hk_session_write(s, "x", x));
-    OK(hk_session_run(s));
-    OK(hk_session_read(s, "y", &y));
-    return y;
+    *y = (hk_tensor){0};
+    OK(hk_session_read(s, name, y));
 }
 
-static void single_steps_are_the_call(void **state)
+/* Two convolutional and linear layers of neurons, built for that step mode; outputs: spikes "y" and potentials "v". */
+static hk_model *network(hk_step_mode mode)
 {
-    (void)state;
-    enum { T = 5, N = 2, PIXELS = 36, OUT = 7 };
+    bool single = mode == HK_STEP_SINGLE;
+    hk_time fold = single ? HK_TIME_WHOLE : HK_TIME_FOLD;
+    hk_value *x = NULL, *y = NULL, *v = NULL;
+    hk_model *m = NULL;
     const hk_layer layers[] = {
-        {.kind = HK_LAYER_CONV2D, .out = 3, .kernel = {3}, .padding = {1}, .time = HK_TIME_FOLD},
-        {.kind = HK_LAYER_LIF, .v_threshold = .25f},
-        {.kind = HK_LAYER_MAX_POOL2D, .kernel = {2}, .time = HK_TIME_FOLD},
-        {.kind = HK_LAYER_FLATTEN, .time = HK_TIME_FOLD},
-        {.kind = HK_LAYER_LINEAR, .out = OUT, .time = HK_TIME_FOLD},
-        {.kind = HK_LAYER_PARAMETRIC_LIF, .v_threshold = .25f},
+        {.kind = HK_LAYER_CONV2D, .name = "c", .out = 3, .kernel = {3}, .padding = {1}, .time = fold},
+        {.kind = HK_LAYER_BATCH_NORM, .name = "b", .time = fold},
+        {.kind = HK_LAYER_LIF, .name = "n1", .v_threshold = .25f, .step_mode = mode},
+        {.kind = HK_LAYER_MAX_POOL2D, .kernel = {2}, .time = fold},
+        {.kind = HK_LAYER_FLATTEN, .time = fold},
+        {.kind = HK_LAYER_LINEAR, .name = "l", .out = OUT, .time = fold},
+        {.kind = HK_LAYER_PARAMETRIC_LIF, .name = "n2", .v_threshold = .25f, .step_mode = mode, .membrane = &v},
     };
-    hk_model *m = NULL, *single = NULL;
-    hk_value *x = NULL, *y = NULL;
-    hk_session *all = NULL, *steps = NULL;
-    float *data = noise(T * N * PIXELS, 2);
-    hk_tensor whole = {.data = data, .dtype = HK_FLOAT32, .rank = 5, .shape = {T, N, 1, 6, 6}};
     OK(hk_model_create(ctx, &(hk_build_params){.size = sizeof(hk_build_params), .seed = 3}, &m));
-    OK(hk_model_input(m, "x", HK_FLOAT32, 5, (int64_t[]){T, -1, 1, 6, 6}, &x));
+    OK(hk_model_input(m, "x", HK_FLOAT32, single ? 4 : 5,
+                      single ? (int64_t[]){-1, 1, SIDE, SIDE} : (int64_t[]){T, -1, 1, SIDE, SIDE}, &x));
     OK(hk_add_sequence(m, x, layers, COUNT(layers), &y));
     OK(hk_model_output(m, y, "y"));
-    OK(hk_snn_set_step_mode(m, HK_STEP_SINGLE, &single));
-    OK(hk_session_create(dev, m, NULL, &all));
-    OK(hk_session_create(dev, single, NULL, &steps));
-    hk_tensor expected = run(all, &whole);
-    double spikes = 0;
-    for (int64_t i = 0; i < hk_tensor_count(&expected); i++)
-        spikes += (double)((float *)expected.data)[i];
-    assert_true(spikes > 0 && spikes < (double)hk_tensor_count(&expected));
-    for (int t = 0; t < T; t++) {
-        hk_tensor now = {.data = data + t * N * PIXELS, .dtype = HK_FLOAT32, .rank = 4, .shape = {N, 1, 6, 6}};
-        hk_tensor got = run(steps, &now);
-        assert_int_equal(got.rank, 2);
-        assert_memory_equal(got.data, (float *)expected.data + t * N * OUT, N * OUT * sizeof(float));
-        hk_tensor_release(&got);
+    OK(hk_model_output(m, v, "v"));
+    return m;
+}
+
+static hk_model *in_mode(const hk_model *m, hk_step_mode mode, int64_t steps)
+{
+    hk_model *other = NULL, *again = NULL;
+    OK(hk_snn_set_step_mode(m, mode, steps, &other));
+    const char *path = in_folder("mode.onnx");
+    OK(hk_model_save(other, path));
+    OK(hk_model_load(ctx, path, NULL, &again));
+    hk_model_destroy(&other);
+    return again;
+}
+
+/* Twice all steps, potentials going on between them: spikes and potentials. */
+static void run_calls(const hk_model *m, float *data, hk_tensor out[4])
+{
+    hk_session *s = NULL;
+    hk_tensor x = {.data = data, .dtype = HK_FLOAT32, .rank = 5, .shape = {T, N, 1, SIDE, SIDE}};
+    OK(hk_session_create(dev, m, NULL, &s));
+    for (int call = 0; call < 2; call++) {
+        OK(hk_session_write(s, "x", &x));
+        OK(hk_session_run(s));
+        copy_of(s, "y", &out[2 * call]);
+        copy_of(s, "v", &out[2 * call + 1]);
     }
-    hk_tensor_release(&expected);
-    hk_session_destroy(&all);
-    hk_session_destroy(&steps);
-    hk_model_destroy(&single);
-    hk_model_destroy(&m);
+    hk_session_destroy(&s);
+}
+
+/* The same by single steps. */
+static void run_steps(const hk_model *m, float *data, const hk_tensor expected[4])
+{
+    hk_session *s = NULL;
+    OK(hk_session_create(dev, m, NULL, &s));
+    for (int t = 0; t < 2 * T; t++) {
+        hk_tensor x = {.data = data + t % T * N * PIXELS, .dtype = HK_FLOAT32, .rank = 4, .shape = {N, 1, SIDE, SIDE}};
+        OK(hk_session_write(s, "x", &x));
+        OK(hk_session_run(s));
+        for (int k = 0; k < 2; k++) {
+            hk_tensor got;
+            copy_of(s, k ? "v" : "y", &got);
+            assert_int_equal(got.rank, 2);
+            assert_memory_equal(got.data, (float *)expected[t / T * 2 + k].data + t % T * N * OUT,
+                                N * OUT * sizeof(float));
+            hk_tensor_release(&got);
+        }
+    }
+    hk_session_destroy(&s);
+}
+
+/* Losses of three training steps. */
+static void losses_of(const hk_model *m, float *data, float loss[3])
+{
+    hk_trainer *t = NULL;
+    float target[T * N * OUT] = {0};
+    hk_tensor x = {.data = data, .dtype = HK_FLOAT32, .rank = 5, .shape = {T, N, 1, SIDE, SIDE}};
+    const hk_tensor y = {.data = target, .dtype = HK_FLOAT32, .rank = 3, .shape = {T, N, OUT}};
+    const hk_trainer_params p = {.size = sizeof p, .loss = HK_LOSS_MSE, .output = "v", .lr = .01f};
+    OK(hk_trainer_create(dev, m, &p, &t));
+    for (int i = 0; i < 3; i++)
+        OK(hk_trainer_step(t, &x, 1, &y, &loss[i]));
+    hk_trainer_destroy(&t);
+}
+
+/* Built in either mode and brought into the other, once and back: always the same bits, and the same
+ * training. */
+static void step_modes_of_a_network(void **state)
+{
+    (void)state;
+    float *data = noise(T * N * PIXELS, 2), expected_loss[3];
+    hk_model *built = network(HK_STEP_MULTI), *stepwise = network(HK_STEP_SINGLE);
+    hk_model *single = in_mode(built, HK_STEP_SINGLE, 0);
+    hk_model *multi[] = {in_mode(single, HK_STEP_MULTI, T), in_mode(stepwise, HK_STEP_MULTI, T),
+                         in_mode(built, HK_STEP_MULTI, 0)};
+    hk_model *singles[] = {single, stepwise, in_mode(stepwise, HK_STEP_SINGLE, 0),
+                           in_mode(multi[1], HK_STEP_SINGLE, 0)};
+    hk_tensor expected[4];
+    double spikes = 0;
+    run_calls(built, data, expected);
+    losses_of(built, data, expected_loss);
+    assert_true(expected_loss[2] != expected_loss[0]);
+    for (int64_t i = 0; i < hk_tensor_count(&expected[0]); i++)
+        spikes += (double)((float *)expected[0].data)[i];
+    assert_true(spikes > 0 && spikes < (double)hk_tensor_count(&expected[0]));
+    for (size_t i = 0; i < COUNT(singles); i++)
+        run_steps(singles[i], data, expected);
+    for (size_t i = 0; i < COUNT(multi); i++) {
+        hk_tensor got[4];
+        float loss[3];
+        run_calls(multi[i], data, got);
+        for (int k = 0; k < 4; k++) {
+            assert_int_equal(got[k].rank, 3);
+            assert_int_equal(hk_tensor_count(&got[k]), T * N * OUT);
+            assert_memory_equal(got[k].data, expected[k].data, T * N * OUT * sizeof(float));
+            hk_tensor_release(&got[k]);
+        }
+        losses_of(multi[i], data, loss);
+        for (int k = 0; k < 3; k++)
+            assert_true(fabsf(loss[k] - expected_loss[k]) <= 1e-5f * fabsf(expected_loss[k]));
+        hk_model_destroy(&multi[i]);
+    }
+    for (size_t i = 0; i < COUNT(singles); i++)
+        hk_model_destroy(&singles[i]);
+    for (int k = 0; k < 4; k++)
+        hk_tensor_release(&expected[k]);
+    hk_model_destroy(&built);
     free(data);
+}
+
+static void step_modes_that_are_refused(void **state)
+{
+    (void)state;
+    hk_model *stepwise = network(HK_STEP_SINGLE), *m = NULL;
+    hk_value *x = NULL, *y = NULL;
+    refused(hk_snn_set_step_mode(stepwise, HK_STEP_MULTI, 0, &m), HK_STATUS_USAGE, "1 to 65536");
+    refused(hk_snn_set_step_mode(stepwise, HK_STEP_MULTI, 65537, &m), HK_STATUS_USAGE, "1 to 65536");
+    for (int k = 0; k < 3; k++) { /* without a state; along the samples; and across them */
+        hk_graph *g = new_graph(&x, 2, (int64_t[]){-1, 6});
+        y = op(g, "hk.Neuron", "n",
+               (hk_attr_value[]){HK_SET_STRING("kind", "IF"), HK_SET_STRING("state", k ? "n.v" : ""), {0}}, x, NULL,
+               NULL);
+        if (k)
+            y = op(g, k == 1 ? "Softmax" : "Transpose", "mixed",
+                   k == 1 ? (hk_attr_value[]){HK_SET_INT("axis", 0), {0}} : NULL, y, NULL, NULL);
+        hk_model *mixing = model_of(g, y);
+        refused(hk_snn_set_step_mode(mixing, HK_STEP_MULTI, T, &m), HK_STATUS_UNSUPPORTED,
+                k ? "node 'mixed'" : "do not persist");
+        hk_model_destroy(&mixing);
+    }
+    hk_model_destroy(&stepwise);
 }
 
 /* ---- the command */
@@ -214,7 +324,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(trains_with_every_readout),
         cmocka_unit_test(what_is_refused),
-        cmocka_unit_test(single_steps_are_the_call),
+        cmocka_unit_test(step_modes_of_a_network),
+        cmocka_unit_test(step_modes_that_are_refused),
         cmocka_unit_test(the_command),
     };
     const test_program program = {

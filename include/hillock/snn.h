@@ -192,11 +192,16 @@ typedef struct hk_snn_native_params {
  * node that mixes samples. params NULL: defaults. */
 HK_API HK_MUST_USE hk_status hk_snn_native(const hk_model *m, const hk_snn_native_params *params, hk_model **out);
 
-/* F.set_step_mode: the same network for one step a run (HK_STEP_SINGLE). Inputs and outputs (T,N,...) become (N,...),
- * potentials persist between runs until hk_session_reset, and T runs give the bits of one call; a readout is that of
- * its step. HK_STATUS_UNSUPPORTED: an encoder or pooling that looks at several steps, or potentials that do not
- * persist. */
-HK_API HK_MUST_USE hk_status hk_snn_set_step_mode(const hk_model *m, hk_step_mode mode, hk_model **out);
+/* F.set_step_mode: the same network for one step a run (HK_STEP_SINGLE), or for all `steps` in one call. Single: inputs
+ * and outputs (T,N,...) become (N,...), potentials persist between runs until hk_session_reset, and T runs give the
+ * bits of one call; a readout is that of its step. Multi is the way back, and makes of layers in step mode s what they
+ * are in step mode m: (N,...) becomes (T,N,...), for any number of samples; a BatchNormalization that is trained then
+ * normalizes all steps together. steps is for HK_STEP_MULTI: 1 to 65536, 0 where the network is multi-step already.
+ * HK_STATUS_USAGE: steps is out of range, or another number than the network has. HK_STATUS_UNSUPPORTED names what is
+ * in the way: an encoder or pooling that looks at several steps, potentials that do not persist, a node that mixes
+ * samples.
+ */
+HK_API HK_MUST_USE hk_status hk_snn_set_step_mode(const hk_model *m, hk_step_mode mode, int64_t steps, hk_model **out);
 
 /* A layer of neurons of a model. */
 typedef struct hk_snn_neuron {
