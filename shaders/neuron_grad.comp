@@ -70,25 +70,46 @@ const uint KEPT_X = KEEP_X ? SEGMENT : 1u;
 #define INPUT(k) x[k]
 #endif
 
+// What follows is as precise as charging is, though nothing is decided on it: left to itself a compiler contracts it in one
+// specialization and not in another, and a layer's gradient would have other bits where it is fused with its
+// normalization.
 REAL surrogate(REAL x)
 {
-    REAL y = SLOPE * x;
+    precise REAL y = SLOPE * x, g;
     switch (SURROGATE) {
-    case 0: return HEIGHT / (1.0 + y * y);
+    case 0: g = HEIGHT / (1.0 + y * y); break;
     case 1: {
-        REAL e = exp(-abs(y));
-        REAL d = 1.0 + e;
-        return HEIGHT * e / (d * d);
+        precise REAL e = exp(-abs(y)), d = 1.0 + e;
+        g = HEIGHT * e / (d * d);
+        break;
     }
     case 2: {
-        REAL d = 1.0 + abs(y);
-        return HEIGHT / (d * d);
+        precise REAL d = 1.0 + abs(y);
+        g = HEIGHT / (d * d);
+        break;
     }
-    case 3: return max(HEIGHT - abs(y), REAL(0.0));
-    case 4: return HEIGHT * exp(-abs(y));
-    case 5: return HEIGHT * exp(-(y * y));
+    case 3: g = max(HEIGHT - abs(y), REAL(0.0)); break;
+    case 4: g = HEIGHT * exp(-abs(y)); break;
+    case 5: g = HEIGHT * exp(-(y * y)); break;
+    default: g = mix(REAL(0.0), REAL(HEIGHT), BELOW(abs(x), REAL(SLOPE)));
     }
-    return mix(REAL(0.0), REAL(HEIGHT), BELOW(abs(x), REAL(SLOPE)));
+    return g;
+}
+
+// dL/dS, with what the reset hands on, times the surrogate: its part of dL/dH, and of -dL/dtheta.
+REAL through_spike(REAL gs, REAL gv, REAL h, REAL theta, float rest)
+{
+    precise REAL all = gs, away = h - theta;
+    if (!DETACH)
+        all = gs + gv * (SOFT ? -theta : rest - h);
+    precise REAL through = all * surrogate(away);
+    return through;
+}
+
+REAL charge_gradient(REAL through, REAL gv, REAL fired)
+{
+    precise REAL gh = through + (SOFT ? gv : gv * (1.0 - fired));
+    return gh;
 }
 
 // Steps beyond the last, which a short segment loads in vain, are the last.
@@ -145,7 +166,8 @@ void main()
     REAL h[SEGMENT], x[KEPT_X];
 #endif
 
-    REAL gv = REAL(0.0), rate_sum = REAL(0.0), theta_sum = REAL(0.0);
+    precise REAL gv = REAL(0.0);
+    REAL rate_sum = REAL(0.0), theta_sum = REAL(0.0);
     if (present(GV))
         gv = LOAD(push.gv, 0u);
     for (uint s = segments; s-- > 0u;) {
@@ -189,13 +211,10 @@ void main()
                 if (present(GV_SEQ))
                     gv += gv_seq[j % AHEAD];
                 BOOLS fires = AT_LEAST(h_now, theta);
-                REAL fired = REAL(fires), through = route(gs_now, fires);
-                if (!DETACH)
-                    through += gv * (SOFT ? -theta : rest - h_now);
-                through *= surrogate(h_now - theta);
+                REAL fired = REAL(fires), through = through_spike(route(gs_now, fires), gv, h_now, theta, rest);
                 if (present(GTHETA))
                     theta_sum -= SOFT ? through + gv * fired : through;
-                REAL gh = through + (SOFT ? gv : gv * (1.0 - fired));
+                REAL gh = charge_gradient(through, gv, fired);
                 if (present(GW)) {
                     REAL before = begin, decayed = REAL(0.0);
                     if (KEEP_X)
