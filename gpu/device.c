@@ -330,6 +330,11 @@ bool hk_gpu_coopmat_shape(const hk_gpu *gpu, hk_coopmat_shape *out)
     return true;
 }
 
+bool hk_gpu_multiplies(const hk_gpu *gpu)
+{
+    return hk_gpu_has(gpu, HK_CAP_COOPMAT) || gpu->options.debug & HK_DEBUG_GPU_TUNING;
+}
+
 unsigned hk_gpu_debug(const hk_gpu *gpu)
 {
     return gpu->options.debug;

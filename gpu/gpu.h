@@ -42,7 +42,8 @@ const hk_device_info *hk_gpu_info(const hk_gpu *gpu); /* caps after masking: wha
 bool hk_gpu_has(const hk_gpu *gpu, hk_cap cap);
 /* The fp16 matrix shape kernels should use (16x16x16 preferred); false without HK_CAP_COOPMAT. */
 bool hk_gpu_coopmat_shape(const hk_gpu *gpu, hk_coopmat_shape *out);
-unsigned hk_gpu_debug(const hk_gpu *gpu); /* HK_DEBUG_* bits */
+bool hk_gpu_multiplies(const hk_gpu *gpu); /* has matrix units, or emulates them */
+unsigned hk_gpu_debug(const hk_gpu *gpu);  /* HK_DEBUG_* bits */
 /* Where a file of that kind about this device and driver lies in the cache folder; the caller frees it with hk_free.
  * NULL: there is no such folder. make: the folder is made if it is missing. */
 hk_status hk_gpu_cache_path(hk_gpu *gpu, const char *kind, bool make, char **out);

@@ -7,6 +7,7 @@
 #include "ops/activation.h"
 #include "ops/support/build.h"
 #include "ops/support/conv_geometry.h"
+#include "ops/support/gemm.h"
 #include "runtime/passes.h"
 
 typedef struct epilogue {
@@ -131,9 +132,9 @@ static bool take_add(epilogue *e, const hk_node *n)
 static bool is_view(const epilogue *e, const hk_node *n)
 {
     const hk_value *y = hk_out(n, 0);
-    return (hk_node_is(e->base, "MatMul") || hk_node_is(e->base, "Gemm")) && !hk_node_is(n, HK_AFTER) && y &&
-           n->out_count == 1 && !y->state && y->dtype == e->result->dtype && hk_shape_known(&y->shape) &&
-           hk_node_view_offset(n) == 0 && hk_shape_count(&y->shape) == hk_shape_count(&e->result->shape);
+    return hk_is_product(e->base) && !hk_node_is(n, HK_AFTER) && y && n->out_count == 1 && !y->state &&
+           y->dtype == e->result->dtype && hk_shape_known(&y->shape) && hk_node_view_offset(n) == 0 &&
+           hk_shape_count(&y->shape) == hk_shape_count(&e->result->shape);
 }
 
 static bool near(float a, float b)
@@ -244,14 +245,16 @@ hk_status hk_fuse_epilogues(hk_graph *g)
         g->nodes[i]->mark = (int32_t)i;
     for (size_t i = 0; i < count; i++) {
         hk_node *n = g->nodes[i];
-        if (!hk_node_is(n, "Conv") && !hk_node_is(n, "ConvTranspose") && !hk_node_is(n, "MatMul") &&
-            !hk_node_is(n, "Gemm"))
+        const int64_t *applied = hk_is_product(n) ? hk_node_attr(n, "activation") : NULL;
+        bool convolution = hk_node_is(n, "Conv") || hk_node_is(n, "ConvTranspose");
+        if ((!convolution && !hk_is_product(n)) || (applied && *applied != HK_ACT_NONE))
             continue;
         epilogue e = all;
         e.base = n;
         e.result = n->out[0];
         e.x = n->in[0];
         e.bias = hk_in(n, 2);
+        e.residual = convolution ? NULL : hk_in(n, 3);
         if (n->out[0]->dtype != HK_FLOAT32)
             continue;
         take_scale(&e);

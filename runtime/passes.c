@@ -26,7 +26,8 @@ hk_status hk_run_template_passes(hk_graph *g, const hk_pass_options *options)
 hk_status hk_run_forward_passes(hk_graph *g, void *user)
 {
     static const pass list[] = {{HK_PASS_FORMULAS, true, hk_fuse_formulas},
-                                {HK_PASS_ATTENTION, true, hk_fuse_trained_attention}};
+                                {HK_PASS_ATTENTION, true, hk_fuse_trained_attention},
+                                {HK_PASS_TRANSPOSES, true, hk_fold_transposes}};
     return run(g, user, list, HK_COUNT(list));
 }
 
@@ -35,7 +36,8 @@ hk_status hk_run_passes(hk_graph *g, void *user)
     static const pass before_layout[] = {
         {HK_PASS_VIEWS, false, hk_drop_views},         {HK_PASS_COMMON, false, hk_merge_common},
         {HK_PASS_PADS, false, hk_fold_pads},           {HK_PASS_FORMULAS, false, hk_fuse_formulas},
-        {HK_PASS_ATTENTION, false, hk_fuse_attention}, {HK_PASS_EPILOGUES, true, hk_fuse_epilogues}};
+        {HK_PASS_ATTENTION, false, hk_fuse_attention}, {HK_PASS_TRANSPOSES, false, hk_fold_transposes},
+        {HK_PASS_EPILOGUES, true, hk_fuse_epilogues}};
     static const pass after_layout[] = {{HK_PASS_CHAINS, true, hk_fuse_chains}};
     const hk_pass_options *options = user;
     HK_TRY(run(g, options, before_layout, HK_COUNT(before_layout)));

@@ -40,6 +40,8 @@ hk_status hk_fuse_formulas(hk_graph *g);
  */
 hk_status hk_fuse_attention(hk_graph *g);
 hk_status hk_fuse_trained_attention(hk_graph *g);
+/* Products read transposed matrices as they are (before a gradient is taken too). */
+hk_status hk_fold_transposes(hk_graph *g);
 /* Bias, activation and residual sum into the store phase of Conv and Gemm. */
 hk_status hk_fuse_epilogues(hk_graph *g);
 /* Precision `fast`: convolutions in NHWC8 islands of fp16, fp16 weights of matrix products (layout.c). */

@@ -76,13 +76,12 @@ hk_status hk_session_create(hk_device *dev, const hk_model *m, const hk_session_
         return hk_out_of_memory(dev->ctx, "a session");
     *s = (hk_session){.ctx = dev->ctx, .dev = dev, .model = m, .input_count = g->input_count};
     s->step = (hk_step){.seed = {(uint32_t)p.seed, (uint32_t)(p.seed >> 32)}};
-    hk_coopmat_shape units;
-    s->passes = (hk_pass_options){
-        .device = hk_gpu_info(dev->gpu),
-        .precision = p.precision,
-        .matrices = hk_gpu_coopmat_shape(dev->gpu, &units) || hk_gpu_debug(dev->gpu) & HK_DEBUG_GPU_TUNING,
-        .off = p.no_fusion ? UINT32_MAX : p.passes_off | hk_gpu_debug(dev->gpu) >> HK_DEBUG_PASS_SHIFT,
-        .inference = true};
+    s->passes = (hk_pass_options){.device = hk_gpu_info(dev->gpu),
+                                  .precision = p.precision,
+                                  .matrices = hk_gpu_multiplies(dev->gpu),
+                                  .off = p.no_fusion ? UINT32_MAX
+                                                     : p.passes_off | hk_gpu_debug(dev->gpu) >> HK_DEBUG_PASS_SHIFT,
+                                  .inference = true};
     s->inputs = hk_alloc_array(s->ctx, g->input_count + 1, sizeof *s->inputs);
     hk_status st = s->inputs ? hk_graph_clone(g, &s->graph) : hk_out_of_memory(s->ctx, "a session");
     if (st == HK_OK)

@@ -1,7 +1,7 @@
 /*
- * Precision `fast` (inference): float32 values between nodes are stored as float16 wherever the kernels on both sides
- * take that (hk_op.half_in, half_out). Sums, statistics and the functions of a chain are computed in float32 all the
- * same.
+ * Precision `fast`: float32 values between nodes are stored as float16 wherever the kernels on both sides take that
+ * (hk_op.half_in, half_out), gradients of a training step too. Sums, statistics and the functions of a chain are
+ * computed in float32 all the same; parameters and what is summed into their gradients stay float32.
  *
  * Views and movers keep their storage, so what they connect is decided together. Float32 remain: inputs, outputs and
  * constants of the graph, what nodes with bodies use, and whatever takes part in deciding or addressing, which is to
@@ -10,10 +10,11 @@
 #include "ops/support/gemm.h"
 #include "runtime/passes.h"
 
-#define REUSE 512 /* columns of the result from which converting an operand pays: four tiles of 128 */
+#define REUSE 512 /* readings of an operand from which converting it pays: four tiles of 128 */
 
 typedef struct storages {
     hk_graph *g;
+    hk_arena *arena;
     hk_uses uses;
     uint32_t *same; /* by value id: another of the same class, or itself */
     bool *wide;     /* by class: stays float32 */
@@ -110,28 +111,61 @@ static void keep_edges(storages *s)
     }
 }
 
-/* Operands that stayed float32 although many tiles read them. */
-static hk_status halve_operands(storages *s, hk_node *n)
+/* ---- operands of products that stayed float32 (inputs, parameters of a training step) */
+
+/* How often a product reads its operand i: the rows or columns of the result that need all of it. */
+static int64_t readings(const hk_node *n, int32_t i)
+{
+    const hk_shape *y = &n->out[0]->shape;
+    if (y->rank < 2)
+        return 0;
+    return i == 0                      ? y->dim[y->rank - 1]
+           : n->in[1]->shape.rank == 2 ? hk_shape_span(y, 0, y->rank - 1)
+                                       : y->dim[y->rank - 2];
+}
+
+static bool is_wide_operand(const hk_value *v)
+{
+    bool varies = v->kind == HK_VALUE_ACTIVATION || v->kind == HK_VALUE_INPUT;
+    return varies && v->dtype == HK_FLOAT32 && hk_value_storage(v) == HK_FLOAT32 && v->shape.rank >= 2;
+}
+
+/* One copy in 16 bits for all products that read v, where together they read it often enough. A training step makes
+ * those of its weights once, for the product and for the gradient of its other operand. */
+static hk_status halve_operands(storages *s, size_t products)
 {
     const hk_attr_value attrs[] = {HK_SET_INT("to", HK_FLOAT16), {0}};
-    const hk_shape *y = &n->out[0]->shape;
-    for (int32_t i = 0; i < 2; i++) {
-        const hk_value *v = n->in[i];
-        int64_t readers = y->rank >= 2 ? y->dim[y->rank - (i ? 2 : 1)] : 0;
-        bool activation = v->kind == HK_VALUE_ACTIVATION || v->kind == HK_VALUE_INPUT;
-        if (activation && v->dtype == HK_FLOAT32 && v->storage == HK_DTYPE_NONE && v->shape.rank >= 2 &&
-            readers >= REUSE)
-            HK_TRY(hk_build(s->g, "hk.Convert", attrs, &n->in[i], 1, &n->in[i], 1));
-    }
+    hk_graph *g = s->g;
+    size_t count = g->value_count;
+    int64_t *often = hk_arena_array(s->arena, count + 1, sizeof *often);
+    hk_value **copy = hk_arena_array(s->arena, count + 1, sizeof(hk_value *));
+    if (!often || !copy)
+        return hk_out_of_memory(g->ctx, "choosing storage");
+    for (int pass = 0; pass < 2; pass++) /* count, then replace */
+        for (size_t k = 0; k < products; k++) {
+            hk_node *n = g->nodes[k];
+            for (int32_t i = 0; i < 2 && hk_is_product(n) && takes_halves(s, n); i++) {
+                hk_value *v = n->in[i];
+                if (v->id >= count || !is_wide_operand(v))
+                    continue;
+                if (pass == 0)
+                    often[v->id] += readings(n, i);
+                else if (often[v->id] >= REUSE) {
+                    if (!copy[v->id])
+                        HK_TRY(hk_build(g, "hk.Convert", attrs, &v, 1, &copy[v->id], 1));
+                    n->in[i] = copy[v->id];
+                }
+            }
+        }
     return HK_OK;
 }
 
-static hk_status choose(storages *s, hk_arena *arena)
+static hk_status choose(storages *s)
 {
     hk_graph *g = s->g;
-    HK_TRY(hk_graph_uses(g, arena, &s->uses));
-    s->same = hk_arena_array(arena, g->value_count + 1, sizeof *s->same);
-    s->wide = hk_arena_array(arena, g->value_count + 1, sizeof *s->wide);
+    HK_TRY(hk_graph_uses(g, s->arena, &s->uses));
+    s->same = hk_arena_array(s->arena, g->value_count + 1, sizeof *s->same);
+    s->wide = hk_arena_array(s->arena, g->value_count + 1, sizeof *s->wide);
     if (!s->same || !s->wide)
         return hk_out_of_memory(g->ctx, "choosing storage");
     for (size_t i = 0; i < g->value_count; i++)
@@ -142,21 +176,16 @@ static hk_status choose(storages *s, hk_arena *arena)
     for (size_t i = 0; i < g->value_count; i++)
         if (is_candidate(s, g->values[i]) && !s->wide[class_of(s, g->values[i])])
             g->values[i]->storage = HK_FLOAT16;
-    size_t count = g->node_count;
-    for (size_t i = 0; i < count; i++)
-        if (hk_is_product(g->nodes[i]) && takes_halves(s, g->nodes[i]))
-            HK_TRY(halve_operands(s, g->nodes[i]));
+    HK_TRY(halve_operands(s, g->node_count));
     return hk_graph_sort(g);
 }
 
 hk_status hk_choose_storage(hk_graph *g, const hk_pass_options *options)
 {
-    if (options->precision != HK_PRECISION_FAST || !options->inference ||
-        !(options->device->caps >> HK_CAP_STORAGE16 & 1u))
+    if (options->precision != HK_PRECISION_FAST || !(options->device->caps >> HK_CAP_STORAGE16 & 1u))
         return HK_OK;
-    storages s = {.g = g, .matrices = options->matrices};
-    hk_arena *arena = hk_arena_create(g->ctx);
-    hk_status st = arena ? choose(&s, arena) : hk_out_of_memory(g->ctx, "choosing storage");
-    hk_arena_destroy(&arena);
+    storages s = {.g = g, .arena = hk_arena_create(g->ctx), .matrices = options->matrices};
+    hk_status st = s.arena ? choose(&s) : hk_out_of_memory(g->ctx, "choosing storage");
+    hk_arena_destroy(&s.arena);
     return st;
 }

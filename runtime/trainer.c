@@ -58,6 +58,8 @@ static hk_status take_params(hk_context *ctx, const hk_trainer_params *given, hk
     p->weight_decay = HK_MAX(p->weight_decay, 0.0f);
     p->accumulate = p->accumulate ? p->accumulate : 1;
     p->growth_interval = p->growth_interval ? p->growth_interval : 2000;
+    if (p->precision == HK_PRECISION_FAST) /* float16 has no gradients below 6e-8 */
+        p->loss_scale = otherwise(p->loss_scale, 65536);
     return check_params(ctx, p);
 }
 
@@ -135,6 +137,7 @@ static hk_status start(hk_trainer *t)
     t->env->profile = p->profile;
     t->passes = (hk_pass_options){.device = hk_gpu_info(t->dev->gpu),
                                   .precision = p->precision,
+                                  .matrices = hk_gpu_multiplies(t->dev->gpu),
                                   .off = hk_gpu_debug(t->dev->gpu) >> HK_DEBUG_PASS_SHIFT};
     t->step = (hk_step){.seed = {(uint32_t)p->seed, (uint32_t)(p->seed >> 32)}, .grad_scale = 1};
     if (!p->accumulate_total)

@@ -411,14 +411,15 @@ typedef enum hk_profile {
 /* name, text: what a session does to its graph before it plans, in this order. Each can be switched off, here or with
  * HILLOCK_DEBUG=no-text; results then agree within rounding. */
 #define HK_PASS_MAP(X)                                                                                                 \
-    X(BATCHNORM, "batchnorm") /* constant BatchNormalization into the weights before it */                             \
-    X(VIEWS, "views")         /* nodes that change nothing, chains of reshapes and of transposes */                    \
-    X(COMMON, "common")       /* subexpressions computed twice */                                                      \
-    X(PADS, "pads")           /* Pad into the padding of the convolution or pooling behind it */                       \
-    X(FORMULAS, "formulas")   /* GELU and normalizations written out */                                                \
-    X(ATTENTION, "attention") /* products around a softmax into one node that stores no scores */                      \
-    X(EPILOGUES, "epilogues") /* bias, activation and residual sum into Conv and matrix products */                    \
-    X(CHAINS, "chains")       /* elementwise operators that follow one another into one pass over memory */
+    X(BATCHNORM, "batchnorm")   /* constant BatchNormalization into the weights before it */                           \
+    X(VIEWS, "views")           /* nodes that change nothing, chains of reshapes and of transposes */                  \
+    X(COMMON, "common")         /* subexpressions computed twice */                                                    \
+    X(PADS, "pads")             /* Pad into the padding of the convolution or pooling behind it */                     \
+    X(FORMULAS, "formulas")     /* GELU and normalizations written out */                                              \
+    X(ATTENTION, "attention")   /* products around a softmax into one node that stores no scores */                    \
+    X(EPILOGUES, "epilogues")   /* bias, activation and residual sum into Conv and matrix products */                  \
+    X(CHAINS, "chains")         /* elementwise operators that follow one another into one pass over memory */          \
+    X(TRANSPOSES, "transposes") /* transposes of matrices into the products behind them */
 
 typedef enum hk_pass {
 #define HK_X(name, text) HK_PASS_##name,

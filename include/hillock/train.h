@@ -193,7 +193,8 @@ typedef struct hk_trainer_params {
     bool nesterov;                  /* of SGD */
     float clip_norm;                /* of all gradients together; default: none */
     float ema_decay;                /* keeps an exponential moving average of the weights; default: none */
-    float loss_scale;               /* first scale of the loss; grows and falls on the device; default: none */
+    float loss_scale;               /* first scale of the loss; grows and falls on the device; default: none,
+                                       65,536 with precision fast */
     uint32_t growth_interval;       /* good updates before the scale doubles; default: 2000 */
     hk_schedule schedule;           /* multiplies lr */
     const hk_parameter_rule *rules; /* a later one overrides an earlier one */
