@@ -242,6 +242,31 @@ static void pads(void **state)
     assert_int_equal(left(padded("MaxPool", 0, sides, false), hk_fold_pads, "Pad"), 1);
 }
 
+/* ---- transposes */
+
+/* x times the transpose by perm of a weight, and a bias. */
+static hk_graph *transposed(hk_shape x, hk_shape weight, const int64_t *perm, bool left_operand)
+{
+    hk_graph *g = new_graph();
+    const hk_attr_value attrs[] = {HK_SET_INTS("perm", perm, weight.rank), {0}};
+    hk_value *a = input(g, "x", x), *w = node(g, "Transpose", attrs, input(g, "w", weight), NULL);
+    output(g, left_operand ? node(g, "MatMul", NULL, w, a) : node(g, "MatMul", NULL, a, w));
+    return g;
+}
+
+static void transposes(void **state)
+{
+    (void)state;
+    static const int64_t turn[] = {1, 0}, same[] = {0, 1}, batches[] = {0, 2, 1};
+    assert_int_equal(left(transposed(SHAPE(3, 4), SHAPE(5, 4), turn, false), hk_fold_transposes, "Transpose"), 0);
+    assert_int_equal(left(transposed(SHAPE(2, 3, 4), SHAPE(5, 4), turn, false), hk_fold_transposes, "Transpose"), 0);
+    assert_int_equal(left(transposed(SHAPE(3, 4), SHAPE(4, 5), same, false), hk_fold_transposes, "Transpose"), 1);
+    assert_int_equal(left(transposed(SHAPE(4), SHAPE(5, 4), turn, false), hk_fold_transposes, "Transpose"), 1);
+    assert_int_equal(left(transposed(SHAPE(3, 4), SHAPE(3, 5), turn, true), hk_fold_transposes, "Transpose"), 1);
+    assert_int_equal(left(transposed(SHAPE(2, 3, 4), SHAPE(2, 5, 4), batches, false), hk_fold_transposes, "Transpose"),
+                     1);
+}
+
 /* ---- BatchNormalization */
 
 static hk_graph *before_batchnorm(const char *type, hk_shape image, hk_shape weight, int64_t channels,
@@ -606,6 +631,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(common),
         cmocka_unit_test(random_nodes_stay),
         cmocka_unit_test(pads),
+        cmocka_unit_test(transposes),
         cmocka_unit_test(batchnorm),
         cmocka_unit_test(expansions),
         cmocka_unit_test(transposed_convolutions),

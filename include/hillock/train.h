@@ -282,7 +282,7 @@ HK_API HK_MUST_USE hk_status hk_trainer_evaluate(hk_trainer *t, const hk_tensor 
                                                  bool average);
 HK_API HK_MUST_USE hk_status hk_trainer_read_output(hk_trainer *t, const char *output, hk_tensor *out);
 /* Waits, then copies a parameter (or state such as running statistics) by its ONNX name, its moving average, or its
- * last gradient. */
+ * last gradient, which is that of the loss times the loss scale where there is one. */
 HK_API HK_MUST_USE hk_status hk_trainer_read_parameter(hk_trainer *t, const char *name, hk_tensor *out);
 HK_API HK_MUST_USE hk_status hk_trainer_read_average(hk_trainer *t, const char *name, hk_tensor *out);
 HK_API HK_MUST_USE hk_status hk_trainer_read_gradient(hk_trainer *t, const char *name, hk_tensor *out);
