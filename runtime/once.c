@@ -1,10 +1,11 @@
 /* One run of a graph on the device. */
 #include "runtime/once.h"
 
-#include "runtime/element_types.h"
-
 #include "ops/infer.h"
+#include "ops/support/build.h"
+#include "runtime/element_types.h"
 #include "runtime/exec.h"
+#include "runtime/passes.h"
 
 static hk_status run(hk_exec *e, const hk_graph *g, const hk_tensor *const *inputs, const hk_step *step,
                      hk_tensor **outputs, hk_arena *arena)
@@ -36,25 +37,64 @@ static hk_status visit_records(const hk_exec *e, hk_record_visit *visit, void *u
     return HK_OK;
 }
 
+/* Neighbours for the graph's edges, which stay float32: what lies between them and the rest may be stored as float16.
+ */
+static hk_status add_neighbours(hk_graph *g)
+{
+    size_t nodes = g->node_count;
+    for (size_t i = 0; i < g->input_count; i++) {
+        hk_value *x = g->inputs[i], *between = NULL;
+        if (x->dtype != HK_FLOAT32 || hk_shape_count(&x->shape) == 0)
+            continue;
+        HK_TRY(hk_build_scalar(g, "Mul", x, 1.0, &between));
+        for (size_t n = 0; n < nodes; n++)
+            for (int32_t k = 0; k < g->nodes[n]->in_count; k++)
+                if (g->nodes[n]->in[k] == x)
+                    g->nodes[n]->in[k] = between;
+    }
+    for (size_t i = 0; i < g->output_count; i++) {
+        hk_value *y = g->outputs[i];
+        if (y->dtype == HK_FLOAT32 && y->producer && hk_shape_count(&y->shape) > 0)
+            HK_TRY(hk_build_scalar(g, "Mul", y, 1.0, &g->outputs[i]));
+    }
+    return hk_graph_sort(g);
+}
+
+static hk_status lower_precision(hk_gpu *gpu, hk_graph *g)
+{
+    hk_coopmat_shape units;
+    hk_pass_options passes = {.device = hk_gpu_info(gpu),
+                              .precision = HK_PRECISION_FAST,
+                              .matrices = hk_gpu_coopmat_shape(gpu, &units) || hk_gpu_debug(gpu) & HK_DEBUG_GPU_TUNING,
+                              .off = UINT32_MAX, /* layouts and storage are no such passes */
+                              .inference = true};
+    HK_TRY(add_neighbours(g));
+    return hk_run_passes(g, &passes);
+}
+
 hk_status hk_run_once(hk_gpu *gpu, const hk_graph *g, const hk_tensor *const *inputs, const hk_step *step,
                       hk_tensor **outputs, hk_arena *arena)
 {
-    return hk_run_once_visited(gpu, g, inputs, step, outputs, arena, NULL, NULL);
+    return hk_run_once_as(gpu, g, inputs, step, &(hk_once){.precision = HK_PRECISION_STRICT}, outputs, arena);
 }
 
-hk_status hk_run_once_visited(hk_gpu *gpu, const hk_graph *g, const hk_tensor *const *inputs, const hk_step *step,
-                              hk_tensor **outputs, hk_arena *arena, hk_record_visit *visit, void *user)
+hk_status hk_run_once_as(hk_gpu *gpu, const hk_graph *g, const hk_tensor *const *inputs, const hk_step *step,
+                         const hk_once *how, hk_tensor **outputs, hk_arena *arena)
 {
     hk_env *env = NULL;
     hk_exec *e = NULL;
     hk_graph *clone = NULL;
     hk_status st = hk_env_create(gpu, g, &env);
-    if (st == HK_OK)
+    if (st == HK_OK) {
+        env->precision = how->precision;
         st = hk_graph_clone(g, &clone);
+    }
     if (st == HK_OK)
         st = hk_infer_graph(clone);
     if (st == HK_OK)
         st = hk_settle_element_types(clone, hk_gpu_info(gpu));
+    if (st == HK_OK && how->precision == HK_PRECISION_FAST)
+        st = lower_precision(gpu, clone);
     if (st == HK_OK) {
         st = hk_exec_create(env, clone, &e);
         clone = NULL;
@@ -62,7 +102,7 @@ hk_status hk_run_once_visited(hk_gpu *gpu, const hk_graph *g, const hk_tensor *c
     if (st == HK_OK)
         st = run(e, g, inputs, step, outputs, arena);
     if (st == HK_OK)
-        st = visit_records(e, visit, user);
+        st = visit_records(e, how->visit, how->user);
     hk_exec_destroy(&e);
     hk_graph_destroy(&clone);
     hk_env_destroy(&env);

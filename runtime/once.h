@@ -15,7 +15,14 @@ typedef bool hk_record_visit(void *user, const hk_record *r); /* false: out of m
 /* Clones g, infers, plans, runs, and reads g's outputs into tensors of the arena. inputs in g->inputs order. */
 hk_status hk_run_once(hk_gpu *gpu, const hk_graph *g, const hk_tensor *const *inputs, const hk_step *step,
                       hk_tensor **outputs, hk_arena *arena);
-hk_status hk_run_once_visited(hk_gpu *gpu, const hk_graph *g, const hk_tensor *const *inputs, const hk_step *step,
-                              hk_tensor **outputs, hk_arena *arena, hk_record_visit *visit, void *user);
+/* The same in another precision, and with every record shown. In HK_PRECISION_FAST operands and results are stored as
+ * float16 where a session would between two nodes. */
+typedef struct hk_once {
+    hk_precision precision;
+    hk_record_visit *visit; /* NULL: nobody */
+    void *user;
+} hk_once;
+hk_status hk_run_once_as(hk_gpu *gpu, const hk_graph *g, const hk_tensor *const *inputs, const hk_step *step,
+                         const hk_once *how, hk_tensor **outputs, hk_arena *arena);
 
 #endif

@@ -70,12 +70,67 @@ static bool note_record(void *user, const hk_record *r)
     return true;
 }
 
-static hk_status run_both(selftest *t, hk_arena *arena, const op_case *c, hk_selftest_case *out)
+/* ---- precisions */
+
+static const struct {
+    const char *name;
+    double tolerance; /* besides the case's own */
+} precisions[] = {
+    [HK_PRECISION_STRICT] = {"strict", 0}, [HK_PRECISION_HIGH] = {"high", 3e-5}, [HK_PRECISION_FAST] = {"fast", 2e-3}};
+
+static bool matches(const char *pattern, const char *type)
+{
+    size_t n = strlen(pattern);
+    return n && pattern[n - 1] == '*' ? !strncmp(pattern, type, n - 1) : !strcmp(pattern, type);
+}
+
+/* Operators whose kernels depend on the precision, and whether they do on this device; without one: on some. */
+static bool has_precision(const selftest *t, const hk_op *op, hk_precision precision)
+{
+    static const char *const patterns[] = {"MatMul", "Gemm",     "hk.Gemm",   "Einsum",
+                                           "Conv*",  "hk.Conv*", "Attention", "hk.Attention"};
+    bool has = precision == HK_PRECISION_STRICT;
+    for (size_t i = 0; i < HK_COUNT(patterns) && !has; i++)
+        has = matches(patterns[i], op->type) && strcmp(op->type, "hk.Convert") != 0;
+    if (!has || !t->dev || precision == HK_PRECISION_STRICT)
+        return has;
+    hk_coopmat_shape units;
+    if (precision == HK_PRECISION_FAST)
+        return hk_gpu_has(t->dev->gpu, HK_CAP_STORAGE16);
+    return hk_gpu_coopmat_shape(t->dev->gpu, &units) || hk_gpu_debug(t->dev->gpu) & HK_DEBUG_GPU_TUNING;
+}
+
+/* Operands become numbers that float16 has, so that the host computes with what the device reads. */
+static hk_status round_operands(hk_context *ctx, hk_arena *arena, const op_case *c, const hk_tensor **tensors)
+{
+    for (int32_t i = 0; i < c->input_count; i++) {
+        const hk_tensor *from = tensors[i];
+        if (!from || from->dtype != HK_FLOAT32)
+            continue;
+        hk_shape shape = hk_tensor_shape(from);
+        hk_tensor *half = hk_tensor_new(arena, HK_FLOAT16, &shape), *to = hk_tensor_new(arena, HK_FLOAT32, &shape);
+        if (!half || !to)
+            return hk_out_of_memory(ctx, "the self-test");
+        for (int64_t k = 0; k < hk_tensor_count(from); k++) {
+            hk_set_double(half, k, hk_get_double(from, k));
+            hk_set_double(to, k, hk_get_double(half, k));
+        }
+        tensors[i] = to;
+    }
+    return HK_OK;
+}
+
+/* ---- a case */
+
+static hk_status run_both(selftest *t, hk_arena *arena, const op_case *c, hk_precision precision, hk_selftest_case *out)
 {
     hk_device *dev = t->dev;
+    const hk_once how = {.precision = precision, .visit = note_record, .user = t};
     const hk_tensor *tensors[CASE_MAX_INPUTS] = {0}, *feeds[CASE_MAX_INPUTS] = {0};
     case_graph g = {0};
     HK_TRY(case_contents(dev->ctx, arena, c, false, tensors));
+    if (precision == HK_PRECISION_FAST)
+        HK_TRY(round_operands(dev->ctx, arena, c, tensors));
     HK_TRY(case_build(dev->ctx, c, tensors, true, &g));
     case_feeds(&g, c, tensors, feeds);
     hk_tensor **want = hk_arena_array(arena, g.graph->output_count + 1, sizeof *want);
@@ -85,7 +140,7 @@ static hk_status run_both(selftest *t, hk_arena *arena, const op_case *c, hk_sel
         st = hk_host_run(g.graph, arena, feeds, want, &step); /* which also expands operators that are others */
     out->skipped = st == HK_OK && !case_on_device(c, &g, hk_gpu_info(dev->gpu));
     if (st == HK_OK && !out->skipped)
-        st = hk_run_once_visited(dev->gpu, g.graph, feeds, &step, got, arena, note_record, t);
+        st = hk_run_once_as(dev->gpu, g.graph, feeds, &step, &how, got, arena);
     for (size_t i = 0; i < g.graph->output_count && st == HK_OK && !out->skipped; i++)
         out->error = fmax(out->error, error_of(got[i], want[i]));
     hk_graph_destroy(&g.graph);
@@ -101,18 +156,18 @@ static void count_case(selftest *t, const hk_selftest_case *out)
         t->params->report(t->params->user, out);
 }
 
-static hk_status run_case(selftest *t, const hk_op *op, const char *text)
+static hk_status run_case(selftest *t, const hk_op *op, const char *text, hk_precision precision)
 {
     hk_device *dev = t->dev;
     hk_arena *arena = hk_arena_create(dev->ctx);
     op_case *c = arena ? hk_arena_new(arena, op_case) : NULL;
-    hk_selftest_case out = {.op = op->type, .text = text};
+    hk_selftest_case out = {.op = op->type, .text = text, .precision = precisions[precision].name};
     hk_status st = c ? case_parse(dev->ctx, arena, op, text, c) : hk_out_of_memory(dev->ctx, "the self-test");
     if (st == HK_OK) {
-        st = run_both(t, arena, c, &out);
+        st = run_both(t, arena, c, precision, &out);
         if (st == HK_OK && out.skipped)
             out.failure = "it runs on the host of this device";
-        else if (st == HK_OK && !(out.error <= c->tolerance))
+        else if (st == HK_OK && !(out.error <= HK_MAX(c->tolerance, precisions[precision].tolerance)))
             out.failure = "the kernel's result differs from the host's";
     }
     if (st != HK_OK)
@@ -123,12 +178,6 @@ static hk_status run_case(selftest *t, const hk_op *op, const char *text)
 }
 
 /* ---- which operators */
-
-static bool matches(const char *pattern, const char *type)
-{
-    size_t n = strlen(pattern);
-    return n && pattern[n - 1] == '*' ? !strncmp(pattern, type, n - 1) : !strcmp(pattern, type);
-}
 
 static bool chosen(const hk_selftest_params *p, const char *type)
 {
@@ -150,6 +199,20 @@ static hk_status check_names(hk_context *ctx, const hk_selftest_params *p)
     return HK_OK;
 }
 
+static hk_status each_precision(selftest *t, const hk_op *op, const char *text)
+{
+    for (hk_precision p = HK_PRECISION_STRICT; p <= HK_PRECISION_FAST; p++) {
+        if (!has_precision(t, op, p))
+            continue;
+        if (t->dev)
+            HK_TRY(run_case(t, op, text, p));
+        else
+            count_case(
+                t, &(hk_selftest_case){.op = op->type, .text = text, .precision = precisions[p].name, .skipped = true});
+    }
+    return HK_OK;
+}
+
 static hk_status each_case(selftest *t)
 {
     const hk_op *op;
@@ -158,12 +221,8 @@ static hk_status each_case(selftest *t)
         if (!chosen(t->params, op->type))
             continue;
         t->result->ops++;
-        for (const char *const *text = op->cases; text && *text; text++) {
-            if (t->dev)
-                HK_TRY(run_case(t, op, *text));
-            else
-                count_case(t, &(hk_selftest_case){.op = op->type, .text = *text, .skipped = true});
-        }
+        for (const char *const *text = op->cases; text && *text; text++)
+            HK_TRY(each_precision(t, op, *text));
     }
     return HK_OK;
 }

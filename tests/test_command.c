@@ -26,7 +26,8 @@ static void usage(void **state)
     expect("--man-pages man", 0, NULL);
     expect("--man-pages absent/man", 73, "absent/man");
     expect_file("man/hillock.1", ".BR hillock\\-verify (1)");
-    static const char *const verbs[] = {"devices", "inspect", "run", "verify", "bench", "profile", "selftest", "demo"};
+    static const char *const verbs[] = {"devices", "inspect", "run",      "verify", "bench",
+                                        "profile", "tune",    "selftest", "demo"};
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
         char arguments[64];
         snprintf(arguments, sizeof arguments, "%s --help", verbs[i]);
@@ -173,7 +174,8 @@ static void selftest(void **state)
     expect("selftest Softmax --verbose", 0, "ok   Softmax f32[2,3,4,5];axis=1");
     expect("selftest Softmax --json", 0, "\"failed\":0");
     expect_in("VK_DRIVER_FILES=/dev/null VK_ICD_FILENAMES=/dev/null", "selftest --list Softmax", 0,
-              "Softmax                  f32[2,3,4,5];axis=1");
+              "Softmax                  strict f32[2,3,4,5];axis=1");
+    expect("selftest --list --json Einsum", 0, "\"precision\":\"fast\"");
     expect("selftest --list --json Softmax", 0, "\"case\":\"f32[3,0]\"");
     expect("selftest Softmax NoSuchOperator", 64, "NoSuchOperator");
 }

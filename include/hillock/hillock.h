@@ -262,10 +262,11 @@ HK_API HK_MUST_USE hk_status hk_device_measure(hk_device *dev, hk_device_rates *
 /* One case of the self-test: an operator with given shapes and attributes, its kernels against its host evaluator. */
 typedef struct hk_selftest_case {
     const char *op;
-    const char *text;    /* the case, in the grammar of runtime/cases.h */
-    const char *failure; /* NULL: passed; else a sentence */
-    bool skipped;        /* needs what this device lacks; failure says what */
-    double error;        /* ||device - host|| / ||host||, the worst of its outputs */
+    const char *text;      /* the case, in the grammar of runtime/cases.h */
+    const char *precision; /* "strict"; products, convolutions and attention also run in "high" and "fast" */
+    const char *failure;   /* NULL: passed; else a sentence */
+    bool skipped;          /* needs what this device lacks; failure says what */
+    double error;          /* ||device - host|| / ||host||, the worst of its outputs */
 } hk_selftest_case;
 
 /* A kernel, and the families of its specializations that cases ran. */
@@ -291,8 +292,9 @@ typedef struct hk_selftest_result {
     size_t kernels, kernels_run, variants_run; /* of this build; of those, dispatched; their variants */
 } hk_selftest_result;
 
-/* Runs every case of every operator on the device. HK_STATUS_MISMATCH if one fails, HK_STATUS_USAGE if nothing has the
- * name of one of ops. */
+/* Runs every case of every operator on the device, in each precision that has kernels of its own for it there: in high
+ * within 3e-5 of the host's results, in fast, with 16-bit operands and results, within 2e-3. HK_STATUS_MISMATCH if one
+ * fails, HK_STATUS_USAGE if nothing has the name of one of ops. */
 HK_API HK_MUST_USE hk_status hk_selftest(hk_device *dev, const hk_selftest_params *params, hk_selftest_result *result);
 /* The cases, without running them: their failure is NULL and their error 0. Counts operators, and cases as skipped. */
 HK_API HK_MUST_USE hk_status hk_selftest_list(hk_context *ctx, const hk_selftest_params *params,

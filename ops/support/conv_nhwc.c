@@ -28,8 +28,9 @@ bool hk_conv_accepts_nhwc8(const hk_node *n)
     hk_conv p;
     hk_problem_text problem;
     const hk_value *x = hk_in(n, 0), *w = hk_in(n, 1);
-    return x->dtype == HK_FLOAT32 && !hk_in(n, 4) && hk_conv_resolve(n->attrs, &x->shape, &w->shape, &p, &problem) &&
-           geometry_fits(&p);
+    const hk_conv_attrs *attrs = n->attrs; /* whole numbers are not rounded to 11 bits */
+    return x->dtype == HK_FLOAT32 && !hk_in(n, 4) && !attrs->exact &&
+           hk_conv_resolve(n->attrs, &x->shape, &w->shape, &p, &problem) && geometry_fits(&p);
 }
 
 static hk_status check(const hk_lower *l, const hk_conv_job *job)

@@ -4,11 +4,11 @@
 static const char usage[] =
     "usage: hillock selftest [OP...] [--list] [--verbose] [--kernels] [--device D] [--json]\n\n"
     "Runs every operator's kernels on the device, over shapes and attributes chosen to reach every variant, and\n"
-    "compares with the host evaluator. OP may end in '*'. Says how many of the build's kernels ran, in how many\n"
-    "variants, and why others did not: --kernels lists both. --list prints the cases and runs nothing, --verbose "
-    "prints\n"
-    "each case as it ends. Exits 1 if a case fails. HILLOCK_CAPS switches capabilities off, HILLOCK_DEBUG=gpu-tuning\n"
-    "lets a software device run the kernels of GPUs.\n\n"
+    "compares with the host evaluator; products, convolutions and attention in every precision that has kernels of its\n"
+    "own on the device. OP may end in '*'. Says how many of the build's kernels ran, in how many variants, and why\n"
+    "others did not: --kernels lists both. --list prints the cases and runs nothing, --verbose prints each case as it\n"
+    "ends. Exits 1 if a case fails. HILLOCK_CAPS switches capabilities off, HILLOCK_DEBUG=gpu-tuning lets a software\n"
+    "device run the kernels of GPUs.\n\n"
     "example: hillock selftest Conv 'Reduce*' --kernels\n";
 
 typedef struct listing {
@@ -25,19 +25,20 @@ static void report(void *user, const hk_selftest_case *c)
         json_object(stdout, NULL);
         json_string(stdout, "op", c->op);
         json_string(stdout, "case", c->text);
+        json_string(stdout, "precision", c->precision);
         if (c->failure)
             json_string(stdout, failed ? "failure" : "skipped", c->failure);
         if (!l->list)
             json_number(stdout, "error", c->error);
         json_object_end(stdout);
     } else if (!l->o->json && l->list) {
-        printf("%-24s %s\n", c->op, c->text);
+        printf("%-24s %-6s %s\n", c->op, c->precision, c->text);
     } else if (!l->o->json && (failed || l->verbose)) {
-        printf("%-4s %s %s: error %.2g%s%s\n",
+        printf("%-4s %s %s, %s: error %.2g%s%s\n",
                failed       ? "FAIL"
                : c->skipped ? "skip"
                             : "ok",
-               c->op, c->text, c->error, c->failure ? "; " : "", c->failure ? c->failure : "");
+               c->op, c->text, c->precision, c->error, c->failure ? "; " : "", c->failure ? c->failure : "");
     }
 }
 
