@@ -138,6 +138,8 @@ def inference_model(name):
     if name == "bert":
         from transformers import BertConfig, BertModel
         return BertOutput(BertModel(BertConfig()), "last_hidden_state").eval(), lambda b: torch.randint(0, 30000, (b, 128))
+    if name == "simplecnn":
+        return SimpleCNN().eval(), lambda b: torch.randn(b, 3, 32, 32)
     import torchvision
     model = getattr(torchvision.models, name)(weights=None).eval()
     with torch.no_grad():  # statistics of a trained network are not 0 and 1

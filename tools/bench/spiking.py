@@ -1,7 +1,7 @@
 """Spiking networks on one GPU, Hillock and SpikingJelly in one run, with the losses of three steps of both.
 
     python3 tools/bench/spiking.py BUILD_DIR [WORK_DIR] [--only kernels,mlp,conv] [--backends torch,cupy,triton] [--profile]
-        [--spikingjelly cupy=DIR,...]
+        [--spikingjelly cupy=DIR,...] [--precision strict|high|fast] [--tf32]
 
 kernels: a layer of LIF neurons (tau 2, ATan), forward and with BPTT. Ours is device time between two timestamps around
 the recording (BUILD_DIR/neurons). SpikingJelly's is time between two events, the gradient of the spikes allocated
@@ -9,7 +9,7 @@ before, and the sum of its kernels alone from PyTorch's profiler.
 mlp, conv: whole training steps with AdamW, wall time, pipelined: ours with the upload of each batch
 (BUILD_DIR/train_step), theirs with the batch on the device. Memory is (peak - parameters - moments) per neuron and step
 of time: ours the most device memory at once, theirs torch.cuda.max_memory_allocated.
-fp32 without tf32 on both sides; x, gradients and potentials are fp32, spikes fp32 zeros and ones, which is what the next
+fp32 without tf32 on both sides, unless --precision (ours) or --tf32 (theirs) says otherwise; x, gradients and potentials are fp32, spikes fp32 zeros and ones, which is what the next
 convolution or product reads.
 SpikingJelly 2.0.0 has the backends torch and triton, 0.0.0.0.14 torch and cupy. --spikingjelly names the folder that
 holds the package for a backend where it is not the one that Python finds: `pip install --no-deps --target DIR
@@ -38,6 +38,8 @@ parser.add_argument("--seconds", default="1")
 parser.add_argument("--shapes", default="16x32x65536,16x32x1048576,4x32x1048576", help="of kernels: T x N x features")
 parser.add_argument("--batch", type=int, help="of whole steps, for slow devices")
 parser.add_argument("--profile", action="store_true", help="print every dispatch of our steps")
+parser.add_argument("--precision", default="strict", help="of our steps")
+parser.add_argument("--tf32", action="store_true", help="SpikingJelly's products and convolutions in tf32")
 args = parser.parse_args()
 build, work = os.path.abspath(args.build), os.path.abspath(args.work)
 os.makedirs(work, exist_ok=True)
@@ -71,7 +73,7 @@ def peers(parts, shapes):
     for backend in filter(None, args.backends.split(",")):
         paths = [os.path.abspath(folders[backend])] if backend in folders else []
         env = dict(os.environ, PYTHONPATH=os.pathsep.join(paths + [p for p in [os.environ.get("PYTHONPATH")] if p]))
-        words = [sys.executable, script, backend, work, *parts, "--seconds", args.seconds]
+        words = [sys.executable, script, backend, work, *parts, "--seconds", args.seconds] + (["--tf32"] if args.tf32 else [])
         if shapes:
             words += ["--shapes", *(",".join(map(str, s)) for s in shapes)]
         out = subprocess.run([str(w) for w in words], capture_output=True, text=True, env=env)
@@ -216,6 +218,7 @@ def text(values):
 def step(name, net):
     """Prints what we take; milliseconds of a step, bytes per neuron and step of time."""
     out = ours("train_step", f"{work}/{name}.onnx", f"{work}/{name}-x.npy", f"{work}/{name}-y.npy", "--seconds", args.seconds,
+               "--precision", args.precision,
                *(["--profile"] if args.profile else []))
     lines = [l.split() for l in out.splitlines() if l]
     value = lambda name: float(next(l[1] for l in lines if l[0] == name))

@@ -1,6 +1,6 @@
 """SpikingJelly's side of spiking.py: one backend in a process of its own, because some versions choose it at the start.
 
-    python3 tools/bench/spiking_peer.py BACKEND WORK_DIR PART... [--seconds S] [--shapes T,N,F ...]
+    python3 tools/bench/spiking_peer.py BACKEND WORK_DIR PART... [--seconds S] [--shapes T,N,F ...] [--tf32]
 
 PART is kernels, or the name of a network whose weights and data spiking.py wrote to WORK_DIR. Prints a line of JSON for
 each measurement. BACKEND is torch, cupy or triton: releases up to 0.0.0.0.14 know the first two as an argument of their
@@ -149,7 +149,9 @@ def main():
     parser.add_argument("parts", nargs="+")
     parser.add_argument("--seconds", type=float, default=1)
     parser.add_argument("--shapes", nargs="*", default=[])
+    parser.add_argument("--tf32", action="store_true")
     args = parser.parse_args()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.tf32
     sj = load(args.backend)
     torch.manual_seed(0)
     for part in args.parts:
