@@ -38,7 +38,7 @@ hk_status hk_conv_lower_nhwc8(hk_lower *l, const hk_conv_job *job);
 typedef struct hk_nhwc_tile {
     uint16_t bm, bn, bk; /* pixels, outputs, elements of the sum */
     uint8_t wm, wn;      /* subgroups along both */
-    float rate;          /* share of the units' peak in a full device, for the cost model */
+    float rate;          /* multiplications of a full unit in a microsecond, in millions, for the cost model */
     const char *name;    /* hk_record.variant */
 } hk_nhwc_tile;
 /* All of them, and whether this device can use one for a job in float16. */

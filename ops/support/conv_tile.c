@@ -1,9 +1,8 @@
 /* The tiles of the convolution GEMMs and the choice among them. */
 #include "ops/support/conv_tile.h"
 
-#include <math.h>
-
 #include "ops/support/choice.h"
+#include "ops/support/tile_time.h"
 
 #define TILE(text, bm, bn, bk, tm, tn, stages, slices, rate, weight_rate)                                              \
     {                                                                                                                  \
@@ -56,52 +55,50 @@ static int64_t ceil_div(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
-/* What a device of 132 units takes, in microseconds, fitted to measurements like the rates. */
-typedef struct hk_conv_model {
-    double registers, registers_per_sum; /* of a thread */
-    double multiplies;                   /* of a unit, in a microsecond at its full rate */
-    double full_threads;                 /* fewer on a unit take turns with their latency */
-    double step, step_load, step_stage; /* latency of a K step: each, for each element a thread loads, with one stage */
-    double fill, slices;                /* of a round of workgroups; more with slices */
-    double dispatch, sum_rate;          /* of splits: one more dispatch, bytes of the partial sums */
-    double l2_rate, memory_rate;        /* bytes */
-} hk_conv_model;
+static const hk_tile_model gather_model = {.registers = 77,
+                                           .registers_per_sum = 1.37,
+                                           .multiplies = 217.6e3,
+                                           .full_threads = 152,
+                                           .step = 0.44,
+                                           .step_load = 0.007,
+                                           .step_stage = 0.44,
+                                           .fill = 0.74,
+                                           .slices = 0.25,
+                                           .dispatch = 2.8,
+                                           .sum_rate = 5.6e6,
+                                           .l2_rate = 2.8e6,
+                                           .memory_rate = 1.7e6};
+static const hk_tile_model weight_model = {.registers = 48,
+                                           .registers_per_sum = 1.75,
+                                           .multiplies = 250e3,
+                                           .full_threads = 320,
+                                           .step = 0.44,
+                                           .fill = 2.4,
+                                           .dispatch = 2.4,
+                                           .sum_rate = 3e6,
+                                           .l2_rate = 1e12,
+                                           .memory_rate = 1e12};
 
-static const hk_conv_model gather_model = {77,   1.37, 217.6e3, 152,   0.44,  0.007, 0.44,
-                                           0.74, 0.25, 2.8,     5.6e6, 2.8e6, 1.7e6};
-static const hk_conv_model weight_model = {48, 1.75, 250e3, 320, 0.44, 0, 0, 2.4, 0, 2.4, 3e6, 1e12, 1e12};
-
-/* Workgroups that a unit holds at once: 65,536 registers, 227 KiB of shared memory. */
-static double resident(const hk_conv_model *c, const hk_conv_tile *t)
+static double time_of(const hk_lower *l, const hk_conv_extent *e, const hk_conv_tile *t, uint32_t splits)
 {
-    double registers = c->registers + c->registers_per_sum * t->tm * t->tn;
-    double shared = 4.0 * t->stages * t->bk * (t->bm + t->bn + 8) + 1024;
-    double most = floor(HK_MIN(65536 / (hk_conv_tile_threads(t) * registers), 227 * 1024 / shared));
-    return HK_MAX(most, 1.0);
-}
-
-/* Workgroups run in rounds of as many as fit. A round takes what its multiplications take, but few threads cannot keep
- * a unit busy, and each K step costs the latency of its loads. Every round pays for filling and emptying; splits pay
- * for the partial sums and for one more dispatch behind a barrier. */
-static double cost(const hk_lower *l, const hk_conv_extent *e, const hk_conv_tile *t, int64_t splits)
-{
-    const hk_conv_model *c = e->weight ? &weight_model : &gather_model;
-    int64_t units = HK_MAX(l->compute_units_hint, 1u), k = ceil_div(e->k, splits);
-    int64_t workgroups = ceil_div(e->m, t->bm) * ceil_div(e->n, t->bn) * e->groups * splits;
-    double left = (double)ceil_div(workgroups, units), most = resident(c, t), threads = hk_conv_tile_threads(t);
-    double steps = (double)ceil_div(k, t->bk);
-    double work = steps * t->bk * t->bm * t->bn / (c->multiplies * (e->weight ? t->weight_rate : t->rate));
-    double step = c->step + c->step_load * (t->bm + t->bn) * t->bk / threads + (t->stages == 1 ? c->step_stage : 0);
-    double alone = HK_MAX(work * HK_MAX(c->full_threads / threads, 1.0), steps * step);
-    double fill = c->fill + (t->slices > 1 ? c->slices : 0);
-    double full_rounds = floor(left / most), rest = left - full_rounds * most;
-    double time = full_rounds * (HK_MAX(most * work, alone) + fill);
-    time += rest > 0 ? HK_MAX(rest * work, alone) + fill : 0;
-    time = HK_MAX(time, 4.0 * (double)workgroups * (t->bm + t->bn) * (double)k / c->l2_rate);
-    time = HK_MAX(time, e->bytes / c->memory_rate);
-    if (splits > 1)
-        time += c->dispatch + 8.0 * (double)(e->m * e->n * e->groups * splits) / c->sum_rate;
-    return time;
+    uint32_t threads = hk_conv_tile_threads(t);
+    const hk_tile_shape shape = {.bm = t->bm,
+                                 .bn = t->bn,
+                                 .bk = t->bk,
+                                 .threads = threads,
+                                 .sums = t->tm * t->tn,
+                                 .loads = (double)(t->bm + t->bn) * t->bk / threads,
+                                 .rate = e->weight ? t->weight_rate : t->rate,
+                                 .shared_bytes = 4.0 * t->stages * t->bk * (t->bm + t->bn + 8),
+                                 .staged = t->stages > 1,
+                                 .sliced = t->slices > 1};
+    const hk_tile_work work = {.workgroups = ceil_div(e->m, t->bm) * ceil_div(e->n, t->bn) * e->groups * splits,
+                               .k = ceil_div(e->k, splits),
+                               .splits = splits,
+                               .results = (double)(e->m * e->n * e->groups),
+                               .element_bytes = 4,
+                               .bytes = e->bytes};
+    return hk_tile_time(l, e->weight ? &weight_model : &gather_model, &shape, &work);
 }
 
 hk_conv_choice hk_conv_split(const hk_conv_extent *e, const hk_conv_tile *t, uint32_t splits)
@@ -144,7 +141,7 @@ hk_conv_choice hk_conv_choose(hk_lower *l, const hk_conv_extent *e)
                 hk_choice_add(&c, &(hk_candidate){.name = e->weight ? t->weight : t->forward,
                                                   .variant = t,
                                                   .splits = splits,
-                                                  .cost = cost(l, e, t, splits)});
+                                                  .cost = time_of(l, e, t, splits)});
     }
     const hk_candidate *taken = hk_choice_end(l, &c);
     return hk_conv_split(e, taken->variant, taken->splits);
