@@ -244,7 +244,10 @@ static hk_status tune(tuner *t, const char *path, hk_tune_result *result)
 {
     hk_tuning *table = NULL;
     HK_TRY(access(path, F_OK) == 0 ? hk_tuning_load(t->dev->gpu, path, &table) : hk_tuning_create(t->ctx, &table));
-    hk_status st = measure(t, result);
+    /* Written now too: a path that cannot be written ends the call before it measures. */
+    hk_status st = hk_tuning_save(t->dev->gpu, table, path);
+    if (st == HK_OK)
+        st = measure(t, result);
     if (st == HK_OK)
         st = add_to_table(t, path, table);
     if (st == HK_OK)

@@ -149,6 +149,30 @@ static void profiles(void **state)
     expect("bench --shape image=5xk " DATA "/digits/model.onnx", 64, "--shape must read");
 }
 
+static void tunes(void **state)
+{
+    (void)state;
+    expect("tune", 64, "one model file is needed");
+    expect("tune " DATA "/models/mlp/model.onnx --candidates 9", 64, "from 1 to 8");
+    expect("tune " DATA "/models/mlp/model.onnx --table absent/table", 73, "absent/table");
+    expect("tune --batch 3 --candidates 2 --runs 1 --table tuned " DATA "/models/mlp/model.onnx", 0, "table tuned\n");
+    expect("tune --candidates 2 --runs 1 --table tuned --json " DATA "/models/mlp/model.onnx", 0,
+           "\"problem\":\"gemm strict 1 x 1x24x12 NT");
+    expect_file("tuned", "gemm strict 1 x 3x24x12 NT float32 float32 float32\t");
+    expect("inspect tuned", 0, "problems   4, of which ");
+    expect("inspect --json tuned", 0, "\"schema\":\"hillock-table-1\"");
+    const char *profile = "profile --runs 1 --copy-rate 1 --fma-rate 1 " DATA "/models/mlp/model.onnx --json --tuned ";
+    char words[512];
+    snprintf(words, sizeof words, "%stuned", profile);
+    expect(words, 0, "\"tuned\":true");
+    snprintf(words, sizeof words, "%stuned --deterministic", profile);
+    expect(words, 0, "\"tuned\":false");
+    snprintf(words, sizeof words, "%sabsent", profile);
+    expect(words, 66, "absent");
+    expect("bench --tuned " DATA "/digits/model.onnx " DATA "/models/mlp/model.onnx", 65,
+           "is no table of measurements");
+}
+
 static void inspects(void **state)
 {
     (void)state;
@@ -187,7 +211,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(usage),    cmocka_unit_test(files),          cmocka_unit_test(devices),
         cmocka_unit_test(runs),     cmocka_unit_test(verifies_lists), cmocka_unit_test(layers),
-        cmocka_unit_test(profiles), cmocka_unit_test(inspects),       cmocka_unit_test(selftest),
+        cmocka_unit_test(profiles), cmocka_unit_test(tunes),          cmocka_unit_test(inspects),
+        cmocka_unit_test(selftest),
     };
     return cmocka_run_group_tests_name("command", tests, make_folder, remove_folder);
 }

@@ -79,6 +79,11 @@ void json_object(FILE *f, const char *key); /* key NULL: an element */
 void json_object_end(FILE *f);
 void json_shape(FILE *f, const char *key, int32_t rank, const int64_t *shape);
 
+/* ---- tables of measurements, as hillock tune writes them */
+
+bool is_table(const char *path);
+int inspect_table(options *o); /* prints the first argument; returns the exit code */
+
 /* ---- shared */
 
 double now_seconds(void);

@@ -11,7 +11,8 @@ static const char usage[] =
     "roles,\n"
     "what a run needs in memory and work, and everything that keeps it from running. That estimate is for the shapes\n"
     "of --shape; else an input's first open dimension is N and any other 1. --dot prints the graph for Graphviz\n"
-    "instead. Needs no device. Exits 65 if the model cannot run.\n\n"
+    "instead. Of a table that hillock tune wrote, prints its device and the problems with another kernel than the\n"
+    "predicted one. Needs no device. Exits 65 if the model cannot run.\n\n"
     "example: hillock inspect resnet50.onnx --batch 8\n";
 
 static void print_values(const char *title, const hk_value_info *list, size_t count)
@@ -326,6 +327,8 @@ static int run(int argc, char **argv)
         fprintf(stderr, "hillock inspect: one model file is needed; see hillock inspect --help\n");
         return finish_code(&o, EXIT_USAGE);
     }
+    if (is_table(o.arguments[0]))
+        return inspect_table(&o);
     hk_model *m = NULL;
     size_t count = 0;
     hk_model_params params = {.size = sizeof params, .no_external_data = option_given(&o, "--no-external-data")};
