@@ -146,17 +146,17 @@ static hk_status lower_depthwise(hk_lower *l, const hk_conv_job *job)
 /* ---- matrix units */
 
 static const hk_nhwc_tile tiles[] = {
-    {128, 256, 32, 2, 4, 0.99f, "conv nhwc8 matrix 128x256x32"},
-    {256, 128, 32, 4, 2, 0.91f, "conv nhwc8 matrix 256x128x32"},
-    {128, 128, 32, 2, 2, 0.93f, "conv nhwc8 matrix 128x128x32"},
-    {256, 64, 32, 4, 1, 0.70f, "conv nhwc8 matrix 256x64x32"},
-    {128, 64, 32, 4, 1, 0.65f, "conv nhwc8 matrix 128x64x32"},
+    {128, 256, 32, 2, 4, 0.989f, "conv nhwc8 matrix 128x256x32"},
+    {256, 128, 32, 4, 2, 0.907f, "conv nhwc8 matrix 256x128x32"},
+    {128, 128, 32, 2, 2, 0.933f, "conv nhwc8 matrix 128x128x32"},
+    {256, 64, 32, 4, 1, 0.696f, "conv nhwc8 matrix 256x64x32"},
+    {128, 64, 32, 4, 1, 0.647f, "conv nhwc8 matrix 128x64x32"},
     {64, 128, 32, 1, 4, 1.06f, "conv nhwc8 matrix 64x128x32"},
-    {64, 64, 64, 2, 2, 0.86f, "conv nhwc8 matrix 64x64x64"},
-    {64, 64, 32, 2, 2, 0.94f, "conv nhwc8 matrix 64x64x32"},
-    {64, 32, 64, 2, 2, 0.86f, "conv nhwc8 matrix 64x32x64"},
-    {32, 32, 64, 2, 2, 6.80f, "conv nhwc8 matrix 32x32x64"},
-    {32, 32, 32, 2, 2, 5.20f, "conv nhwc8 matrix 32x32x32"},
+    {64, 64, 64, 2, 2, 0.861f, "conv nhwc8 matrix 64x64x64"},
+    {64, 64, 32, 2, 2, 0.941f, "conv nhwc8 matrix 64x64x32"},
+    {64, 32, 64, 2, 2, 0.855f, "conv nhwc8 matrix 64x32x64"},
+    {32, 32, 64, 2, 2, 6.75f, "conv nhwc8 matrix 32x32x64"},
+    {32, 32, 32, 2, 2, 5.23f, "conv nhwc8 matrix 32x32x32"},
 };
 
 const hk_nhwc_tile *hk_nhwc_tiles(size_t *count)
