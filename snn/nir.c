@@ -425,6 +425,8 @@ static hk_status take_node(hk_nir_builder *b, const hk_node *n)
         b->verdict->verdict = HK_SNN_EXACT;
         b->verdict->reason = "has its counterpart";
         HK_TRY(take_typed(b, n, x, &flow));
+    } else {
+        b->verdict->reason = "is not judged: what it takes has no counterpart";
     }
     flow.broken = broken || b->verdict->verdict == HK_SNN_UNSUPPORTED;
     for (int32_t i = 0; i < n->out_count; i++)
@@ -509,8 +511,11 @@ hk_status hk_nir_build(hk_graph *g, const hk_nir_params *params, hk_nir *out)
     for (size_t i = 0; i < g->node_count; i++) {
         const hk_node *n = g->nodes[i];
         b.verdict = &verdicts[i];
-        *b.verdict = (hk_snn_node){
-            .node = n->name, .op = n->type, .verdict = HK_SNN_PASSES, .reason = "", .spike_only = true};
+        *b.verdict = (hk_snn_node){.node = n->name,
+                                   .op = n->type,
+                                   .verdict = HK_SNN_PASSES,
+                                   .reason = "is no part of the file: constants and arithmetic of shapes",
+                                   .spike_only = true};
         HK_TRY(take_node(&b, n));
         if (params->report)
             params->report(params->user, b.verdict);

@@ -351,6 +351,13 @@ hk_status hk_snn_plan_make(hk_graph *g, hk_snn_choice choice, hk_snn_plan *out)
         p.of[i] = g->nodes[i];
         HK_TRY(judge(&p, g->nodes[i], &p.nodes[i]));
     }
+    for (size_t i = 0; i < g->node_count && !p.site_count; i++)
+        if (hk_snn_bends(p.of[i])) {
+            p.nodes[i].verdict = HK_SNN_UNSUPPORTED;
+            p.nodes[i].reason = "no neuron counts what it says, and the model has no Relu or Clip that could become "
+                                "neurons; put ReLU in its place and train again, or convert with --functional, which "
+                                "puts neurons in front of layers of weights";
+        }
     *out = p;
     return HK_OK;
 }
@@ -370,14 +377,6 @@ hk_status hk_snn_plan_check(const hk_snn_plan *p)
 {
     hk_context *ctx = p->graph->ctx;
     HK_TRY(hk_snn_refuse_unsupported(p->graph, p->nodes, p->node_count));
-    for (size_t i = 0; i < p->node_count && !p->site_count; i++)
-        if (hk_snn_bends(p->of[i]))
-            return hk_fail(
-                ctx, HK_STATUS_UNSUPPORTED,
-                "node '%s' (%s): no neuron counts what it says, and the model has no Relu or Clip that could "
-                "become neurons; put ReLU in its place and train again, or convert with --functional, which "
-                "puts neurons in front of layers of weights",
-                p->of[i]->name, p->of[i]->type);
     if (!p->site_count)
         return hk_fail(ctx, HK_STATUS_UNSUPPORTED,
                        "the model has no Relu or Clip that could become neurons; a spiking network needs one at least. "

@@ -333,6 +333,7 @@ static void bad_data(void **state)
     assert_false(is_there("bad.onnx"));
     expect("convert " DIGITS "/model.onnx --calibrate " DIGITS DATA "--steps 4 --out good.onnx", 0, "4 steps");
     expect("eval good.onnx --data huge.npy --labels labels.npy --steps 2", 65, "membrane potential is not finite");
+    expect("eval good.onnx --data huge.npy --labels labels.npy", 65, "membrane potential is not finite");
 }
 
 int main(int argc, char **argv)

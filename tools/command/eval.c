@@ -90,7 +90,10 @@ static hk_status run_all(training *r)
         st = hk_loader_next(r->val ? r->val : r->loader, &b);
         if (st != HK_OK || !b.count)
             break;
-        st = evaluate_session(r, s, &b, &m);
+        if (!m.samples)
+            st = check_potentials(r, &b);
+        if (st == HK_OK)
+            st = evaluate_session(r, s, &b, &m);
     }
     if (st == HK_OK)
         print_metrics(r, &m, now_seconds() - begin);

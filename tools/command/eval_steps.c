@@ -26,22 +26,12 @@ static bool read_list(const char *text, int64_t *list, size_t *count)
     return *count > 0;
 }
 
-/* ---- a batch */
+/* ---- potentials that are not finite: such a neuron says nothing, and results are finite without it */
 
-static hk_status add_counts(hk_session *s, const step_run *t, size_t i, const hk_snn_probe *p)
+static hk_status check_charge(hk_session *s, const hk_snn_probe *p)
 {
-    hk_tensor sums = {0}, each = {0}, charge = {0};
-    hk_status st = hk_session_read(s, p->output, &sums);
-    for (int64_t k = 0; st == HK_OK && k < t->steps; k++)
-        t->counts[(int64_t)i * t->steps + k] += tensor_element(&sums, k);
-    hk_tensor_release(&sums);
-    if (st == HK_OK && p->each)
-        st = hk_session_read(s, p->each, &each);
-    for (int64_t k = 0; st == HK_OK && p->each && k < hk_tensor_count(&each); k++)
-        t->each[i][k] += tensor_element(&each, k);
-    hk_tensor_release(&each);
-    if (st == HK_OK && p->charge)
-        st = hk_session_read(s, p->charge, &charge);
+    hk_tensor charge = {0};
+    hk_status st = p->charge ? hk_session_read(s, p->charge, &charge) : HK_OK;
     if (st == HK_OK && p->charge && !isfinite(tensor_element(&charge, 0))) {
         fprintf(stderr,
                 "hillock eval: node '%s' (%s): a membrane potential is not finite, so that neuron is silent; look at "
@@ -51,6 +41,46 @@ static hk_status add_counts(hk_session *s, const step_run *t, size_t i, const hk
     }
     hk_tensor_release(&charge);
     return st;
+}
+
+hk_status check_potentials(training *r, const hk_batch *b)
+{
+    hk_snn_info info;
+    hk_model *watched = NULL;
+    hk_session *s = NULL;
+    size_t count = 0;
+    hk_snn_get_info(r->model, &info);
+    if (!info.layers)
+        return HK_OK;
+    if (hk_snn_with_steps(r->model, info.steps, HK_SNN_MONITOR_COUNTS, &watched) != HK_OK)
+        return HK_OK; /* one that cannot be watched is evaluated all the same */
+    hk_status st = hk_session_create(r->dev, watched,
+                                     &(hk_session_params){.size = sizeof(hk_session_params), .fresh = true}, &s);
+    if (st == HK_OK)
+        st = run_on_batch(r, watched, s, b);
+    const hk_snn_probe *probes = st == HK_OK ? hk_snn_probes(watched, &count) : NULL;
+    for (size_t i = 0; i < count && st == HK_OK; i++)
+        st = check_charge(s, &probes[i]);
+    hk_session_destroy(&s);
+    hk_model_destroy(&watched);
+    return st;
+}
+
+/* ---- a batch */
+
+static hk_status add_counts(hk_session *s, const step_run *t, size_t i, const hk_snn_probe *p)
+{
+    hk_tensor sums = {0}, each = {0};
+    hk_status st = hk_session_read(s, p->output, &sums);
+    for (int64_t k = 0; st == HK_OK && k < t->steps; k++)
+        t->counts[(int64_t)i * t->steps + k] += tensor_element(&sums, k);
+    hk_tensor_release(&sums);
+    if (st == HK_OK && p->each)
+        st = hk_session_read(s, p->each, &each);
+    for (int64_t k = 0; st == HK_OK && p->each && k < hk_tensor_count(&each); k++)
+        t->each[i][k] += tensor_element(&each, k);
+    hk_tensor_release(&each);
+    return st == HK_OK ? check_charge(s, p) : st;
 }
 
 static size_t equal_classes(const hk_tensor *a, const hk_tensor *b)

@@ -70,6 +70,8 @@ typedef struct step_request {
 } step_request;
 /* A spiking model with each number of time steps; prints. */
 hk_status evaluate_steps(training *r, const step_request *q);
+/* Refuses a spiking model with a membrane potential that is not finite after these samples, and names the neurons. */
+hk_status check_potentials(training *r, const hk_batch *b);
 
 /* DIR/ckpt-NUMBER.safetensors, the oldest beyond --keep removed. */
 hk_status save_checkpoint(training *r);
