@@ -37,7 +37,7 @@ hk_status hk_run_passes(hk_graph *g, void *user)
         {HK_PASS_VIEWS, false, hk_drop_views},         {HK_PASS_COMMON, false, hk_merge_common},
         {HK_PASS_PADS, false, hk_fold_pads},           {HK_PASS_FORMULAS, false, hk_fuse_formulas},
         {HK_PASS_ATTENTION, false, hk_fuse_attention}, {HK_PASS_TRANSPOSES, false, hk_fold_transposes},
-        {HK_PASS_EPILOGUES, true, hk_fuse_epilogues}};
+        {HK_PASS_EPILOGUES, true, hk_fuse_epilogues},  {HK_PASS_EXCITATION, false, hk_fuse_excitation}};
     static const pass after_layout[] = {{HK_PASS_CHAINS, true, hk_fuse_chains}};
     const hk_pass_options *options = user;
     HK_TRY(run(g, options, before_layout, HK_COUNT(before_layout)));

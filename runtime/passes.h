@@ -44,6 +44,8 @@ hk_status hk_fuse_trained_attention(hk_graph *g);
 hk_status hk_fold_transposes(hk_graph *g);
 /* Bias, activation and residual sum into the store phase of Conv and Gemm. */
 hk_status hk_fuse_epilogues(hk_graph *g);
+/* The two convolutions of single pixels in squeeze-and-excitation become one node. */
+hk_status hk_fuse_excitation(hk_graph *g);
 /* Precision `fast`: convolutions in NHWC8 islands of fp16, fp16 weights of matrix products (layout.c). */
 hk_status hk_choose_layouts(hk_graph *g, const hk_pass_options *options);
 /* Precision `fast`, when chains are made: values between nodes in fp16 (storage.c). */

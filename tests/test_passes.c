@@ -618,6 +618,39 @@ static void transposed_convolutions(void **state)
     }
 }
 
+/* ---- squeeze-and-excitation */
+
+static hk_graph *excitation(int64_t channels, int64_t squeezed, hk_value **between)
+{
+    hk_graph *g = new_graph();
+    hk_value *x = node(g, "GlobalAveragePool", NULL, input(g, "x", SHAPE(2, channels, 5, 3)), NULL), *y = NULL;
+    hk_value *first[] = {x, filled(g, SHAPE(squeezed, channels, 1, 1), -0.5), filled(g, SHAPE(squeezed), 0.1)};
+    OK(hk_build(g, "Conv", NULL, first, 3, between, 1));
+    *between = node(g, "Relu", NULL, *between, NULL);
+    hk_value *second[] = {*between, filled(g, SHAPE(channels, squeezed, 1, 1), -0.4)};
+    OK(hk_build(g, "Conv", NULL, second, 2, &y, 1));
+    output(g, node(g, "Sigmoid", NULL, y, NULL));
+    return g;
+}
+
+static hk_status fuse_excitation(hk_graph *g)
+{
+    OK(hk_fuse_epilogues(g));
+    return hk_fuse_excitation(g);
+}
+
+static void excitations(void **state)
+{
+    (void)state;
+    hk_value *between;
+    assert_int_equal(left(excitation(16, 4, &between), fuse_excitation, "hk.Excite"), 1);
+    assert_int_equal(left(excitation(12, 4, &between), fuse_excitation, "hk.Excite"), 0); /* no whole octets */
+    assert_int_equal(left(excitation(16, 129, &between), fuse_excitation, "hk.Excite"), 0);
+    hk_graph *g = excitation(16, 4, &between);
+    output(g, between); /* somebody else wants it */
+    assert_int_equal(left(g, fuse_excitation, "hk.Excite"), 0);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -635,6 +668,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(batchnorm),
         cmocka_unit_test(expansions),
         cmocka_unit_test(transposed_convolutions),
+        cmocka_unit_test(excitations),
     };
     return test_main(argc, argv, &(test_program){.name = "passes", TESTS(tests), .device = TEST_HOST});
 }

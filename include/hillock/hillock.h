@@ -420,6 +420,7 @@ typedef enum hk_profile {
     X(FORMULAS, "formulas")     /* GELU and normalizations written out */                                              \
     X(ATTENTION, "attention")   /* products around a softmax into one node that stores no scores */                    \
     X(EPILOGUES, "epilogues")   /* bias, activation and residual sum into Conv and matrix products */                  \
+    X(EXCITATION, "excitation") /* the two small products of squeeze-and-excitation into one node */                   \
     X(CHAINS, "chains")         /* elementwise operators that follow one another into one pass over memory */          \
     X(TRANSPOSES, "transposes") /* transposes of matrices into the products behind them */
 
