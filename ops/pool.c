@@ -16,6 +16,7 @@
 #include "ops/support/conv_geometry.h"
 #include "shaders/pool.push.h"
 #include "shaders/pool_global.push.h"
+#include "shaders/pool_global_nhwc.push.h"
 #include "shaders/pool_spread.push.h"
 
 typedef struct pool_attrs {
@@ -503,6 +504,34 @@ static void row_grid(hk_lower *l, hk_record *r, int64_t rows, int64_t plane)
     r->flops = (double)rows * (double)plane;
 }
 
+/* x in HK_LAYOUT_NHWC8, y contiguous. */
+static void lower_global_octets(hk_lower *l, int64_t plane)
+{
+    const hk_node *n = l->node;
+    hk_value *x = n->in[0];
+    bool maximum = is_maximum(n);
+    struct pool_global_nhwc_push push = {.images = (uint32_t)x->shape.dim[0],
+                                         .plane = (uint32_t)plane,
+                                         .octets = (uint32_t)(x->shape.dim[1] + 7) / 8,
+                                         .channels = (uint32_t)x->shape.dim[1]};
+    hk_record *r = hk_emit(l, maximum ? &hk_kernel_pool_global_nhwc_max : &hk_kernel_pool_global_nhwc,
+                           maximum ? "global max pool nhwc8" : "global average pool nhwc8");
+    uint32_t lanes = 1, octets = l->cpu ? 8 : 4, units = HK_MAX(l->compute_units_hint, 1u);
+    while (octets > 1 && (uint64_t)push.images * push.octets < (uint64_t)octets * units)
+        octets /= 2; /* an octet alone takes half of each 32-byte sector that it reads */
+    while (!l->cpu && lanes * octets < 256 && lanes * octets < l->device->max_invocations && (int64_t)lanes * 4 < plane)
+        lanes *= 2;
+    hk_push(r, &push, sizeof push);
+    hk_use(r, x, HK_READ, offsetof(struct pool_global_nhwc_push, x));
+    hk_use(r, n->out[0], HK_WRITE, offsetof(struct pool_global_nhwc_push, y));
+    hk_workgroup(r, lanes * octets, 1, 1);
+    hk_spec(r, 3, octets);
+    hk_spec(r, 4, lanes);
+    hk_spec(r, 5, hk_stores_halves(x));
+    r->flops = (double)push.images * push.channels * push.plane;
+    hk_grid_1d(l, r, (uint64_t)push.images * ((push.octets + octets - 1) / octets));
+}
+
 static hk_status lower_global(hk_lower *l)
 {
     const hk_node *n = l->node;
@@ -512,6 +541,10 @@ static hk_status lower_global(hk_lower *l)
     int64_t plane = hk_shape_span(&x->shape, 2, x->shape.rank), rows = x->shape.dim[0] * x->shape.dim[1];
     if (rows == 0 || (gradient && plane == 0))
         return HK_OK;
+    if (x->layout == HK_LAYOUT_NHWC8) {
+        lower_global_octets(l, plane);
+        return HK_OK;
+    }
     const hk_kernel *kernel = gradient  ? &hk_kernel_pool_global_max_grad
                               : maximum ? &hk_kernel_pool_global_max
                                         : &hk_kernel_pool_global;

@@ -21,20 +21,23 @@ layout(constant_id = 10) const bool HALVES = false;        // activations are fl
 layout(constant_id = 11) const bool WEIGHT_HALVES = false; // weights are float16
 layout(constant_id = 12) const uint EPILOGUE = 0;          // bit 0: bias, bit 1: residual
 layout(constant_id = 13) const uint ACTIVATION = 0;
+layout(constant_id = 14) const bool SCALED = false; // channels of x have factors
 #include "conv_nhwc.glsl"
 
 float acc[PIXELS * 8];
 uint from[PIXELS]; // octet of tap (0, 0), channel 0 in x; wraps around where the padding makes it negative
 int row[PIXELS];
 int column[PIXELS];
+uint image[PIXELS];
 
 void find_pixels(uint first)
 {
     [[unroll]] for (uint p = 0; p < PIXELS; ++p) {
-        uint at = min(first + p, push.pixels - 1u), line = at / push.y_w, image = line / push.y_h;
-        row[p] = tap_source(true, int(line - image * push.y_h), 0u, STRIDE_H, DILATION_H, push.pads & 0xffffu);
+        uint at = min(first + p, push.pixels - 1u), line = at / push.y_w;
+        image[p] = line / push.y_h;
+        row[p] = tap_source(true, int(line - image[p] * push.y_h), 0u, STRIDE_H, DILATION_H, push.pads & 0xffffu);
         column[p] = tap_source(true, int(at - line * push.y_w), 0u, STRIDE_W, DILATION_W, push.pads >> 16);
-        from[p] = ((image * push.x_h + uint(row[p])) * push.x_w + uint(column[p])) * push.octets_in;
+        from[p] = ((image[p] * push.x_h + uint(row[p])) * push.x_w + uint(column[p])) * push.octets_in;
     }
 }
 
@@ -47,6 +50,8 @@ void add_octet(uint offset, uint r, uint s, uint w, uint w_stride, uint outputs)
         x[p] = load_octet(push.x, inside ? from[p] + offset : 0u, HALVES);
         x[p].low = inside ? x[p].low : vec4(0.0);
         x[p].high = inside ? x[p].high : vec4(0.0);
+        if (SCALED) // there is one tap: the offset is the octet
+            x[p] = scaled(x[p], image[p], offset);
     }
     [[unroll]] for (uint o = 0; o < 8; ++o) {
         Octet k = load_octet(push.w, w + min(o, outputs - 1u) * w_stride, WEIGHT_HALVES);

@@ -16,4 +16,11 @@ vec4 finish4(vec4 y, uint pixel, uint channel, bool halves)
     return y;
 }
 
+// What the end of squeeze-and-excitation does to an octet of x.
+Octet scaled(Octet x, uint image, uint octet)
+{
+    Octet s = load_octet(push.scale, image * push.scale_octets + octet, false);
+    return Octet(x.low * s.low, x.high * s.high);
+}
+
 #endif

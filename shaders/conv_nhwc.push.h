@@ -6,6 +6,7 @@ ADDRESS(w) /* (outputs, taps, octets_in * 8) */
 ADDRESS(y) /* or the partial sums of splits, (split, pixel, octets_out * 8) in float32 */
 ADDRESS(bias) /* float32 */
 ADDRESS(residual)
+ADDRESS(scale) /* of channels of x, (image, octets_in * 8) in float32 */
 ADDRESS(table) /* matrix kernel: of every octet of k its offset in x, in octets, and row << 5 | column of its tap */
 UINT(outputs) /* channels of y */
 UINT(octets_in)
@@ -19,6 +20,7 @@ UINT(y_w)
 UINT(splits) /* matrix kernel: of the sum over k, */
 UINT(k_split) /* each so many of its elements */
 UINT(pads) /* of rows, and of columns << 16 */
+UINT(scale_octets) /* between an image's scales and the next one's: octets_in, or 0 where all share them */
 FLOAT(alpha)
 FLOAT(beta)
 PUSH_END

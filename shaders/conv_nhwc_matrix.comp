@@ -42,6 +42,7 @@ layout(constant_id = 16) const uint DILATION_H = 1;
 layout(constant_id = 17) const uint DILATION_W = 1;
 layout(constant_id = 18) const uint EPILOGUE = 0; // bit 0: bias, bit 1: residual, bit 2: none, these are partial sums
 layout(constant_id = 19) const uint ACTIVATION = 0;
+layout(constant_id = 20) const bool SCALED = false; // channels of x have factors; windows of one tap
 #include "conv_nhwc.glsl"
 
 const uint STAGES = 1;
@@ -59,6 +60,7 @@ const bool POINT = KH * KW == 1u;
 uint first_pixel, first_output, split, k_end; // k_end in octets
 uint base[LOADS_A];                           // of the thread's pixels
 uint masks[LOADS_A];                          // valid rows of taps, and columns << 16
+uint images[SCALED ? LOADS_A : 1];
 
 void find_pixels()
 {
@@ -68,12 +70,20 @@ void find_pixels()
         int y = int((line - image * push.y_h) * STRIDE_H) - int(push.pads & 0xffffu);
         int x = int((at - line * push.y_w) * STRIDE_W) - int(push.pads >> 16);
         base[i] = ((image * push.x_h + uint(y)) * push.x_w + uint(x)) * push.octets_in;
+        if (SCALED)
+            images[i] = image;
         masks[i] = 0u;
         for (uint r = 0u; r < KH; ++r)
             masks[i] |= at < push.pixels && within(y + int(r * DILATION_H), push.x_h) ? 1u << r : 0u;
         for (uint s = 0u; s < KW; ++s)
             masks[i] |= within(x + int(s * DILATION_W), push.x_w) ? 0x10000u << s : 0u;
     }
+}
+
+uvec4 scaled_halves(uint from, uint image, uint octet)
+{
+    Octet x = scaled(load_octet(push.x, from, true), image, octet);
+    return uvec4(pack_half_octet(x.low), pack_half_octet(x.high));
 }
 
 void load_next(uint k)
@@ -85,7 +95,7 @@ void load_next(uint k)
     UNROLL for (uint i = 0; i < LOADS_A; ++i) {
         next_a[i] = uvec4(0u);
         if (at < k_end && ((masks[i] & 0xffffu) >> (entry.y >> 5) & masks[i] >> 16 >> (entry.y & 31u) & 1u) != 0u)
-            next_a[i] = U32x4(push.x).v[base[i] + entry.x];
+            next_a[i] = SCALED ? scaled_halves(base[i] + at, images[i], at) : U32x4(push.x).v[base[i] + entry.x];
     }
     UNROLL for (uint i = 0; i < LOADS_B; ++i) {
         uint o = first_output + gl_LocalInvocationIndex / OCTETS + i * STEP;

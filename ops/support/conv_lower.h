@@ -31,7 +31,7 @@ hk_status hk_conv_lower_gather(hk_lower *l, const hk_conv_job *job);
 /* w (and bias, if not NULL) from x and y. */
 hk_status hk_conv_lower_weight(hk_lower *l, const hk_conv_job *job);
 /* y from x and w in HK_LAYOUT_NHWC8, w contiguous if each channel is a group; storages float32 or float16, the same for
- * x, y and residual. */
+ * x, y and residual; or x and w contiguous float32, where hk_conv_enters_nhwc8 says so. scale: contiguous float32. */
 hk_status hk_conv_lower_nhwc8(hk_lower *l, const hk_conv_job *job);
 
 /* A tile of conv_nhwc_matrix.comp. */
@@ -87,5 +87,7 @@ void hk_conv_emit_sum(hk_lower *l, const hk_conv_sum *s);
 /* True if the node (Conv or hk.Conv) can run in HK_LAYOUT_NHWC8, with one group or one for each channel: what a layout
  * pass asks. */
 bool hk_conv_accepts_nhwc8(const hk_node *n);
+/* And if its few channels are read as they are, contiguous float32, and only the result is in the layout. */
+bool hk_conv_enters_nhwc8(const hk_node *n);
 
 #endif

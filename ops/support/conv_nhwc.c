@@ -9,7 +9,8 @@
 enum { H = HK_AXIS_H, W = HK_AXIS_W };
 enum { EPILOGUE_PARTIAL = 4 };
 
-enum { MOST_ROW = 7 }; /* taps of a row whose weights the depthwise kernel holds */
+enum { MOST_ROW = 7 };   /* taps of a row whose weights the depthwise kernel holds */
+enum { MOST_STEM = 64 }; /* taps of all channels that the kernel for few channels walks */
 
 static bool is_depthwise(const hk_conv *p)
 {
@@ -30,25 +31,40 @@ bool hk_conv_accepts_nhwc8(const hk_node *n)
     hk_problem_text problem;
     const hk_value *x = hk_in(n, 0), *w = hk_in(n, 1);
     const hk_conv_attrs *attrs = n->attrs; /* whole numbers are not rounded to 11 bits */
-    return x->dtype == HK_FLOAT32 && !hk_in(n, 4) && !attrs->exact &&
-           hk_conv_resolve(n->attrs, &x->shape, &w->shape, &p, &problem) && geometry_fits(&p);
+    return x->dtype == HK_FLOAT32 && !attrs->exact && hk_conv_resolve(n->attrs, &x->shape, &w->shape, &p, &problem) &&
+           geometry_fits(&p) && (!hk_in(n, 4) || p.c % 8 == 0);
+}
+
+/* Few channels, whose padding to an octet would cost more than the kernel for them. */
+static bool is_stem(const hk_conv *p)
+{
+    return p->groups == 1 && p->c < 8 && p->c * hk_window_taps(&p->w) <= MOST_STEM && p->w.kernel[W] <= MOST_ROW;
+}
+
+bool hk_conv_enters_nhwc8(const hk_node *n)
+{
+    hk_conv p;
+    hk_problem_text problem;
+    return hk_conv_accepts_nhwc8(n) && !hk_in(n, 4) &&
+           hk_conv_resolve(n->attrs, &n->in[0]->shape, &n->in[1]->shape, &p, &problem) && is_stem(&p);
 }
 
 static hk_status check(const hk_lower *l, const hk_conv_job *job)
 {
-    const hk_value *x = job->x, *w = job->w, *y = job->y, *r = job->residual;
-    hk_layout weights = is_depthwise(&job->p) ? HK_LAYOUT_CONTIGUOUS : HK_LAYOUT_NHWC8;
-    bool layouts = x->layout == HK_LAYOUT_NHWC8 && w->layout == weights && y->layout == HK_LAYOUT_NHWC8 &&
-                   (!r || r->layout == HK_LAYOUT_NHWC8);
-    bool storages = x->dtype == HK_FLOAT32 && hk_stores_halves(x) == hk_stores_halves(y) &&
-                    (!r || hk_stores_halves(r) == hk_stores_halves(x));
+    const hk_value *x = job->x, *w = job->w, *y = job->y, *r = job->residual, *s = job->scale;
+    bool stem = x->layout == HK_LAYOUT_CONTIGUOUS && is_stem(&job->p) && !s;
+    hk_layout weights = stem || is_depthwise(&job->p) ? HK_LAYOUT_CONTIGUOUS : HK_LAYOUT_NHWC8;
+    bool layouts = (stem || x->layout == HK_LAYOUT_NHWC8) && w->layout == weights && y->layout == HK_LAYOUT_NHWC8 &&
+                   (!r || r->layout == HK_LAYOUT_NHWC8) && (!s || s->layout == HK_LAYOUT_CONTIGUOUS);
+    bool storages = x->dtype == HK_FLOAT32 && hk_stores_halves(x) == (stem ? false : hk_stores_halves(y)) &&
+                    (!r || hk_stores_halves(r) == hk_stores_halves(y)) && !hk_stores_halves(s);
     if (layouts && storages && geometry_fits(&job->p))
         return HK_OK;
     return hk_fail(
         l->ctx, HK_STATUS_INTERNAL,
         "node '%s' (%s): expected input, residual, output and, unless there is a group for each channel, the "
-        "packed weight all in NHWC8, in one storage, with at most two spatial axes; hk_conv_accepts_nhwc8 "
-        "tells a pass so",
+        "packed weight all in NHWC8, in one storage, with at most two spatial axes, or a contiguous float32 input of "
+        "few channels; hk_conv_accepts_nhwc8 and hk_conv_enters_nhwc8 tell a pass so",
         l->node->name, l->node->type);
 }
 
@@ -66,6 +82,7 @@ static struct conv_nhwc_push push_of(const hk_conv_job *job)
                                    .y_h = (uint32_t)w->out[H],
                                    .y_w = (uint32_t)w->out[W],
                                    .pads = (uint32_t)w->begin[H] | (uint32_t)w->begin[W] << 16,
+                                   .scale_octets = job->scale && job->scale->shape.dim[0] > 1 ? (uint32_t)p->c / 8 : 0,
                                    .alpha = job->alpha,
                                    .beta = job->beta};
 }
@@ -77,6 +94,7 @@ static void use_operands(hk_record *r, const hk_conv_job *job)
     hk_use(r, job->y, HK_WRITE, offsetof(struct conv_nhwc_push, y));
     hk_use(r, job->bias, HK_READ, offsetof(struct conv_nhwc_push, bias));
     hk_use(r, job->residual, HK_READ, offsetof(struct conv_nhwc_push, residual));
+    hk_use(r, job->scale, HK_READ, offsetof(struct conv_nhwc_push, scale));
 }
 
 /* ---- float32 arithmetic */
@@ -95,6 +113,7 @@ static void lower_octets(hk_lower *l, const hk_conv_job *job)
     hk_spec(r, 11, hk_stores_halves(job->w));
     hk_spec(r, 12, hk_conv_epilogue(job));
     hk_spec(r, 13, job->activation);
+    hk_spec(r, 14, job->scale != NULL);
     r->flops = hk_conv_flops(&job->p);
     uint64_t per_group = (uint64_t)lanes * each;
     hk_grid_1d(l, r, (push.pixels + per_group - 1) / per_group * push.octets_out);
@@ -102,10 +121,10 @@ static void lower_octets(hk_lower *l, const hk_conv_job *job)
 
 /* ---- a group for each channel */
 
-/* (channel, tap) to (tap, octets * 8), once where the weights are constant; what completes the last octet stays. */
-static hk_status turn_weights(hk_lower *l, const hk_conv_job *job, hk_value **turned)
+/* (output, tap) to (tap, octets * 8), once where the weights are constant; what completes the last octet stays. */
+static hk_status turn_weights(hk_lower *l, const hk_conv_job *job, int64_t taps, hk_value **turned)
 {
-    int64_t taps = hk_window_taps(&job->p.w), row = (job->p.k + 7) / 8 * 8;
+    int64_t row = (job->p.k + 7) / 8 * 8;
     hk_value *w = hk_as_float32(l, job->w);
     hk_move m = {0};
     *turned = hk_scratch(l, HK_FLOAT32, taps * row);
@@ -120,26 +139,48 @@ static hk_status turn_weights(hk_lower *l, const hk_conv_job *job, hk_value **tu
     return HK_OK;
 }
 
+/* What the kernels share whose invocations make strips of a line: all but their own constants. */
+static void emit_strips(hk_lower *l, hk_record *r, const hk_conv_job *job, const struct conv_nhwc_push *push)
+{
+    uint32_t lanes = l->cpu ? 8 : HK_MIN(128u, l->device->max_invocations), each = 4;
+    uint64_t lines = (uint64_t)push->images * push->y_h, enough = 512 * (uint64_t)HK_MAX(l->compute_units_hint, 1u);
+    while (each > 1 && !l->cpu && lines * ((push->y_w + each - 1) / each) * push->octets_out < enough)
+        each /= 2;
+    hk_push(r, push, sizeof *push);
+    use_operands(r, job);
+    hk_workgroup(r, lanes, 1, 1);
+    hk_spec(r, 3, each);
+    hk_conv_window_specs(r, &job->p.w, 4);
+    r->flops = hk_conv_flops(&job->p);
+    hk_grid_1d(l, r, (lines * ((push->y_w + each - 1) / each) * push->octets_out + lanes - 1) / lanes);
+}
+
 static hk_status lower_depthwise(hk_lower *l, const hk_conv_job *job)
 {
     struct conv_nhwc_push push = push_of(job);
     hk_conv_job turned = *job;
-    HK_TRY(turn_weights(l, job, &turned.w));
+    HK_TRY(turn_weights(l, job, hk_window_taps(&job->p.w), &turned.w));
     hk_record *r = hk_emit(l, &hk_kernel_conv_nhwc_depthwise, "conv depthwise nhwc8");
-    uint32_t lanes = l->cpu ? 8 : HK_MIN(128u, l->device->max_invocations), each = 4;
-    uint64_t lines = (uint64_t)push.images * push.y_h, enough = 512 * (uint64_t)HK_MAX(l->compute_units_hint, 1u);
-    while (each > 1 && !l->cpu && lines * ((push.y_w + each - 1) / each) * push.octets_out < enough)
-        each /= 2;
-    hk_push(r, &push, sizeof push);
-    use_operands(r, &turned);
-    hk_workgroup(r, lanes, 1, 1);
-    hk_spec(r, 3, each);
-    hk_conv_window_specs(r, &job->p.w, 4);
+    emit_strips(l, r, &turned, &push);
     hk_spec(r, 10, hk_stores_halves(job->x));
     hk_spec(r, 11, hk_conv_epilogue(job));
     hk_spec(r, 12, job->activation);
-    r->flops = hk_conv_flops(&job->p);
-    hk_grid_1d(l, r, (lines * ((push.y_w + each - 1) / each) * push.octets_out + lanes - 1) / lanes);
+    return HK_OK;
+}
+
+/* ---- few channels */
+
+static hk_status lower_stem(hk_lower *l, const hk_conv_job *job)
+{
+    struct conv_nhwc_push push = push_of(job);
+    hk_conv_job turned = *job;
+    HK_TRY(turn_weights(l, job, job->p.c * hk_window_taps(&job->p.w), &turned.w));
+    hk_record *r = hk_emit(l, &hk_kernel_conv_nhwc_stem, "conv few channels to nhwc8");
+    emit_strips(l, r, &turned, &push);
+    hk_spec(r, 10, (uint32_t)job->p.c);
+    hk_spec(r, 11, hk_stores_halves(job->y));
+    hk_spec(r, 12, hk_conv_epilogue(job));
+    hk_spec(r, 13, job->activation);
     return HK_OK;
 }
 
@@ -335,6 +376,7 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const nhwc_ch
     hk_use(r, job->x, HK_READ, offsetof(struct conv_nhwc_push, x));
     hk_use(r, job->w, HK_READ, offsetof(struct conv_nhwc_push, w));
     hk_use(r, y, HK_WRITE, offsetof(struct conv_nhwc_push, y));
+    hk_use(r, job->scale, HK_READ, offsetof(struct conv_nhwc_push, scale));
     if (!split) {
         hk_use(r, job->bias, HK_READ, offsetof(struct conv_nhwc_push, bias));
         hk_use(r, job->residual, HK_READ, offsetof(struct conv_nhwc_push, residual));
@@ -348,6 +390,7 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const nhwc_ch
     hk_conv_window_specs(r, &job->p.w, 12);
     hk_spec(r, 18, split ? EPILOGUE_PARTIAL : hk_conv_epilogue(job));
     hk_spec(r, 19, split ? 0 : job->activation);
+    hk_spec(r, 20, job->scale != NULL);
     r->flops = hk_conv_flops(&job->p);
     hk_grid_1d(l, r, places(&push, t) * c->splits);
     if (split)
@@ -355,19 +398,34 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const nhwc_ch
     return HK_OK;
 }
 
-hk_status hk_conv_lower_nhwc8(hk_lower *l, const hk_conv_job *job)
+/* A copy of factors that lie where vectors cannot be read from. */
+static hk_value *aligned(hk_lower *l, hk_value *scale)
 {
-    HK_TRY(check(l, job));
-    if (is_depthwise(&job->p))
-        return lower_depthwise(l, job);
-    struct conv_nhwc_push push = push_of(job);
-    nhwc_choice c = job->nhwc_tile ? split_by(job->nhwc_tile, sum_of_k(job, &push), HK_MAX(job->splits, 1u))
-                                   : choose_tile(l, job, &push);
+    if (!scale || hk_value_alignment(scale) == 16)
+        return scale;
+    hk_value *copy = hk_scratch(l, HK_FLOAT32, hk_shape_count(&scale->shape));
+    if (copy)
+        hk_emit_copy(l, scale, 0, copy, 0, hk_value_bytes(scale));
+    return copy ? copy : scale;
+}
+
+hk_status hk_conv_lower_nhwc8(hk_lower *l, const hk_conv_job *problem)
+{
+    hk_conv_job job = *problem;
+    HK_TRY(check(l, &job));
+    if (job.x->layout == HK_LAYOUT_CONTIGUOUS)
+        return lower_stem(l, &job);
+    if (is_depthwise(&job.p))
+        return lower_depthwise(l, &job);
+    job.scale = aligned(l, job.scale);
+    struct conv_nhwc_push push = push_of(&job);
+    nhwc_choice c = job.nhwc_tile ? split_by(job.nhwc_tile, sum_of_k(&job, &push), HK_MAX(job.splits, 1u))
+                                  : choose_tile(l, &job, &push);
     if (!c.tile) {
-        lower_octets(l, job);
+        lower_octets(l, &job);
         return HK_OK;
     }
-    HK_TRY(lower_matrix(l, job, &c));
+    HK_TRY(lower_matrix(l, &job, &c));
     hk_choice_leave(l, HK_CHOICE_TILE);
     return HK_OK;
 }
