@@ -338,6 +338,103 @@ static void emit_tiles(hk_lower *l, const hk_attention *p, const hk_attention_va
     hk_grid_1d(l, r, (uint64_t)groups);
 }
 
+/* ---- matrix units */
+
+/* The subgroups of a workgroup, along queries and along keys and columns, and the keys of a tile. In the order they are
+ * tried, but the first, which is for shared memory that none of the others fits. */
+typedef struct matrix_tile {
+    const char *name;
+    uint32_t wm, wn, keys;
+} matrix_tile;
+
+static const matrix_tile matrix_tiles[] = {{"attention matrix 1x2, 32 keys", 1, 2, 32},
+                                           {"attention matrix 1x4", 1, 4, 64},
+                                           {"attention matrix 2x2", 2, 2, 64},
+                                           {"attention matrix 4x1", 4, 1, 64}};
+
+typedef struct matrix_choice {
+    const matrix_tile *tile;
+    uint32_t size, v_size, threads; /* sizes as the kernel pads them */
+} matrix_choice;
+
+static const hk_kernel *matrix_kernel(const hk_lower *l)
+{
+    return l->coopmat_emulated ? &hk_kernel_attention_matrix_emulated : &hk_kernel_attention_matrix;
+}
+
+static uint32_t padded(int64_t x, uint32_t unit)
+{
+    return (uint32_t)ceil_div(HK_MAX(x, (int64_t)1), unit) * unit;
+}
+
+/* The shared memory that attention_matrix.comp declares. */
+static uint32_t matrix_bytes(const hk_lower *l, const matrix_choice *c)
+{
+    const matrix_tile *t = c->tile;
+    uint32_t queries = t->wm * l->coopmat_m, fragments = (t->keys + c->v_size) / l->coopmat_n / t->wn;
+    uint32_t q_row = c->size / 8 + 1, v_row = c->v_size / 8 + 1;
+    uint32_t words = queries * (q_row + t->keys / 4 + 1 + l->coopmat_n / 4) + t->keys * HK_MAX(q_row, v_row);
+    uint32_t emulated = 4 * (t->wm * t->wn * (fragments + 1) * l->coopmat_m * l->coopmat_n + c->threads);
+    return 16 * HK_MAX(words, queries * (c->v_size / 4 + 1)) + 8 + (l->coopmat_emulated ? emulated : 0);
+}
+
+static bool matrix_tile_fits(const hk_lower *l, const hk_attention *p, matrix_choice *c)
+{
+    const matrix_tile *t = c->tile;
+    uint32_t width = l->device->subgroup_size, n = l->coopmat_n * t->wn, queries = t->wm * l->coopmat_m;
+    c->threads = t->wm * t->wn * width;
+    c->size = padded(p->size, l->coopmat_k);
+    c->v_size = padded(p->v_size, n);
+    uint32_t across = HK_MAX(c->threads / queries, 1u);
+    return t->keys % n == 0 && t->keys % l->coopmat_k == 0 && t->keys / 4 % across == 0 && across <= width &&
+           HK_MAX(c->threads, queries) % HK_MIN(c->threads, queries) == 0 &&
+           (t->keys + c->v_size) / n <= 16 && /* fragments that a subgroup's registers hold */
+           c->threads <= l->device->max_invocations && matrix_bytes(l, c) <= l->device->max_shared_bytes;
+}
+
+/* Rows of float16 that are whole, aligned octets. */
+static bool has_octets(const hk_value *v, const hk_attention_view *w, int64_t extent)
+{
+    return hk_stores_halves(v) && hk_value_alignment(v) == 16 &&
+           (w->offset | w->batch | w->head | w->row | extent) % 8 == 0;
+}
+
+/* Few queries for a workgroup where that gives each unit few workgroups; else many, which read the keys less often. */
+static bool choose_matrix(const hk_lower *l, const hk_attention *p, const hk_attention_values *v, matrix_choice *c)
+{
+    const hk_kernel *kernel = matrix_kernel(l);
+    const matrix_tile *last = NULL;
+    if (l->precision != HK_PRECISION_FAST || !l->coopmat_m || !kernel->spirv || (kernel->needs & ~l->device->caps) ||
+        l->coopmat_m % 8 || l->coopmat_n % 8 || l->coopmat_k % 8 || !has_octets(v->q, &p->q, p->size) ||
+        !has_octets(v->k, &p->k, p->size) || !has_octets(v->v, &p->v, p->v_size))
+        return false;
+    for (size_t i = 1; i <= HK_COUNT(matrix_tiles) && (!last || i < HK_COUNT(matrix_tiles)); i++) {
+        c->tile = &matrix_tiles[i % HK_COUNT(matrix_tiles)];
+        int64_t groups = p->batch * p->heads * ceil_div(p->rows, c->tile->wm * l->coopmat_m);
+        if (!matrix_tile_fits(l, p, c))
+            continue;
+        last = c->tile;
+        if (groups <= 2 * (int64_t)l->compute_units_hint)
+            break;
+    }
+    c->tile = last;
+    return last && matrix_tile_fits(l, p, c);
+}
+
+static void emit_matrix(hk_lower *l, const hk_attention *p, const hk_attention_values *v, const matrix_choice *c)
+{
+    const matrix_tile *t = c->tile;
+    hk_record *r = emit(l, p, v, matrix_kernel(l), t->name);
+    use_operands(r, p, v);
+    hk_workgroup(r, c->threads, 1, 1);
+    const uint32_t spec[] = {t->keys,    c->size,      c->v_size,    t->wm,       t->wn,
+                             c->threads, l->coopmat_m, l->coopmat_n, l->coopmat_k};
+    for (uint32_t i = 0; i < HK_COUNT(spec); i++)
+        hk_spec(r, 10 + i, spec[i]);
+    r->subgroup_size = hk_lower_has(l, HK_CAP_SUBGROUP_SIZE) ? l->device->subgroup_size : 0;
+    hk_grid_1d(l, r, (uint64_t)(p->batch * p->heads * ceil_div(p->rows, t->wm * l->coopmat_m)));
+}
+
 static void emit_registers(hk_lower *l, const hk_attention *p, const hk_attention_values *v)
 {
     uint32_t columns = 4, threads = l->cpu ? 8 : 64; /* columns: vectors that an invocation holds */
@@ -354,6 +451,7 @@ static void emit_registers(hk_lower *l, const hk_attention *p, const hk_attentio
 void hk_attention_emit(hk_lower *l, const hk_attention *p, const hk_attention_values *values)
 {
     choice c;
+    matrix_choice m;
     const hk_attention_view whole = {0};
     hk_attention_values v = *values;
     if (p->batch * p->heads * p->rows * p->v_size == 0)
@@ -370,7 +468,9 @@ void hk_attention_emit(hk_lower *l, const hk_attention *p, const hk_attention_va
         return; /* l->failed tells */
     /* The reduced limits of HILLOCK_CAPS=min stand for a small GPU, so that a machine without one tests its kernels. */
     bool cpu = l->cpu && l->device->max_invocations > 128;
-    if (!cpu && choose_tile(l, p, &v, &c))
+    if (choose_matrix(l, p, &v, &m))
+        emit_matrix(l, p, &v, &m);
+    else if (!cpu && choose_tile(l, p, &v, &c))
         emit_tiles(l, p, &v, &c);
     else
         emit_registers(l, p, &v);
