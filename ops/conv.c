@@ -1,6 +1,8 @@
 /*
  * Conv, and hk.Conv, which is Conv with an epilogue: y = activation(conv(x scale, w) + bias + residual). The scale, a
- * factor for each channel of each image, is for windows of one tap without padding.
+ * factor for each channel of each image, is for windows of one tap without padding. A second output, for 2-D
+ * convolutions in HK_LAYOUT_NHWC8 with a group for each channel, holds y summed along its rows: (batch, rows,
+ * channels), contiguous.
  *
  * One set of rules serves 1-D, 2-D and 3-D convolutions of all opsets: the opset bumps changed type lists only.
  */
@@ -94,6 +96,11 @@ static hk_status infer_conv(hk_infer *in)
         return hk_infer_fail(in, HK_STATUS_INVALID, "expected a residual of the output's shape %s, found %s",
                              hk_shape_print(&y, &expected), hk_shape_print(&residual->shape, &found));
     }
+    if (hk_out(in->node, 1) && p.w.spatial != 2)
+        return hk_infer_fail(in, HK_STATUS_INVALID,
+                             "expected two spatial axes where sums of rows are asked for, found %d", (int)p.w.spatial);
+    const hk_shape sums = {.rank = 3, .dim = {p.n, p.w.out[HK_AXIS_H], p.k}};
+    HK_TRY(hk_infer_output(in, 1, x->dtype, &sums));
     return hk_infer_output(in, 0, x->dtype, &y);
 }
 
@@ -104,6 +111,24 @@ static hk_status resolve_node(hk_context *ctx, const hk_node *n, const hk_shape 
     hk_problem_text problem;
     if (!hk_conv_resolve(n->attrs, x, w, p, &problem))
         return hk_fail(ctx, HK_STATUS_INTERNAL, "node '%s' (%s): %s", n->name, n->type, problem.text);
+    return HK_OK;
+}
+
+static hk_status eval_row_sums(hk_eval *e, const hk_conv *p, const hk_tensor *y)
+{
+    int64_t rows = p->w.out[HK_AXIS_H], width = p->w.out[HK_AXIS_W];
+    const hk_shape shape = {.rank = 3, .dim = {p->n, rows, p->k}};
+    hk_tensor *sums = hk_eval_output(e, 1, y->dtype, &shape);
+    if (!sums)
+        return hk_out_of_memory(e->ctx, "evaluating a convolution");
+    for (int64_t i = 0; i < hk_tensor_count(sums); i++) {
+        int64_t image = i / p->k / rows, row = i / p->k % rows,
+                first = ((image * p->k + i % p->k) * rows + row) * width;
+        double sum = 0.0;
+        for (int64_t x = 0; x < width; x++)
+            sum += hk_get_double(y, first + x);
+        hk_set_double(sums, i, sum);
+    }
     return HK_OK;
 }
 
@@ -132,7 +157,7 @@ static hk_status eval_conv(hk_eval *e)
                    (residual ? hk_get_double(residual, i) : 0.0);
         hk_set_double(out, i, hk_activation_apply(a->activation, v, (double)a->alpha, (double)a->beta));
     }
-    return HK_OK;
+    return hk_out(e->node, 1) ? eval_row_sums(e, &p, out) : HK_OK;
 }
 
 /* ---- the device */
@@ -145,6 +170,7 @@ static hk_status lower_conv(hk_lower *l)
     job.bias = hk_in(n, IN_BIAS);
     job.residual = hk_in(n, IN_RESIDUAL);
     job.scale = hk_in(n, IN_SCALE);
+    job.row_sums = hk_out(n, 1);
     job.exact = a->exact != 0;
     job.activation = (uint32_t)a->activation;
     job.alpha = a->alpha;
@@ -154,6 +180,9 @@ static hk_status lower_conv(hk_lower *l)
         return HK_OK;
     if (job.x->layout == HK_LAYOUT_NHWC8 || job.y->layout == HK_LAYOUT_NHWC8)
         return hk_conv_lower_nhwc8(l, &job);
+    if (job.row_sums)
+        return hk_fail(l->ctx, HK_STATUS_INTERNAL, "node '%s' (%s): sums of rows are made in NHWC8 alone", n->name,
+                       n->type);
     return hk_conv_lower_gather(l, &job);
 }
 
@@ -314,7 +343,7 @@ const hk_op hk_ops_conv[] = {
         .in_min = 2,
         .in_max = 5,
         .out_min = 1,
-        .out_max = 1,
+        .out_max = 2,
         .parameters = 1u << IN_W | 1u << IN_BIAS,
         .attrs_bytes = sizeof(hk_conv_attrs),
         .attrs = fused_attrs,

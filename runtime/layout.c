@@ -51,6 +51,8 @@ static hk_status enter_island(hk_graph *g, hk_value *v, hk_value **out)
 #define MULTIPLIED 40e6 /* operations of fp32 in one */
 #define ON_UNITS 120e6  /* and of matrix units */
 
+enum { MOST_SUMMED = 2048 }; /* channels whose sums of rows the kernel behind them keeps */
+
 typedef struct islands {
     hk_graph *g;
     hk_uses uses;
@@ -161,27 +163,6 @@ static bool pays(islands *s, const hk_node *n)
 
 /* ---- moving them */
 
-static hk_status move_convolution(hk_graph *g, hk_node *n)
-{
-    hk_attr_value attrs[32];
-    hk_value *in[5] = {n->in[0], n->in[1], hk_in(n, 2), NULL, hk_in(n, 4)}, *y = NULL, *back = NULL;
-    const hk_attr_value pack[] = {HK_SET_INT("storage", HK_FLOAT16), {0}};
-    hk_copy_attrs(n, attrs, HK_COUNT(attrs));
-    if (!hk_conv_enters_nhwc8(n)) {
-        HK_TRY(enter_island(g, n->in[0], &in[0]));
-        if (in[1]->shape.dim[1] == n->in[0]->shape.dim[1]) /* one group */
-            HK_TRY(hk_build(g, "hk.PackConvWeight", pack, &n->in[1], 1, &in[1], 1));
-    }
-    HK_TRY(enter_island(g, hk_in(n, 3), &in[3]));
-    HK_TRY(hk_build(g, "hk.Conv", attrs, in, in[4] ? 5 : in[3] ? 4 : in[2] ? 3 : 2, &y, 1));
-    y->layout = HK_LAYOUT_NHWC8;
-    y->storage = HK_FLOAT16;
-    y->producer->name = n->name;
-    HK_TRY(relayout(g, y, HK_LAYOUT_CONTIGUOUS, &back));
-    hk_graph_replace(g, n->out[0], back);
-    return HK_OK;
-}
-
 /* Inputs first to last, where they are. */
 static hk_status halve_constants(hk_graph *g, hk_node *n, int32_t first, int32_t last)
 {
@@ -195,6 +176,69 @@ static hk_status halve_constants(hk_graph *g, hk_node *n, int32_t first, int32_t
     return HK_OK;
 }
 
+/* Whether n's result goes to the pooling of squeeze-and-excitation: that node. */
+static const hk_node *pooled_by(const islands *s, const hk_node *n)
+{
+    const hk_value *y = n->out[0];
+    const hk_shape *w = &n->in[1]->shape;
+    if (w->rank != 4 || w->dim[1] != 1 || w->dim[0] != n->in[0]->shape.dim[1] || w->dim[0] > MOST_SUMMED)
+        return NULL;
+    for (uint32_t u = 0; u < s->uses.count[y->id]; u++) {
+        const hk_node *pool = s->uses.users[y->id][u];
+        uint32_t id = pool->out[0]->id;
+        if (hk_node_is(pool, "GlobalAveragePool") && s->uses.count[id] == 1 && !s->uses.is_output[id] &&
+            hk_node_is(s->uses.users[id][0], "hk.Excite"))
+            return pool;
+    }
+    return NULL;
+}
+
+/* The sums of a convolution's rows take the pooling's place. */
+static hk_status take_sums(islands *s, const hk_node *pool, hk_value *sums)
+{
+    hk_node *old = s->uses.users[pool->out[0]->id][0];
+    const hk_shape *x = &pool->in[0]->shape;
+    hk_attr_value attrs[32];
+    hk_value *in[5] = {sums}, *y = NULL;
+    size_t count = hk_copy_attrs(old, attrs, HK_COUNT(attrs));
+    for (size_t i = 0; i < count; i++) {
+        if (!strcmp(attrs[i].name, "row_sums"))
+            attrs[i].i = 1;
+        if (!strcmp(attrs[i].name, "factor"))
+            attrs[i].f = 1.0f / (float)(x->dim[2] * x->dim[3]);
+    }
+    for (int32_t i = 1; i < old->in_count; i++)
+        in[i] = old->in[i];
+    HK_TRY(hk_build(s->g, "hk.Excite", attrs, in, old->in_count, &y, 1));
+    y->producer->name = old->name;
+    hk_graph_replace(s->g, old->out[0], y);
+    return halve_constants(s->g, y->producer, 1, 1);
+}
+
+static hk_status move_convolution(islands *s, hk_node *n)
+{
+    hk_graph *g = s->g;
+    const hk_node *pool = pooled_by(s, n);
+    hk_attr_value attrs[32];
+    hk_value *in[5] = {n->in[0], n->in[1], hk_in(n, 2), NULL, hk_in(n, 4)}, *out[2] = {NULL, NULL}, *back = NULL;
+    const hk_attr_value pack[] = {HK_SET_INT("storage", HK_FLOAT16), {0}};
+    hk_copy_attrs(n, attrs, HK_COUNT(attrs));
+    if (!hk_conv_enters_nhwc8(n)) {
+        HK_TRY(enter_island(g, n->in[0], &in[0]));
+        if (in[1]->shape.dim[1] == n->in[0]->shape.dim[1]) /* one group */
+            HK_TRY(hk_build(g, "hk.PackConvWeight", pack, &n->in[1], 1, &in[1], 1));
+    }
+    HK_TRY(enter_island(g, hk_in(n, 3), &in[3]));
+    HK_TRY(hk_build(g, "hk.Conv", attrs, in, in[4] ? 5 : in[3] ? 4 : in[2] ? 3 : 2, out, pool ? 2 : 1));
+    hk_value *y = out[0];
+    y->layout = HK_LAYOUT_NHWC8;
+    y->storage = HK_FLOAT16;
+    y->producer->name = n->name;
+    HK_TRY(relayout(g, y, HK_LAYOUT_CONTIGUOUS, &back));
+    hk_graph_replace(g, n->out[0], back);
+    return pool ? take_sums(s, pool, out[1]) : HK_OK;
+}
+
 static hk_status choose(islands *s, hk_arena *arena)
 {
     hk_graph *g = s->g;
@@ -202,7 +246,7 @@ static hk_status choose(islands *s, hk_arena *arena)
     for (size_t i = 0; i < s->count; i++) {
         hk_node *n = g->nodes[i];
         if (pays(s, n))
-            HK_TRY(move_convolution(g, n));
+            HK_TRY(move_convolution(s, n));
         else if ((hk_node_is(n, "GlobalAveragePool") || hk_node_is(n, "GlobalMaxPool")) && from_island(n->in[0]))
             n->in[0] = n->in[0]->producer->in[0];
         else if (s->options->matrices && hk_is_product(n) && hk_product_suits_units(n))

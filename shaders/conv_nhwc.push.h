@@ -7,7 +7,8 @@ ADDRESS(y) /* or the partial sums of splits, (split, pixel, octets_out * 8) in f
 ADDRESS(bias) /* float32 */
 ADDRESS(residual)
 ADDRESS(scale) /* of channels of x, (image, octets_in * 8) in float32 */
-ADDRESS(table) /* matrix kernel: of every octet of k its offset in x, in octets, and row << 5 | column of its tap */
+ADDRESS(table) /* matrix kernel: of every octet of k its offset in x, in octets, and row << 5 | column of its tap; depthwise
+                  kernel: sums of y's rows, (image, y_h, octets_out * 8) in float32 */
 UINT(outputs) /* channels of y */
 UINT(octets_in)
 UINT(octets_out)

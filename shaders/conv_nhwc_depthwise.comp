@@ -9,7 +9,10 @@
 
 // Depthwise convolution in HK_LAYOUT_NHWC8 with float32 sums. An invocation makes an octet of channels of PIXELS outputs
 // side by side and reads each octet of x under them once; neighbouring lanes have neighbouring octets. push.w holds the
-// weights as (tap, octets * 8) in float32. No barrier. Floor: the bytes of x and y.
+// weights as (tap, octets * 8) in float32. Floor: the bytes of x and y.
+//
+// With SUMS a workgroup makes WIDTH octets of a row of y, and their sums, which is what global pooling behind the
+// convolution would read y again for; without there is no barrier.
 layout(constant_id = 3) const uint PIXELS = 1;
 layout(constant_id = 4) const uint KH = 1;
 layout(constant_id = 5) const uint KW = 1;
@@ -20,12 +23,16 @@ layout(constant_id = 9) const uint DILATION_W = 1;
 layout(constant_id = 10) const bool HALVES = false; // activations are float16
 layout(constant_id = 11) const uint EPILOGUE = 0;   // bit 0: bias, bit 1: residual
 layout(constant_id = 12) const uint ACTIVATION = 0;
+layout(constant_id = 13) const bool SUMS = false;
+layout(constant_id = 14) const uint WIDTH = 1;
+layout(constant_id = 15) const uint LANES = 1; // of a workgroup
 #include "conv_nhwc.glsl"
 
 const uint COLUMNS = (PIXELS - 1) * STRIDE_W + (KW - 1) * DILATION_W + 1; // of x under a strip
 
 vec4 low[PIXELS];
 vec4 high[PIXELS];
+shared vec4 sums[SUMS ? LANES * 2 : 1];
 
 // A row of taps: first is the octet of x at column 0 of its row.
 void add_row(uint r, uint first, int column, uint octet)
@@ -49,13 +56,10 @@ void add_row(uint r, uint first, int column, uint octet)
     }
 }
 
-void main()
+// An octet of the strip at column x of a line of y; what is stored of it is added to sum.
+void make_strip(uint line, uint x, uint octet, inout Octet sum)
 {
-    uint i = linear_invocation(), strip = i / push.octets_out, octet = i - strip * push.octets_out;
-    uint strips = (push.y_w + PIXELS - 1u) / PIXELS, line = strip / strips, x = (strip - line * strips) * PIXELS;
     uint image = line / push.y_h, y = line - image * push.y_h;
-    if (image >= push.images)
-        return;
     [[unroll]] for (uint p = 0; p < PIXELS; ++p) {
         low[p] = vec4(0.0);
         high[p] = vec4(0.0);
@@ -71,5 +75,42 @@ void main()
             uint pixel = line * push.y_w + x + p;
             Octet o = Octet(finish4(low[p], pixel, octet * 8u, HALVES), finish4(high[p], pixel, octet * 8u + 4u, HALVES));
             store_octet(push.y, pixel * push.octets_out + octet, HALVES, o);
+            sum.low += o.low;
+            sum.high += o.high;
         }
+}
+
+void make_line()
+{
+    uint blocks = (push.octets_out + WIDTH - 1u) / WIDTH, g = linear_group(), line = g / blocks;
+    uint octet = (g - line * blocks) * WIDTH + gl_LocalInvocationIndex % WIDTH, lane = gl_LocalInvocationIndex / WIDTH;
+    bool inside = line < push.images * push.y_h && octet < push.octets_out;
+    uint at = gl_LocalInvocationIndex * 2u;
+    Octet sum = Octet(vec4(0.0), vec4(0.0));
+    for (uint x = lane * PIXELS; inside && x < push.y_w; x += LANES / WIDTH * PIXELS)
+        make_strip(line, x, octet, sum);
+    sums[at] = sum.low;
+    sums[at + 1u] = sum.high;
+    for (uint half_count = LANES / WIDTH / 2u; half_count > 0u; half_count /= 2u) {
+        barrier();
+        if (lane < half_count) {
+            sums[at] += sums[at + half_count * WIDTH * 2u];
+            sums[at + 1u] += sums[at + half_count * WIDTH * 2u + 1u];
+        }
+    }
+    if (inside && lane == 0u)
+        store_octet(push.table, line * push.octets_out + octet, false, Octet(sums[at], sums[at + 1u])); // its own
+}
+
+void main()
+{
+    if (SUMS) {
+        make_line();
+        return;
+    }
+    uint i = linear_invocation(), strip = i / push.octets_out, octet = i - strip * push.octets_out;
+    uint strips = (push.y_w + PIXELS - 1u) / PIXELS, line = strip / strips;
+    Octet unused = Octet(vec4(0.0), vec4(0.0));
+    if (line < push.images * push.y_h)
+        make_strip(line, (strip - line * strips) * PIXELS, octet, unused);
 }

@@ -1,7 +1,7 @@
 /* Push block of excite.comp. */
 #include "push.h"
 PUSH_BEGIN(excite_push)
-ADDRESS(x)  /* (images, octets * 8) */
+ADDRESS(x)  /* (images, rows, octets * 8) */
 ADDRESS(w1) /* (squeezed, octets * 8) */
 ADDRESS(b1) /* (squeezed) */
 ADDRESS(w2) /* (squeezed, outputs) */
@@ -11,6 +11,8 @@ UINT(images)
 UINT(octets)
 UINT(squeezed)
 UINT(outputs)
+UINT(rows)    /* of x, summed up and multiplied with the factor */
+FLOAT(factor)
 FLOAT(alpha1) /* of the activations */
 FLOAT(beta1)
 FLOAT(alpha2)

@@ -249,6 +249,7 @@ static hk_status lower_winograd(hk_lower *l, void *user)
     job.y = forward ? n->out[0] : n->in[0];
     job.bias = hk_in(n, 2);
     job.residual = hk_in(n, 3);
+    job.scale = hk_in(n, 4);
     job.activation = forward;
     return hk_conv_fits_winograd(&job) ? hk_conv_lower_winograd(l, &job) : HK_STATUS_INTERNAL;
 }
@@ -306,6 +307,7 @@ typedef struct layout_case {
     bool bias, residual, halves;
     const hk_nhwc_tile *tile; /* NULL: as the operator chooses */
     uint32_t splits;
+    bool scale, sums; /* factors of x's channels; a second result, y summed along its rows */
 } layout_case;
 
 static hk_status lower_layout(hk_lower *l, void *user)
@@ -321,6 +323,7 @@ static hk_status lower_layout(hk_lower *l, void *user)
         return HK_STATUS_INTERNAL;
     job.bias = hk_in(n, 2);
     job.residual = hk_in(n, 3);
+    job.scale = hk_in(n, 4);
     job.activation = (uint32_t)a->activation;
     return hk_conv_lower_nhwc8(l, &job);
 }
@@ -339,12 +342,16 @@ static void run_layout_case(fixture *f, layout_case *c, bool gpu_tuning)
                                   HK_SET_INTS("dilations", dilations, 2), HK_SET_INT("activation", c->activation),
                                   HK_SET_INT("group", c->x[1] / c->w[1]), {0}};
     hk_value *x = build(g, "hk.Relayout", to, (hk_value *[]){input(g, "x", 4, c->x)}, 1);
-    hk_value *in[4] = {x, input(g, "w", 4, c->w), NULL, NULL};
+    hk_value *in[5] = {x, input(g, "w", 4, c->w)}, *out[2] = {NULL, NULL};
     if (c->w[1] == c->x[1])
         in[1] = build(g, "hk.PackConvWeight", pack, &in[1], 1);
     if (c->bias)
         in[2] = input(g, "b", 1, c->w);
-    hk_value *y = build(g, "hk.Conv", conv, in, 3);
+    if (c->scale)
+        in[4] = input(g, "s", 4, (const int64_t[]){c->x[0], c->x[1], 1, 1});
+    if (hk_build(g, "hk.Conv", conv, in, c->scale ? 5 : 3, out, c->sums ? 2 : 1) != HK_OK)
+        fail_msg("%s", hk_context_error(g->ctx));
+    hk_value *y = out[0];
     if (c->residual) {
         hk_value *first = y;
         in[3] = build(g, "hk.Relayout", to, (hk_value *[]){input(g, "r", 4, first->shape.dim)}, 1);
@@ -355,7 +362,7 @@ static void run_layout_case(fixture *f, layout_case *c, bool gpu_tuning)
     y->layout = HK_LAYOUT_NHWC8;
     y->storage = (hk_dtype)storage;
     y = build(g, "hk.Relayout", NULL, &y, 1);
-    assert_true(hk_graph_add_output(g, y));
+    assert_true(hk_graph_add_output(g, y) && (!c->sums || hk_graph_add_output(g, out[1])));
     hk_precision precision = c->tile ? HK_PRECISION_FAST : HK_PRECISION_STRICT;
     hk_records_run run = {.gpu_tuning = gpu_tuning, .precision = precision, .lower = lower_layout, .user = c};
     if (hk_test_records(f->gpu, g, &run) != HK_OK)
@@ -380,6 +387,9 @@ static void test_nhwc8(void **state)
         {{2, 19, 9, 11}, {19, 1, 3, 3}, 1, 1, 1, 1, 8, true, true, false, NULL, 1},
         {{1, 16, 13, 10}, {16, 1, 5, 5}, 2, 1, 1, 2, 0, false, false, false, NULL, 1},
         {{3, 12, 8, 17}, {12, 1, 3, 2}, 1, 2, 2, 1, 1, true, false, false, NULL, 1},
+        {{2, 40, 9, 6}, {24, 40, 1, 1}, 1, 1, 0, 0, 7, true, false, false, NULL, 1, true, false},
+        {{2, 24, 9, 11}, {24, 1, 3, 3}, 1, 1, 1, 1, 7, true, false, false, NULL, 1, false, true},
+        {{1, 48, 5, 150}, {48, 1, 5, 5}, 2, 1, 2, 2, 1, true, false, false, NULL, 1, false, true},
     };
     for (size_t i = 0; i < HK_COUNT(cases); i++)
         for (int halves = 0; halves < 2; halves++)
@@ -398,6 +408,7 @@ static void test_nhwc8_tiles(void **state)
     static const layout_case cases[] = {
         {{2, 40, 9, 7}, {75, 40, 3, 3}, 1, 1, 1, 1, 1, true, true, true, NULL, 3},
         {{2, 24, 9, 11}, {72, 24, 1, 1}, 2, 1, 0, 0, 7, true, false, true, NULL, 1},
+        {{2, 104, 6, 7}, {40, 104, 1, 1}, 1, 1, 0, 0, 0, true, false, true, NULL, 2, true, false},
     };
     const fixture *f = *state;
     bool software = hk_gpu_info(f->gpu)->type == HK_DEVICE_SOFTWARE;

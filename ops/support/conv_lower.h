@@ -17,8 +17,9 @@ typedef struct hk_conv_job {
     hk_value *x, *w, *y;
     hk_value *bias;
     hk_value *residual;
-    hk_value *scale; /* forward, windows of one tap without padding, one group: [n or 1][c] factors of x */
-    bool exact;      /* as the attribute hk.exact */
+    hk_value *scale;    /* forward, windows of one tap without padding, one group: [n or 1][c] factors of x */
+    hk_value *row_sums; /* forward, NHWC8 with a group for each channel: [n][rows of y][k], y summed along its rows */
+    bool exact;         /* as the attribute hk.exact */
     uint32_t activation;
     float alpha, beta;
     const struct hk_conv_tile *tile; /* for tests and tuning: matrix kernels use this tile and so many splits */

@@ -58,7 +58,8 @@ static hk_status check(const hk_lower *l, const hk_conv_job *job)
                    (!r || r->layout == HK_LAYOUT_NHWC8) && (!s || s->layout == HK_LAYOUT_CONTIGUOUS);
     bool storages = x->dtype == HK_FLOAT32 && hk_stores_halves(x) == (stem ? false : hk_stores_halves(y)) &&
                     (!r || hk_stores_halves(r) == hk_stores_halves(y)) && !hk_stores_halves(s);
-    if (layouts && storages && geometry_fits(&job->p))
+    bool sums = !job->row_sums || (is_depthwise(&job->p) && job->p.k % 8 == 0 && !hk_stores_halves(job->row_sums));
+    if (layouts && storages && sums && geometry_fits(&job->p))
         return HK_OK;
     return hk_fail(
         l->ctx, HK_STATUS_INTERNAL,
@@ -155,16 +156,42 @@ static void emit_strips(hk_lower *l, hk_record *r, const hk_conv_job *job, const
     hk_grid_1d(l, r, (lines * ((push->y_w + each - 1) / each) * push->octets_out + lanes - 1) / lanes);
 }
 
+/* A workgroup for each line of y and as many octets as its lanes have room for beside the line's strips. */
+static void emit_lines(hk_lower *l, hk_record *r, const hk_conv_job *job, const struct conv_nhwc_push *push)
+{
+    uint32_t lanes = l->cpu ? 8 : 128, each = l->cpu || push->y_w > 64 ? 4 : push->y_w > 32 ? 2 : 1;
+    uint32_t strips = (push->y_w + each - 1) / each, width = 1;
+    while (lanes > l->device->max_invocations)
+        lanes /= 2;
+    while (2 * width * strips <= lanes && width < push->octets_out)
+        width *= 2;
+    hk_push(r, push, sizeof *push);
+    use_operands(r, job);
+    hk_use(r, job->row_sums, HK_WRITE, offsetof(struct conv_nhwc_push, table));
+    hk_workgroup(r, lanes, 1, 1);
+    hk_spec(r, 3, each);
+    hk_conv_window_specs(r, &job->p.w, 4);
+    hk_spec(r, 14, width);
+    hk_spec(r, 15, lanes);
+    r->flops = hk_conv_flops(&job->p);
+    hk_grid_1d(l, r, (uint64_t)push->images * push->y_h * ((push->octets_out + width - 1) / width));
+}
+
 static hk_status lower_depthwise(hk_lower *l, const hk_conv_job *job)
 {
     struct conv_nhwc_push push = push_of(job);
     hk_conv_job turned = *job;
     HK_TRY(turn_weights(l, job, hk_window_taps(&job->p.w), &turned.w));
-    hk_record *r = hk_emit(l, &hk_kernel_conv_nhwc_depthwise, "conv depthwise nhwc8");
-    emit_strips(l, r, &turned, &push);
+    hk_record *r = hk_emit(l, &hk_kernel_conv_nhwc_depthwise,
+                           job->row_sums ? "conv depthwise nhwc8, sums" : "conv depthwise nhwc8");
+    if (job->row_sums)
+        emit_lines(l, r, &turned, &push);
+    else
+        emit_strips(l, r, &turned, &push);
     hk_spec(r, 10, hk_stores_halves(job->x));
     hk_spec(r, 11, hk_conv_epilogue(job));
     hk_spec(r, 12, job->activation);
+    hk_spec(r, 13, job->row_sums != NULL);
     return HK_OK;
 }
 
