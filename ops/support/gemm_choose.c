@@ -46,6 +46,13 @@ static const hk_gemm_variant variants[] = {
     MATRIX("gemm 128x128x32 4 subgroups f16", 128, 128, 32, 2, 2, 1, 1, 0.4f),
     MATRIX("gemm 64x64x32 f16", 64, 64, 32, 2, 2, 1, 1, 0.15f),
     MATRIX("gemm 32x32x32 f16", 32, 32, 32, 2, 2, 1, 1, 0.08f),
+    MATRIX("gemm 128x64x64 f16", 128, 64, 64, 4, 1, 1, 1, 0.33f),
+    MATRIX("gemm 64x64x64 f16", 64, 64, 64, 2, 2, 1, 1, 0.25f),
+    MATRIX("gemm 64x64x128 f16", 64, 64, 128, 2, 2, 1, 1, 0.25f),
+    MATRIX("gemm 64x32x64 f16", 64, 32, 64, 2, 2, 1, 1, 0.17f),
+    MATRIX("gemm 64x32x128 f16", 64, 32, 128, 2, 2, 1, 1, 0.17f),
+    MATRIX("gemm 32x32x64 f16", 32, 32, 64, 2, 2, 1, 1, 0.13f),
+    MATRIX("gemm 32x32x128 f16", 32, 32, 128, 2, 2, 1, 1, 0.13f),
     MATRIX("gemm 128x128x16 4 subgroups high", 128, 128, 16, 2, 2, 1, 2, 0.34f),
     MATRIX("gemm 128x128x32 high", 128, 128, 32, 2, 4, 1, 2, 0.22f),
     MATRIX("gemm 64x64x32 high", 64, 64, 32, 2, 2, 1, 2, 0.24f),
@@ -145,6 +152,11 @@ static double cost(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v
     double rounds = ceil_div(groups, units);
     double busy = HK_MIN(1.0, HK_MIN(rounds, 2.0) * warps / 12.0); /* fewer warps do not hide latency */
     double tile = (double)v->bm * v->bn * k / (multiplies * (double)v->rate * busy);
+    if (matrix && v->halves == 1) { /* a workgroup alone waits for each step's operands; others hide that */
+        double step = 800.0 + (double)v->bm * v->bn * v->bk / 700.0, together = HK_MIN(rounds, 16.0 / warps);
+        busy = HK_MIN(1.0, warps / 6.0);
+        tile = HK_MAX((double)v->bm * v->bn * k / (multiplies * (double)v->rate * busy), k / v->bk * step / together);
+    }
     double result = (double)p->m * (double)p->n * batches * 4.0;
     double bytes = ((double)p->m * (double)p->k + (double)p->k * (double)p->n) * batches * 4.0 + result;
     double cycles = HK_MAX(rounds * tile + 2000.0, bytes / 2450.0);
