@@ -378,15 +378,15 @@ static void run_layout_case(fixture *f, layout_case *c, bool gpu_tuning)
 static void test_nhwc8(void **state)
 {
     static const layout_case cases[] = {
-        {{1, 8, 6, 6}, {8, 8, 3, 3}, 1, 1, 1, 1, 0, false, false, false, NULL, 1},
-        {{2, 3, 9, 7}, {5, 3, 3, 3}, 1, 1, 1, 1, 1, true, false, false, NULL, 1},
-        {{2, 13, 9, 8}, {17, 13, 1, 1}, 2, 1, 0, 0, 0, true, false, false, NULL, 1},
-        {{1, 3, 17, 19}, {12, 3, 7, 7}, 2, 1, 3, 3, 1, true, true, false, NULL, 1},
-        {{1, 20, 12, 11}, {9, 20, 3, 3}, 1, 2, 2, 1, 7, true, true, false, NULL, 1},
-        {{3, 40, 14, 14}, {136, 40, 3, 3}, 1, 1, 1, 1, 1, true, true, false, NULL, 1},
-        {{2, 19, 9, 11}, {19, 1, 3, 3}, 1, 1, 1, 1, 8, true, true, false, NULL, 1},
-        {{1, 16, 13, 10}, {16, 1, 5, 5}, 2, 1, 1, 2, 0, false, false, false, NULL, 1},
-        {{3, 12, 8, 17}, {12, 1, 3, 2}, 1, 2, 2, 1, 1, true, false, false, NULL, 1},
+        {{1, 8, 6, 6}, {8, 8, 3, 3}, 1, 1, 1, 1, 0, false, false, false, NULL, 1, false, false},
+        {{2, 3, 9, 7}, {5, 3, 3, 3}, 1, 1, 1, 1, 1, true, false, false, NULL, 1, false, false},
+        {{2, 13, 9, 8}, {17, 13, 1, 1}, 2, 1, 0, 0, 0, true, false, false, NULL, 1, false, false},
+        {{1, 3, 17, 19}, {12, 3, 7, 7}, 2, 1, 3, 3, 1, true, true, false, NULL, 1, false, false},
+        {{1, 20, 12, 11}, {9, 20, 3, 3}, 1, 2, 2, 1, 7, true, true, false, NULL, 1, false, false},
+        {{3, 40, 14, 14}, {136, 40, 3, 3}, 1, 1, 1, 1, 1, true, true, false, NULL, 1, false, false},
+        {{2, 19, 9, 11}, {19, 1, 3, 3}, 1, 1, 1, 1, 8, true, true, false, NULL, 1, false, false},
+        {{1, 16, 13, 10}, {16, 1, 5, 5}, 2, 1, 1, 2, 0, false, false, false, NULL, 1, false, false},
+        {{3, 12, 8, 17}, {12, 1, 3, 2}, 1, 2, 2, 1, 1, true, false, false, NULL, 1, false, false},
         {{2, 40, 9, 6}, {24, 40, 1, 1}, 1, 1, 0, 0, 7, true, false, false, NULL, 1, true, false},
         {{2, 24, 9, 11}, {24, 1, 3, 3}, 1, 1, 1, 1, 7, true, false, false, NULL, 1, false, true},
         {{1, 48, 5, 150}, {48, 1, 5, 5}, 2, 1, 2, 2, 1, true, false, false, NULL, 1, false, true},
@@ -406,8 +406,8 @@ static void test_nhwc8(void **state)
 static void test_nhwc8_tiles(void **state)
 {
     static const layout_case cases[] = {
-        {{2, 40, 9, 7}, {75, 40, 3, 3}, 1, 1, 1, 1, 1, true, true, true, NULL, 3},
-        {{2, 24, 9, 11}, {72, 24, 1, 1}, 2, 1, 0, 0, 7, true, false, true, NULL, 1},
+        {{2, 40, 9, 7}, {75, 40, 3, 3}, 1, 1, 1, 1, 1, true, true, true, NULL, 3, false, false},
+        {{2, 24, 9, 11}, {72, 24, 1, 1}, 2, 1, 0, 0, 7, true, false, true, NULL, 1, false, false},
         {{2, 104, 6, 7}, {40, 104, 1, 1}, 1, 1, 0, 0, 0, true, false, true, NULL, 2, true, false},
     };
     const fixture *f = *state;
