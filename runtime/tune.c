@@ -150,7 +150,7 @@ static void decide(tuner *t, hk_choice_kind kind)
     for (size_t i = 0; i < t->tuning->count; i++) {
         hk_tuned *k = t->tuning->list[i];
         uint32_t best = 0;
-        if (k->kind != kind || !(k->measured[0] > 0))
+        if (k->kind != kind || k->count < 2 || !(k->measured[0] > 0)) /* one candidate is no choice */
             continue;
         for (uint32_t c = 1; c < k->count; c++)
             if (k->measured[c] > 0 && k->measured[c] < k->measured[best])
