@@ -9,6 +9,7 @@ if(TARGET hillock_command)
             FILES_MATCHING PATTERN "*.1")
     endif()
 endif()
+install(DIRECTORY share/tune DESTINATION ${CMAKE_INSTALL_DATADIR}/hillock) # tables of measurements
 install(DIRECTORY include/hillock/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/hillock)
 install(EXPORT hillock-targets NAMESPACE hillock:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/hillock)
 configure_package_config_file(cmake/hillock-config.cmake.in ${CMAKE_CURRENT_BINARY_DIR}/hillock-config.cmake

@@ -200,6 +200,15 @@ static bool tile_fits(const hk_lower *l, const hk_attention *p, choice *c)
            registers <= 176 && (c->tile->slices == 1 || (int64_t)(c->tile->slices - 1) * KEYS < p->keys);
 }
 
+static void begin_choice(const hk_lower *l, const hk_attention *p, const hk_attention_values *v, const char *family,
+                         hk_choice *c)
+{
+    hk_choice_begin(l, c, HK_CHOICE_TILE, "%s %s %lldx%lld %lldx%lld %lldx%lld %s%s", family, hk_choice_precision(l),
+                    (long long)p->batch, (long long)p->heads, (long long)p->rows, (long long)p->keys,
+                    (long long)p->size, (long long)p->v_size, hk_dtype_name(hk_value_storage(v->q)),
+                    p->causal ? " causal" : "");
+}
+
 /* Where all workgroups of a small tile run at once, the smallest is done first: slices of the keys share its work. Else
  * a large tile, which reads keys and values less often. */
 static bool choose_tile(hk_lower *l, const hk_attention *p, const hk_attention_values *v, choice *c)
@@ -211,10 +220,7 @@ static bool choose_tile(hk_lower *l, const hk_attention *p, const hk_attention_v
         return false;
     c->q_chunks = (uint32_t)HK_MAX(ceil_div(p->size, c->chunk), (int64_t)1);
     c->v_chunks = (uint32_t)HK_MAX(ceil_div(p->v_size, c->chunk), (int64_t)1);
-    hk_choice_begin(l, &ranked, HK_CHOICE_TILE, "attention %s %lldx%lld %lldx%lld %lldx%lld %s%s",
-                    hk_choice_precision(l), (long long)p->batch, (long long)p->heads, (long long)p->rows,
-                    (long long)p->keys, (long long)p->size, (long long)p->v_size, hk_dtype_name(hk_value_storage(v->q)),
-                    p->causal ? " causal" : "");
+    begin_choice(l, p, v, "attention", &ranked);
     for (size_t i = 0; i < HK_COUNT(tiles); i++) {
         c->tile = &tiles[i];
         int64_t groups = p->batch * p->heads * ceil_div(p->rows, c->tile->queries);
@@ -400,25 +406,29 @@ static bool has_octets(const hk_value *v, const hk_attention_view *w, int64_t ex
 }
 
 /* Few queries for a workgroup where that gives each unit few workgroups; else many, which read the keys less often. */
-static bool choose_matrix(const hk_lower *l, const hk_attention *p, const hk_attention_values *v, matrix_choice *c)
+static bool choose_matrix(hk_lower *l, const hk_attention *p, const hk_attention_values *v, matrix_choice *c)
 {
     const hk_kernel *kernel = matrix_kernel(l);
-    const matrix_tile *last = NULL;
+    const matrix_tile *spare = &matrix_tiles[0];
+    bool enough = false;
+    hk_choice ranked;
     if (l->precision != HK_PRECISION_FAST || !l->coopmat_m || !kernel->spirv || (kernel->needs & ~l->device->caps) ||
         l->coopmat_m % 8 || l->coopmat_n % 8 || l->coopmat_k % 8 || !has_octets(v->q, &p->q, p->size) ||
         !has_octets(v->k, &p->k, p->size) || !has_octets(v->v, &p->v, p->v_size))
         return false;
-    for (size_t i = 1; i <= HK_COUNT(matrix_tiles) && (!last || i < HK_COUNT(matrix_tiles)); i++) {
+    begin_choice(l, p, v, "attention matrix", &ranked);
+    for (size_t i = 1; i <= HK_COUNT(matrix_tiles); i++) {
         c->tile = &matrix_tiles[i % HK_COUNT(matrix_tiles)];
         int64_t groups = p->batch * p->heads * ceil_div(p->rows, c->tile->wm * l->coopmat_m);
         if (!matrix_tile_fits(l, p, c))
             continue;
-        last = c->tile;
-        if (groups <= 2 * (int64_t)l->compute_units_hint)
-            break;
+        double rank = enough || c->tile == spare ? (double)i : -(double)i; /* the last one until it is enough */
+        enough |= groups <= 2 * (int64_t)l->compute_units_hint;
+        hk_choice_add(&ranked, &(hk_candidate){.name = c->tile->name, .variant = c->tile, .splits = 1, .cost = rank});
     }
-    c->tile = last;
-    return last && matrix_tile_fits(l, p, c);
+    const hk_candidate *taken = hk_choice_end(l, &ranked);
+    c->tile = taken ? taken->variant : NULL;
+    return taken && matrix_tile_fits(l, p, c); /* which fills in what the tile needs */
 }
 
 static void emit_matrix(hk_lower *l, const hk_attention *p, const hk_attention_values *v, const matrix_choice *c)
