@@ -63,12 +63,33 @@ void hk_snn_get_info(const hk_model *m, hk_snn_info *out)
     *out = hk_snn_describe(hk_model_graph(m));
 }
 
+/* (T,N,...): a first dimension of T before an open one. */
+static bool has_time(const hk_shape *s, int64_t steps)
+{
+    bool open = false;
+    for (int32_t d = 1; d < s->rank; d++)
+        open |= s->dim[d] < 0;
+    return open && s->dim[0] == steps;
+}
+
+/* Inputs and outputs with a time axis have the new T. */
+static void change_time(hk_graph *g, int64_t from, int64_t to)
+{
+    for (size_t i = 0; i < g->input_count; i++)
+        if (has_time(&g->inputs[i]->shape, from))
+            g->inputs[i]->shape.dim[0] = to;
+    for (size_t i = 0; i < g->output_count; i++)
+        if (has_time(&g->outputs[i]->shape, from))
+            g->outputs[i]->shape.dim[0] = to;
+}
+
 /* g with a list of steps that ends with the largest. */
 static hk_status watch(hk_graph *g, const int64_t *steps, size_t count, uint32_t monitors, hk_model **out)
 {
     hk_snn_probe *probes = NULL;
     size_t probe_count = 0;
     hk_model *made = NULL;
+    change_time(g, hk_snn_describe(g).steps, steps[count - 1]);
     hk_status st = hk_snn_set_steps(g, steps[count - 1]);
     if (st == HK_OK && count > 1)
         st = hk_snn_add_readouts(g, steps, count - 1);

@@ -271,6 +271,34 @@ static void step_modes_of_a_network(void **state)
     free(data);
 }
 
+/* A network whose input has time takes the first steps as it takes all. */
+static void fewer_steps_of_a_network(void **state)
+{
+    (void)state;
+    enum { FEW = 3 };
+    float *data = noise(T * N * PIXELS, 2);
+    hk_model *all = network(HK_STEP_MULTI), *few = NULL;
+    hk_tensor expected[4], got, x = {.data = data, .dtype = HK_FLOAT32, .rank = 5, .shape = {FEW, N, 1, SIDE, SIDE}};
+    hk_session *s = NULL;
+    OK(hk_snn_with_steps(all, FEW, 0, &few));
+    run_calls(all, data, expected);
+    OK(hk_session_create(dev, few, NULL, &s));
+    OK(hk_session_write(s, "x", &x));
+    OK(hk_session_run(s));
+    for (int k = 0; k < 2; k++) {
+        copy_of(s, k ? "v" : "y", &got);
+        assert_int_equal(hk_tensor_count(&got), FEW * N * OUT);
+        assert_memory_equal(got.data, expected[k].data, FEW * N * OUT * sizeof(float));
+        hk_tensor_release(&got);
+    }
+    for (int k = 0; k < 4; k++)
+        hk_tensor_release(&expected[k]);
+    hk_session_destroy(&s);
+    hk_model_destroy(&few);
+    hk_model_destroy(&all);
+    free(data);
+}
+
 static void step_modes_that_are_refused(void **state)
 {
     (void)state;
@@ -322,11 +350,9 @@ static void the_command(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(trains_with_every_readout),
-        cmocka_unit_test(what_is_refused),
-        cmocka_unit_test(step_modes_of_a_network),
-        cmocka_unit_test(step_modes_that_are_refused),
-        cmocka_unit_test(the_command),
+        cmocka_unit_test(trains_with_every_readout),   cmocka_unit_test(what_is_refused),
+        cmocka_unit_test(step_modes_of_a_network),     cmocka_unit_test(fewer_steps_of_a_network),
+        cmocka_unit_test(step_modes_that_are_refused), cmocka_unit_test(the_command),
     };
     const test_program program = {
         .name = "spiking_native", TESTS(tests), .setup = make_folder, .teardown = remove_folder};

@@ -150,8 +150,8 @@ typedef struct hk_snn_probe {
     const char *spikes, *potentials; /* of neurons: float32 (T,N,...) */
 } hk_snn_probe;
 
-/* The same network with another number of steps, watched as monitors say (0: not at all). The probes, in the order of
- * the graph, live as long as the model. */
+/* The same network with another number of steps, which inputs (T,N,...) then have, watched as monitors say (0: not at
+ * all). The probes, in the order of the graph, live as long as the model. */
 HK_API HK_MUST_USE hk_status hk_snn_with_steps(const hk_model *m, int64_t steps, uint32_t monitors, hk_model **out);
 /* Several numbers of steps in one run, for a network's past does not depend on its future: it runs the largest, and for
  * each smaller one T has outputs that are its own after T steps, called NAME@T. */
