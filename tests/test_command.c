@@ -160,6 +160,7 @@ static void tunes(void **state)
            "\"problem\":\"gemm strict 1 x 1x24x12 NT");
     expect_file("tuned", "gemm strict 1 x 3x24x12 NT float32 float32 float32\t");
     expect("inspect tuned", 0, "problems   4, of which ");
+    expect("inspect " DATA "/../../share/tune/llvmpipe", 0, "device     llvmpipe");
     expect("inspect --json tuned", 0, "\"schema\":\"hillock-table-1\"");
     const char *profile = "profile --runs 1 --copy-rate 1 --fma-rate 1 " DATA "/models/mlp/model.onnx --json --tuned ";
     char words[512];
