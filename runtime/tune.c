@@ -12,8 +12,9 @@
 #include "runtime/model.h"
 #include "runtime/objects.h"
 
-#define FIRST_WARM_NS UINT64_C(500000000) /* a device that idled clocks up */
-#define WARM_NS UINT64_C(50000000)
+/* A device clocks down while pipelines are made, and takes its time to come back. */
+#define WARM_NS UINT64_C(500000000)
+#define SHORT_WARM_NS UINT64_C(50000000) /* in a round without a new pipeline */
 #define NOISE 0.98 /* of the predicted kernel's time: another that is not faster than this is not kept */
 
 typedef struct tuner {
@@ -71,12 +72,15 @@ static hk_status visit_run(tuner *t, hk_session *s, void (*visit)(void *user, co
 
 static hk_status warm_up(tuner *t, hk_session *s)
 {
-    uint64_t begin = hk_now_ns(), long_enough = t->warm ? WARM_NS : FIRST_WARM_NS;
+    hk_device_stats before, after;
+    hk_device_get_stats(t->dev, &before);
+    HK_TRY(hk_session_run(s)); /* which makes them */
+    hk_device_get_stats(t->dev, &after);
+    uint64_t warm = !t->warm || after.pipelines_created > before.pipelines_created ? WARM_NS : SHORT_WARM_NS;
     if (hk_device_get_info(t->dev)->type == HK_DEVICE_SOFTWARE)
-        long_enough = 0;
-    do
+        warm = 0;
+    for (uint64_t begin = hk_now_ns(); hk_now_ns() - begin < warm;)
         HK_TRY(hk_session_run(s));
-    while (hk_now_ns() - begin < long_enough);
     t->warm = true;
     return HK_OK;
 }

@@ -161,6 +161,7 @@ static void tunes(void **state)
     expect_file("tuned", "gemm strict 1 x 3x24x12 NT float32 float32 float32\t");
     expect("inspect tuned", 0, "problems   4, of which ");
     expect("inspect " DATA "/../../share/tune/llvmpipe", 0, "device     llvmpipe");
+    expect("inspect " DATA "/../../share/tune/nvidia-h200", 0, "device     NVIDIA H200");
     expect("inspect --json tuned", 0, "\"schema\":\"hillock-table-1\"");
     const char *profile = "profile --runs 1 --copy-rate 1 --fma-rate 1 " DATA "/models/mlp/model.onnx --json --tuned ";
     char words[512];
