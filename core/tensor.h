@@ -75,6 +75,11 @@ const hk_tensor *hk_tensor_as(hk_arena *arena, const hk_tensor *t, hk_dtype dtyp
 hk_status hk_tensor_create(hk_context *ctx, hk_dtype dtype, const hk_shape *shape, hk_tensor *out);
 /* A copy of its own, lists with their items. */
 hk_status hk_tensor_copy(hk_context *ctx, const hk_tensor *t, hk_tensor *out);
+/* Floats become floats, integers and bool become integers and bool. */
+bool hk_dtype_converts(hk_dtype from, hk_dtype to);
+/* Elements of another type, of which hk_dtype_converts; both contiguous and of as many. Floats are rounded to nearest
+ * even. Returns the first that does not fit (above a float's range, no number of that integer), -1 when all do. */
+int64_t hk_tensor_fill_from(hk_tensor *to, const hk_tensor *from);
 /* Copies any strided tensor into contiguous memory of count * hk_dtype_bytes. */
 void hk_tensor_pack(const hk_tensor *t, void *out);
 

@@ -309,6 +309,62 @@ static void test_order(void **state)
     hk_dataset_close(&d);
 }
 
+/* ---- batches as a model takes them */
+
+static void loader_refused(hk_dataset *d, const hk_value_info *inputs, size_t count, const char *phrase)
+{
+    hk_loader *l = NULL;
+    const hk_loader_params p = {.size = sizeof p, .inputs = inputs, .input_count = count};
+    assert_int_equal(hk_loader_create(d, &p, &l), HK_STATUS_INVALID);
+    if (!strstr(hk_context_error(ctx), phrase))
+        fail_msg("\"%s\" lacks \"%s\"", hk_context_error(ctx), phrase);
+}
+
+/* In the model's order and its types, whatever those of the file are. */
+static void test_inputs(void **state)
+{
+    (void)state;
+#ifdef HK_HAVE_ZLIB
+    const hk_value_info wanted[] = {{.name = "x", .dtype = HK_FLOAT16}, {.name = "ids", .dtype = HK_INT32}};
+    const hk_loader_params p = {.size = sizeof p, .batch = 4, .inputs = wanted, .input_count = 2};
+    hk_dataset *d = opened(SETS "/pairs.npz", NULL);
+    hk_loader *l = NULL;
+    hk_batch b;
+    must(hk_loader_create(d, &p, &l));
+    must(hk_loader_next(l, &b));
+    assert_true(b.input_count == 2 && b.inputs[0].dtype == HK_FLOAT16 && b.inputs[1].dtype == HK_INT32);
+    for (int64_t i = 0; i < 12; i++)
+        assert_int_equal(hk_get_int(&b.inputs[1], i), i);
+    for (size_t i = 0; i < 8; i++)
+        assert_int_equal(((uint16_t *)b.inputs[0].data)[i], hk_float_to_half(sample(d, 1, i / 2)[i % 2]));
+    hk_loader_destroy(&l);
+    loader_refused(d, &(hk_value_info){.name = "ids", .dtype = HK_BOOL}, 1,
+                   "'ids' has 2 in sample 0, which bool cannot hold");
+    loader_refused(d, &(hk_value_info){.name = "x", .dtype = HK_INT64}, 1, "array.astype('int64')");
+    loader_refused(d, &(hk_value_info){.name = "ids", .dtype = HK_FLOAT32}, 1, "array.astype('float32')");
+    loader_refused(d, &(hk_value_info){.name = "mask", .dtype = HK_INT64}, 1, "no array 'mask'");
+    loader_refused(d, (hk_value_info[3]){{.name = "x"}}, 3, "2 arrays per sample besides the labels, and 3 inputs");
+    hk_dataset_close(&d);
+#endif
+    /* bytes are given as they are, not as fractions; 16 bits end at 65,504 */
+    const hk_value_info bytes = {.name = "image", .dtype = HK_UINT8}, half = {.name = "image", .dtype = HK_FLOAT16};
+    hk_loader_params one = {.size = sizeof one, .inputs = &bytes, .input_count = 1};
+    hk_dataset *digits = opened(HK_TEST_DATA "/digits",
+                                &(hk_dataset_params){.size = sizeof(hk_dataset_params), .scale = 5000});
+    hk_loader *loader = NULL;
+    hk_batch first;
+    must(hk_loader_create(digits, &one, &loader));
+    must(hk_loader_next(loader, &first));
+    assert_int_equal(((uint8_t *)first.inputs[0].data)[2], 5);
+    hk_loader_destroy(&loader);
+    one.inputs = &half;
+    must(hk_loader_create(digits, &one, &loader));
+    assert_int_equal(hk_loader_next(loader, &first), HK_STATUS_INVALID);
+    assert_non_null(strstr(hk_context_error(ctx), "which float16 cannot hold"));
+    hk_loader_destroy(&loader);
+    hk_dataset_close(&digits);
+}
+
 static void count_part(hk_dataset *d, bool held_out, uint8_t *seen, size_t *count)
 {
     hk_loader *l = NULL;
@@ -365,7 +421,7 @@ int main(void)
         cmocka_unit_test(test_idx),        cmocka_unit_test(test_gzip),     cmocka_unit_test(test_npz),
         cmocka_unit_test(test_csv),        cmocka_unit_test(test_cifar),    cmocka_unit_test(test_images),
         cmocka_unit_test(test_bad_images), cmocka_unit_test(test_refusals), cmocka_unit_test(test_order),
-        cmocka_unit_test(test_split),
+        cmocka_unit_test(test_inputs),     cmocka_unit_test(test_split),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

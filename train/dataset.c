@@ -446,13 +446,18 @@ static bool fit_numbers(const hk_dataset *d, const hk_field *f, const float *num
     return hk_image_fit(&image, d->params.resize, want[0], want[1], want[2], out);
 }
 
+hk_tensor hk_dataset_stored(const hk_field *f, size_t i)
+{
+    return (hk_tensor){.data = (char *)(uintptr_t)f->contents + i * (size_t)f->elements * hk_dtype_bytes(f->stored),
+                       .dtype = f->stored,
+                       .rank = 1,
+                       .shape = {f->elements}};
+}
+
 static bool number_sample(const hk_dataset *d, const hk_field *f, size_t i, void *out, char *error)
 {
     size_t item = hk_dtype_bytes(f->stored);
-    hk_tensor one = {.data = (char *)(uintptr_t)f->contents + i * (size_t)f->elements * item,
-                     .dtype = f->stored,
-                     .rank = 1,
-                     .shape = {f->elements}};
+    const hk_tensor one = hk_dataset_stored(f, i);
     if (f->info.dtype == f->stored) {
         memcpy(out, one.data, (size_t)f->elements * item);
         if (f->info.dtype != HK_FLOAT32)

@@ -117,6 +117,8 @@ hk_status hk_event_field(hk_dataset *d);
 /* shape: (T,2,H,W). Called from loaders' threads, like hk_image_decode. */
 bool hk_event_frames(const hk_dataset_params *p, const char *path, const int64_t *shape, float *out, char *error);
 
+/* A sample's numbers as they are stored, of a field that has contents: no copy. */
+hk_tensor hk_dataset_stored(const hk_field *f, size_t i);
 /* One sample of a field as batches show it, called from loaders' threads. */
 bool hk_dataset_sample(const hk_dataset *d, const hk_field *f, size_t i, void *out, char *error);
 

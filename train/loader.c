@@ -18,15 +18,24 @@ typedef struct slot {
     uint64_t epoch, index;
     size_t count;
     hk_tensor inputs[HK_MAX_FIELDS], target;
+    float *wide; /* one sample of an array whose floats are converted */
     size_t *samples;
     uint64_t bad;
     char error[1400]; /* of the first sample that could not be read */
 } slot;
 
+/* An array of a batch: a field of the dataset's, and the type it is given. */
+typedef struct batch_input {
+    const hk_field *field;
+    hk_dtype dtype;
+} batch_input;
+
 struct hk_loader {
     hk_context *ctx;
     hk_dataset *d;
     hk_loader_params p;
+    batch_input inputs[HK_MAX_FIELDS];
+    size_t input_count;
     size_t *samples, count; /* of this part, in the dataset's order */
     size_t *order;          /* of the epoch that is handed to threads */
     uint64_t order_epoch;
@@ -112,19 +121,38 @@ static void augment(const hk_loader *l, const hk_field *f, uint64_t epoch, size_
         move_by(x, s[0], s[1], s[2], dy, dx);
 }
 
-static bool read_sample(const hk_loader *l, slot *s, size_t place, size_t sample, char *error)
+static bool fill_input(const hk_loader *l, slot *s, size_t k, size_t sample, char *error)
 {
-    for (size_t k = 0; k < l->d->field_count; k++) {
-        const hk_field *f = &l->d->fields[k];
-        size_t elements, bytes = element_bytes(f, &elements) * elements;
-        char *to = (char *)s->inputs[k].data + place * bytes;
-        if (!hk_dataset_sample(l->d, f, sample, to, error))
-            return false;
-        if (l->p.flip || l->p.shift)
-            augment(l, f, s->epoch, sample, (float *)(void *)to);
+    const hk_field *f = l->inputs[k].field;
+    hk_dtype dtype = l->inputs[k].dtype;
+    size_t elements;
+    element_bytes(f, &elements);
+    char *to = (char *)s->inputs[k].data + s->count * elements * hk_dtype_bytes(dtype);
+    hk_tensor given = {.data = to, .dtype = dtype, .rank = 1, .shape = {(int64_t)elements}};
+    if (!hk_dtype_is_float(dtype)) { /* numbers as the dataset stores them, so of the sample's own number */
+        const hk_tensor stored = hk_dataset_stored(f, sample);
+        return hk_tensor_fill_from(&given, &stored) < 0;
     }
+    bool as_is = dtype == f->info.dtype;
+    hk_tensor wide = {.data = as_is ? (void *)to : s->wide, .dtype = HK_FLOAT32, .rank = 1, .shape = {given.shape[0]}};
+    if (!hk_dataset_sample(l->d, f, sample, wide.data, error))
+        return false;
+    if (l->p.flip || l->p.shift)
+        augment(l, f, s->epoch, sample, wide.data);
+    int64_t misfit = as_is ? -1 : hk_tensor_fill_from(&given, &wide);
+    if (misfit >= 0)
+        snprintf(error, 256, "number %lld is %g, which %s cannot hold", (long long)misfit, hk_get_double(&wide, misfit),
+                 hk_dtype_name(dtype));
+    return misfit < 0;
+}
+
+static bool read_sample(const hk_loader *l, slot *s, size_t sample, char *error)
+{
+    for (size_t k = 0; k < l->input_count; k++)
+        if (!fill_input(l, s, k, sample, error))
+            return false;
     size_t elements, bytes = element_bytes(&l->d->target, &elements) * elements;
-    return hk_dataset_sample(l->d, &l->d->target, sample, (char *)s->target.data + place * bytes, error);
+    return hk_dataset_sample(l->d, &l->d->target, sample, (char *)s->target.data + s->count * bytes, error);
 }
 
 /* A sample that cannot be read is left out: the batch is that much smaller. */
@@ -133,7 +161,7 @@ static void fill(const hk_loader *l, slot *s, const size_t *samples, size_t coun
     s->count = s->bad = 0;
     for (size_t i = 0; i < count; i++) {
         char error[256];
-        if (read_sample(l, s, s->count, samples[i], error)) {
+        if (read_sample(l, s, samples[i], error)) {
             s->samples[s->count++] = samples[i];
             continue;
         }
@@ -141,7 +169,7 @@ static void fill(const hk_loader *l, slot *s, const size_t *samples, size_t coun
             snprintf(s->error, sizeof s->error, "sample %zu%s%s%s: %s", samples[i], l->d->images ? " ('" : "",
                      l->d->images ? l->d->images[samples[i]].path : "", l->d->images ? "')" : "", error);
     }
-    for (size_t k = 0; k < l->d->field_count; k++)
+    for (size_t k = 0; k < l->input_count; k++)
         s->inputs[k].shape[0] = (int64_t)s->count;
     s->target.shape[0] = (int64_t)s->count;
 }
@@ -255,26 +283,112 @@ static hk_status split(hk_loader *l)
     return HK_OK;
 }
 
-static hk_status make_tensor(hk_loader *l, const hk_field *f, hk_tensor *out)
+/* ---- what batches hold */
+
+static const hk_field *field_of(const hk_dataset *d, const char *name)
+{
+    for (size_t k = 0; k < d->field_count; k++)
+        if (!strcmp(d->fields[k].info.name, name))
+            return &d->fields[k];
+    return NULL;
+}
+
+/* Every number of an array, before the first batch is made. */
+static hk_status check_whole(const hk_loader *l, const hk_field *f, hk_dtype dtype)
+{
+    int64_t x[1];
+    hk_tensor to = {.data = x, .dtype = dtype, .rank = 1, .shape = {1}};
+    for (size_t i = 0; i < l->d->count; i++) {
+        hk_tensor one = hk_dataset_stored(f, i), all = one;
+        size_t item = hk_dtype_bytes(f->stored);
+        for (one.shape[0] = 1; (const char *)one.data < (const char *)all.data + (size_t)f->elements * item;
+             one.data = (char *)one.data + item)
+            if (hk_tensor_fill_from(&to, &one) >= 0)
+                return hk_fail(l->ctx, HK_STATUS_INVALID,
+                               "'%s': array '%s' has %lld in sample %zu, which %s cannot hold", l->d->path,
+                               f->info.name, (long long)hk_get_int(&one, 0), i, hk_dtype_name(dtype));
+    }
+    return HK_OK;
+}
+
+/* Floats of any size are made of what is float32 in a batch, others of what is stored. */
+static hk_status choose_type(const hk_loader *l, batch_input *b, const hk_value_info *wanted)
+{
+    const hk_field *f = b->field;
+    hk_dtype from = hk_dtype_is_float(wanted->dtype) ? f->info.dtype : f->contents ? f->stored : HK_FLOAT32;
+    b->dtype = wanted->dtype;
+    if (!hk_dtype_converts(from, wanted->dtype))
+        return hk_fail(l->ctx, HK_STATUS_INVALID,
+                       "'%s': array '%s' is %s, and input '%s' takes %s: write the data as that (in NumPy "
+                       "array.astype('%s'))",
+                       l->d->path, f->info.name, hk_dtype_name(from), wanted->name, hk_dtype_name(wanted->dtype),
+                       hk_dtype_name(wanted->dtype));
+    if (hk_dtype_is_float(wanted->dtype) || from == wanted->dtype)
+        return HK_OK;
+    hk_shape shape = {.rank = f->info.rank};
+    memcpy(shape.dim, f->info.shape, sizeof shape.dim);
+    if (hk_shape_count(&shape) != f->elements)
+        return hk_fail(l->ctx, HK_STATUS_INVALID, "'%s': array '%s' is not scaled to another size as %s", l->d->path,
+                       f->info.name, hk_dtype_name(wanted->dtype));
+    return check_whole(l, f, wanted->dtype);
+}
+
+static hk_status choose_inputs(hk_loader *l)
+{
+    const hk_dataset *d = l->d;
+    const hk_value_info *wanted = l->p.inputs;
+    l->input_count = wanted ? l->p.input_count : d->field_count;
+    l->p.inputs = NULL; /* the caller's */
+    if (l->input_count > d->field_count)
+        return hk_fail(l->ctx, HK_STATUS_INVALID,
+                       "'%s' has %zu arrays per sample besides the labels, and %zu inputs are wanted (at most %d): an "
+                       ".npz file has one for each, by its name",
+                       d->path, d->field_count, l->input_count, HK_MAX_FIELDS);
+    for (size_t i = 0; i < l->input_count; i++) {
+        batch_input *b = &l->inputs[i];
+        *b = (batch_input){.field = &d->fields[i], .dtype = d->fields[i].info.dtype};
+        if (!wanted)
+            continue;
+        const hk_field *named = field_of(d, wanted[i].name);
+        if (!named && (d->field_count > 1 || l->input_count > 1))
+            return hk_fail(l->ctx, HK_STATUS_INVALID, "'%s' has no array '%s', which is wanted as an input", d->path,
+                           wanted[i].name);
+        b->field = named ? named : &d->fields[0];
+        HK_TRY(choose_type(l, b, &wanted[i]));
+    }
+    if (l->input_count < d->field_count)
+        hk_log(l->ctx, HK_LOG_WARN, "'%s': %zu of its %zu arrays are inputs; the others are left out", d->path,
+               l->input_count, d->field_count);
+    return HK_OK;
+}
+
+static hk_status make_tensor(hk_loader *l, const hk_field *f, hk_dtype dtype, hk_tensor *out)
 {
     hk_shape s = {.rank = f->info.rank + 1, .dim = {(int64_t)l->p.batch}};
     if (s.rank > HK_MAX_RANK)
         return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED, "'%s': samples of rank %d are too deep for a batch", l->d->path,
                        f->info.rank);
     memcpy(s.dim + 1, f->info.shape, (size_t)f->info.rank * sizeof *s.dim);
-    return hk_tensor_create(l->ctx, f->info.dtype, &s, out);
+    return hk_tensor_create(l->ctx, dtype, &s, out);
 }
 
 static hk_status make_slots(hk_loader *l)
 {
+    size_t widest = 1;
+    for (size_t k = 0; k < l->input_count; k++) {
+        size_t elements;
+        element_bytes(l->inputs[k].field, &elements);
+        widest = HK_MAX(widest, elements);
+    }
     for (size_t i = 0; i < SLOTS; i++) {
         slot *s = &l->slots[i];
         s->samples = hk_alloc_array(l->ctx, l->p.batch, sizeof *s->samples);
-        if (!s->samples)
+        s->wide = hk_alloc_array(l->ctx, widest, sizeof *s->wide);
+        if (!s->samples || !s->wide)
             return hk_out_of_memory(l->ctx, "a loader");
-        for (size_t k = 0; k < l->d->field_count; k++)
-            HK_TRY(make_tensor(l, &l->d->fields[k], &s->inputs[k]));
-        HK_TRY(make_tensor(l, &l->d->target, &s->target));
+        for (size_t k = 0; k < l->input_count; k++)
+            HK_TRY(make_tensor(l, l->inputs[k].field, l->inputs[k].dtype, &s->inputs[k]));
+        HK_TRY(make_tensor(l, &l->d->target, l->d->target.info.dtype, &s->target));
     }
     return HK_OK;
 }
@@ -294,7 +408,9 @@ hk_status hk_loader_create(hk_dataset *d, const hk_loader_params *params, hk_loa
     *l = (hk_loader){.ctx = d->ctx, .d = d, .p = p};
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->changed, NULL);
-    hk_status st = split(l);
+    hk_status st = choose_inputs(l);
+    if (st == HK_OK)
+        st = split(l);
     if (st == HK_OK)
         st = make_slots(l);
     if (st == HK_OK)
@@ -318,6 +434,7 @@ void hk_loader_destroy(hk_loader **loader)
             hk_tensor_release(&l->slots[i].inputs[k]);
         hk_tensor_release(&l->slots[i].target);
         hk_free(l->ctx, l->slots[i].samples);
+        hk_free(l->ctx, l->slots[i].wide);
     }
     pthread_cond_destroy(&l->changed);
     pthread_mutex_destroy(&l->lock);
@@ -381,7 +498,7 @@ hk_status hk_loader_next(hk_loader *l, hk_batch *out)
     if (!s->count) /* every sample of it is bad */
         return hk_loader_next(l, out);
     out->inputs = s->inputs;
-    out->input_count = l->d->field_count;
+    out->input_count = l->input_count;
     out->target = &s->target;
     out->count = s->count;
     out->samples = s->samples;

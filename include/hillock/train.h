@@ -78,6 +78,10 @@ typedef struct hk_loader_params {
     bool flip;        /* mirror every second image */
     uint32_t shift;   /* move images by up to so many pixels, zeros beyond the edge */
     uint32_t threads; /* default: 2 */
+    /* What batches hold, such as hk_model_inputs(): of each the array of that name (of one input and one array: that
+     * one), converted to its type as hk_tensor_convert does. Default: all arrays as the dataset has them. */
+    const hk_value_info *inputs;
+    size_t input_count;
 } hk_loader_params;
 
 typedef struct hk_batch {
@@ -89,7 +93,8 @@ typedef struct hk_batch {
     const size_t *samples; /* their numbers in the dataset */
 } hk_batch;
 
-/* The dataset must outlive its loaders. HK_STATUS_INVALID: the part to be loaded is empty. */
+/* The dataset must outlive its loaders. HK_STATUS_INVALID: the part to be loaded is empty, or an input has no array, or
+ * one whose numbers do not become its type. */
 HK_API HK_MUST_USE hk_status hk_loader_create(hk_dataset *d, const hk_loader_params *params, hk_loader **out);
 HK_API void hk_loader_destroy(hk_loader **l);
 HK_API size_t hk_loader_samples(const hk_loader *l); /* in an epoch */

@@ -98,10 +98,13 @@ typedef struct comparison {
     double largest, norm;
 } comparison;
 comparison compare(const hk_tensor *got, const hk_tensor *want, double rtol, double atol, double rel);
+bool is_float(hk_dtype t); /* of 16 bits or more */
 double tensor_element(const hk_tensor *t, int64_t i);
 int64_t largest_in_row(const hk_tensor *scores, int64_t row); /* of (N,C); the first of equal ones */
-/* Every --input NAME=FILE, in their order: calls take with the tensor, which it may keep by zeroing it. */
-hk_status each_input(const options *o, hk_status (*take)(void *user, const char *name, hk_tensor *t), void *user);
+/* Every --input NAME=FILE, in their order, converted to the type of the model's input of that name where one float
+ * becomes another or one integer another: calls take with the tensor, which it may keep by zeroing it. */
+hk_status each_input(const options *o, const hk_model *m, hk_status (*take)(void *user, const char *name, hk_tensor *t),
+                     void *user);
 /* The shape for an input: what the model says, and for dimensions that it leaves open --shape NAME=1x3x224x224 or, the
  * first of an input, --batch N; else 1. An unknown rank stays -1. */
 hk_status choose_shape(const options *o, const hk_value_info *v, int32_t *rank, int64_t *shape);

@@ -23,20 +23,20 @@ static const char usage[] =
     "--keep-state: potentials of spiking layers go on from batch to batch instead of beginning anew.\n\n"
     "example: hillock eval tuned/model.onnx --data tests/data/digits --scale 0.0625 --val 0.2\n";
 
-hk_status run_on_batch(const training *r, const hk_model *m, hk_session *s, const hk_batch *b)
+hk_status run_on_batch(const hk_model *m, hk_session *s, const hk_batch *b)
 {
     size_t inputs = 0;
     const hk_value_info *in = hk_model_inputs(m, &inputs);
     hk_status st = HK_OK;
     for (size_t i = 0; i < inputs && st == HK_OK; i++)
-        st = hk_session_write(s, in[i].name, &b->inputs[r->field[i]]);
+        st = hk_session_write(s, in[i].name, &b->inputs[i]);
     return st == HK_OK ? hk_session_run(s) : st;
 }
 
 hk_status evaluate_session(training *r, hk_session *s, const hk_batch *b, metrics *m)
 {
     hk_tensor output = {0};
-    hk_status st = run_on_batch(r, r->model, s, b);
+    hk_status st = run_on_batch(r->model, s, b);
     if (st == HK_OK)
         st = hk_session_read(s, r->output_name, &output);
     if (st == HK_OK && !metrics_add(m, &output, b->target))

@@ -199,7 +199,7 @@ static hk_status watch(const step_table *t)
     if (st == HK_OK)
         st = hk_loader_next(l, &b);
     if (st == HK_OK)
-        st = run_on_batch(t->r, t->r->model, s, &b);
+        st = run_on_batch(t->r->model, s, &b);
     if (st == HK_OK)
         st = write_watched(t, s, m);
     hk_session_destroy(&s);

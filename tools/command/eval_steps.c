@@ -57,7 +57,7 @@ hk_status check_potentials(training *r, const hk_batch *b)
     hk_status st = hk_session_create(r->dev, watched,
                                      &(hk_session_params){.size = sizeof(hk_session_params), .fresh = true}, &s);
     if (st == HK_OK)
-        st = run_on_batch(r, watched, s, b);
+        st = run_on_batch(watched, s, b);
     const hk_snn_probe *probes = st == HK_OK ? hk_snn_probes(watched, &count) : NULL;
     for (size_t i = 0; i < count && st == HK_OK; i++)
         st = check_charge(s, &probes[i]);
@@ -112,12 +112,12 @@ static hk_status run_batch(const step_table *t, step_run *run, hk_session *s, co
     size_t count = 0, outputs = 0;
     const hk_snn_probe *probes = hk_snn_probes(run->model, &count);
     hk_tensor other = {0};
-    hk_status st = run_on_batch(t->r, t->r->model, s, b);
+    hk_status st = run_on_batch(t->r->model, s, b);
     for (size_t i = 0; i < count && st == HK_OK; i++)
         if (probes[i].output)
             st = add_counts(s, run, i, &probes[i]);
     if (st == HK_OK && t->other)
-        st = run_on_batch(t->r, t->other, t->other_session, b);
+        st = run_on_batch(t->other, t->other_session, b);
     if (st == HK_OK && t->other)
         st = hk_session_read(t->other_session, hk_model_outputs(t->other, &outputs)[0].name, &other);
     for (size_t i = 0; i < t->row_count && st == HK_OK; i++)

@@ -8,11 +8,10 @@
 static const char usage[] =
     "usage: hillock run MODEL --input NAME=FILE ... --output-dir DIR [--precision strict|high|fast] [--tuned TABLE]\n"
     "                   [--deterministic] [--device D] [--max-memory 2G] [--json]\n\n"
-    "Runs a model once. Inputs are .npy or ONNX TensorProto .pb files, outputs become DIR/NAME.npy ('/' in a name "
-    "becomes\n"
-    "'_'). With --json, prints for every node where it ran (device, host, view) and with which kernel. --tuned takes\n"
-    "kernels from a table that hillock tune wrote, or from the device's own (--tuned device); --deterministic ignores "
-    "it.\n\n"
+    "Runs a model once. Inputs are .npy or ONNX TensorProto .pb files; floats of one size become those that the model\n"
+    "takes, and integers too. Outputs become DIR/NAME.npy ('/' in a name becomes '_'). With --json, prints for every\n"
+    "node where it ran (device, host, view) and with which kernel. --tuned takes kernels from a table that hillock tune\n"
+    "wrote, or from the device's own (--tuned device); --deterministic ignores it.\n\n"
     "example: hillock run digits.onnx --input image=x.npy --output-dir out\n";
 
 static hk_status write_input(void *session, const char *name, hk_tensor *t)
@@ -96,7 +95,7 @@ static hk_status run_model(options *o, const char *folder, hk_precision precisio
     if (st == HK_OK)
         st = hk_session_create(dev, m, &params, &s);
     if (st == HK_OK)
-        st = each_input(o, write_input, s);
+        st = each_input(o, m, write_input, s);
     if (st == HK_OK)
         st = hk_session_run(s);
     if (st == HK_OK)

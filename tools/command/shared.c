@@ -99,7 +99,7 @@ int64_t largest_in_row(const hk_tensor *scores, int64_t row)
     return best;
 }
 
-static bool is_float(hk_dtype t)
+bool is_float(hk_dtype t)
 {
     return t == HK_FLOAT32 || t == HK_FLOAT64 || t == HK_FLOAT16 || t == HK_BFLOAT16;
 }
@@ -165,7 +165,32 @@ comparison compare(const hk_tensor *got, const hk_tensor *want, double rtol, dou
 
 /* ---- inputs from files */
 
-hk_status each_input(const options *o, hk_status (*take)(void *user, const char *name, hk_tensor *t), void *user)
+/* What does not convert stays as it is: whoever takes it says what the model wants. */
+static hk_status convert_input(const options *o, const hk_model *m, const char *name, hk_tensor *t)
+{
+    size_t count = 0;
+    const hk_value_info *inputs = hk_model_inputs(m, &count);
+    for (size_t i = 0; i < count; i++) {
+        hk_dtype wanted = inputs[i].dtype;
+        hk_tensor made = {0};
+        if (strcmp(inputs[i].name, name) != 0 || t->dtype == wanted)
+            continue;
+        hk_status st = hk_tensor_convert(o->ctx, t, wanted, &made);
+        if (st == HK_STATUS_USAGE)
+            return HK_OK;
+        if (st != HK_OK) {
+            fprintf(stderr, "hillock: --input %s is %s and the model takes %s\n", name, hk_dtype_name(t->dtype),
+                    hk_dtype_name(wanted));
+            return st;
+        }
+        hk_tensor_release(t);
+        *t = made;
+    }
+    return HK_OK;
+}
+
+hk_status each_input(const options *o, const hk_model *m, hk_status (*take)(void *user, const char *name, hk_tensor *t),
+                     void *user)
 {
     for (size_t i = 0; i < o->given_count; i++) {
         char name[256];
@@ -180,6 +205,8 @@ hk_status each_input(const options *o, hk_status (*take)(void *user, const char 
         name[equals - value] = '\0';
         hk_tensor t = {0};
         hk_status st = hk_tensor_load(o->ctx, equals + 1, &t);
+        if (st == HK_OK)
+            st = convert_input(o, m, name, &t);
         if (st == HK_OK)
             st = take(user, name, &t);
         hk_tensor_release(&t);

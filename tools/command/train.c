@@ -55,9 +55,8 @@ static void interrupt(int number)
 
 static hk_status evaluate_batch(training *r, const hk_batch *b, metrics *m)
 {
-    hk_tensor inputs[MAX_INPUTS], output = {0};
-    batch_inputs(r, b, inputs);
-    hk_status st = hk_trainer_evaluate(r->trainer, inputs, r->input_count, r->s.ema > 0);
+    hk_tensor output = {0};
+    hk_status st = hk_trainer_evaluate(r->trainer, b->inputs, b->input_count, r->s.ema > 0);
     if (st == HK_OK)
         st = hk_trainer_read_output(r->trainer, r->output_name, &output);
     if (st == HK_OK && !metrics_add(m, &output, b->target))
@@ -231,10 +230,8 @@ static hk_status land(training *r, flight *f)
 
 static hk_status take_step(training *r, const hk_batch *b, flight *f)
 {
-    hk_tensor inputs[MAX_INPUTS];
     uint64_t ticket = 0;
-    batch_inputs(r, b, inputs);
-    hk_status st = hk_trainer_submit(r->trainer, inputs, r->input_count, b->target, &ticket);
+    hk_status st = hk_trainer_submit(r->trainer, b->inputs, b->input_count, b->target, &ticket);
     if (st != HK_OK)
         return st;
     st = land(r, f);

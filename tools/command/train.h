@@ -8,8 +8,6 @@
 #include "tools/command/metrics.h"
 #include "tools/command/settings.h"
 
-#define MAX_INPUTS 16
-
 /* What a run knows besides the trainer's states: kept in the checkpoint's notes. */
 typedef struct run_state {
     double best;         /* of the monitored number, the larger the better; -INFINITY: none yet */
@@ -30,9 +28,7 @@ typedef struct training {
     hk_parameter_rule *rules;
     size_t rule_count;
     char *rule_text;
-    size_t field[MAX_INPUTS]; /* of each model input: which of the dataset's arrays */
-    size_t input_count;       /* of the model */
-    const char *output_name;  /* what the loss takes */
+    const char *output_name; /* what the loss takes */
     measure by;
     hk_precision precision; /* of hillock eval's session */
     uint64_t total;         /* micro-batches of the whole run */
@@ -53,13 +49,11 @@ hk_status training_open(training *r);
 hk_status evaluation_open(training *r);
 void training_close(training *r);
 
-/* The model's inputs in its order, from a batch's arrays. */
-void batch_inputs(const training *r, const hk_batch *b, hk_tensor inputs[MAX_INPUTS]);
 /* Evaluates the model on every batch of a loader. */
 hk_status evaluate_loader(training *r, hk_loader *l, metrics *m);
 
 /* Writes a batch to a session of m, which takes the inputs of the run's model in their order, and runs it. */
-hk_status run_on_batch(const training *r, const hk_model *m, hk_session *s, const hk_batch *b);
+hk_status run_on_batch(const hk_model *m, hk_session *s, const hk_batch *b);
 /* One batch through a session of the run's model, or of one with its inputs and output. */
 hk_status evaluate_session(training *r, hk_session *s, const hk_batch *b, metrics *m);
 typedef struct step_request {

@@ -169,7 +169,7 @@ static bool dataset_params(const training *r, float *numbers, int64_t *ignore, h
     p->rank = (int32_t)rank;
     for (size_t i = 0; i < rank; i++)
         p->shape[i] = (int64_t)shape[i];
-    bool known = !rank && inputs == 1 && in[0].rank > 1 && in[0].dtype == HK_FLOAT32;
+    bool known = !rank && inputs == 1 && in[0].rank > 1 && is_float(in[0].dtype);
     for (int32_t d = 1; known && d < in[0].rank; d++)
         known = in[0].shape[d] > 0;
     for (int32_t d = 1; known && d < in[0].rank; d++)
@@ -186,56 +186,6 @@ hk_status open_data(training *r, const char *path, const char *labels, hk_datase
         return HK_STATUS_USAGE;
     p.labels = labels;
     return hk_dataset_open(r->o->ctx, path, &p, out);
-}
-
-void batch_inputs(const training *r, const hk_batch *b, hk_tensor inputs[MAX_INPUTS])
-{
-    for (size_t i = 0; i < r->input_count; i++)
-        inputs[i] = b->inputs[r->field[i]];
-}
-
-static hk_status check_input(const hk_value_info *found, const hk_value_info *wanted)
-{
-    if (found->dtype == wanted->dtype)
-        return HK_OK;
-    fprintf(stderr,
-            "hillock: the data's array '%s' is %s, and input '%s' takes %s: write the data as that (in NumPy "
-            "array.astype('%s'))\n",
-            found->name, hk_dtype_name(found->dtype), wanted->name, hk_dtype_name(wanted->dtype),
-            hk_dtype_name(wanted->dtype));
-    return HK_STATUS_INVALID;
-}
-
-/* For every input of the model an array of the dataset: by name, or the only one by place. */
-static hk_status match_inputs(training *r)
-{
-    hk_dataset_info info;
-    const hk_value_info *in = hk_model_inputs(r->model, &r->input_count);
-    hk_dataset_get_info(r->data, &info);
-    if (r->input_count > MAX_INPUTS || r->input_count > info.inputs) {
-        fprintf(stderr,
-                "hillock: the data has %zu arrays per sample besides the labels, the model takes %zu (at most %d): an "
-                ".npz file has one for each input, by its name\n",
-                info.inputs, r->input_count, MAX_INPUTS);
-        return HK_STATUS_INVALID;
-    }
-    for (size_t i = 0; i < r->input_count; i++) {
-        size_t k = 0;
-        while (k < info.inputs && strcmp(info.input[k].name, in[i].name) != 0)
-            k++;
-        if (k == info.inputs && (info.inputs > 1 || r->input_count > 1)) {
-            fprintf(stderr, "hillock: the data has no array '%s', which the model takes\n", in[i].name);
-            return HK_STATUS_INVALID;
-        }
-        r->field[i] = k < info.inputs ? k : 0;
-        hk_status st = check_input(&info.input[r->field[i]], &in[i]);
-        if (st != HK_OK)
-            return st;
-    }
-    if (info.inputs > r->input_count)
-        fprintf(stderr, "hillock: the model takes %zu of the data's %zu arrays; the others are left out\n",
-                r->input_count, info.inputs);
-    return HK_OK;
 }
 
 static hk_status check_labels(const training *r, const hk_dataset *d, const hk_value_info *out)
@@ -322,15 +272,15 @@ static hk_status open_loaders(training *r)
                           .flip = s->flip,
                           .shift = (uint32_t)s->shift,
                           .threads = (uint32_t)s->threads};
+    const hk_value_info *in = p.inputs = hk_model_inputs(r->model, &p.input_count);
     hk_status st = hk_loader_create(r->data, &p, &r->loader);
     if (st != HK_OK || !s->val)
         return st;
     if (!part)
         st = open_data(r, s->val, NULL, &r->val_data);
-    size_t inputs = 0;
-    const hk_value_info *in = hk_model_inputs(r->model, &inputs);
     p.held_out = part;
-    p.drop_last = s->drop_last && inputs && in->rank > 0 && in->shape[0] > 0; /* the model takes whole batches alone */
+    p.drop_last = s->drop_last && p.input_count && in->rank > 0 &&
+                  in->shape[0] > 0; /* the model takes whole batches alone */
     p.shuffle = p.flip = false;
     p.shift = 0;
     return st == HK_OK ? hk_loader_create(part ? r->data : r->val_data, &p, &r->val) : st;
@@ -408,7 +358,6 @@ static hk_status edit_model(training *r, const hk_batch *batch)
     const settings *s = &r->s;
     float lora[2] = {0};
     size_t count = 0;
-    hk_tensor inputs[MAX_INPUTS];
     if (!list_numbers("--lora", &s->lora, lora, 2, &count))
         return HK_STATUS_USAGE;
     if (count && !(lora[0] >= 1 && lora[0] < 32768 && lora[0] == floorf(lora[0]))) {
@@ -427,10 +376,8 @@ static hk_status edit_model(training *r, const hk_batch *batch)
                               .rebuild_bn = batch && s->rebuild_bn,
                               .keep_bn = batch && s->keep_bn,
                               .device = r->dev,
-                              .calibration = inputs,
-                              .calibration_count = batch ? r->input_count : 0};
-    if (batch)
-        batch_inputs(r, batch, inputs);
+                              .calibration = batch ? batch->inputs : NULL,
+                              .calibration_count = batch ? batch->input_count : 0};
     hk_model_destroy(&r->model);
     return hk_model_edit(r->file, &p, &r->model);
 }
@@ -453,8 +400,6 @@ static hk_status rebuild_norms(training *r)
 static hk_status open_rest(training *r)
 {
     hk_status st = open_data(r, r->s.data, r->s.labels, &r->data);
-    if (st == HK_OK)
-        st = match_inputs(r);
     if (st == HK_OK)
         st = open_loaders(r);
     if (st == HK_OK)

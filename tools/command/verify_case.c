@@ -93,11 +93,6 @@ static void reverse(hk_tensor *t)
     }
 }
 
-static bool is_float(hk_dtype t)
-{
-    return t == HK_FLOAT32 || t == HK_FLOAT64 || t == HK_FLOAT16 || t == HK_BFLOAT16;
-}
-
 static bool has_floats(const hk_tensor *t)
 {
     if (!is_list(t))

@@ -131,7 +131,7 @@ static int load_inputs(layers *l, const char *folder, int set)
         if (st != HK_OK)
             return failed(l, st);
     }
-    hk_status st = each_input(l->v->o, take_input, l);
+    hk_status st = each_input(l->v->o, l->model, take_input, l);
     if (st != HK_OK)
         return failed(l, st);
     for (size_t i = 0; i < l->input_count; i++)
