@@ -122,6 +122,20 @@ hk_status hk_model_nodes(hk_model *m, const hk_node_info **nodes, size_t *count)
     return HK_OK;
 }
 
+hk_status hk_model_lost_ties(hk_model *m, const hk_lost_tie **ties, size_t *count)
+{
+    hk_tie *found = NULL;
+    *count = 0;
+    hk_arena *arena = hk_arena_create(m->ctx);
+    hk_status st = arena ? hk_edit_find_ties(hk_model_graph(m), arena, &found, count) : HK_STATUS_OUT_OF_MEMORY;
+    hk_lost_tie *list = st == HK_OK ? hk_arena_array(m->arena, *count + 1, sizeof *list) : NULL;
+    for (size_t i = 0; list && i < *count; i++)
+        list[i] = (hk_lost_tie){found[i].kept->name, found[i].copy->name, found[i].transposed};
+    hk_arena_destroy(&arena);
+    *ties = list;
+    return list ? HK_OK : hk_out_of_memory(m->ctx, "a list of matrices");
+}
+
 hk_status hk_model_describe(hk_model *m)
 {
     const hk_graph *g = hk_model_graph(m);

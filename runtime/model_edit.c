@@ -127,6 +127,8 @@ static hk_status edit_written(editor *e, hk_graph *g, bool *changed)
         HK_TRY(hk_edit_new_head(g, e->p.output, e->p.new_head, e->p.seed, e->temporary, &e->head[0], &e->head[1]));
         *changed = true;
     }
+    if (e->p.tie_matrices)
+        HK_TRY(hk_edit_tie(g, e->temporary, changed));
     if (e->p.keep_bn) {
         HK_TRY(find_norms(e, g));
         HK_TRY(hk_edit_batchnorms(g, NULL, e->folded, e->folded_count, NULL));

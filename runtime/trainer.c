@@ -123,6 +123,32 @@ static hk_status make_training(hk_trainer *t)
 
 /* ---- life */
 
+static bool is_trained(const hk_trainer *t, const hk_value *v)
+{
+    for (size_t i = 0; i < t->parameters.count; i++)
+        if (t->parameters.list[i].source == v)
+            return true;
+    return false;
+}
+
+/* Once, before the first step. */
+static hk_status tell_lost_ties(hk_trainer *t, const hk_graph *g)
+{
+    hk_arena *arena = hk_arena_create(t->ctx);
+    hk_tie *ties = NULL;
+    size_t count = 0;
+    hk_status st = arena ? hk_edit_find_ties(g, arena, &ties, &count) : hk_out_of_memory(t->ctx, "a trainer");
+    for (size_t i = 0; i < count; i++)
+        if (is_trained(t, ties[i].kept) || is_trained(t, ties[i].copy))
+            hk_log(t->ctx, HK_LOG_WARN,
+                   "parameters '%s' and '%s' have the same contents%s: they were probably one in PyTorch (weight "
+                   "tying), and training drives them apart; tie_matrices of an edit (--tie-matrices) makes them one "
+                   "again",
+                   ties[i].kept->name, ties[i].copy->name, ties[i].transposed ? ", transposed" : "");
+    hk_arena_destroy(&arena);
+    return st;
+}
+
 static hk_status start(hk_trainer *t)
 {
     const hk_graph *g = hk_model_graph(t->model);
@@ -131,6 +157,7 @@ static hk_status start(hk_trainer *t)
     if (!t->arena)
         return hk_out_of_memory(t->ctx, "a trainer");
     HK_TRY(hk_parameters_create(g, p->rules, p->rule_count, p->weight_decay, t->arena, &t->parameters));
+    HK_TRY(tell_lost_ties(t, g));
     HK_TRY(make_training(t));
     HK_TRY(hk_env_create(t->dev->gpu, g, &t->env));
     t->env->precision = p->precision == HK_PRECISION_DEFAULT ? HK_PRECISION_STRICT : p->precision;

@@ -466,6 +466,51 @@ static void fixed_batch(void **state)
     refused("mixed", SEEDED(.open_batch = true), HK_STATUS_UNSUPPORTED, "dynamic batch axis");
 }
 
+/* ---- an embedding and the head that was its transpose */
+
+static tuning begin_tied(const hk_model_edit_params *edit)
+{
+    tuning t = begin("tied", edit, NULL, 6);
+    for (int64_t i = 0; i < 6; i++)
+        hk_set_int(&t.x, i, i * 3 % 7);
+    train(&t, 1);
+    return t;
+}
+
+static void ties(void **state)
+{
+    (void)state;
+    const hk_lost_tie *lost = NULL;
+    size_t count = 0;
+    hk_tensor of_embedding = {0}, of_head = {0}, of_both = {0};
+    tuning apart = begin_tied(NULL), one = begin_tied(SEEDED(.tie_matrices = true));
+    OK(hk_model_lost_ties(apart.file, &lost, &count));
+    assert_int_equal(count, 1);
+    assert_string_equal(lost->kept, "embedding");
+    assert_string_equal(lost->copy, "val_3");
+    assert_true(lost->transposed);
+    OK(hk_model_lost_ties(one.model, &lost, &count));
+    assert_int_equal(count, 0);
+    assert_null(parameter(one.model, "val_3"));
+    /* one parameter's gradient is the sum of what the two had */
+    OK(hk_trainer_read_gradient(apart.trainer, "embedding", &of_embedding));
+    OK(hk_trainer_read_gradient(apart.trainer, "val_3", &of_head));
+    OK(hk_trainer_read_gradient(one.trainer, "embedding", &of_both));
+    for (int64_t i = 0; i < 7; i++)
+        for (int64_t k = 0; k < 5; k++)
+            ((float *)of_embedding.data)[i * 5 + k] += ((float *)of_head.data)[k * 7 + i];
+    assert_close(&of_both, &of_embedding, 1e-6);
+    hk_tensor_release(&of_embedding);
+    hk_tensor_release(&of_head);
+    hk_tensor_release(&of_both);
+    train(&one, 10);
+    export_equals(&one, "tied", 1e-5);
+    assert_null(parameter(one.back, "val_3"));
+    assert_non_null(parameter(one.back, "embedding"));
+    end(&apart);
+    end(&one);
+}
+
 /* ---- 16-bit weights: float32 masters, rounded when written */
 
 static void halves(void **state)
@@ -568,7 +613,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(new_head),  cmocka_unit_test(new_head_seed), cmocka_unit_test(unshared),
         cmocka_unit_test(unchanged), cmocka_unit_test(adapters),      cmocka_unit_test(adapters_and_head),
         cmocka_unit_test(dropout),   cmocka_unit_test(batchnorms),    cmocka_unit_test(fixed_batch),
-        cmocka_unit_test(halves),    cmocka_unit_test(safetensors),
+        cmocka_unit_test(ties),      cmocka_unit_test(halves),        cmocka_unit_test(safetensors),
     };
     return cmocka_run_group_tests_name("edit", tests, open_device, close_device);
 }

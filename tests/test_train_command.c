@@ -203,6 +203,44 @@ static void tokens(void **state)
     assert_false(is_there("v"));
 }
 
+/* A model exported in half precision takes data of any float type: what batches hold is converted. */
+static void halves(void **state)
+{
+    (void)state;
+#define HALF HK_TEST_DATA "/edits/half/model.onnx"
+    size_t bytes;
+    written_array("half.npy", "<f4", "16, 5", 80, false);
+    written_array("half-labels.npy", "<i8", "16,", 16, false);
+    expect("train " HALF " --data half.npy --labels half-labels.npy --val .25 --epochs 60 --lr .03 --out half", 0,
+           "accuracy 1");
+    expect("eval half/model.onnx --data half.npy --labels half-labels.npy --json", 0, "\"accuracy\":1,");
+    expect("run half/model.onnx --input x=half.npy --output-dir half", 0, "y  float16 [16,4] -> half/y.npy");
+    free(contents("half/y.npy", &bytes));
+    expect("run half/model.onnx --input x=half-labels.npy --output-dir half", 64,
+           "is int64, the model expects float16");
+    expect("verify --layers half/model.onnx --input x=half.npy", 0, NULL);
+#undef HALF
+}
+
+/* Weight tying that the exporter lost is told before anything is trained. */
+static void ties(void **state)
+{
+    (void)state;
+#define TIED HK_TEST_DATA "/edits/tied/model.onnx"
+    static const char told[] = "parameters 'embedding' and 'val_3' have the same contents, transposed";
+    written_array("tied.npy", "<i8", "9,", 9, false);
+    written_array("tied-labels.npy", "<i8", "9,", 9, false);
+    expect("inspect " TIED, 0, told);
+    expect("inspect " TIED " --json", 0,
+           "\"lost_ties\":[{\"kept\":\"embedding\",\"copy\":\"val_3\",\"transposed\":true}]");
+    expect("train " TIED " --data tied.npy --labels tied-labels.npy --epochs 1 --out tied", 0, told);
+    expect("train " TIED " --data tied.npy --labels tied-labels.npy --epochs 1 --out tied --tie-matrices", 0,
+           "updates of 95 parameters");
+    assert_null(strstr(output, told));
+    expect("inspect tied/model.onnx", 0, "3 tensors, 95 elements");
+#undef TIED
+}
+
 /* What is reported of the validation is the loss that is trained, when y, which is b for all samples, is known. */
 static void columns(void **state)
 {
@@ -440,7 +478,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(results),   cmocka_unit_test(edited),  cmocka_unit_test(options), cmocka_unit_test(killed),
         cmocka_unit_test(signalled), cmocka_unit_test(damaged), cmocka_unit_test(resumed), cmocka_unit_test(refused),
-        cmocka_unit_test(full_disk), cmocka_unit_test(tokens),  cmocka_unit_test(columns),
+        cmocka_unit_test(full_disk), cmocka_unit_test(tokens),  cmocka_unit_test(columns), cmocka_unit_test(halves),
+        cmocka_unit_test(ties),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -28,6 +28,15 @@ hk_status hk_edit_behind(hk_graph *g, hk_value *v, hk_value **before);
 /* Small parameters that several layers use (exporters merge equal ones) become one per use; tied matrices stay tied. */
 hk_status hk_edit_unshare(hk_graph *g, hk_arena *arena, bool *changed);
 
+/* Matrices in a weight's role with the same contents, element by element or transposed. (edit_ties.c) */
+typedef struct hk_tie {
+    hk_value *kept, *copy;
+    bool transposed;
+} hk_tie;
+hk_status hk_edit_find_ties(const hk_graph *g, hk_arena *arena, hk_tie **out, size_t *count);
+/* Makes one parameter of each pair. */
+hk_status hk_edit_tie(hk_graph *g, hk_arena *arena, bool *changed);
+
 /* A fixed first dimension of the inputs becomes open. HK_STATUS_UNSUPPORTED: something depends on it that cannot be
  * mended. (edit_batch.c) */
 hk_status hk_edit_open_batch(hk_graph *g, hk_arena *arena, bool *changed);

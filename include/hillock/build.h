@@ -181,6 +181,8 @@ typedef struct hk_model_edit_params {
     /* Small tensors that exporters merged because they were equal stay one parameter. Default: each layer gets its own.
      */
     bool tie;
+    /* Matrices of equal contents (hk_model_lost_ties) become one parameter again, read transposed where it must be. */
+    bool tie_matrices;
     /* A number of samples that the file fixes, in inputs, Reshape and Expand, becomes open; refused with advice where
      * the graph does not show how. */
     bool open_batch;

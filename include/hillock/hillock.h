@@ -377,6 +377,14 @@ HK_API const hk_value_info *hk_model_parameters(const hk_model *m, size_t *count
 HK_API const char *hk_model_parameter_role(const hk_model *m, size_t i);
 /* Other initializers of floats (position embeddings, layer scales, constants): trained if a rule names them. */
 HK_API const hk_value_info *hk_model_other_floats(const hk_model *m, size_t *count);
+/* Matrices in a weight's role whose contents are equal, as they are or transposed: most likely one parameter in PyTorch
+ * (weight tying, as of GPT-2's embedding and head), which the exporter has made two of. Training drives them apart,
+ * unless hk_model_edit_params.tie_matrices makes them one again. */
+typedef struct hk_lost_tie {
+    const char *kept, *copy; /* an embedding is kept */
+    bool transposed;
+} hk_lost_tie;
+HK_API HK_MUST_USE hk_status hk_model_lost_ties(hk_model *m, const hk_lost_tie **ties, size_t *count);
 /* The main graph in the order it runs. Bodies and functions are not in it, constants are no nodes. */
 HK_API HK_MUST_USE hk_status hk_model_nodes(hk_model *m, const hk_node_info **nodes, size_t *count);
 /* inputs: shapes in the model's order, NULL: those of the file. As for a device of minimal limits. */

@@ -249,7 +249,30 @@ static void json_tensors(const hk_model *m, const char *name, const hk_value_inf
     json_array_end(stdout);
 }
 
-static void json_model(const hk_model *m, const hk_estimate *needs)
+/* Of what training would drive apart. */
+static void warn_of_ties(const hk_lost_tie *ties, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        fprintf(stderr,
+                "hillock: parameters '%s' and '%s' have the same contents%s: they were probably one in PyTorch (weight "
+                "tying), and training drives them apart unless hillock train --tie-matrices makes them one again\n",
+                ties[i].kept, ties[i].copy, ties[i].transposed ? ", transposed" : "");
+}
+
+static void json_ties(const hk_lost_tie *ties, size_t count)
+{
+    json_array(stdout, "lost_ties");
+    for (size_t i = 0; i < count; i++) {
+        json_object(stdout, NULL);
+        json_string(stdout, "kept", ties[i].kept);
+        json_string(stdout, "copy", ties[i].copy);
+        json_bool(stdout, "transposed", ties[i].transposed);
+        json_object_end(stdout);
+    }
+    json_array_end(stdout);
+}
+
+static void json_model(const hk_model *m, const hk_estimate *needs, const hk_lost_tie *ties, size_t tie_count)
 {
     hk_model_info info;
     size_t count = 0;
@@ -269,6 +292,7 @@ static void json_model(const hk_model *m, const hk_estimate *needs)
     json_tensors(m, "parameters", list, count, true);
     list = hk_model_other_floats(m, &count);
     json_tensors(m, "other_floats", list, count, false);
+    json_ties(ties, tie_count);
     json_neurons(m);
     json_object(stdout, "metadata");
     for (size_t i = 0; i < info.metadata_count; i++)
@@ -298,11 +322,16 @@ static hk_status print_all(const options *o, hk_model *m, size_t *problem_count)
 {
     hk_estimate needs = {0};
     hk_model_problems(m, problem_count);
+    const hk_lost_tie *ties = NULL;
+    size_t tie_count = 0;
     hk_status st = *problem_count ? HK_OK : estimate(o, m, &needs);
+    if (st == HK_OK)
+        st = hk_model_lost_ties(m, &ties, &tie_count);
     if (st != HK_OK)
         return st;
+    warn_of_ties(ties, tie_count);
     if (o->json) {
-        json_model(m, &needs);
+        json_model(m, &needs, ties, tie_count);
     } else {
         print_model(m, o->quiet);
         print_neurons(m);

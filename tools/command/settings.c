@@ -84,6 +84,7 @@ const setting settings_table[] = {
     LIST("--lora", lora),
     SWITCH("--keep-state", keep_state),
     SWITCH("--tie", tie),
+    SWITCH("--tie-matrices", tie_matrices),
     SWITCH("--rebuild-bn", rebuild_bn),
     SWITCH("--keep-bn", keep_bn),
     SWITCH("--safetensors", safetensors),

@@ -22,7 +22,7 @@ typedef struct settings {
     double batch, epochs, seed, warmup, every, accumulate, patience, keep, save_every, max_bad, resize, shift, threads;
     double steps, new_head, dropout;
     bool nesterov, accumulate_total, freeze_bn, allow_unreached, checkpointing, flip, targets, drop_last, no_shuffle,
-        keep_state, tie, rebuild_bn, keep_bn, safetensors;
+        keep_state, tie, tie_matrices, rebuild_bn, keep_bn, safetensors;
 } settings;
 
 typedef enum setting_kind { SETTING_TEXT, SETTING_LIST, SETTING_NUMBER, SETTING_SWITCH } setting_kind;

@@ -33,6 +33,7 @@ static const char usage[] =
     "was\n"
     "            folded; folded again on export)  --keep-bn (not folded)  --tie (small tensors that layers share stay "
     "one)\n"
+    "            --tie-matrices (equal ones, which were one parameter in PyTorch, are one again)\n"
     "schedule    --schedule constant|step|cosine|linear|one-cycle|plateau  --warmup UPDATES  --every UPDATES\n"
     "            --gamma 0.1  --least 0\n"
     "run         --monitor loss|accuracy|f1|mae  --patience EPOCHS  --keep 2  --save-every STEPS  --resume\n"

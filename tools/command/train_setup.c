@@ -369,6 +369,7 @@ static hk_status edit_model(training *r, const hk_batch *batch)
                               .new_head = (int64_t)s->new_head,
                               .seed = (uint64_t)s->seed,
                               .tie = s->tie,
+                              .tie_matrices = s->tie_matrices,
                               .open_batch = opens_batch(r),
                               .lora_rank = (uint32_t)lora[0],
                               .lora_alpha = lora[1],
