@@ -43,8 +43,7 @@ uint64_t hk_file_writer_bytes(const hk_file_writer *w); /* written so far */
 hk_status hk_file_writer_commit(hk_file_writer **w);
 /* Ends a writer that was not committed, and its temporary file. Accepts NULL in *w. */
 void hk_file_writer_destroy(hk_file_writer **w);
-/* The three above for bytes that are there already. */
-hk_status hk_file_save(hk_context *ctx, const char *path, const void *data, size_t bytes);
+/* hk_file_save is the three above for bytes that are there already. */
 
 /* ---- numpy's format (numpy.lib.format, versions 1.0 to 3.0) */
 

@@ -211,9 +211,9 @@ static void halves(void **state)
     size_t bytes;
     written_array("half.npy", "<f4", "16, 5", 80, false);
     written_array("half-labels.npy", "<i8", "16,", 16, false);
-    expect("train " HALF " --data half.npy --labels half-labels.npy --val .25 --epochs 60 --lr .03 --out half", 0,
-           "accuracy 1");
-    expect("eval half/model.onnx --data half.npy --labels half-labels.npy --json", 0, "\"accuracy\":1,");
+    expect("train " HALF " --data half.npy --labels half-labels.npy --val .25 --epochs 3 --out half", 0,
+           "3 updates of 84 parameters");
+    expect("eval half/model.onnx --data half.npy --labels half-labels.npy --json", 0, "\"samples\":16");
     expect("run half/model.onnx --input x=half.npy --output-dir half", 0, "y  float16 [16,4] -> half/y.npy");
     free(contents("half/y.npy", &bytes));
     expect("run half/model.onnx --input x=half-labels.npy --output-dir half", 64,
@@ -267,10 +267,72 @@ static void columns(void **state)
     made_model("classes.onnx", false, 2, 3);
     expect("train classes.onnx --data column.csv --val other.csv --out d", 65, "the largest label is 7");
     assert_false(is_there("d"));
-    expect("train classes.onnx --data column.csv --val column.csv --monitor mae --out d", 64, "accuracy or f1");
+    expect("train classes.onnx --data column.csv --val column.csv --monitor mae --out d", 64, "accuracy, f1 or top-k");
     expect("train classes.onnx --data column.csv --monitor accuracy --out d", 64, "with --val");
     expect("train classes.onnx --data column.csv --freeze norm --out d", 64, "'role:norm' matches none");
     expect("train classes.onnx --data column.csv --no-decay norm --epochs 1 --out d", 0, "updates of");
+}
+
+/* The last line of metrics.csv, from a column on: epoch, step, lr, loss, validation's loss, accuracy, F1, top k. */
+static double last_number(const char *name, int at)
+{
+    size_t bytes;
+    char *text = contents(name, &bytes), *line = strrchr(text, '\n');
+    assert_non_null(line);
+    *line = '\0';
+    line = strrchr(text, '\n');
+    for (int i = 0; i < at && line; i++)
+        line = strchr(line + 1, ',');
+    assert_non_null(line);
+    double x = atof(line + 1);
+    free(text);
+    return x;
+}
+
+/* The validation's loss is the criterion that is trained, with all it has; here both see the same batch. */
+static void criteria(void **state)
+{
+    (void)state;
+    static const char *const runs[] = {"", "--class-weights 1,2,4", "--label-smoothing 0.2",
+                                       "--label-smoothing 0.2 --class-weights 1,2,4",
+                                       "--label-smoothing 0.2 --class-weights 1,2,4 --ignore-index 1"};
+    made_model("three.onnx", false, 2, 3);
+    written_array("two.npy", "<f4", "8, 2", 16, false);
+    written_array("hard.npy", "<i8", "8,", 8, false);
+    written_array("soft.npy", "<f4", "8, 3", 24, false);
+    for (size_t i = 0; i < 2 * sizeof runs / sizeof *runs; i++) {
+        char arguments[1024];
+        const char *labels = i % 2 ? "soft.npy" : "hard.npy";
+        snprintf(arguments, sizeof arguments,
+                 "train three.onnx --data two.npy --labels %s --val .5 --batch 4 --no-shuffle --epochs 1 --lr 1e-12 "
+                 "--out criteria %s",
+                 labels, runs[i / 2]);
+        expect(arguments, 0, "epoch 1");
+        double before = last_number("criteria/metrics.csv", 4);
+        snprintf(arguments, sizeof arguments, "eval three.onnx --data two.npy --labels %s --val .5 --json %s", labels,
+                 runs[i / 2]);
+        expect(arguments, 0, "\"samples\":");
+        assert_true(fabs(reported("\"loss\"") - before) < 1e-6 * before);
+        /* what one part is trained on is the other part's validation */
+        snprintf(arguments, sizeof arguments, "eval three.onnx --data two.npy --labels %s --json %s", labels,
+                 runs[i / 2]);
+        expect(arguments, 0, NULL);
+        double whole = reported("\"loss\"");
+        snprintf(arguments, sizeof arguments,
+                 "train three.onnx --data two.npy --labels %s --batch 8 --epochs 1 --lr 1e-12 --out criteria %s",
+                 labels, runs[i / 2]);
+        expect(arguments, 0, "epoch 1");
+        if (fabs(last_number("criteria/metrics.csv", 3) - whole) > 1e-5 * whole)
+            fail_msg("%s %s: trained %g, evaluated %g", labels, runs[i / 2], last_number("criteria/metrics.csv", 3),
+                     whole);
+    }
+    expect("eval three.onnx --data two.npy --labels hard.npy --top-k 1 --json", 0, "\"top1\":");
+    assert_true(reported("\"top1\"") == reported("\"accuracy\""));
+    expect("eval three.onnx --data two.npy --labels hard.npy --top-k 3", 0, "top 3 1.0000");
+    expect("eval three.onnx --data two.npy --labels hard.npy --class-weights 1,2", 65, "2 class weights");
+    expect("train three.onnx --data two.npy --labels hard.npy --val .5 --top-k 2 --monitor top-k --epochs 2 --out k", 0,
+           "top 2 ");
+    expect_file("k/metrics.csv", "f1,top2,seconds");
 }
 
 /* ---- interrupted */
@@ -407,8 +469,9 @@ static void full_disk(void **state)
              "cd '%s' && unshare -rm sh -c \"mount -t tmpfs -o size=%%s none /mnt && '%s' " TRAIN
              "--steps 6 --save-every 2 --out /mnt/o 2>&1; echo exit \\$?; ls /mnt/o\"",
              folder, HK_COMMAND);
-    static const char *const sizes[] = {"64k", "700k"}; /* before the first checkpoint, before the second */
-    for (int i = 0; i < 2; i++) {
+    /* before the configuration, before the first checkpoint, before the second */
+    static const char *const sizes[] = {"4k", "64k", "700k"};
+    for (int i = 0; i < 3; i++) {
         char sized[1100];
         snprintf(sized, sizeof sized, command, sizes[i]);
         FILE *f = popen(sized, "r");
@@ -417,7 +480,8 @@ static void full_disk(void **state)
         pclose(f);
         if (!strstr(output, "No space left on device; make room there and run again") || !strstr(output, "exit 74"))
             fail_msg("with %s: %s", sizes[i], output);
-        assert_true((strstr(output, "\nckpt-0000000002.safetensors\n") != NULL) == (i == 1));
+        assert_true((strstr(output, "\nckpt-0000000002.safetensors\n") != NULL) == (i == 2));
+        assert_true((strstr(output, "\nconfig.json\n") != NULL) == (i > 0));
         assert_null(strstr(output, "\nckpt-0000000004.safetensors\n"));
         assert_null(strstr(output, "\nmodel.onnx"));
         assert_null(strstr(output, ".tmp"));
@@ -476,10 +540,10 @@ int main(int argc, char **argv)
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(results),   cmocka_unit_test(edited),  cmocka_unit_test(options), cmocka_unit_test(killed),
-        cmocka_unit_test(signalled), cmocka_unit_test(damaged), cmocka_unit_test(resumed), cmocka_unit_test(refused),
-        cmocka_unit_test(full_disk), cmocka_unit_test(tokens),  cmocka_unit_test(columns), cmocka_unit_test(halves),
-        cmocka_unit_test(ties),
+        cmocka_unit_test(results),   cmocka_unit_test(edited),   cmocka_unit_test(options), cmocka_unit_test(killed),
+        cmocka_unit_test(signalled), cmocka_unit_test(damaged),  cmocka_unit_test(resumed), cmocka_unit_test(refused),
+        cmocka_unit_test(full_disk), cmocka_unit_test(tokens),   cmocka_unit_test(columns), cmocka_unit_test(halves),
+        cmocka_unit_test(ties),      cmocka_unit_test(criteria),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -168,6 +168,9 @@ HK_API const char *hk_context_error(const hk_context *ctx);
 HK_API HK_MUST_USE hk_status hk_tensor_load(hk_context *ctx, const char *path, hk_tensor *out);
 /* Writes .npy (version 1) or, if path ends in .pb, a TensorProto; atomically: temporary file, fsync, rename. */
 HK_API HK_MUST_USE hk_status hk_tensor_save(hk_context *ctx, const hk_tensor *t, const char *path);
+/* A file of these bytes that exists whole or not at all: a temporary file beside it, fsync, rename, fsync of the
+ * folder. HK_STATUS_CANNOT_CREATE, HK_STATUS_IO: what was there before is there still. */
+HK_API HK_MUST_USE hk_status hk_file_save(hk_context *ctx, const char *path, const void *data, size_t bytes);
 /* A dense copy with elements of another type, which *out owns: a float of any size of any other (rounded to nearest
  * even), an integer or bool of those. HK_STATUS_INVALID names the first element that the type cannot hold. */
 HK_API HK_MUST_USE hk_status hk_tensor_convert(hk_context *ctx, const hk_tensor *t, hk_dtype dtype, hk_tensor *out);

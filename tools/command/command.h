@@ -84,6 +84,17 @@ void json_shape(FILE *f, const char *key, int32_t rank, const int64_t *shape);
 bool is_table(const char *path);
 int inspect_table(options *o); /* prints the first argument; returns the exit code */
 
+/* ---- files of text, kept in memory until they are saved: whole, or not at all */
+
+typedef struct text_file {
+    FILE *f;
+    char *text;
+    size_t bytes;
+} text_file;
+FILE *text_begin(text_file *t); /* NULL after a message */
+/* Ends it in any case. folder NULL: name is a path. */
+hk_status text_save(text_file *t, const options *o, const char *folder, const char *name);
+
 /* ---- shared */
 
 double now_seconds(void);

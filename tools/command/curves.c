@@ -1,22 +1,11 @@
 /* The record of a training run. */
 #include "tools/command/curves.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "tools/command/svg.h"
-
-static FILE *open_in(const curves *c, const char *name, const char *mode)
-{
-    char path[1100];
-    snprintf(path, sizeof path, "%s/%s", c->folder, name);
-    FILE *f = fopen(path, mode);
-    if (!f && *mode != 'r')
-        fprintf(stderr, "hillock: '%s' cannot be written: %s\n", path, strerror(errno));
-    return f;
-}
 
 static bool keep(curves *c, const epoch_row *row)
 {
@@ -36,8 +25,14 @@ static bool keep(curves *c, const epoch_row *row)
 
 /* ---- lines */
 
-static const char *const columns[] = {"epoch", "step", "lr", "loss", "val_loss", "metric", "f1", "seconds", "rate"};
-#define COLUMNS (sizeof columns / sizeof *columns)
+enum { COLUMNS = sizeof(epoch_row) / sizeof(double) };
+
+static const char *column(const curves *c, size_t i)
+{
+    const char *const names[COLUMNS] = {"epoch",   "step", "lr",   "loss",    "val_loss",
+                                        c->metric, "f1",   c->top, "seconds", "rate"};
+    return names[i];
+}
 
 static void write_csv(FILE *f, const epoch_row *row)
 {
@@ -53,29 +48,32 @@ static void write_json(const curves *c, FILE *f, const epoch_row *row)
     json_begin(f);
     for (size_t i = 0; i < COLUMNS; i++)
         if (!isnan(x[i]))
-            json_number(f, i == 5 ? c->metric : columns[i], x[i]);
+            json_number(f, column(c, i), x[i]);
     json_end(f);
 }
 
-static bool append(const curves *c, const epoch_row *row)
+static hk_status write_lines(const curves *c)
 {
-    FILE *csv = open_in(c, "metrics.csv", "a"), *json = csv ? open_in(c, "metrics.jsonl", "a") : NULL;
-    if (csv && json) {
-        write_csv(csv, row);
-        write_json(c, json, row);
-    }
-    bool ok = csv && json && !ferror(csv) && !ferror(json);
-    ok = (!csv || fclose(csv) == 0) && ok;
-    ok = (!json || fclose(json) == 0) && ok;
-    if (!ok)
-        fprintf(stderr, "hillock: the metrics in '%s' cannot be written\n", c->folder);
-    return ok;
+    text_file csv, json;
+    hk_status st = text_begin(&csv) ? HK_OK : HK_STATUS_OUT_OF_MEMORY;
+    for (size_t i = 0; st == HK_OK && i < COLUMNS; i++)
+        fprintf(csv.f, "%s%s", i ? "," : "", column(c, i));
+    for (size_t i = 0; st == HK_OK && i <= c->count; i++)
+        i ? write_csv(csv.f, &c->rows[i - 1]) : (void)fputc('\n', csv.f);
+    if (st == HK_OK)
+        st = text_save(&csv, c->o, c->folder, "metrics.csv");
+    if (st == HK_OK)
+        st = text_begin(&json) ? HK_OK : HK_STATUS_OUT_OF_MEMORY;
+    for (size_t i = 0; st == HK_OK && i < c->count; i++)
+        write_json(c, json.f, &c->rows[i]);
+    return st == HK_OK ? text_save(&json, c->o, c->folder, "metrics.jsonl") : st;
 }
 
 static void read_back(curves *c, size_t epochs)
 {
-    char line[1024];
-    FILE *f = open_in(c, "metrics.csv", "r");
+    char line[1024], path[1100];
+    snprintf(path, sizeof path, "%s/metrics.csv", c->folder);
+    FILE *f = fopen(path, "r");
     while (f && fgets(line, sizeof line, f)) {
         epoch_row row;
         double *x = &row.epoch;
@@ -96,26 +94,13 @@ static void read_back(curves *c, size_t epochs)
         fclose(f);
 }
 
-bool curves_begin(curves *c, const char *folder, const char *metric, size_t epochs)
+hk_status curves_begin(curves *c, const options *o, const char *folder, const char *metric, int64_t top, size_t epochs)
 {
-    *c = (curves){.folder = folder, .metric = metric};
+    *c = (curves){.o = o, .folder = folder, .metric = metric};
+    snprintf(c->top, sizeof c->top, "top%lld", (long long)top);
     if (epochs)
         read_back(c, epochs);
-    FILE *csv = open_in(c, "metrics.csv", "w"), *json = csv ? open_in(c, "metrics.jsonl", "w") : NULL;
-    if (!csv || !json) {
-        if (csv)
-            fclose(csv);
-        return false;
-    }
-    for (size_t i = 0; i < COLUMNS; i++)
-        fprintf(csv, "%s%s", i ? "," : "", i == 5 ? metric : columns[i]);
-    fputc('\n', csv);
-    for (size_t i = 0; i < c->count; i++) {
-        write_csv(csv, &c->rows[i]);
-        write_json(c, json, &c->rows[i]);
-    }
-    bool ok = fclose(csv) == 0;
-    return (fclose(json) == 0) && ok;
+    return write_lines(c);
 }
 
 /* ---- the picture: loss on the left, the metric on the right */
@@ -158,21 +143,23 @@ static void panel(const curves *c, FILE *f, double x0, const char *title, size_t
     line_of(c, f, second, x0, low, high, "#d1622b");
 }
 
-static bool draw(const curves *c)
+static hk_status draw(const curves *c)
 {
-    FILE *f = open_in(c, "curves.svg", "w");
+    text_file t;
+    FILE *f = text_begin(&t);
     if (!f)
-        return false;
+        return HK_STATUS_OUT_OF_MEMORY;
     svg_begin(f, 2 * SVG_WIDTH, SVG_HEIGHT);
     panel(c, f, 0, "loss: training blue, validation orange", 3, 4);
     panel(c, f, SVG_WIDTH, c->metric, 5, 5);
     svg_end(f);
-    return fclose(f) == 0;
+    return text_save(&t, c->o, c->folder, "curves.svg");
 }
 
-bool curves_add(curves *c, const epoch_row *row)
+hk_status curves_add(curves *c, const epoch_row *row)
 {
-    return keep(c, row) && append(c, row) && draw(c);
+    hk_status st = keep(c, row) ? write_lines(c) : HK_STATUS_OUT_OF_MEMORY;
+    return st == HK_OK ? draw(c) : st;
 }
 
 void curves_finish(curves *c)

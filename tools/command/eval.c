@@ -1,4 +1,5 @@
 /* hillock eval */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -6,13 +7,16 @@
 
 static const char usage[] =
     "usage: hillock eval MODEL --data PATH [--labels FILE] [--output NAME] [options] [--device D] [--json]\n\n"
-    "Runs a model on labelled data and prints loss, accuracy, top 5 and F1 of classes, or errors of numbers. PATH and "
-    "the\n"
+    "Runs a model on labelled data and prints loss, accuracy, top k and F1 (the mean of the classes') of classes, or\n"
+    "mean absolute and squared errors of numbers. PATH and the\n"
     "options of data are those of hillock train: --label-column --targets --shape --resize --scale --mean --std "
     "--max-bad\n"
     "--batch --drop-last --threads --event-bins; --val SHARE with --seed takes the part that training held out. "
     "--loss\n"
-    "says which loss (default: ce; targets of a regression need mse), --ignore-index which label does not count.\n\n"
+    "says which loss (default: ce; targets of a regression need mse), --ignore-index which label does not count. The\n"
+    "loss is that of torch.nn over all samples together, with --class-weights, --label-smoothing and --beta where "
+    "they\n"
+    "are given. --top-k 5: a label among so many of the largest scores.\n\n"
     "--steps 1,2,4,... says what a spiking network (hillock convert) answers after each number of time steps:\n"
     "accuracy, firing rates, dead and saturated neurons, and synaptic operations beside the multiply-accumulates of "
     "the\n"
@@ -47,7 +51,8 @@ hk_status evaluate_session(training *r, hk_session *s, const hk_batch *b, metric
 
 static void print_metrics(const training *r, const metrics *m, double seconds)
 {
-    char count[40];
+    char count[40], top[40];
+    snprintf(top, sizeof top, "top%lld", (long long)m->by.top);
     if (r->o->json) {
         json_begin(stdout);
         json_string(stdout, "schema", "hillock-eval-1");
@@ -56,7 +61,8 @@ static void print_metrics(const training *r, const metrics *m, double seconds)
         json_number(stdout, "loss", metrics_loss(m));
         if (m->classes) {
             json_number(stdout, "accuracy", metrics_accuracy(m));
-            json_number(stdout, "top5", metrics_top5(m));
+            if (!isnan(metrics_top(m)))
+                json_number(stdout, top, metrics_top(m));
             json_number(stdout, "f1", metrics_f1(m));
         } else {
             json_number(stdout, "mae", metrics_mae(m));
@@ -69,7 +75,11 @@ static void print_metrics(const training *r, const metrics *m, double seconds)
     printf("%s %s in %.2f s  loss %.5f", format_count((double)m->samples, count, sizeof count),
            m->classes ? "samples" : "numbers", seconds, metrics_loss(m));
     if (m->classes)
-        printf("  accuracy %.4f  top 5 %.4f  F1 %.4f\n", metrics_accuracy(m), metrics_top5(m), metrics_f1(m));
+        printf("  accuracy %.4f", metrics_accuracy(m));
+    if (!isnan(metrics_top(m)))
+        printf("  top %lld %.4f", (long long)m->by.top, metrics_top(m));
+    if (m->classes)
+        printf("  F1 %.4f\n", metrics_f1(m));
     else
         printf("  MAE %.6g  MSE %.6g\n", metrics_mae(m), metrics_mse(m));
 }

@@ -12,26 +12,6 @@ enum { MOST_NEURONS = 96, COLOURS = 6 };
 
 static const char *const colours[COLOURS] = {"#1f6fb2", "#d1622b", "#3c8d40", "#8a4fae", "#b0303c", "#5b6770"};
 
-static FILE *open_file(const step_table *t, const char *name)
-{
-    char path[1100];
-    snprintf(path, sizeof path, "%s/%s", t->folder, name);
-    FILE *f = fopen(path, "w");
-    if (!f)
-        fprintf(stderr, "hillock eval: '%s' cannot be written: %s; --out names a folder that can be\n", path,
-                strerror(errno));
-    return f;
-}
-
-static hk_status close_file(FILE *f)
-{
-    bool ok = !ferror(f);
-    ok = fclose(f) == 0 && ok;
-    if (!ok)
-        fprintf(stderr, "hillock eval: a report cannot be written: %s\n", strerror(errno));
-    return ok ? HK_OK : HK_STATUS_IO;
-}
-
 /* ---- curves over the number of steps */
 
 /* On a logarithmic scale, the least 0 and the most 1. */
@@ -78,10 +58,11 @@ static hk_status draw_curves(const step_table *t)
 {
     size_t probes = 0, drawn = 0;
     const hk_snn_probe *p = hk_snn_probes(t->runs[0].model, &probes);
-    FILE *f = open_file(t, "curves.svg");
+    text_file file;
+    FILE *f = text_begin(&file);
     double high = 1e-9;
     if (!f)
-        return HK_STATUS_CANNOT_CREATE;
+        return HK_STATUS_OUT_OF_MEMORY;
     for (size_t k = 0; k < probes; k++)
         for (size_t i = 0; i < t->row_count; i++)
             high = p[k].neurons > 0 ? fmax(high, rate_of(&t->rows[i], k)) : high;
@@ -100,7 +81,7 @@ static hk_status draw_curves(const step_table *t)
         drawn++;
     }
     svg_end(f);
-    return close_file(f);
+    return text_save(&file, t->r->o, t->folder, "curves.svg");
 }
 
 /* ---- what is watched */
@@ -165,8 +146,9 @@ static hk_status write_watched(const step_table *t, hk_session *s, const hk_mode
 {
     size_t count = 0;
     const hk_snn_probe *p = hk_snn_probes(m, &count);
-    FILE *raster = open_file(t, "raster.svg");
-    hk_status st = raster ? HK_OK : HK_STATUS_CANNOT_CREATE;
+    text_file file;
+    FILE *raster = text_begin(&file);
+    hk_status st = raster ? HK_OK : HK_STATUS_OUT_OF_MEMORY;
     int top = 10;
     if (raster)
         svg_begin(raster, 660, raster_height(p, count));
@@ -175,8 +157,8 @@ static hk_status write_watched(const step_table *t, hk_session *s, const hk_mode
     if (!raster)
         return st;
     svg_end(raster);
-    hk_status closed = close_file(raster);
-    return st == HK_OK ? closed : st;
+    hk_status saved = text_save(&file, t->r->o, t->folder, "raster.svg");
+    return st == HK_OK ? saved : st;
 }
 
 /* The first batch once more, through a network that hands out all it does. */
@@ -213,11 +195,12 @@ hk_status write_steps_report(const step_table *t)
         fprintf(stderr, "hillock eval: folder '%s' cannot be made: %s\n", t->folder, strerror(errno));
         return HK_STATUS_CANNOT_CREATE;
     }
-    FILE *f = open_file(t, "report.json");
+    text_file file;
+    FILE *f = text_begin(&file);
     if (!f)
-        return HK_STATUS_CANNOT_CREATE;
+        return HK_STATUS_OUT_OF_MEMORY;
     write_steps_json(t, f);
-    hk_status st = close_file(f);
+    hk_status st = text_save(&file, t->r->o, t->folder, "report.json");
     if (st == HK_OK)
         st = draw_curves(t);
     return st == HK_OK && (t->watch_spikes || t->watch_potentials) ? watch(t) : st;

@@ -1,4 +1,4 @@
-/* Accuracy, top 5, F1, errors. */
+/* Accuracy, top k, F1, errors. */
 #include "tools/command/metrics.h"
 
 #include <math.h>
@@ -11,15 +11,27 @@ static bool begin(metrics *m, int64_t classes)
         return true;
     m->classes = classes;
     size_t n = (size_t)classes;
+    if (m->by.weights && m->by.weight_count != n) {
+        fprintf(stderr, "hillock: there are %zu class weights, and the output has %zu classes\n", m->by.weight_count,
+                n);
+        return false;
+    }
     m->found = calloc(n, sizeof *m->found);
     m->said = calloc(n, sizeof *m->said);
     m->of = calloc(n, sizeof *m->of);
+    if (!m->found || !m->said || !m->of)
+        fprintf(stderr, "hillock: out of memory\n");
     return m->found && m->said && m->of;
 }
 
 static double logarithm(double p)
 {
     return log(fmax(p, 1e-45));
+}
+
+static double weight_of(const metrics *m, int64_t c)
+{
+    return m->by.weights ? (double)m->by.weights[c] : 1;
 }
 
 /* log p of one class, of scores that are `step` apart and lie in memory as float32. */
@@ -71,8 +83,17 @@ static void add_row(metrics *m, const score_row *r, int64_t label)
             best = c;
         before += y > x || (y == x && c < label);
     }
-    m->right5 += before < 5;
+    m->right_top += before < m->by.top;
     count(m, best, label);
+}
+
+/* torch.nn's: (1 - e) of the label's loss and e / C of all classes' losses, each with the weight of its class. */
+static double label_loss(const metrics *m, const score_row *r, int64_t label)
+{
+    double e = m->by.smoothing, sum = 0;
+    for (int64_t c = 0; e > 0 && c < m->classes; c++)
+        sum -= weight_of(m, c) * log_p(r, c);
+    return sum * e / (double)m->classes - (1 - e) * weight_of(m, label) * log_p(r, label);
 }
 
 static int64_t product(const int64_t *shape, int32_t count)
@@ -83,17 +104,11 @@ static int64_t product(const int64_t *shape, int32_t count)
     return n;
 }
 
-static bool out_of_memory(void)
-{
-    fprintf(stderr, "hillock: out of memory\n");
-    return false;
-}
-
 static bool add_labels(metrics *m, const hk_tensor *y, const hk_tensor *t, int32_t axis)
 {
     int64_t inner = product(y->shape + axis + 1, y->rank - axis - 1), rows = hk_tensor_count(t);
     if (!begin(m, y->shape[axis]))
-        return out_of_memory();
+        return false;
     for (int64_t i = 0; i < rows; i++) {
         int64_t label = ((const int64_t *)t->data)[i];
         if (label == m->by.ignore_index)
@@ -107,7 +122,8 @@ static bool add_labels(metrics *m, const hk_tensor *y, const hk_tensor *t, int32
             return false;
         }
         score_row r = look_at(m, (const float *)y->data + i / inner * m->classes * inner + i % inner, inner);
-        m->loss -= log_p(&r, label);
+        m->loss += label_loss(m, &r, label);
+        m->weight += weight_of(m, label);
         add_row(m, &r, label);
     }
     return true;
@@ -118,16 +134,18 @@ static bool add_soft_labels(metrics *m, const hk_tensor *y, const hk_tensor *t)
 {
     int64_t inner = product(y->shape + 2, y->rank - 2);
     if (!begin(m, y->shape[1]))
-        return out_of_memory();
+        return false;
     for (int64_t i = 0; i < y->shape[0] * inner; i++) {
         int64_t at = i / inner * m->classes * inner + i % inner, label = 0;
         const float *p = (const float *)t->data + at;
         score_row r = look_at(m, (const float *)y->data + at, inner);
         for (int64_t c = 0; c < m->classes; c++) {
+            double q = (double)p[c * inner] * (1 - m->by.smoothing) + m->by.smoothing / (double)m->classes;
             label = p[c * inner] > p[label * inner] ? c : label;
-            if (p[c * inner] != 0)
-                m->loss -= (double)p[c * inner] * log_p(&r, c);
+            if (q != 0)
+                m->loss -= weight_of(m, c) * q * log_p(&r, c);
         }
+        m->weight++;
         add_row(m, &r, label);
     }
     return true;
@@ -137,14 +155,13 @@ static bool add_soft_labels(metrics *m, const hk_tensor *y, const hk_tensor *t)
 static bool add_binary(metrics *m, const hk_tensor *y, const hk_tensor *t)
 {
     if (!begin(m, 2))
-        return out_of_memory();
+        return false;
     for (int64_t i = 0; i < hk_tensor_count(y); i++) {
         double x = (double)((const float *)y->data)[i], target = (double)((const float *)t->data)[i];
         if (m->by.sigmoid)
             m->loss -= target * logarithm(x) + (1 - target) * logarithm(1 - x);
         else
             m->loss += (1 - target) * x + fmax(-x, 0) + log1p(exp(-fabs(x)));
-        m->right5++;
         count(m, x > (m->by.sigmoid ? 0.5 : 0), target >= 0.5);
     }
     return true;
@@ -226,8 +243,10 @@ bool metrics_add(metrics *m, const hk_tensor *output, const hk_tensor *target)
     }
     int64_t elements = hk_tensor_count(&y);
     float *wide = malloc((size_t)elements * sizeof *wide + 1);
-    if (!wide)
-        return out_of_memory();
+    if (!wide) {
+        fprintf(stderr, "hillock: out of memory\n");
+        return false;
+    }
     for (int64_t i = 0; i < elements; i++)
         wide[i] = (float)tensor_element(&y, i);
     y.data = wide;
@@ -246,9 +265,9 @@ double metrics_accuracy(const metrics *m)
     return share(m->right, m->samples);
 }
 
-double metrics_top5(const metrics *m)
+double metrics_top(const metrics *m)
 {
-    return share(m->right5, m->samples);
+    return of_classes(&m->by) && m->classes ? share(m->right_top, m->samples) : (double)NAN;
 }
 
 double metrics_f1(const metrics *m)
@@ -275,8 +294,8 @@ double metrics_mse(const metrics *m)
 
 double metrics_loss(const metrics *m)
 {
-    size_t by = m->by.batchmean ? m->batch : m->samples;
-    return by ? m->loss / (double)by : 0;
+    double by = m->by.batchmean ? (double)m->batch : of_classes(&m->by) && m->classes ? m->weight : (double)m->samples;
+    return by > 0 ? m->loss / by : 0;
 }
 
 void metrics_finish(metrics *m)

@@ -1,5 +1,4 @@
 /* hillock profile */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -283,11 +282,10 @@ static void trace_row(FILE *t, const row *r, double at)
 
 static hk_status write_trace(const profile *f, const char *path)
 {
-    FILE *t = fopen(path, "w");
-    if (!t) {
-        fprintf(stderr, "hillock profile: '%s' cannot be created: %s\n", path, strerror(errno));
-        return HK_STATUS_CANNOT_CREATE;
-    }
+    text_file file;
+    FILE *t = text_begin(&file);
+    if (!t)
+        return HK_STATUS_OUT_OF_MEMORY;
     double at = 0;
     json_begin(t);
     json_string(t, "displayTimeUnit", "ns");
@@ -303,10 +301,7 @@ static hk_status write_trace(const profile *f, const char *path)
     }
     json_array_end(t);
     json_end(t);
-    if (fclose(t) == 0)
-        return HK_OK;
-    fprintf(stderr, "hillock profile: writing '%s' failed: %s\n", path, strerror(errno));
-    return HK_STATUS_IO;
+    return text_save(&file, f->o, NULL, path);
 }
 
 /* ---- the verb */

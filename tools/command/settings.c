@@ -81,6 +81,7 @@ const setting settings_table[] = {
     NUMBER("--threads", threads, 2, 1, 16),
     NUMBER("--new-head", new_head, 0, 0, 2147483647),
     NUMBER("--dropout", dropout, 0, 0, 0.9999999),
+    NUMBER("--top-k", top_k, 5, 1, 1e6),
     LIST("--lora", lora),
     SWITCH("--keep-state", keep_state),
     SWITCH("--tie", tie),

@@ -20,7 +20,7 @@ typedef struct settings {
     double lr, beta1, beta2, eps, weight_decay, momentum, dampening, clip, ema, loss_scale, label_smoothing, beta;
     double gamma, least, ignore_index, scale;
     double batch, epochs, seed, warmup, every, accumulate, patience, keep, save_every, max_bad, resize, shift, threads;
-    double steps, new_head, dropout;
+    double steps, new_head, dropout, top_k;
     bool nesterov, accumulate_total, freeze_bn, allow_unreached, checkpointing, flip, targets, drop_last, no_shuffle,
         keep_state, tie, tie_matrices, rebuild_bn, keep_bn, safetensors;
 } settings;

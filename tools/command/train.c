@@ -20,6 +20,7 @@ static const char usage[] =
     "order       --batch 32  --epochs 10  --steps N  --seed 0  --no-shuffle  --drop-last\n"
     "loss        --loss ce|nll|mse|l1|smooth-l1|huber|bce|kl  --reduction mean|sum|batchmean  --output NAME\n"
     "            --label-smoothing E  --class-weights W,...  --ignore-index -100  --beta 1\n"
+    "            (the validation's loss is the same criterion, over all of its samples together)\n"
     "optimizer   --optimizer adamw|adam|sgd  --lr 1e-3  --beta1 0.9  --beta2 0.999  --eps 1e-8  --weight-decay W\n"
     "            --momentum M  --dampening D  --nesterov  --clip NORM  --accumulate N  --accumulate-total\n"
     "            --ema DECAY  --loss-scale S  --precision strict|high|fast\n"
@@ -36,7 +37,8 @@ static const char usage[] =
     "            --tie-matrices (equal ones, which were one parameter in PyTorch, are one again)\n"
     "schedule    --schedule constant|step|cosine|linear|one-cycle|plateau  --warmup UPDATES  --every UPDATES\n"
     "            --gamma 0.1  --least 0\n"
-    "run         --monitor loss|accuracy|f1|mae  --patience EPOCHS  --keep 2  --save-every STEPS  --resume\n"
+    "run         --monitor loss|accuracy|f1|top-k|mae  --top-k 5  --patience EPOCHS  --keep 2  --save-every STEPS  "
+    "--resume\n"
     "            --safetensors (also DIR/model.safetensors)  --config FILE (JSON)  --dump-config\n\n"
     "--resume goes on from the newest checkpoint of DIR that can be read. SIGINT and SIGTERM finish the step, save and "
     "exit\n"
@@ -116,6 +118,8 @@ static double monitored(const training *r, const epoch_row *row)
         return row->metric;
     if (!strcmp(what, "f1"))
         return row->f1;
+    if (!strcmp(what, "top-k"))
+        return row->top;
     if (!strcmp(what, "mae"))
         return -row->metric;
     return isnan(row->val_loss) ? -row->loss : -row->val_loss;
@@ -144,6 +148,7 @@ static hk_status measure_epoch(training *r, epoch_row *row)
                        .val_loss = NAN,
                        .metric = NAN,
                        .f1 = NAN,
+                       .top = NAN,
                        .seconds = seconds,
                        .rate = seconds > 0 ? (double)(r->done - r->begun_at) * r->s.batch / seconds : 0};
     if (st == HK_OK)
@@ -158,6 +163,7 @@ static hk_status measure_epoch(training *r, epoch_row *row)
         row->val_loss = metrics_loss(&m);
         row->metric = m.classes ? metrics_accuracy(&m) : metrics_mae(&m);
         row->f1 = m.classes ? metrics_f1(&m) : NAN;
+        row->top = metrics_top(&m);
     }
     metrics_finish(&m);
     return st;
@@ -170,6 +176,8 @@ static void print_epoch(const training *r, const epoch_row *row)
     printf("epoch %.0f  loss %.5f", row->epoch, row->loss);
     if (r->val)
         printf("  val loss %.5f  %s %.4f", row->val_loss, metric_name(r), row->metric);
+    if (!isnan(row->top) && option_given(r->o, "--top-k"))
+        printf("  top %lld %.4f", (long long)r->by.top, row->top);
     printf("  lr %.3g\n", row->lr);
     fflush(stdout);
 }
@@ -182,8 +190,9 @@ static hk_status end_epoch(training *r)
     if (st != HK_OK)
         return st;
     print_epoch(r, &row);
-    if (!curves_add(&r->curves, &row))
-        return HK_STATUS_IO;
+    st = curves_add(&r->curves, &row);
+    if (st != HK_OK)
+        return st;
     double now = monitored(r, &row);
     r->state.bad_epochs++;
     if (now > r->state.best) {
@@ -326,17 +335,14 @@ static void print_result(const training *r)
                (unsigned long long)r->state.best_epoch, r->s.out);
 }
 
-static bool keep_config(const training *r)
+static hk_status keep_config(const training *r)
 {
-    char path[1100];
-    snprintf(path, sizeof path, "%s/config.json", r->s.out);
-    FILE *f = fopen(path, "w");
-    if (!f) {
-        fprintf(stderr, "hillock train: '%s' cannot be written\n", path);
-        return false;
-    }
+    text_file t;
+    FILE *f = text_begin(&t);
+    if (!f)
+        return HK_STATUS_OUT_OF_MEMORY;
     settings_write(&r->s, f);
-    return fclose(f) == 0;
+    return text_save(&t, r->o, r->s.out, "config.json");
 }
 
 static hk_status run_all(training *r)
@@ -345,9 +351,11 @@ static hk_status run_all(training *r)
     r->state.best = -INFINITY;
     if (st == HK_OK && option_given(r->o, "--resume"))
         st = resume_checkpoint(r);
-    if (st == HK_OK && (!curves_begin(&r->curves, r->s.out, metric_name(r), r->done / hk_loader_batches(r->loader)) ||
-                        !keep_config(r)))
-        st = HK_STATUS_CANNOT_CREATE;
+    if (st == HK_OK)
+        st = curves_begin(&r->curves, r->o, r->s.out, metric_name(r), r->by.top,
+                          r->done / hk_loader_batches(r->loader));
+    if (st == HK_OK)
+        st = keep_config(r);
     r->begun = now_seconds();
     r->begun_at = r->done;
     if (st == HK_OK)

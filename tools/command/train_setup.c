@@ -202,6 +202,8 @@ static hk_status check_labels(const training *r, const hk_dataset *d, const hk_v
     return HK_STATUS_INVALID;
 }
 
+enum { MOST_CLASS_WEIGHTS = 4096 };
+
 static hk_status choose_measure(training *r)
 {
     hk_trainer_params p = {0};
@@ -211,9 +213,17 @@ static hk_status choose_measure(training *r)
         return HK_STATUS_USAGE;
     hk_status st = hk_model_nodes(r->model, &nodes, &count);
     r->precision = p.precision;
+    float *weights = options_allocate(r->o, MOST_CLASS_WEIGHTS * sizeof *weights);
+    size_t weight_count = 0;
+    if (!list_numbers("--class-weights", &r->s.class_weights, weights, MOST_CLASS_WEIGHTS, &weight_count))
+        return HK_STATUS_USAGE;
     r->by = (measure){.loss = p.loss,
                       .batchmean = p.reduction == HK_REDUCE_BATCHMEAN,
                       .beta = r->s.beta,
+                      .weights = weight_count ? weights : NULL,
+                      .weight_count = weight_count,
+                      .smoothing = r->s.label_smoothing,
+                      .top = (int64_t)r->s.top_k,
                       .ignore_index = (int64_t)r->s.ignore_index};
     for (size_t i = 0; st == HK_OK && i < count && p.loss == HK_LOSS_BCE_LOGITS; i++)
         for (size_t k = 0; k < nodes[i].output_count; k++)
@@ -224,12 +234,15 @@ static hk_status choose_measure(training *r)
 static hk_status check_monitor(const training *r)
 {
     const char *what = r->s.monitor;
-    bool classes = measures_classes(&r->by);
+    bool classes = measures_classes(&r->by), top = r->by.loss != HK_LOSS_BCE_LOGITS;
     if (!what || !strcmp(what, "loss") ||
-        (r->val && (classes ? !strcmp(what, "accuracy") || !strcmp(what, "f1") : !strcmp(what, "mae"))))
+        (r->val && (classes ? !strcmp(what, "accuracy") || !strcmp(what, "f1") || (top && !strcmp(what, "top-k"))
+                            : !strcmp(what, "mae"))))
         return HK_OK;
     fprintf(stderr, "hillock: '--monitor' is '%s'; with this loss it can be loss or, with --val, %s\n", what,
-            classes ? "accuracy or f1" : "mae");
+            !classes ? "mae"
+            : top    ? "accuracy, f1 or top-k"
+                     : "accuracy or f1");
     return HK_STATUS_USAGE;
 }
 
@@ -292,8 +305,6 @@ static hk_status open_trainer(training *r)
 {
     const settings *s = &r->s;
     int64_t ignore = (int64_t)s->ignore_index;
-    float weights[4096];
-    size_t classes = 0;
     hk_trainer_params p = {.size = sizeof p,
                            .output = s->output,
                            .ignore_index = &ignore,
@@ -319,11 +330,13 @@ static hk_status open_trainer(training *r)
                            .allow_unreached = s->allow_unreached,
                            .checkpointing = s->checkpointing,
                            .keep_states = s->keep_state};
-    if (!choose_words(s, &p) || !make_rules(r) ||
-        !list_numbers("--class-weights", &s->class_weights, weights, sizeof weights / sizeof *weights, &classes))
+    if (!choose_words(s, &p) || !make_rules(r))
         return HK_STATUS_USAGE;
-    hk_tensor class_weights = {.data = weights, .dtype = HK_FLOAT32, .rank = 1, .shape = {(int64_t)classes}};
-    p.class_weights = classes ? &class_weights : NULL;
+    const hk_tensor class_weights = {.data = (void *)(uintptr_t)r->by.weights,
+                                     .dtype = HK_FLOAT32,
+                                     .rank = 1,
+                                     .shape = {(int64_t)r->by.weight_count}};
+    p.class_weights = r->by.weights ? &class_weights : NULL;
     p.rules = r->rules;
     p.rule_count = r->rule_count;
     p.schedule.warmup = (uint64_t)s->warmup;
