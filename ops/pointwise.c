@@ -305,9 +305,11 @@ CASES(legacy_logic) = {"bool[2,3,4,5] bool[3,4] ; broadcast=1 axis=1 ; opset=6",
                        NULL};
 
 #define ROW(name, first, last, least, most, attributes, rule, cases_name)                                              \
+    ROLE_ROW(name, first, last, least, most, 0, attributes, rule, cases_name)
+#define ROLE_ROW(name, first, last, least, most, weights, attributes, rule, cases_name)                                \
     {                                                                                                                  \
         .type = name, .since = first, .until = last, .in_min = least, .in_max = most, .out_min = 1, .out_max = 1,      \
-        .flags = HK_OP_POINTWISE | HK_OP_HALF, .half_in = UINT32_MAX, .half_out = UINT32_MAX,                          \
+        .flags = HK_OP_POINTWISE | HK_OP_HALF, .parameters = weights, .half_in = UINT32_MAX, .half_out = UINT32_MAX,   \
         .attrs_bytes = sizeof(hk_pointwise_attrs), .attrs = attributes, .infer = hk_pointwise_infer,                   \
         .eval = hk_pointwise_eval, .lower = hk_pointwise_lower, .backward = rule, .cases = cases_name##_cases          \
     }
@@ -378,7 +380,7 @@ const hk_op hk_ops_pointwise[] = {
     ROW("LessOrEqual", 12, 0, 2, 2, no_attrs, NULL, compare),
     ROW("GreaterOrEqual", 12, 0, 2, 2, no_attrs, NULL, compare),
     ROW("Mod", 10, 0, 2, 2, mod_attrs, hk_mod_backward, mod),
-    ROW("PRelu", 1, 0, 2, 2, no_attrs, hk_prelu_backward, prelu),
+    ROLE_ROW("PRelu", 1, 0, 2, 2, 2, no_attrs, hk_prelu_backward, prelu), /* the slope is a weight */
     ROW("Where", 9, 0, 3, 3, no_attrs, hk_where_backward, where),
     ROW("Clip", 1, 10, 1, 1, clip_attrs, hk_clip_backward, clip_6),
     ROW("Clip", 11, 0, 1, 3, no_attrs, hk_clip_backward, clip),

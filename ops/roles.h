@@ -11,8 +11,10 @@
  */
 bool hk_node_rearranges(const hk_node *n);
 bool hk_node_hands_on(const hk_node *n, int32_t k);
-/* Operand k, which is present, is a parameter's place: by the operator's table, or the vector that is added to a matrix
- * product. */
+/* Operand k of a Mul or Add is the scale or the shift of a normalization that is written out. */
+bool hk_node_scales_norm(const hk_node *n, int32_t k);
+/* Operand k, which is present, is a parameter's place: by the operator's table, the vector that is added to a matrix
+ * product, or what scales and shifts a normalization. */
 bool hk_node_is_parametric(const hk_node *n, int32_t k);
 
 #endif

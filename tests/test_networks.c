@@ -424,6 +424,9 @@ int main(int argc, char **argv)
         CURVE("lstm"),
         EVAL("unet"),
         TRAIN("unet"),
+        EVAL("groups"),
+        CURVE("groups"),
+        EVAL("groups_dynamo"),
     };
     return test_main(argc, argv, &(test_program){.name = "networks", TESTS(tests)});
 }

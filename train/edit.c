@@ -101,9 +101,14 @@ hk_status hk_edit_behind(hk_graph *g, hk_value *v, hk_value **before)
 
 /* ---- sharing */
 
+/* A vector, with extents of 1 around it where an operator broadcasts it over images; a matrix of one row is a matrix.
+ */
 static bool is_small(const hk_value *v)
 {
-    return v->kind == HK_VALUE_PARAMETER && v->shape.rank == 1 && v->data;
+    int32_t wide = 0;
+    for (int32_t d = 0; d < v->shape.rank; d++)
+        wide += v->shape.dim[d] != 1;
+    return v->kind == HK_VALUE_PARAMETER && v->data && (v->shape.rank == 1 || (v->shape.rank > 2 && wide <= 1));
 }
 
 static bool takes_parameter(const hk_node *n, int32_t k)

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "ops/roles.h"
 #include "train/training.h"
 
 /* ---- roles */
@@ -27,7 +28,7 @@ static hk_role role_in(const hk_node *n, int32_t k, const hk_value *v)
     static const char *const recurrent[] = {"LSTM", "GRU", "RNN", NULL};
     static const char *const norms[] = {"BatchNormalization", "InstanceNormalization", "LayerNormalization",
                                         "GroupNormalization", "RMSNormalization",      NULL};
-    if (type_in(n, norms))
+    if (type_in(n, norms) || hk_node_scales_norm(n, k))
         return HK_ROLE_NORM;
     if (type_in(n, products))
         return k >= 2 ? HK_ROLE_BIAS : HK_ROLE_WEIGHT;
