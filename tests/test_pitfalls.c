@@ -1,6 +1,9 @@
 /*
- * What files that were made for inference bring into training: a Softmax at the end, constants that look like weights,
- * parameters that no gradient reaches.
+ * What files that were made for inference bring into training: a Softmax or Sigmoid at the end, constants that look
+ * like weights, parameters that no gradient reaches. Pitfalls that have tests elsewhere: BatchNormalization folded,
+ * dropout absent, small initializers merged, weight tying lost, a batch that is fixed, 16-bit weights (test_edit);
+ * BatchNormalization's two conventions (test_train_ops); normalizations and activations written out (test_networks);
+ * names kept and external data in place (test_export).
  */
 #include <math.h>
 #include <setjmp.h>
@@ -149,6 +152,34 @@ static void last_softmax(void **state)
     }
 }
 
+/* The binary cross entropy takes the logits too: the Sigmoid of 300 is 1, and the logarithm of the rest was lost. */
+static void last_sigmoid(void **state)
+{
+    (void)state;
+    static const float targets[BATCH * CLASSES] = {1, 0, 0, 1};
+    const hk_tensor t = {.data = (void *)targets, .dtype = HK_FLOAT32, .rank = 2, .shape = {BATCH, CLASSES}};
+    const float hundred = 100;
+    onnx_bytes b;
+    hk_trainer *trainer = NULL;
+    float loss = 0;
+    double want = 0;
+    begin(&b, "W");
+    ob_floats(&b, 5, "hundred", "", &hundred, 1);
+    ob_node(&b, 1, "MatMul", "x,W", "s");
+    ob_node(&b, 1, "Mul", "s,hundred", "scores");
+    ob_node(&b, 1, "Sigmoid", "scores", "y");
+    hk_model *m = end(&b);
+    OK(train_labels(m, (hk_trainer_params){.loss = HK_LOSS_BCE_LOGITS}, &t, &trainer, &loss));
+    for (int i = 0; i < BATCH * CLASSES; i++) {
+        double z = 0;
+        for (int k = 0; k < FEATURES; k++)
+            z += 100 * (double)samples[i / CLASSES * FEATURES + k] * (double)weight[k * CLASSES + i % CLASSES];
+        want += (fmax(z, 0) - z * (double)targets[i] + log1p(exp(-fabs(z)))) / (BATCH * CLASSES);
+    }
+    assert_true(want > 20 && fabs((double)loss - want) <= 1e-5 * want);
+    finish(&trainer, &m);
+}
+
 /* Scores (N,S,C) with labels (N,S), as language models have them, with and without probabilities at the end. */
 static void classes_last(void **state)
 {
@@ -226,6 +257,25 @@ static void integers_stop_the_gradient(void **state)
     for (int i = 0; i < FEATURES * CLASSES; i++)
         assert_true(((float *)g.data)[i] == 0);
     hk_tensor_release(&g);
+    finish(&t, &m);
+}
+
+/* What is quantized on its way has no gradient: told, with the parameter's name, not trained by chance. */
+static void quantized(void **state)
+{
+    (void)state;
+    const float scale = 0.05f;
+    onnx_bytes b;
+    hk_trainer *t = NULL;
+    float loss = 0;
+    begin(&b, "W");
+    ob_floats(&b, 5, "scale", "", &scale, 1);
+    ob_node(&b, 1, "MatMul", "x,W", "s");
+    ob_node(&b, 1, "QuantizeLinear", "s,scale", "q");
+    ob_node(&b, 1, "DequantizeLinear", "q,scale", "y");
+    hk_model *m = end(&b);
+    assert_int_equal(train_once(m, (hk_trainer_params){0}, &t, &loss), HK_STATUS_USAGE);
+    assert_non_null(strstr(hk_context_error(ctx), "'W'"));
     finish(&t, &m);
 }
 
@@ -333,8 +383,10 @@ int main(int argc, char **argv)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(last_softmax),
+        cmocka_unit_test(last_sigmoid),
         cmocka_unit_test(classes_last),
         cmocka_unit_test(integers_stop_the_gradient),
+        cmocka_unit_test(quantized),
         cmocka_unit_test(unused_head),
         cmocka_unit_test(only_rules_train_constants),
     };
