@@ -133,6 +133,8 @@ void hk_staging_release(hk_gpu *gpu, hk_staging *staging);
 struct hk_gpu_pipeline {
     hk_gpu_pipeline_key key; /* spec behind spec_count is zero */
     uint64_t hash;
+    uint32_t *code; /* while it is made: the kernel's without what its constants rule out; NULL: the kernel's */
+    size_t code_bytes;
     VkPipeline handle;
     VkResult result; /* of its creation */
     const char *call;

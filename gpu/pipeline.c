@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "gpu/internal.h"
+#include "gpu/prune.h"
 
 enum { THREADS_MAX = 4 };
 
@@ -91,8 +92,8 @@ static void compile(hk_gpu *gpu, hk_gpu_pipeline *p)
     hk_vk *vk = &gpu->vk;
     VkShaderModuleCreateInfo module_info = {
         .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
-        .codeSize = p->key.kernel->spirv_bytes,
-        .pCode = p->key.kernel->spirv,
+        .codeSize = p->code ? p->code_bytes : p->key.kernel->spirv_bytes,
+        .pCode = p->code ? p->code : p->key.kernel->spirv,
     };
     VkShaderModule module = VK_NULL_HANDLE;
     p->call = "vkCreateShaderModule";
@@ -211,6 +212,11 @@ static hk_status add_missing(hk_gpu *gpu, const hk_gpu_pipeline_key *keys, size_
         p->key = key;
         p->hash = hash_key(&key);
         gpu->pipelines[gpu->pipeline_count++] = p;
+        if (gpu->info.type != HK_DEVICE_SOFTWARE)
+            continue; /* a GPU's compiler gets what it was tuned with */
+        p->code = hk_prune(gpu->ctx, key.kernel, key.spec, key.spec_count, &p->code_bytes);
+        if (p->code == NULL)
+            return hk_out_of_memory(gpu->ctx, "a pipeline's code");
     }
     return HK_OK;
 }
@@ -222,6 +228,8 @@ static hk_status keep_made(hk_gpu *gpu, size_t first)
     size_t kept = first;
     for (size_t i = first; i < gpu->pipeline_count; i++) {
         hk_gpu_pipeline *p = gpu->pipelines[i];
+        hk_free(gpu->ctx, p->code);
+        p->code = NULL;
         if (p->handle != VK_NULL_HANDLE) {
             gpu->stats.pipelines_created++;
             gpu->stats.pipelines_compiled += p->cached ? 0 : 1;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "gpu/internal.h"
 #include "shaders/selftest_copy.push.h"
 #include "shaders/selftest_lcg.push.h"
 
@@ -644,6 +645,29 @@ static void test_pipelines_refused(void **state)
     bench_end(&b);
 }
 
+/* Software devices get pruned modules; here the validation layer, if it is on, sees each kernel as it is. */
+static void test_kernels_whole(void **state)
+{
+    (void)state;
+    bench b;
+    bench_open(&b);
+    hk_vk *vk = &b.gpu->vk;
+    for (size_t i = 0; hk_kernels[i] != NULL; i++) {
+        const hk_kernel *k = hk_kernels[i];
+        if (k->spirv == NULL || (k->needs & ~b.gpu->info.caps) != 0)
+            continue;
+        VkShaderModuleCreateInfo info = {
+            .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = k->spirv_bytes, .pCode = k->spirv};
+        VkShaderModule module = VK_NULL_HANDLE;
+        assert_int_equal(vk->vkCreateShaderModule(b.gpu->device, &info, NULL, &module), VK_SUCCESS);
+        vk->vkDestroyShaderModule(b.gpu->device, module, NULL);
+        hk_status st = hk_vk_settle(vk, HK_OK);
+        if (st != HK_OK)
+            fail_msg("kernel '%s': %s", k->name, hk_context_error(b.ctx));
+    }
+    bench_end(&b);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_list),
     cmocka_unit_test(test_no_driver),
@@ -662,5 +686,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_misuse),
     cmocka_unit_test(test_pipelines_shared),
     cmocka_unit_test(test_pipelines_refused),
+    cmocka_unit_test(test_kernels_whole),
 };
 BENCH_MAIN("gpu", tests)

@@ -1,0 +1,256 @@
+/*
+ * Modules after pruning, for every kernel and several sets of constants: whole, smaller, and pruned by no second look.
+ * That they compute the same is what every test on a software device shows; that they are valid SPIR-V, the validation
+ * layer (test_gpu and all others under HILLOCK_DEBUG=validate).
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "gpu/prune.h"
+#include "kernels.h"
+#include "tests/support/program.h"
+
+enum { OP_ENTRY_POINT = 15, OP_FUNCTION = 54, OP_CALL = 57, OP_DECORATE = 71, OP_PHI = 245, OP_LOOP_MERGE = 246 };
+enum { OP_SELECTION_MERGE = 247, OP_LABEL = 248, OP_BRANCH = 249, OP_BRANCH_CONDITIONAL = 250, OP_SWITCH = 251 };
+
+typedef struct module {
+    const char *name;
+    const uint32_t *code;
+    size_t words;
+    uint32_t bound;
+    uint32_t *place; /* of a label or function by its id, 0: it is none */
+} module;
+
+static void need(const module *m, uint32_t id, uint32_t op, const char *what)
+{
+    if (id >= m->bound || m->place[id] == 0 || (m->code[m->place[id]] & 0xffff) != op)
+        fail_msg("kernel '%s': %s %%%u is not in the module", m->name, what, id);
+}
+
+/* The labels that the terminator of the block at that place names, one after another; 0 behind the last. */
+static uint32_t target(const module *m, size_t at, size_t k)
+{
+    while ((m->code[at] & 0xffff) < OP_BRANCH)
+        at += m->code[at] >> 16;
+    const uint32_t *w = m->code + at;
+    size_t size = w[0] >> 16;
+    switch (w[0] & 0xffff) {
+    case OP_BRANCH: return k == 0 ? w[1] : 0;
+    case OP_BRANCH_CONDITIONAL: return k < 2 ? w[2 + k] : 0;
+    case OP_SWITCH: return 2 + 2 * k < size ? w[2 + 2 * k] : 0;
+    default: return 0;
+    }
+}
+
+static bool goes(const module *m, uint32_t from, uint32_t to)
+{
+    size_t begin = m->place[from] + 2;
+    for (size_t k = 0; target(m, begin, k) != 0; k++)
+        if (target(m, begin, k) == to)
+            return true;
+    return false;
+}
+
+/* A phi names each block that goes to its own, and no other. */
+static void check_phi(const module *m, size_t function, uint32_t label, const uint32_t *w)
+{
+    size_t named = ((w[0] >> 16) - 3) / 2, come = 0;
+    for (size_t at = function; at < m->words && (m->code[at] & 0xffff) != 56; at += m->code[at] >> 16)
+        come += (m->code[at] & 0xffff) == OP_LABEL && goes(m, m->code[at + 1], label);
+    for (size_t k = 0; k < named; k++) {
+        need(m, w[4 + 2 * k], OP_LABEL, "a phi's block");
+        if (!goes(m, w[4 + 2 * k], label))
+            fail_msg("kernel '%s': block %%%u does not go to %%%u", m->name, w[4 + 2 * k], label);
+    }
+    if (named != come)
+        fail_msg("kernel '%s': a phi in %%%u names %zu blocks, %zu go there", m->name, label, named, come);
+}
+
+static void check_whole(module *m)
+{
+    size_t function = 0;
+    uint32_t label = 0;
+    for (size_t at = 5; at < m->words; at += m->code[at] >> 16) {
+        uint32_t op = m->code[at] & 0xffff;
+        assert_true(m->code[at] >> 16 != 0 && at + (m->code[at] >> 16) <= m->words);
+        if (op == OP_LABEL || op == OP_FUNCTION) {
+            uint32_t id = m->code[at + (op == OP_LABEL ? 1 : 2)];
+            assert_true(id < m->bound && m->place[id] == 0);
+            m->place[id] = (uint32_t)at;
+        }
+    }
+    for (size_t at = 5; at < m->words; at += m->code[at] >> 16) {
+        const uint32_t *w = m->code + at;
+        uint32_t op = w[0] & 0xffff;
+        if (op == OP_ENTRY_POINT)
+            need(m, w[2], OP_FUNCTION, "the entry point");
+        if (op == OP_FUNCTION)
+            function = at;
+        if (op == OP_LABEL)
+            label = w[1];
+        if (op == OP_LABEL)
+            for (size_t k = 0; target(m, at + 2, k) != 0; k++)
+                need(m, target(m, at + 2, k), OP_LABEL, "a branch's block");
+        if (op == OP_SELECTION_MERGE || op == OP_LOOP_MERGE)
+            need(m, w[1], OP_LABEL, "the end of a construct");
+        if (op == OP_LOOP_MERGE)
+            need(m, w[2], OP_LABEL, "where a loop continues");
+        if (op == OP_CALL)
+            need(m, w[3], OP_FUNCTION, "a function");
+        if (op == OP_PHI)
+            check_phi(m, function, label, w);
+    }
+}
+
+static size_t pruned(const hk_kernel *kernel, const uint32_t *spec, uint32_t count)
+{
+    size_t bytes = 0, again_bytes = 0;
+    uint32_t *code = hk_prune(ctx, kernel, spec, count, &bytes);
+    assert_non_null(code);
+    assert_true(bytes <= kernel->spirv_bytes);
+    module m = {.name = kernel->name, .code = code, .words = bytes / 4, .bound = code[3]};
+    m.place = calloc(m.bound, sizeof *m.place);
+    assert_non_null(m.place);
+    check_whole(&m);
+    free(m.place);
+    uint32_t *again = hk_prune(ctx, &(hk_kernel){.name = kernel->name, .spirv = code, .spirv_bytes = bytes}, spec,
+                               count, &again_bytes);
+    assert_non_null(again);
+    if (again_bytes != bytes || memcmp(code, again, bytes) != 0)
+        fail_msg("kernel '%s': pruned again it is another", kernel->name);
+    hk_free(ctx, code);
+    hk_free(ctx, again);
+    return bytes;
+}
+
+static void test_every_kernel(void **state)
+{
+    (void)state;
+    uint32_t spec[HK_SPEC_MAX];
+    for (size_t i = 0; hk_kernels[i]; i++) {
+        if (!hk_kernels[i]->spirv)
+            continue;
+        pruned(hk_kernels[i], NULL, 0); /* defaults */
+        for (uint32_t x = 0; x < 4; x++) {
+            for (uint32_t k = 0; k < HK_SPEC_MAX; k++)
+                spec[k] = x < 2 ? x : (k * 2654435761u >> 20) % (x == 2 ? 4 : 64);
+            pruned(hk_kernels[i], spec, HK_SPEC_MAX);
+        }
+    }
+}
+
+/* A chain of one multiplication keeps a small part of its switch over all functions. */
+static void test_chain_is_small(void **state)
+{
+    (void)state;
+    const uint32_t spec[] = {64, 1, 1, 1, 0, 0, 0, 0, 31, 2, 0, 0, 0, 0, 0, 0, 1};
+    size_t bytes = pruned(&hk_kernel_chain_rare_1, spec, sizeof spec / sizeof *spec);
+    if (bytes * 5 > hk_kernel_chain_rare_1.spirv_bytes * 2)
+        fail_msg("%zu of %zu bytes stay", bytes, hk_kernel_chain_rare_1.spirv_bytes);
+}
+
+/* if (S && !S) nothing(); as glslang writes it, S being constant 0: neither block stays that S leads not to, and the
+ * phi knows that its value is false. */
+static void test_phi(void **state)
+{
+    (void)state;
+#define I(size, op) (size << 16 | op)
+    static const uint32_t code[] = {
+        0x07230203,
+        0x10000,
+        0,
+        32,
+        0, /* the header */
+        I(2, 17),
+        1,
+        I(3, 14),
+        0,
+        1,
+        I(5, OP_ENTRY_POINT),
+        5,
+        1,
+        0x6e69616d,
+        0,
+        I(6, 16),
+        1,
+        17,
+        1,
+        1,
+        1,
+        I(4, OP_DECORATE),
+        5,
+        1,
+        0,
+        I(2, 19),
+        2,
+        I(3, 33),
+        3,
+        2,
+        I(2, 20),
+        4,
+        I(3, 48),
+        4,
+        5,
+        I(5, OP_FUNCTION),
+        2,
+        1,
+        0,
+        3, /* main */
+        I(2, OP_LABEL),
+        10,
+        I(3, OP_SELECTION_MERGE),
+        12,
+        0, /* if S */
+        I(4, OP_BRANCH_CONDITIONAL),
+        5,
+        11,
+        12, /* */
+        I(2, OP_LABEL),
+        11,
+        I(4, 168),
+        4,
+        13,
+        5,
+        I(2, OP_BRANCH),
+        12, /* not S */
+        I(2, OP_LABEL),
+        12,
+        I(7, OP_PHI),
+        4,
+        14,
+        5,
+        10,
+        13,
+        11, /* both */
+        I(3, OP_SELECTION_MERGE),
+        16,
+        0,
+        I(4, OP_BRANCH_CONDITIONAL),
+        14,
+        15,
+        16,
+        I(2, OP_LABEL),
+        15,
+        I(2, OP_BRANCH),
+        16, /* nothing */
+        I(2, OP_LABEL),
+        16,
+        I(1, 253),
+        I(1, 56),
+    };
+#undef I
+    const hk_kernel kernel = {.name = "phi", .spirv = code, .spirv_bytes = sizeof code};
+    for (uint32_t s = 0; s < 2; s++) {
+        /* two merges, two conditions that become branches, block 15, one half of the phi; without S block 11 too */
+        size_t gone = 2 * 3 + 2 * 2 + 4 + 2 + (s ? 0 : 8);
+        assert_int_equal(pruned(&kernel, &s, 1), sizeof code - 4 * gone);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_kernel), cmocka_unit_test(test_chain_is_small),
+                                       cmocka_unit_test(test_phi)};
+    const test_program program = {.name = "prune", TESTS(tests), .device = TEST_HOST};
+    return test_main(argc, argv, &program);
+}
