@@ -53,21 +53,14 @@ const bool A_F32 = true;
 const bool B_F32 = true;
 const bool A_ACROSS = false;
 const bool B_ACROSS = false;
+#define SPLIT_HERE
 #include "conv_gather.glsl"
 #include "matrix_loop.glsl"
 
-// Chunk i of the thread: (row, chunk of it). Along k by vectors four threads take a sector or two of one row; else the
-// threads of a warp take the same k of neighbouring rows.
-uvec2 slot_a(uint i)
-{
-    uint s = gl_LocalInvocationIndex + i * THREADS;
-    return W_WIDE ? uvec2(s / (BK / 8u), s % (BK / 8u)) : uvec2(s % BM, s / BM);
-}
-uvec2 slot_b(uint i)
-{
-    uint s = gl_LocalInvocationIndex + i * THREADS; // THREADS is a multiple of BN: the column does not depend on i
-    return uvec2(gl_LocalInvocationIndex % BN, s / BN);
-}
+// Chunk i of the thread: (row, chunk of it), and (column, chunk of it). The threads of a warp take the same k of neighbouring
+// rows and columns; those of a thread do not depend on i, for THREADS is a multiple of BM and BN.
+uvec2 slot_a(uint i) { return split_slot(i, BM, LOADS_A); }
+uvec2 slot_b(uint i) { return split_slot(i, BN, LOADS_B); }
 uint word_a(uint i) { return slot_a(i).x * ROW_A + slot_a(i).y; }
 uint word_b(uint i) { return slot_b(i).x * ROW_B + slot_b(i).y; }
 

@@ -10,12 +10,12 @@ ADDRESS(batch)    /* table of batch dimensions, read if batch_inner is 0 */
 UINT(m)
 UINT(n)
 UINT(k)
-UINT(lda) /* elements from one row of A as stored to the next */
+UINT(lda) /* elements from one row of A as stored to the next; A split (halves.glsl): 4-byte words to its undos */
 UINT(ldb)
 UINT(work)        /* the grid may be larger: number of workgroups; gemm_reduce, gemm_int: elements of C */
 UINT(k_split)     /* K range of one split; k when there is one split */
 UINT(batch_inner) /* batch z is (z / batch_inner, z % batch_inner) */
-UINT(a_outer)     /* element strides of the two batch dimensions */
+UINT(a_outer)     /* element strides of the two batch dimensions; of split operands in blocks */
 UINT(a_inner)
 UINT(b_outer)
 UINT(b_inner)

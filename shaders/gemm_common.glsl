@@ -14,6 +14,7 @@ layout(constant_id = 3) const uint TRANS = 0;      // bit 0: A, bit 1: B, bit 2:
 layout(constant_id = 4) const uint WIDE = 0;       // operands read and written 16 bytes at a time: bit 0: A, 1: B, 2: C
 layout(constant_id = 5) const uint EPILOGUE = 0;   // EPILOGUE_*
 layout(constant_id = 6) const uint ACTIVATION = 0; // ACT_*
+layout(constant_id = 7) const uint PLANE = 0;      // columns are pixels of images that have so many: C is [image][M][PLANE]
 
 const uint EPILOGUE_BIAS = 1u;
 const uint EPILOGUE_RESIDUAL = 2u;
@@ -95,7 +96,12 @@ bool find_part(uint bm, uint bn, uint band, out Part p)
     return g < push.work;
 }
 
-uint c_index(uint m, uint n) { return TRANS_C ? n * push.m + m : m * push.n + n; }
+uint c_index(uint m, uint n)
+{
+    if (PLANE != 0u && !PARTIAL)
+        return (n / PLANE * push.m + m) * PLANE + n % PLANE;
+    return TRANS_C ? n * push.m + m : m * push.n + n;
+}
 
 // index: into C, batch included.
 float epilogue(float sum, Batch at, uint m, uint n, uint index)
@@ -124,7 +130,7 @@ void store_row4(vec4 sum, Batch at, uint m, uint n)
     if (m >= push.m || n >= push.n)
         return;
     if (WIDE_C) {
-        uint index = at.c + m * push.n + n;
+        uint index = at.c + c_index(m, n);
         vec4 y = sum;
         if (!PARTIAL) {
             y = push.alpha * sum;

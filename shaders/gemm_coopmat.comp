@@ -14,8 +14,10 @@
 #endif
 #include "gemm_common.glsl"
 
-// GEMM on matrix units: fp16 operands, or fp32 ones in halves, and fp32 sums. Operands are staged in the orientation in which
-// they are stored; matrix_loop.glsl says the rest.
+// GEMM on matrix units: fp16 operands, or with HALVES 2 fp32 ones that gemm_split.comp has split, and fp32 sums. Operands are
+// staged in the orientation in which they are stored; matrix_loop.glsl says the rest.
+//
+// Floor: 2 m n k operations (HALVES 2: three times as many) at the rate of subgroup matrices, or the bytes of A, B and C once.
 layout(constant_id = 8) const uint BM = 128;
 layout(constant_id = 9) const uint BN = 128;
 layout(constant_id = 10) const uint BK = 32;
@@ -27,9 +29,9 @@ layout(constant_id = 15) const uint WN = 4;
 layout(constant_id = 16) const uint THREADS = 256;
 layout(constant_id = 17) const uint STAGES = 1;
 layout(constant_id = 18) const uint FLOATS = 0; // bit 0: A is stored as fp32 (else fp16), bit 1: B is
-layout(constant_id = 19) const uint HALVES = 1; // of an element: 2 splits fp32 operands
+layout(constant_id = 19) const uint HALVES = 1; // of an element
 
-const bool A_F32 = (FLOATS & 1u) != 0u;
+const bool A_F32 = (FLOATS & 1u) != 0u; // or two halves: as many words
 const bool B_F32 = (FLOATS & 2u) != 0u;
 const bool A_ACROSS = TRANS_A;
 const bool B_ACROSS = !TRANS_B;
@@ -82,8 +84,68 @@ uvec4 fetch_chunk(uvec2 base, bool f32, bool along, bool wide, uint offset, uint
     return x;
 }
 
+// ---- split operands: chunk i of the thread is chunk split_chunk() of the tile's block split_block()
+//
+// The sums of rows and columns outside of C are dropped, so blocks there may be any; blocks behind k_end are not read.
+
+uint split_block(uint i) { return (gl_LocalInvocationIndex + i * THREADS) / BLOCK_CHUNKS; }
+uint split_chunk() { return gl_LocalInvocationIndex % BLOCK_CHUNKS; } // THREADS is a multiple of 32
+
+// The operand's block that is block `at` of its tile: rows or columns from `outer`, of so many, and k.
+uint find_block(uint first, uint at, uint tile_extent, uint outer, uint extent, uint k)
+{
+    uint side = tile_extent / SIDE;
+    return first + min(outer / SIDE + at % side, blocks_of(extent) - 1u) * blocks_of(push.k) + k / SIDE + at / side;
+}
+
+uint split_word(uint i, bool across, uint tile_extent, uint row)
+{
+    uint at = split_block(i), side = tile_extent / SIDE, outer = at % side, k = at / side;
+    uint line = split_chunk() % SIDE, chunk = split_chunk() / SIDE;
+    return across ? (k * SIDE + line) * row + outer * 2u + chunk : (outer * SIDE + line) * row + k * 2u + chunk;
+}
+
+void load_next_split(uint k)
+{
+    UNROLL for (uint i = 0; i < LOADS_A; ++i) {
+        bool inside = has_chunk(i, CHUNKS_A) && k + split_block(i) / (BM / SIDE) * SIDE < part.k_end;
+        UNROLL for (uint h = 0; h < 2; ++h)
+            next_a[i * PARTS_A + h % PARTS_A] =
+                inside ? U32x4(push.a).v[from_a[i] + h * BLOCK_CHUNKS] : uvec4(0u);
+        from_a[i] += BK / SIDE * BLOCK_WORDS;
+    }
+    UNROLL for (uint i = 0; i < LOADS_B; ++i) {
+        bool inside = has_chunk(i, CHUNKS_B) && k + split_block(i) / (BN / SIDE) * SIDE < part.k_end;
+        UNROLL for (uint h = 0; h < 2; ++h)
+            next_b[i * PARTS_B + h % PARTS_B] =
+                inside ? U32x4(push.b).v[from_b[i] + h * BLOCK_CHUNKS] : uvec4(0u);
+        from_b[i] += BK / SIDE * BLOCK_WORDS;
+    }
+    uint t = gl_LocalInvocationIndex;
+    bool of_a = t < UNDOS_A;
+    uint at = of_a ? t : t - UNDOS_A, side = (of_a ? BM : BN) / SIDE;
+    next_undo = 1.0;
+    if (t < UNDOS && k + at / side * SIDE < part.k_end)
+        next_undo = of_a ? F32(push.a).v[push.lda + find_block(part.at.a, at, BM, part.m, push.m, k)]
+                         : F32(push.b).v[push.ldb + find_block(part.at.b, at, BN, part.n, push.n, k)];
+}
+
+void find_split()
+{
+    UNROLL for (uint i = 0; i < LOADS_A; ++i)
+        from_a[i] = find_block(part.at.a, split_block(i), BM, part.m, push.m, part.k) * BLOCK_WORDS + split_chunk();
+    UNROLL for (uint i = 0; i < LOADS_B; ++i)
+        from_b[i] = find_block(part.at.b, split_block(i), BN, part.n, push.n, part.k) * BLOCK_WORDS + split_chunk();
+}
+
+// ---- what matrix_loop.glsl asks for
+
 void load_next(uint k)
 {
+    if (SPLIT) {
+        load_next_split(k);
+        return;
+    }
     UNROLL for (uint i = 0; i < LOADS_A; ++i) {
         uvec2 s = slot(i, !TRANS_A, BM);
         UNROLL for (uint h = 0; h < PARTS_A; ++h)
@@ -102,12 +164,16 @@ void load_next(uint k)
 
 uint word_a(uint i)
 {
+    if (SPLIT)
+        return split_word(i, A_ACROSS, BM, ROW_A);
     uvec2 s = slot(i, !TRANS_A, BM);
     return TRANS_A ? s.y * ROW_A + s.x / 8u : s.x * ROW_A + s.y / 8u;
 }
 
 uint word_b(uint i)
 {
+    if (SPLIT)
+        return split_word(i, B_ACROSS, BN, ROW_B);
     uvec2 s = slot(i, TRANS_B, BN);
     return TRANS_B ? s.x * ROW_B + s.y / 8u : s.y * ROW_B + s.x / 8u;
 }
@@ -121,11 +187,13 @@ void main()
 {
     if (!find_part(BM, BN, BAND, part))
         return;
-    UNROLL for (uint i = 0; i < LOADS_A; ++i) {
+    if (SPLIT)
+        find_split();
+    UNROLL for (uint i = 0; i < LOADS_A && !SPLIT; ++i) {
         uvec2 s = slot(i, !TRANS_A, BM);
         from_a[i] = part.at.a + chunk_offset(!TRANS_A, WIDE_A, part.m + s.x, part.k + s.y, push.m, push.lda);
     }
-    UNROLL for (uint i = 0; i < LOADS_B; ++i) {
+    UNROLL for (uint i = 0; i < LOADS_B && !SPLIT; ++i) {
         uvec2 s = slot(i, TRANS_B, BN);
         from_b[i] = part.at.b + chunk_offset(TRANS_B, WIDE_B, part.n + s.x, part.k + s.y, push.n, push.ldb);
     }

@@ -25,6 +25,7 @@ void main()
         float sum = F32(push.a).v[from];
         for (uint s = 1; s < splits; ++s)
             sum += F32(push.a).v[from + s * size];
-        F32(push.c).v[i] = TRANS_C ? epilogue(sum, at, column, row, i) : epilogue(sum, at, row, column, i);
+        uint index = PLANE != 0u ? c_index(row, column) : i;
+        F32(push.c).v[index] = TRANS_C ? epilogue(sum, at, column, row, index) : epilogue(sum, at, row, column, index);
     }
 }

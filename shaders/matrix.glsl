@@ -1,11 +1,12 @@
-// Matrix units: a subgroup's fragments, which lie in registers in an order that only the driver knows, and the scales that
-// keep split operands in range. Include after constants FM, FN, FK (the device's fragment), THREADS, SUBGROUPS and the
-// shared array `tile` of uvec4, which holds halves.
+// Matrix units: a subgroup's fragments, which lie in registers in an order that only the driver knows. Include after constants
+// FM, FN, FK (the device's fragment), THREADS, SUBGROUPS and the shared array `tile` of uvec4, which holds halves.
 //
 // With EMULATED the same source runs without matrix units: operands are read from the tile when they are multiplied, and sums
 // lie in shared memory. It is slow, and there so that every device can test these kernels.
 #ifndef MATRIX_GLSL
 #define MATRIX_GLSL
+
+const uint LANES = THREADS / SUBGROUPS; // of a subgroup
 
 #ifndef EMULATED
 
@@ -25,13 +26,13 @@
             coopMatLoad(x, tile, at, row, gl_CooperativeMatrixLayoutRowMajor);                                         \
     }
 #define MULTIPLY(a, b, c) c = coopMatMulAdd(a, b, c)
-#define ADD_SUMS(c, d) c += d
-#define SCALE_SUMS(c, f) c = c * f
+#define ADD_SCALED(c, d, f, g) c += d * (f) * (g)
+#define SUBGROUP_MAXIMA true
+#define SUBGROUP_MAX(x) subgroupMax(x)
 #define STORE_SUMS(c, at, row) coopMatStore(c, tile, at, row, gl_CooperativeMatrixLayoutRowMajor)
 
 #else
 
-const uint LANES = THREADS / SUBGROUPS;
 shared float sums[SUBGROUPS * (RM * RN + 1) * FM * FN]; // of all fragments, and one for a few products
 #define Sums uint // where they begin
 struct Operand {
@@ -48,11 +49,12 @@ struct Operand {
 #define CLEAR_SUMS(c, number)                                                                                          \
     {                                                                                                                  \
         c = (SUBGROUP_INDEX * (RM * RN + 1) + number) * FM * FN;                                                       \
-        emulated_scale(c, 0.0);                                                                                        \
+        emulated_clear(c);                                                                                             \
     }
 #define MULTIPLY(a, b, c) emulated_multiply(a, b, c)
-#define ADD_SUMS(c, d) emulated_add(c, d)
-#define SCALE_SUMS(c, f) emulated_scale(c, f)
+#define ADD_SCALED(c, d, f, g) emulated_add(c, d, f, g)
+#define SUBGROUP_MAXIMA false
+#define SUBGROUP_MAX(x) (x)
 #define STORE_SUMS(c, at, row) emulated_store(c, at, row)
 
 // Eight halves along K.
@@ -83,16 +85,16 @@ void emulated_multiply(Operand a, Operand b, uint c)
         }
 }
 
-void emulated_add(uint c, uint d)
+void emulated_add(uint c, uint d, float f, float g)
 {
     for (uint i = SUBGROUP_LANE; i < FM * FN; i += LANES)
-        sums[c + i] += sums[d + i];
+        sums[c + i] += sums[d + i] * f * g;
 }
 
-void emulated_scale(uint c, float f)
+void emulated_clear(uint c)
 {
     for (uint i = SUBGROUP_LANE; i < FM * FN; i += LANES)
-        sums[c + i] = f == 0.0 ? 0.0 : sums[c + i] * f;
+        sums[c + i] = 0.0;
 }
 
 void emulated_store(uint c, uint at, uint row)
@@ -103,57 +105,23 @@ void emulated_store(uint c, uint at, uint row)
 
 #endif
 
-// ---- fp32 operands as two halves, x = (high + low) / scale
-//
-// The scale is a power of two that brings the largest element met so far to 2^14 .. 2^15. When a larger one comes, the
-// scale falls and the sums follow. An element 2^-17 of the largest keeps 21 bits; below that the error stays 2^-40 of the
-// largest. Infinities and NaN do not count and make their sums NaN.
-shared uint largest[2]; // of A and B: bits of the absolute value
+// The largest of the numbers of 32 neighbours, whose first one's index is a multiple of 32; all the workgroup's invocations
+// ask at once.
+#ifdef SPLIT_HERE
+const bool ACROSS_LANES = LANES == 32u && SUBGROUP_MAXIMA;
+shared uint numbers[ACROSS_LANES ? 1 : THREADS];
 
-uvec4 pack8(vec4 x, vec4 y)
+uint largest_of_32(uint x)
 {
-    return uvec4(packHalf2x16(x.xy), packHalf2x16(x.zw), packHalf2x16(y.xy), packHalf2x16(y.zw));
+    if (ACROSS_LANES)
+        return SUBGROUP_MAX(x);
+    numbers[gl_LocalInvocationIndex] = x;
+    barrier();
+    for (uint i = 0; i < 32; ++i)
+        x = max(x, numbers[(gl_LocalInvocationIndex & ~31u) + i]);
+    barrier();
+    return x;
 }
-
-// Eight elements as stored, two words: their high halves, or what those leave. The high ones are cut off by their bits, for a
-// compiler may take the way to a half and back for nothing.
-void split8(uvec4 x, uvec4 y, float scale, out uvec4 high, out uvec4 low)
-{
-    vec4 f = uintBitsToFloat(x) * scale, g = uintBitsToFloat(y) * scale;
-    vec4 fh = uintBitsToFloat(floatBitsToUint(f) & 0xffffe000u), gh = uintBitsToFloat(floatBitsToUint(g) & 0xffffe000u);
-    high = pack8(fh, gh);
-    low = pack8(f - fh, g - gh);
-}
-
-float largest4(uvec4 x)
-{
-    vec4 f = abs(uintBitsToFloat(x));
-    return max(max(f.x, f.y), max(f.z, f.w));
-}
-
-float largest_finite4(uvec4 x)
-{
-    uvec4 y = x & 0x7fffffffu;
-    y = mix(y, uvec4(0u), greaterThanEqual(y, uvec4(0x7f800000u)));
-    return uintBitsToFloat(max(max(y.x, y.y), max(y.z, y.w)));
-}
-
-bool is_finite(float x) { return (floatBitsToUint(x) & 0x7fffffffu) < 0x7f800000u; }
-
-void note_largest(uint operand, float x)
-{
-#ifndef EMULATED
-    uint most = subgroupMax(floatBitsToUint(x));
-    if (subgroupElect())
-        atomicMax(largest[operand], most);
-#else
-    atomicMax(largest[operand], floatBitsToUint(x));
 #endif
-}
-
-uint scale_exponent(uint operand) { return min(268u - max(largest[operand] >> 23, 1u), 253u); }
-// What takes sums from a scale to a smaller one.
-float scale_change(uint from, uint to) { return uintBitsToFloat(uint(max(int(127u + to) - int(from), 0)) << 23); }
-float power_of_two(uint exponent) { return uintBitsToFloat(exponent << 23); }
 
 #endif

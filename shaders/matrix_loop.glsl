@@ -3,25 +3,33 @@
 // A workgroup of WM x WN subgroups computes BM x BN sums over K, a subgroup (BM / WM) x (BN / WN) of them in fragments of
 // FM x FN. Operands are staged in shared memory as halves, in chunks of eight elements: while one K tile is multiplied the
 // next is on its way into registers. Rows of a tile are padded by 16 bytes, so that the eight rows of a fragment begin in
-// different banks. Operands in fp32 are rounded on the way, or with HALVES 2 split into two halves whose three larger
-// products are summed (precision high); those sums reach the running ones rounded, where matrix units would cut off
-// what they cannot hold.
+// different banks. Operands in fp32 are rounded on the way.
+//
+// With HALVES 2 (precision high) an element is two halves with a scale for each block (halves.glsl), and the three larger of
+// their products are summed. The products of FK k meet the running sums outside of the matrix units: that undoes the
+// scales, and rounds where matrix units would cut off what they cannot hold. Operands come split; with SPLIT_HERE they
+// are split while they are staged.
 //
 // Before including it, a kernel defines BM, BN, BK, FM, FN, FK, WM, WN, THREADS, STAGES, HALVES, the bools A_F32, B_F32 (how
 // operands are stored) and A_ACROSS, B_ACROSS (their chunks lie across K, else along it). After it:
-//     void load_next(uint k)                     the chunks of the K tile at k into next_a and next_b
+//     void load_next(uint k)                     the chunks of the K tile at k into next_a and next_b; of operands that come
+//                                                split both halves, and into next_undo the tile's undo of this thread's number
 //     uint word_a(uint i), word_b(uint i)        where chunk i of the thread goes, from the start of the operand's tile
 //     void store4(vec4 sums, uint row, uint column)   four sums of a row, from the workgroup's corner
 #ifndef MATRIX_LOOP_GLSL
 #define MATRIX_LOOP_GLSL
 
+#include "halves.glsl"
+
 const bool SPLIT = HALVES == 2u;
 const uint SUBGROUPS = WM * WN;
 const uint RM = BM / WM / FM; // fragments of a subgroup
 const uint RN = BN / WN / FN;
-const uint LOADS_A = BM * BK / 8 / THREADS; // chunks that a thread moves per K tile
-const uint LOADS_B = BN * BK / 8 / THREADS;
-const uint PARTS_A = A_F32 ? 2 : 1; // 16-byte words of a chunk as stored
+const uint CHUNKS_A = BM * BK / 8;
+const uint CHUNKS_B = BN * BK / 8;
+const uint LOADS_A = (CHUNKS_A + THREADS - 1) / THREADS; // chunks that a thread moves per K tile; a last one may be none
+const uint LOADS_B = (CHUNKS_B + THREADS - 1) / THREADS;
+const uint PARTS_A = A_F32 ? 2 : 1; // 16-byte words of a chunk as it comes
 const uint PARTS_B = B_F32 ? 2 : 1;
 const uint ROW_A = (A_ACROSS ? BM : BK) / 8 + 1; // 16-byte words of a padded row in shared memory
 const uint ROW_B = (B_ACROSS ? BN : BK) / 8 + 1;
@@ -33,55 +41,80 @@ const uint SUMS = SUBGROUPS * FM * (VECTORS + 1);
 shared uvec4 tile[STAGES * TILE > SUMS ? STAGES * TILE : SUMS];
 #include "matrix.glsl"
 
+// Of the blocks of a tile: those of A, then those of B, all of one k and then the next.
+const uint UNDOS_A = BM / SIDE * (BK / SIDE);
+const uint UNDOS = SPLIT ? UNDOS_A + BN / SIDE * (BK / SIDE) : 1;
+shared float undos[STAGES * UNDOS];
+
 uvec4 next_a[LOADS_A * PARTS_A];
 uvec4 next_b[LOADS_B * PARTS_B];
+float next_undo;
+
+bool has_chunk(uint i, uint chunks) { return chunks % THREADS == 0u || gl_LocalInvocationIndex + i * THREADS < chunks; }
 
 void load_next(uint k);
 uint word_a(uint i);
 uint word_b(uint i);
 void store4(vec4 sums, uint row, uint column);
 
-// An operand's chunk to word `to` of its high tile, and to its low tile if there is one.
-void place(uint to, uint half_tile, uvec4 x, uvec4 y, bool f32, float scale)
+#ifdef SPLIT_HERE
+
+// Chunk i of the thread, of an operand with so many rows or columns and chunks for each thread: (row, chunk along k). Two
+// chunks of the thread and those of its 31 neighbours make two blocks, which then have one undo.
+uvec2 split_slot(uint i, uint extent, uint loads)
 {
+    return uvec2(gl_LocalInvocationIndex % extent, gl_LocalInvocationIndex / extent * loads + i);
+}
+
+#define SPLIT_PAIR(next, i, to, half_tile, first_undo, extent, loads)                                                  \
+    {                                                                                                                  \
+        uint most = max(largest8(next[i * 2], next[i * 2 + 1]), largest8(next[i * 2 + 2], next[i * 2 + 3]));           \
+        uint exponent = scale_exponent(largest_of_32(most), 0u);                                                       \
+        uvec2 s = split_slot(i, extent, loads);                                                                        \
+        if (s.x % SIDE == 0u)                                                                                          \
+            undos[first_undo + s.y / 2u * (extent / SIDE) + s.x / SIDE] = undo_of(exponent);                           \
+        UNROLL for (uint h = 0; h < 2; ++h) {                                                                          \
+            uvec4 high, low;                                                                                           \
+            split8(next[(i + h) * 2], next[(i + h) * 2 + 1], scale_of(exponent), high, low);                           \
+            tile[to(i + h)] = high;                                                                                    \
+            tile[to(i + h) + half_tile] = low;                                                                         \
+        }                                                                                                              \
+    }
+
+#endif
+
+void place_next(uint at, uint undo_at)
+{
+    uint at_b = at + HALVES * TILE_A;
+#ifdef SPLIT_HERE
     if (SPLIT) {
-        uvec4 high, low;
-        split8(x, y, scale, high, low);
-        tile[to] = high;
-        tile[to + half_tile] = low;
-    } else {
-        tile[to] = f32 ? pack8(uintBitsToFloat(x), uintBitsToFloat(y)) : x;
+#define TO_A(i) at + word_a(i)
+#define TO_B(i) at_b + word_b(i)
+        UNROLL for (uint i = 0; i < LOADS_A; i += 2)
+            SPLIT_PAIR(next_a, i, TO_A, TILE_A, undo_at, BM, LOADS_A)
+        UNROLL for (uint i = 0; i < LOADS_B; i += 2)
+            SPLIT_PAIR(next_b, i, TO_B, TILE_B, undo_at + UNDOS_A, BN, LOADS_B)
+        return;
     }
-}
-
-void place_next(uint at, float scale_a, float scale_b)
-{
-    UNROLL for (uint i = 0; i < LOADS_A; ++i)
-        place(at + word_a(i), TILE_A, next_a[i * PARTS_A], next_a[i * PARTS_A + PARTS_A - 1], A_F32, scale_a);
-    UNROLL for (uint i = 0; i < LOADS_B; ++i)
-        place(at + HALVES * TILE_A + word_b(i), TILE_B, next_b[i * PARTS_B], next_b[i * PARTS_B + PARTS_B - 1], B_F32, scale_b);
-}
-
-// Before the barrier that precedes place_next: what its scales must fit.
-void note_next()
-{
-    float a = 0.0, b = 0.0;
-    UNROLL for (uint i = 0; i < LOADS_A * PARTS_A; ++i)
-        a = max(a, largest4(next_a[i]));
-    UNROLL for (uint i = 0; i < LOADS_B * PARTS_B; ++i)
-        b = max(b, largest4(next_b[i]));
-    if (!is_finite(a)) {
-        a = 0.0;
-        UNROLL for (uint i = 0; i < LOADS_A * PARTS_A; ++i)
-            a = max(a, largest_finite4(next_a[i]));
+#endif
+    UNROLL for (uint i = 0; i < LOADS_A; ++i) {
+        if (!has_chunk(i, CHUNKS_A))
+            break;
+        uvec4 x = next_a[i * PARTS_A], y = next_a[i * PARTS_A + PARTS_A - 1];
+        tile[at + word_a(i)] = A_F32 && !SPLIT ? pack8(uintBitsToFloat(x), uintBitsToFloat(y)) : x;
+        if (SPLIT)
+            tile[at + TILE_A + word_a(i)] = y;
     }
-    if (!is_finite(b)) {
-        b = 0.0;
-        UNROLL for (uint i = 0; i < LOADS_B * PARTS_B; ++i)
-            b = max(b, largest_finite4(next_b[i]));
+    UNROLL for (uint i = 0; i < LOADS_B; ++i) {
+        if (!has_chunk(i, CHUNKS_B))
+            break;
+        uvec4 x = next_b[i * PARTS_B], y = next_b[i * PARTS_B + PARTS_B - 1];
+        tile[at_b + word_b(i)] = B_F32 && !SPLIT ? pack8(uintBitsToFloat(x), uintBitsToFloat(y)) : x;
+        if (SPLIT)
+            tile[at_b + TILE_B + word_b(i)] = y;
     }
-    note_largest(0u, a);
-    note_largest(1u, b);
+    if (SPLIT && gl_LocalInvocationIndex < UNDOS)
+        undos[undo_at + gl_LocalInvocationIndex] = next_undo;
 }
 
 // The sums over k = first .. end - 1, stored.
@@ -91,81 +124,63 @@ void multiply_tiles(uint first, uint end)
     UNROLL for (uint i = 0; i < RM * RN; ++i)
         CLEAR_SUMS(acc[i], i);
     uint subgroup_m = SUBGROUP_INDEX / WN * (BM / WM), subgroup_n = SUBGROUP_INDEX % WN * (BN / WN);
-    uint exponent_a = 127u, exponent_b = 127u; // of the scales, biased
 
     load_next(first);
-    if (SPLIT) {
-        if (gl_LocalInvocationIndex < 2u)
-            largest[gl_LocalInvocationIndex] = 0u;
-        barrier();
-        note_next();
-        barrier();
-        exponent_a = scale_exponent(0u);
-        exponent_b = scale_exponent(1u);
-    }
-    place_next(0, power_of_two(exponent_a), power_of_two(exponent_b));
+    place_next(0, 0);
     barrier();
-    uint at = 0;
+    uint at = 0, undo_at = 0;
     for (uint k = first; k < end; k += BK) {
         bool more = k + BK < end;
         if (more)
             load_next(k + BK);
         UNROLL for (uint kk = 0; kk < BK; kk += FK) {
             OperandA a[RM * HALVES];
+            float undo_a[RM];
             UNROLL for (uint i = 0; i < RM * HALVES; ++i) {
                 uint m = subgroup_m + i % RM * FM, from = at + i / RM * TILE_A;
                 LOAD_OPERAND(a[i], from + (A_ACROSS ? kk * ROW_A + m / 8u : m * ROW_A + kk / 8u), ROW_A, A_ACROSS);
             }
+            if (SPLIT)
+                UNROLL for (uint i = 0; i < RM; ++i)
+                    undo_a[i] = undos[undo_at + kk / SIDE * (BM / SIDE) + (subgroup_m + i * FM) / SIDE];
             UNROLL for (uint j = 0; j < RN; ++j) {
                 OperandB b[HALVES];
+                uint n = subgroup_n + j * FN;
                 UNROLL for (uint h = 0; h < HALVES; ++h) {
-                    uint n = subgroup_n + j * FN, from = at + HALVES * TILE_A + h * TILE_B;
+                    uint from = at + HALVES * TILE_A + h * TILE_B;
                     LOAD_OPERAND(b[h], from + (B_ACROSS ? kk * ROW_B + n / 8u : n * ROW_B + kk / 8u), ROW_B, !B_ACROSS);
                 }
+                float undo_b = SPLIT ? undos[undo_at + UNDOS_A + kk / SIDE * (BN / SIDE) + n / SIDE] : 1.0;
                 UNROLL for (uint i = 0; i < RM; ++i) {
                     if (SPLIT) {
-                        // Matrix units cut off what their sums cannot hold; added here, it is rounded.
                         Sums few;
                         CLEAR_SUMS(few, RM * RN);
                         MULTIPLY(a[i + RM * (HALVES - 1)], b[0], few);
                         MULTIPLY(a[i], b[HALVES - 1], few);
                         MULTIPLY(a[i], b[0], few);
-                        ADD_SUMS(acc[i * RN + j], few);
+                        ADD_SCALED(acc[i * RN + j], few, undo_a[i], undo_b);
                     } else {
                         MULTIPLY(a[i], b[0], acc[i * RN + j]);
                     }
                 }
             }
         }
-        if (SPLIT && more)
-            note_next();
-        if (STAGES == 1 || SPLIT)
+        if (STAGES == 1)
             barrier();
-        if (STAGES > 1)
+        if (STAGES > 1) {
             at = TILE - at;
+            undo_at = UNDOS - undo_at;
+        }
         if (more) {
-            if (SPLIT) {
-                uint sa = scale_exponent(0u), sb = scale_exponent(1u);
-                if (sa != exponent_a || sb != exponent_b) {
-                    float fa = scale_change(exponent_a, sa), fb = scale_change(exponent_b, sb);
-                    UNROLL for (uint i = 0; i < RM * RN; ++i) {
-                        SCALE_SUMS(acc[i], fa);
-                        SCALE_SUMS(acc[i], fb);
-                    }
-                    exponent_a = sa;
-                    exponent_b = sb;
-                }
-            }
-            place_next(at, power_of_two(exponent_a), power_of_two(exponent_b));
+            place_next(at, undo_at);
             barrier();
         }
     }
 
     // A fragment's elements lie in unknown lanes, so a row of fragments goes through shared memory and from there in
     // rows to the result.
-    if (STAGES > 1 && !SPLIT)
+    if (STAGES > 1)
         barrier();
-    float undo_a = power_of_two(254u - exponent_a), undo_b = power_of_two(254u - exponent_b);
     uint lane = SUBGROUP_LANE, base = SUBGROUP_INDEX * FM * (VECTORS + 1);
     UNROLL for (uint i = 0; i < RM; ++i) {
         UNROLL for (uint j = 0; j < RN; ++j)
@@ -174,8 +189,6 @@ void multiply_tiles(uint first, uint end)
         for (uint v = lane; v < FM * VECTORS; v += THREADS / SUBGROUPS) {
             uint row = v / VECTORS, column = v % VECTORS;
             vec4 sum = uintBitsToFloat(tile[base + row * (VECTORS + 1) + column]);
-            if (SPLIT)
-                sum = sum * undo_a * undo_b;
             store4(sum, subgroup_m + i * FM + row, subgroup_n + column * 4u);
         }
         SUBGROUP_BARRIER;

@@ -255,7 +255,7 @@ static hk_status lower_winograd(hk_lower *l, void *user)
 }
 
 /* s: n, c, h, w, k, pads */
-static void run_winograd(fixture *f, const int64_t *s, hk_conv_pass pass, bool epilogue)
+static void run_winograd(fixture *f, const int64_t *s, hk_conv_pass pass, bool epilogue, hk_precision precision)
 {
     const hk_shape xs = {.rank = 4, .dim = {s[0], s[1], s[2], s[3]}}, ws = {.rank = 4, .dim = {s[4], s[1], 3, 3}};
     const hk_conv_attrs geometry = {.window = {.pads = {s + 5, 4}}, .group = 1};
@@ -277,13 +277,15 @@ static void run_winograd(fixture *f, const int64_t *s, hk_conv_pass pass, bool e
     hk_value *y = pass == HK_CONV_DATA ? build(g, "hk.ConvDataGrad", data, in, 2)
                                        : build(g, "hk.Conv", forward, in, epilogue ? 4 : 2);
     assert_true(hk_graph_add_output(g, y));
-    hk_records_run run = {.gpu_tuning = true, .lower = lower_winograd, .user = &c};
+    hk_records_run run = {.gpu_tuning = true, .lower = lower_winograd, .user = &c, .precision = precision};
     if (hk_test_records(f->gpu, g, &run) != HK_OK)
         fail_msg("%s", hk_context_error(f->ctx));
     if (!(run.error <= 2e-6))
         fail_msg("%s, %dx%d images, %d channels: relative error %g", run.variant[0], (int)s[2], (int)s[3], (int)s[1],
                  run.error);
+    bool high = precision == HK_PRECISION_HIGH && hk_gpu_info(f->gpu)->max_shared_bytes >= 32768;
     assert_int_equal(run.record_count, 4);
+    assert_true(!high || strstr(run.variant[2], " high"));
     hk_graph_destroy(&g);
 }
 
@@ -294,9 +296,12 @@ static void test_winograd(void **state)
         {1, 33, 3, 3, 8, 0, 0, 0, 0}, {1, 4, 10, 8, 6, 1, 1, 1, 1}, /* whole rows of tiles, with bias and residual */
     };
     for (size_t i = 0; i < HK_COUNT(shapes); i++) {
-        run_winograd(*state, shapes[i], HK_CONV_FORWARD, i % 2 == 0);
-        run_winograd(*state, shapes[i], HK_CONV_DATA, false);
+        run_winograd(*state, shapes[i], HK_CONV_FORWARD, i % 2 == 0, HK_PRECISION_STRICT);
+        run_winograd(*state, shapes[i], HK_CONV_DATA, false, HK_PRECISION_STRICT);
     }
+    static const int64_t wide[] = {2, 36, 15, 17, 40, 1, 1, 1, 1}; /* matrix units take products from 32 on */
+    run_winograd(*state, wide, HK_CONV_FORWARD, true, HK_PRECISION_HIGH);
+    run_winograd(*state, wide, HK_CONV_DATA, false, HK_PRECISION_HIGH);
 }
 
 /* ---- chains in NHWC8 */
@@ -478,6 +483,35 @@ static void test_units(void **state)
     }
 }
 
+/* Single taps in precision high: images side by side as the columns of one product, whole vectors and odd planes, and
+ * the data gradient. */
+static void test_points_on_units(void **state)
+{
+    fixture *f = *state;
+    static const int64_t shapes[][6] = {
+        {8, 256, 6, 6, 32, 1}, {8, 256, 5, 7, 32, 1}, {8, 256, 13, 11, 32, 2}, {1, 256, 33, 31, 32, 2}};
+    for (size_t i = 0; i < HK_COUNT(shapes); i++)
+        for (int transposed = 0; transposed < (shapes[i][5] == 1 ? 2 : 1); transposed++) {
+            const int64_t *s = shapes[i], x[] = {s[0], s[1], s[2], s[3]}, strides[] = {s[5], s[5]};
+            const hk_attr_value attrs[] = {HK_SET_INTS("strides", strides, 2), {0}};
+            const int64_t w[] = {transposed ? s[1] : s[4], transposed ? s[4] : s[1], 1, 1};
+            hk_graph *g = NULL;
+            assert_int_equal(hk_graph_create(f->ctx, "points", &g), HK_OK);
+            hk_value *in[] = {input(g, "x", 4, x), input(g, "w", 4, w), input(g, "bias", 1, &s[4])};
+            hk_value *y = build(g, transposed ? "ConvTranspose" : "Conv", attrs, in, 3);
+            assert_true(hk_graph_add_output(g, y));
+            /* On few units a product this small is worth its operands' splitting. */
+            hk_records_run run = {.gpu_tuning = true, .precision = HK_PRECISION_HIGH, .units = 1};
+            if (hk_test_records(f->gpu, g, &run) != HK_OK)
+                fail_msg("%s", hk_context_error(f->ctx));
+            if (!(run.error <= 2e-6))
+                fail_msg("shape %zu, transposed %d: relative error %g", i, transposed, run.error);
+            if (hk_gpu_info(f->gpu)->max_shared_bytes >= 32768)
+                assert_non_null(strstr(run.variant[2], " high")); /* both operands are split before */
+            hk_graph_destroy(&g);
+        }
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1)
@@ -488,6 +522,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_every_tile),
         cmocka_unit_test(test_winograd),
         cmocka_unit_test(test_units),
+        cmocka_unit_test(test_points_on_units),
         cmocka_unit_test(test_nhwc8),
         cmocka_unit_test(test_nhwc8_tiles),
         cmocka_unit_test(test_pool_gradients_in_chains),

@@ -105,8 +105,9 @@ static void test_every_variant_in_every_orientation(void **state)
     assert_true(ran >= 24);
 }
 
-/* Split operands, in every orientation, with edges and splits; A grows along K as B falls, so that the halves' scales
- * change under way and meet elements far below the largest. Devices without matrix units emulate them. */
+/* Split operands, in every orientation, with edges, splits and a shared one; A grows along K as B falls, so that the
+ * halves' scales change under way and meet elements far below the largest. Devices without matrix units emulate them.
+ */
 static void test_precision_high(void **state)
 {
     size_t count, ran = 0;
@@ -129,11 +130,16 @@ static void test_precision_high(void **state)
                                          .activation = HK_ACT_LEAKY_RELU,
                                          .alpha = 0.5f,
                                          .beta = 2.0f};
+            /* Columns of a batch that shares A lie side by side in one product. */
+            hk_gemm_case shared = {.m = 33, .n = t & 1 ? 35 : 36, .k = 77, .batch = 3, .share_a = true, .bias = 2};
+            shared.residual = true;
             /* Compiling takes a processor seconds, so each orientation has one of them there. */
             if (!software || t % 3 == 0)
                 ran += check(*state, &wide, &v[i], 1);
             if (!software || t % 3 != 0)
                 ran += check(*state, &ragged, &v[i], 1 + (uint32_t)t % 2);
+            if (!software || t < 2)
+                ran += check(*state, &shared, &v[i], 1 + (uint32_t)t % 2);
         }
     assert_true(ran >= 4 || hk_gpu_info(f->gpu)->max_shared_bytes < 32768);
 }

@@ -326,19 +326,46 @@ static hk_status lower_covered(hk_lower *l, const hk_conv_job *job)
 }
 
 /* Rows are channels, columns are pixels, images are a batch. */
-static hk_status lower_points(hk_lower *l, const hk_conv_job *job)
+static hk_gemm points_of(const hk_conv_job *job, const hk_gather *v)
 {
     hk_gemm p = product_of(job);
     p.a = job->w;
-    p.b = job->x;
-    p.m = job->p.k;
-    p.n = p.ldb = hk_window_out_count(&job->p.w);
-    p.k = p.lda = job->p.c;
+    p.b = v->source;
+    p.c = v->result;
+    p.m = v->m;
+    p.n = v->out_plane;
+    p.ldb = v->source_plane;
+    p.k = v->channels;
+    p.lda = job->p.c; /* weights are [k][c] in both directions */
+    p.trans_a = !v->forward;
     p.bias_m = 1;
     p.batch_rank = 1;
     p.batch[0] = job->p.n;
-    p.batch_b[0] = p.k * p.n;
+    p.batch_b[0] = p.k * p.ldb;
+    if (v->source_plane != v->out_plane) {
+        p.line = v->out_extent[W];
+        p.line_step = v->p->w.stride[H] * v->source_extent[W];
+        p.pixel_step = v->p->w.stride[W];
+    }
+    return p;
+}
+
+static hk_status lower_points(hk_lower *l, const hk_conv_job *job, const hk_gather *v)
+{
+    hk_gemm p = points_of(job, v);
     return hk_gemm_lower(l, &p);
+}
+
+/* Single taps of software devices, and of matrix units where the cost model takes them with split operands. */
+static bool prefers_points(const hk_lower *l, const hk_conv_job *job, const hk_gather *v)
+{
+    if (!hk_gather_is_point(v) || v->p->groups != 1 || job->scale)
+        return false;
+    if (l->cpu)
+        return v->forward && v->source_plane == v->out_plane;
+    hk_gemm p = points_of(job, v);
+    hk_gemm_simplify(&p);
+    return l->precision == HK_PRECISION_HIGH && !job->tile && !job->exact && hk_gemm_prefers_units(l, &p);
 }
 
 /* ---- ways */
@@ -350,14 +377,13 @@ static const char *const way_names[WAYS] = {"product", "points",     "depthwise"
 /* Ways that a job can take, the one to be preferred first. */
 static uint32_t ways_of(const hk_lower *l, const hk_conv_job *job, const hk_gather *v, way *list)
 {
-    bool point = v->forward && hk_gather_is_point(v) && v->source_plane == v->out_plane && v->p->groups == 1;
     bool tiles = !l->cpu && hk_gather_fits(v), winograd = hk_conv_prefers_winograd(l, job),
          units = hk_conv_prefers_units(l, job, v);
     const struct {
         way way;
         bool can;
     } all[] = {{PRODUCT, covers_plane(job)},
-               {POINTS, l->cpu && point && !job->scale},
+               {POINTS, prefers_points(l, job, v)},
                {DEPTHWISE, !l->cpu && hk_conv_is_depthwise(job)},
                {WINOGRAD, winograd},
                {UNITS, units},
@@ -377,7 +403,7 @@ static hk_status lower_way(hk_lower *l, const hk_conv_job *job, const hk_gather 
 {
     switch (taken) {
     case PRODUCT: return lower_covered(l, job);
-    case POINTS: return lower_points(l, job);
+    case POINTS: return lower_points(l, job, v);
     case DEPTHWISE: hk_conv_lower_depthwise(l, job); return HK_OK;
     case WINOGRAD: return hk_conv_lower_winograd(l, job);
     case UNITS: return hk_conv_lower_units(l, job, v);

@@ -1,6 +1,7 @@
 /* Forward convolution and data gradient of contiguous float32 on matrix units: shaders/conv_matrix.comp. */
 #include "kernels.h"
 #include "ops/support/conv_gather.h"
+#include "ops/support/gemm.h"
 #include "shaders/conv_gemm.push.h"
 
 enum { H = HK_AXIS_H, W = HK_AXIS_W };
@@ -22,9 +23,9 @@ typedef struct units_tile {
     }
 
 static const units_tile tiles[] = {
-    TILE("128x128x32", 128, 128, 32, 2, 4, 1.0), TILE("64x128x32", 64, 128, 32, 2, 4, 0.8),
-    TILE("128x64x32", 128, 64, 32, 4, 2, 0.8),   TILE("64x64x32", 64, 64, 32, 2, 2, 0.65),
-    TILE("32x32x32", 32, 32, 32, 2, 2, 0.25),
+    TILE("128x128x32", 128, 128, 32, 2, 4, 1.0), TILE("64x128x32", 64, 128, 32, 1, 4, 0.8),
+    TILE("128x64x32", 128, 64, 32, 2, 2, 0.8),   TILE("64x64x32", 64, 64, 32, 2, 2, 0.65),
+    TILE("32x32x32", 32, 32, 32, 2, 1, 0.25),
 };
 
 static const hk_kernel *kernel_of(const hk_lower *l)
@@ -39,18 +40,22 @@ static uint32_t halves_of(const hk_lower *l)
 
 static uint32_t tile_threads(const hk_lower *l, const units_tile *t)
 {
-    return t->wm * t->wn * l->device->subgroup_size;
+    return t->wm * t->wn * hk_matrix_lanes(l);
 }
 
 static bool tile_fits(const hk_lower *l, const units_tile *t, uint32_t halves)
 {
-    uint32_t m = l->coopmat_m, n = l->coopmat_n, threads = tile_threads(l, t);
+    uint32_t m = l->coopmat_m, n = l->coopmat_n, threads = tile_threads(l, t), side = HK_SPLIT_SIDE;
     uint32_t words = halves * (t->bm + t->bn) * (t->bk / 8 + 1), sums = t->wm * m * (t->bn / 4 + t->wn);
+    uint32_t undos = (t->bm + t->bn) / side * (t->bk / side) + threads;
     uint32_t emulated = l->coopmat_emulated ? 4 * (t->bm * t->bn + t->wm * t->wn * m * n) : 0;
-    return threads <= l->device->max_invocations &&
-           16 * HK_MAX(words, sums) + 8 + emulated <= l->device->max_shared_bytes && threads % t->bn == 0 &&
-           t->bm * t->bk / 8 % threads == 0 && t->bn * t->bk / 8 % threads == 0 && t->bm / t->wm % m == 0 &&
-           t->bn / t->wn % n == 0 && t->bk % l->coopmat_k == 0;
+    bool whole = t->bm * t->bk / 8 % threads == 0 && t->bn * t->bk / 8 % threads == 0 && t->bm / t->wm % m == 0 &&
+                 t->bn / t->wn % n == 0 && t->bk % l->coopmat_k == 0 && threads % t->bm == 0 && threads % t->bn == 0;
+    /* A block with one scale is 32 threads' and two chunks of each, and fragments lie within. */
+    bool split = t->bm * t->bk / 8 / threads % 2 == 0 && t->bn * t->bk / 8 / threads % 2 == 0 && side % m == 0 &&
+                 side % n == 0 && side % l->coopmat_k == 0;
+    return whole && (halves == 1 || split) && threads <= l->device->max_invocations &&
+           16 * HK_MAX(words, sums) + 4 * undos + emulated <= l->device->max_shared_bytes;
 }
 
 /* Multiplications of a round, in those of a unit: rounds of workgroups over the units with their padding, and for

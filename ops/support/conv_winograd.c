@@ -3,12 +3,25 @@
  * gradient is the convolution of dY with the weights turned around, channels exchanged, and padding 2 - pad.
  */
 #include "kernels.h"
+#include "ops/support/choice.h"
 #include "ops/support/conv_lower.h"
 #include "ops/support/gemm.h"
 #include "shaders/conv_winograd.push.h"
 
 enum { H = HK_AXIS_H, W = HK_AXIS_W };
-enum { SIDE = 4, PRODUCTS = (SIDE + 2) * (SIDE + 2), LANES = 128, LEAST_CHANNELS = 64 };
+enum {
+    SIDE = 4,
+    PRODUCTS = (SIDE + 2) * (SIDE + 2),
+    LANES = 128,
+    WEIGHT_LANES = 128,
+    INPUT_LANES = 256,
+    LEAST_CHANNELS = 64
+};
+
+static int64_t blocks_of(int64_t extent)
+{
+    return (extent + HK_SPLIT_SIDE - 1) / HK_SPLIT_SIDE;
+}
 
 typedef struct winograd {
     bool forward;
@@ -60,11 +73,12 @@ bool hk_conv_may_winograd(const hk_lower *l, const hk_conv_job *job)
            HK_MIN(job->p.c, job->p.k) >= LEAST_CHANNELS;
 }
 
-/* Microseconds of an H100 either way: multiplications at the rates measured, bytes of the transforms (of weights too,
- * where they change), two dispatches more. */
+/* Microseconds of an H100 or H200 either way: multiplications at the rates measured, bytes of the transforms (of
+ * weights too, where they change), two dispatches more. */
 bool hk_conv_prefers_winograd(const hk_lower *l, const hk_conv_job *job)
 {
-    const double direct_rate = 33e6, product_rate = 36e6, bytes_rate = 4.5e6, dispatches = 8;
+    bool high = l->precision == HK_PRECISION_HIGH && l->coopmat_m;
+    const double direct_rate = 33e6, product_rate = high ? 80e6 : 36e6, bytes_rate = 4.5e6, dispatches = 8;
     const hk_conv *p = &job->p;
     if (!hk_conv_may_winograd(l, job))
         return false;
@@ -126,38 +140,83 @@ static void emit_output(hk_lower *l, const hk_conv_job *job, const winograd *t, 
                 (!job->residual || hk_value_alignment(job->residual) >= 16));
 }
 
+/* The transforms of operands, as the product reads them; split: in blocks of halves. */
+
+static hk_status emit_weight(hk_lower *l, const hk_conv_job *job, const winograd *t, hk_gemm *product, bool split)
+{
+    const hk_conv *p = &job->p;
+    hk_value *u = split ? hk_gemm_split_scratch(l, PRODUCTS, t->results, t->sources)
+                        : hk_scratch(l, HK_FLOAT32, PRODUCTS * p->k * p->c);
+    if (!u)
+        return hk_out_of_memory(l->ctx, "a convolution's transforms");
+    struct conv_winograd_push push = {.count = (uint32_t)(p->k * p->c),
+                                      .channels = (uint32_t)t->sources,
+                                      .row = (uint32_t)t->results,
+                                      .height = (uint32_t)(t->forward ? 1 : p->c),
+                                      .width = (uint32_t)(t->forward ? p->c : 1)};
+    hk_record *r = emit(l, split ? &hk_kernel_conv_winograd_weight_split : &hk_kernel_conv_winograd_weight,
+                        t->forward ? "conv winograd weight" : "conv data winograd weight", &push, job->w, u);
+    hk_spec(r, 6, !t->forward);
+    r->keep = true;
+    if (split) {
+        hk_workgroup(r, WEIGHT_LANES, 1, 1);
+        hk_grid_1d(l, r, (uint64_t)(blocks_of(t->results) * blocks_of(t->sources)));
+    }
+    product->a = u;
+    product->split_a = split;
+    return HK_OK;
+}
+
+static hk_status emit_input(hk_lower *l, const winograd *t, hk_gemm *product, bool split)
+{
+    hk_value *v = split ? hk_gemm_split_scratch(l, PRODUCTS, t->row, t->sources)
+                        : hk_scratch(l, HK_FLOAT32, PRODUCTS * t->sources * t->row);
+    if (!v)
+        return hk_out_of_memory(l->ctx, "a convolution's transforms");
+    struct conv_winograd_push push = push_of(t, t->sources, t->from);
+    push.pads = (uint32_t)t->begin[H] | (uint32_t)t->begin[W] << 16;
+    hk_record *r = emit(l, split ? &hk_kernel_conv_winograd_input_split : &hk_kernel_conv_winograd_input,
+                        t->forward ? "conv winograd input" : "conv data winograd input", &push, t->source, v);
+    if (split) {
+        hk_workgroup(r, INPUT_LANES, 1, 1);
+        hk_grid_1d(l, r, (uint64_t)((blocks_of(t->row) + 1) / 2 * blocks_of(t->sources)));
+    }
+    product->b = v;
+    product->split_b = split;
+    return HK_OK;
+}
+
 hk_status hk_conv_lower_winograd(hk_lower *l, const hk_conv_job *job)
 {
     const hk_conv *p = &job->p;
     winograd t = winograd_of(job);
-    hk_value *u = hk_scratch(l, HK_FLOAT32, PRODUCTS * p->k * p->c);
-    hk_value *v = hk_scratch(l, HK_FLOAT32, PRODUCTS * t.sources * t.row);
     hk_value *m = hk_scratch(l, HK_FLOAT32, PRODUCTS * t.results * t.row);
-    if (!u || !v || !m)
+    if (!m)
         return hk_out_of_memory(l->ctx, "a convolution's transforms");
-    struct conv_winograd_push weight = {.count = (uint32_t)(p->k * p->c)};
-    hk_record *r = emit(l, &hk_kernel_conv_winograd_weight,
-                        t.forward ? "conv winograd weight" : "conv data winograd weight", &weight, job->w, u);
-    hk_spec(r, 6, !t.forward);
-    r->keep = true;
-    struct conv_winograd_push input = push_of(&t, t.sources, t.from);
-    input.pads = (uint32_t)t.begin[H] | (uint32_t)t.begin[W] << 16;
-    emit(l, &hk_kernel_conv_winograd_input, t.forward ? "conv winograd input" : "conv data winograd input", &input,
-         t.source, v);
-    HK_TRY(hk_gemm_lower(l, &(hk_gemm){.a = u, /* [k][c] as the weights lie */
-                                       .b = v,
-                                       .c = m,
-                                       .m = t.results,
-                                       .n = t.row,
-                                       .k = t.sources,
-                                       .lda = p->c,
-                                       .ldb = t.row,
-                                       .trans_a = !t.forward,
-                                       .batch_rank = 1,
-                                       .batch = {PRODUCTS},
-                                       .batch_a = {p->k * p->c},
-                                       .batch_b = {t.sources * t.row},
-                                       .alpha = 1}));
+    hk_gemm product = {.a = m, /* float32 like the transforms that take their places */
+                       .b = m,
+                       .c = m,
+                       .m = t.results,
+                       .n = t.row,
+                       .k = t.sources,
+                       .lda = p->c, /* [k][c] as the weights lie */
+                       .ldb = t.row,
+                       .trans_a = !t.forward,
+                       .batch_rank = 1,
+                       .batch = {PRODUCTS},
+                       .batch_a = {p->k * p->c},
+                       .batch_b = {t.sources * t.row},
+                       .split_a = l->precision == HK_PRECISION_HIGH, /* the transforms can do that at no cost */
+                       .split_b = l->precision == HK_PRECISION_HIGH,
+                       .alpha = 1};
+    uint32_t splits;
+    hk_gemm_simplify(&product);
+    const hk_gemm_variant *variant = hk_gemm_choose(l, &product, &splits);
+    bool split = variant->halves == 2 && l->device->max_invocations >= INPUT_LANES;
+    HK_TRY(emit_weight(l, job, &t, &product, split));
+    HK_TRY(emit_input(l, &t, &product, split));
+    hk_gemm_emit(l, &product, variant, splits);
+    hk_choice_leave(l, HK_CHOICE_TILE);
     emit_output(l, job, &t, m);
     return HK_OK;
 }

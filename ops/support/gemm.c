@@ -6,6 +6,7 @@
 #include "ops/support/choice.h"
 #include "shaders/convert.push.h"
 #include "shaders/gemm.push.h"
+#include "shaders/gemm_split.push.h"
 
 /* Bits of the specialization constants 3, 4 and 5 of shaders/gemm_common.glsl. */
 enum { TRANS_A = 1, TRANS_B = 2, TRANS_C = 4 };
@@ -97,6 +98,17 @@ void hk_gemm_simplify(hk_gemm *p)
     }
 }
 
+void hk_gemm_fold(hk_gemm *p)
+{
+    bool shared = p->batch_rank == 1 && p->batch_a[0] == 0 && p->batch_bias[0] == 0 && p->bias_n == 0;
+    bool image = p->batch_rank == 0 && p->line; /* one, whose pixels are strided */
+    if (!(shared || image) || p->trans_b || p->trans_c || p->split_b || (p->ldb != p->n && !p->line))
+        return;
+    p->plane = p->n;
+    p->n *= shared ? p->batch[0] : 1;
+    p->batch_rank = 0;
+}
+
 void hk_gemm_swap(hk_gemm *p)
 {
     hk_gemm q = *p;
@@ -175,7 +187,7 @@ static uint32_t wide_bits(const hk_gemm *p, int64_t width)
 {
     bool a = is_wide(p, p->a, p->batch_a, p->lda, p->trans_a ? p->m : p->k, width);
     bool b = is_wide(p, p->b, p->batch_b, p->ldb, p->trans_b ? p->k : p->n, width);
-    bool c = !p->trans_c && p->n % 4 == 0 && hk_value_alignment(p->c) == 16 &&
+    bool c = !p->trans_c && (p->plane ? p->plane : p->n) % 4 == 0 && hk_value_alignment(p->c) == 16 &&
              (!p->residual || hk_value_alignment(p->residual) == 16);
     return (a ? WIDE_A : 0u) | (b ? WIDE_B : 0u) | (c ? WIDE_C : 0u);
 }
@@ -257,6 +269,7 @@ static hk_record *emit(hk_lower *l, const hk_gemm *p, const hk_kernel *kernel, c
     hk_spec(r, 4, partial ? (wide & ~(uint32_t)WIDE_C) | (p->n % 4 == 0 && !p->trans_c ? WIDE_C : 0u) : wide);
     hk_spec(r, 5, partial ? EPILOGUE_PARTIAL : epilogue_bits(p));
     hk_spec(r, 6, partial ? HK_ACT_NONE : (uint32_t)p->activation);
+    hk_spec(r, 7, (uint32_t)p->plane);
     return r;
 }
 
@@ -284,11 +297,65 @@ static hk_record *emit_tile(hk_lower *l, const hk_gemm *p, const hk_gemm_variant
     return r;
 }
 
+/* ---- operands of precision high: shaders/halves.glsl */
+
+static int64_t blocks_of(int64_t extent)
+{
+    return ceil_div(extent, HK_SPLIT_SIDE);
+}
+
+hk_value *hk_gemm_split_scratch(hk_lower *l, int64_t matrices, int64_t outer, int64_t k)
+{
+    return hk_scratch(l, HK_FLOAT32, matrices * blocks_of(outer) * blocks_of(k) * (HK_SPLIT_SIDE * HK_SPLIT_SIDE + 1));
+}
+
+/* One operand before its product; afterwards p describes the copy. False: out of memory. */
+static bool split_operand(hk_lower *l, hk_gemm *p, bool a)
+{
+    hk_value **x = a ? &p->a : &p->b;
+    int64_t *ld = a ? &p->lda : &p->ldb, *batch = a ? &p->batch_a[0] : &p->batch_b[0];
+    int64_t outer = a ? p->m : p->n, plane = a ? 0 : p->plane, matrices = p->batch_rank && *batch ? p->batch[0] : 1;
+    int64_t blocks = blocks_of(outer) * blocks_of(p->k);
+    if (!(a ? p->split_a : p->split_b)) {
+        bool along = a ? !p->trans_a : p->trans_b;
+        hk_value *y = hk_gemm_split_scratch(l, matrices, outer, p->k);
+        if (!y)
+            return false;
+        hk_record *r = hk_emit(l, &hk_kernel_gemm_split, a ? "gemm split A" : "gemm split B");
+        r->keep = true; /* once, where the operand is constant */
+        struct gemm_split_push push = {.outer = (uint32_t)outer,
+                                       .k = (uint32_t)p->k,
+                                       .ld = (uint32_t)*ld,
+                                       .matrix = (uint32_t)*batch,
+                                       .blocks = (uint32_t)(matrices * blocks)};
+        hk_push(r, &push, sizeof push);
+        hk_use(r, *x, HK_READ, offsetof(struct gemm_split_push, from));
+        hk_use(r, y, HK_WRITE, offsetof(struct gemm_split_push, to));
+        const uint32_t threads = 128;
+        hk_workgroup(r, threads, 1, 1);
+        hk_spec(r, 3, threads);
+        hk_spec(r, 4, along);
+        hk_spec(r, 5, !a);
+        int64_t fast = along ? p->k : plane ? plane : outer;
+        bool line = plane && p->line;
+        hk_spec(r, 6, hk_value_alignment(*x) == 16 && *ld % 4 == 0 && *batch % 4 == 0 && fast % 4 == 0 && !line);
+        hk_spec(r, 7, (uint32_t)plane);
+        hk_spec(r, 8, line ? (uint32_t)p->line : 0);
+        hk_spec(r, 9, (uint32_t)p->line_step);
+        hk_spec(r, 10, (uint32_t)p->pixel_step);
+        hk_grid_1d(l, r, (uint64_t)ceil_div(matrices * blocks, threads / 32));
+        *x = y;
+    }
+    *ld = matrices * blocks * HK_SPLIT_SIDE * HK_SPLIT_SIDE;
+    *batch = *batch ? blocks : 0;
+    return true;
+}
+
 static hk_record *emit_coopmat(hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, hk_value *c, uint32_t wide,
                                int64_t k_split, int64_t work)
 {
     hk_record *r = emit(l, p, hk_gemm_coopmat_kernel(l), v->name, c, wide, k_split, work);
-    uint32_t threads = (uint32_t)v->wm * v->wn * l->device->subgroup_size;
+    uint32_t threads = (uint32_t)v->wm * v->wn * hk_matrix_lanes(l);
     uint32_t floats = (hk_value_storage(p->a) == HK_FLOAT32 ? FLOATS_A : 0u) |
                       (hk_value_storage(p->b) == HK_FLOAT32 ? FLOATS_B : 0u);
     hk_workgroup(r, threads, 1, 1);
@@ -404,6 +471,12 @@ void hk_gemm_emit(hk_lower *l, const hk_gemm *problem, const hk_gemm_variant *v,
     if (!matrix || v->halves == 2) {
         p.a = hk_as_float32(l, p.a);
         p.b = hk_as_float32(l, p.b);
+    }
+    if (v->halves == 2) {
+        hk_gemm_fold(&p);
+        if (!split_operand(l, &p, true) || !split_operand(l, &p, false))
+            return;
+        p.trans_a = p.trans_b = false; /* how the copies lie */
     }
     p.bias = hk_as_float32(l, p.bias);
     bool narrow = v->kind == HK_GEMM_ROWS || (v->kind == HK_GEMM_CPU && p.n < 4);

@@ -53,10 +53,14 @@ static const hk_gemm_variant variants[] = {
     MATRIX("gemm 64x32x128 f16", 64, 32, 128, 2, 2, 1, 1, 0.17f),
     MATRIX("gemm 32x32x64 f16", 32, 32, 64, 2, 2, 1, 1, 0.13f),
     MATRIX("gemm 32x32x128 f16", 32, 32, 128, 2, 2, 1, 1, 0.13f),
-    MATRIX("gemm 128x128x16 4 subgroups high", 128, 128, 16, 2, 2, 1, 2, 0.34f),
-    MATRIX("gemm 128x128x32 high", 128, 128, 32, 2, 4, 1, 2, 0.22f),
-    MATRIX("gemm 64x64x32 high", 64, 64, 32, 2, 2, 1, 2, 0.24f),
-    MATRIX("gemm 32x32x32 high", 32, 32, 32, 2, 2, 1, 2, 0.13f),
+    MATRIX("gemm 128x128x16 4 subgroups high", 128, 128, 16, 2, 2, 1, 2, 0.284f),
+    MATRIX("gemm 128x256x16 high", 128, 256, 16, 2, 4, 1, 2, 0.262f),
+    MATRIX("gemm 128x192x16 high", 128, 192, 16, 2, 4, 1, 2, 0.25f),
+    MATRIX("gemm 128x96x16 4 subgroups high", 128, 96, 16, 2, 2, 1, 2, 0.26f),
+    MATRIX("gemm 64x128x16 2 subgroups high", 64, 128, 16, 1, 2, 1, 2, 0.25f),
+    MATRIX("gemm 128x64x32 high", 128, 64, 32, 2, 2, 1, 2, 0.20f),
+    MATRIX("gemm 64x64x32 high", 64, 64, 32, 2, 2, 1, 2, 0.213f),
+    MATRIX("gemm 32x32x32 high", 32, 32, 32, 2, 2, 1, 2, 0.139f),
     {.name = "gemm integer", .kind = HK_GEMM_INTEGER},
 };
 
@@ -94,21 +98,33 @@ const hk_kernel *hk_gemm_coopmat_kernel(const hk_lower *l)
 
 static uint32_t coopmat_bytes(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v)
 {
-    uint32_t a = p->trans_a ? v->bk * (v->bm / 8u + 1) : v->bm * (v->bk / 8u + 1);
-    uint32_t b = p->trans_b ? v->bn * (v->bk / 8u + 1) : v->bk * (v->bn / 8u + 1);
+    bool a_across = p->trans_a && v->halves == 1, b_along = p->trans_b && v->halves == 1;
+    uint32_t a = a_across ? v->bk * (v->bm / 8u + 1) : v->bm * (v->bk / 8u + 1);
+    uint32_t b = b_along ? v->bn * (v->bk / 8u + 1) : v->bk * (v->bn / 8u + 1);
     uint32_t sums = (uint32_t)v->wm * l->coopmat_m * (v->bn / 4u + v->wn);
+    uint32_t undos = v->halves == 2 ? ((uint32_t)v->bm + v->bn) / HK_SPLIT_SIDE * (v->bk / HK_SPLIT_SIDE) : 1;
     uint32_t emulated = 4u * ((uint32_t)v->bm * v->bn + (uint32_t)v->wm * v->wn * l->coopmat_m * l->coopmat_n);
-    return 16 * HK_MAX(v->stages * v->halves * (a + b), sums) + 8 + (l->coopmat_emulated ? emulated : 0);
+    return 16 * HK_MAX(v->stages * v->halves * (a + b), sums) + 4 * v->stages * undos +
+           (l->coopmat_emulated ? emulated : 0);
+}
+
+/* Fragments lie within a block with one scale, and a batch is that of one stride. */
+static bool split_fits(const hk_lower *l, const hk_gemm *p, uint32_t threads)
+{
+    uint32_t side = HK_SPLIT_SIDE;
+    return side % l->coopmat_m == 0 && side % l->coopmat_n == 0 && side % l->coopmat_k == 0 && threads % 32 == 0 &&
+           p->batch_rank <= 1;
 }
 
 static bool coopmat_fits(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v)
 {
-    uint32_t m = l->coopmat_m, n = l->coopmat_n, k = l->coopmat_k, lanes = l->device->subgroup_size;
+    uint32_t m = l->coopmat_m, n = l->coopmat_n, k = l->coopmat_k, lanes = hk_matrix_lanes(l);
     uint32_t threads = lanes * v->wm * v->wn;
     const hk_kernel *kernel = hk_gemm_coopmat_kernel(l);
     return m && (kernel->needs & ~l->device->caps) == 0 && kernel->spirv && lanes >= 8 && m % 8 == 0 && n % 8 == 0 &&
            k % 8 == 0 && v->bm / v->wm % m == 0 && v->bn / v->wn % n == 0 && v->bk % k == 0 &&
-           v->bm * v->bk / 8u % threads == 0 && v->bn * v->bk / 8u % threads == 0 &&
+           (v->halves == 2 ? split_fits(l, p, threads)
+                           : v->bm * v->bk / 8u % threads == 0 && v->bn * v->bk / 8u % threads == 0) &&
            threads <= l->device->max_invocations && coopmat_bytes(l, p, v) <= l->device->max_shared_bytes;
 }
 
@@ -119,7 +135,7 @@ static bool is_integer(const hk_gemm *p)
 
 bool hk_gemm_fits(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v)
 {
-    if ((v->kind == HK_GEMM_INTEGER) != is_integer(p))
+    if ((v->kind == HK_GEMM_INTEGER) != is_integer(p) || (p->line && v->halves != 2))
         return false;
     switch (v->kind) {
     case HK_GEMM_TILE:
@@ -139,6 +155,15 @@ static double ceil_div(double a, double b)
     return (double)whole < q ? (double)whole + 1.0 : (double)whole;
 }
 
+/* Bytes that splitting p's operands moves in each run: not those of constants. */
+static double split_bytes(const hk_gemm *p)
+{
+    double batches_a = p->batch_rank && p->batch_a[0] ? (double)p->batch[0] : 1.0;
+    double batches_b = p->batch_rank && p->batch_b[0] ? (double)p->batch[0] : 1.0;
+    return (p->split_a || p->a->data ? 0.0 : 8.0 * batches_a * (double)p->m * (double)p->k) +
+           (p->split_b || p->b->data ? 0.0 : 8.0 * batches_b * (double)p->k * (double)p->n);
+}
+
 /* Cycles of p with v and so many splits. */
 static double cost(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, uint32_t splits)
 {
@@ -150,7 +175,8 @@ static double cost(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v
     double groups = ceil_div((double)p->m, v->bm) * ceil_div((double)p->n, v->bn) * batches * splits;
     double k = ceil_div(ceil_div((double)p->k, splits), v->bk) * v->bk;
     double rounds = ceil_div(groups, units);
-    double busy = HK_MIN(1.0, HK_MIN(rounds, 2.0) * warps / 12.0); /* fewer warps do not hide latency */
+    /* Fewer warps do not hide latency; of the kernels with halves eight fill a unit's registers. */
+    double busy = v->halves == 2 ? HK_MIN(1.0, rounds * warps / 8.0) : HK_MIN(1.0, HK_MIN(rounds, 2.0) * warps / 12.0);
     double tile = (double)v->bm * v->bn * k / (multiplies * (double)v->rate * busy);
     if (matrix && v->halves == 1) { /* a workgroup alone waits for each step's operands; others hide that */
         double step = 800.0 + (double)v->bm * v->bn * v->bk / 700.0, together = HK_MIN(rounds, 16.0 / warps);
@@ -160,6 +186,8 @@ static double cost(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v
     double result = (double)p->m * (double)p->n * batches * 4.0;
     double bytes = ((double)p->m * (double)p->k + (double)p->k * (double)p->n) * batches * 4.0 + result;
     double cycles = HK_MAX(rounds * tile + 2000.0, bytes / 2450.0);
+    if (v->halves == 2 && split_bytes(p) > 0.0)
+        cycles += 2500.0 + split_bytes(p) / 2450.0;
     if (splits > 1) /* a barrier and a launch; the partial sums come from cache unless they are many */
         cycles += 4500.0 + 2.0 * splits * result / 3500.0;
     return cycles;
@@ -187,11 +215,14 @@ static void add_kind(hk_choice *c, hk_gemm_kind kind, uint32_t splits, double cy
 static void add_variant(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, double more, hk_choice *c)
 {
     static const uint32_t counts[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128};
+    hk_gemm folded = *p;
+    if (v->halves == 2)
+        hk_gemm_fold(&folded);
     for (size_t s = 0; s < HK_COUNT(counts); s++) {
         if (counts[s] > 1 && (p->k < 2 * (int64_t)counts[s] * v->bk ||
                               (int64_t)counts[s] * hk_gemm_batches(p) * p->m * p->n >= INT32_MAX))
             break;
-        double cycles = more + cost(l, p, v, counts[s]);
+        double cycles = more + cost(l, &folded, v, counts[s]);
         hk_choice_add(c, &(hk_candidate){.name = v->name, .variant = v, .splits = counts[s], .cost = cycles});
     }
 }
@@ -220,6 +251,14 @@ static void add_candidates(const hk_lower *l, const hk_gemm *p, hk_choice *c)
     }
     if (!c->count)
         add_kind(c, HK_GEMM_CPU, 1, 0.0);
+}
+
+bool hk_gemm_prefers_units(const hk_lower *l, const hk_gemm *p)
+{
+    hk_choice c = {.kind = HK_CHOICE_TILE};
+    if (!is_integer(p))
+        add_candidates(l, p, &c);
+    return c.count && ((const hk_gemm_variant *)c.best[0].variant)->kind == HK_GEMM_COOPMAT;
 }
 
 const hk_gemm_variant *hk_gemm_choose(hk_lower *l, const hk_gemm *p, uint32_t *splits)

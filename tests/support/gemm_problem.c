@@ -37,7 +37,8 @@ static hk_value *make_value(run *r, const char *name, hk_dtype storage, int64_t 
 static hk_status describe(run *r)
 {
     const hk_gemm_case *c = r->c;
-    int64_t batches = c->batch ? c->batch : 1, matrices_b = c->share_b ? 1 : batches;
+    int64_t batches = c->batch ? c->batch : 1;
+    int64_t matrices_a = c->share_a ? 1 : batches, matrices_b = c->share_b ? 1 : batches;
     hk_gemm *p = &r->problem;
     *p = (hk_gemm){.m = c->m,
                    .n = c->n,
@@ -56,12 +57,12 @@ static hk_status describe(run *r)
     if (c->batch) {
         p->batch_rank = 1;
         p->batch[0] = c->batch;
-        p->batch_a[0] = c->m * c->k;
+        p->batch_a[0] = c->share_a ? 0 : c->m * c->k;
         p->batch_b[0] = c->share_b ? 0 : c->k * c->n;
         p->batch_bias[0] = c->bias == 3;
     }
     int64_t bias = c->bias == 1 ? c->n : c->bias == 2 ? c->m : batches;
-    p->a = make_value(r, "a", c->a, batches * c->m * c->k);
+    p->a = make_value(r, "a", c->a, matrices_a * c->m * c->k);
     p->b = make_value(r, "b", c->b, matrices_b * c->k * c->n);
     p->c = make_value(r, "c", c->c, batches * c->m * c->n);
     p->bias = c->bias ? make_value(r, "bias", HK_FLOAT32, bias) : NULL;

@@ -12,8 +12,8 @@ typedef struct hk_gemm_case {
     int64_t m, n, k;
     int64_t batch; /* 0: no batch dimension */
     bool trans_a, trans_b;
-    bool share_b; /* B without the batch dimension */
-    int bias;     /* 0: none, 1: along rows [n], 2: along columns [m][1], 3: one number for each batch */
+    bool share_a, share_b; /* an operand without the batch dimension */
+    int bias;              /* 0: none, 1: along rows [n], 2: along columns [m][1], 3: one number for each batch */
     bool residual;
     hk_activation activation;
     float alpha, beta; /* 0: 1 */
