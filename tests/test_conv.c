@@ -512,6 +512,46 @@ static void test_points_on_units(void **state)
         }
 }
 
+/* Weight gradients on matrix units, with and without the bias's: strides, edges, groups, single taps read four pixels
+ * at once, splits of the pixels. Operands are rounded to halves, 2^-12 each. */
+static void test_weight_units(void **state)
+{
+    static const struct {
+        int64_t x[4], y[4], kernel, stride, pad, group;
+    } cases[] = {
+        {{2, 36, 7, 6}, {2, 40, 4, 3}, 3, 2, 1, 1},    {{3, 40, 8, 6}, {3, 70, 8, 6}, 1, 1, 0, 1},
+        {{2, 64, 5, 5}, {2, 72, 5, 5}, 3, 1, 1, 2},    {{5, 33, 2, 2}, {5, 34, 2, 2}, 1, 1, 0, 1},
+        {{1, 8, 40, 37}, {1, 32, 20, 19}, 3, 2, 1, 1},
+    };
+    fixture *f = *state;
+    for (size_t i = 0; i < HK_COUNT(cases); i++) {
+        const int64_t *x = cases[i].x, *y = cases[i].y, kernel = cases[i].kernel, stride = cases[i].stride,
+                      pad = cases[i].pad;
+        const int64_t pads[] = {pad, pad, pad, pad}, strides[] = {stride, stride}, window[] = {kernel, kernel};
+        const hk_attr_value attrs[] = {HK_SET_INTS("pads", pads, 4),
+                                       HK_SET_INTS("strides", strides, 2),
+                                       HK_SET_INTS("kernel_shape", window, 2),
+                                       HK_SET_INT("group", cases[i].group),
+                                       {0}};
+        bool alone = i == 1;
+        hk_graph *g = NULL;
+        hk_value *out[2];
+        assert_int_equal(hk_graph_create(f->ctx, "units", &g), HK_OK);
+        hk_value *in[] = {input(g, "x", 4, x), input(g, "dy", 4, y)};
+        assert_int_equal(hk_build(g, "hk.ConvWeightGrad", attrs, in, 2, out, alone ? 1 : 2), HK_OK);
+        assert_true(hk_graph_add_output(g, out[0]) && (alone || hk_graph_add_output(g, out[1])));
+        hk_records_run run = {.gpu_tuning = true, .precision = HK_PRECISION_FAST, .repeats = 1, .warm_ms = 1};
+        if (hk_test_records(f->gpu, g, &run) != HK_OK)
+            fail_msg("%s", hk_context_error(f->ctx));
+        print_message("%s: relative error %.1e\n", run.record_count ? run.variant[0] : "-", run.error);
+        if (!(run.error <= 1e-3))
+            fail_msg("case %zu: relative error %g", i, run.error);
+        if (run.record_count && hk_gpu_info(f->gpu)->max_shared_bytes >= 32768)
+            assert_non_null(strstr(run.variant[0], "conv weight matrix"));
+        hk_graph_destroy(&g);
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1)
@@ -523,6 +563,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_winograd),
         cmocka_unit_test(test_units),
         cmocka_unit_test(test_points_on_units),
+        cmocka_unit_test(test_weight_units),
         cmocka_unit_test(test_nhwc8),
         cmocka_unit_test(test_nhwc8_tiles),
         cmocka_unit_test(test_pool_gradients_in_chains),

@@ -1,30 +1,22 @@
 /* Weight gradient of convolutions in contiguous float32. */
 #include "kernels.h"
-#include "ops/support/conv_lower.h"
+#include "ops/support/conv_weight.h"
 #include "ops/support/conv_tile.h"
 #include "shaders/conv_weight.push.h"
 #include "shaders/conv_weight_rows.push.h"
 
 enum { H = HK_AXIS_H, W = HK_AXIS_W };
 
-/* The partial sums of all splits, or the results themselves, and where a kernel puts them. */
-typedef struct weight_result {
-    hk_value *partial; /* NULL: no splits */
-    int64_t weights, biases;
-    uint32_t splits;
-} weight_result;
-
-static bool result_begin(hk_lower *l, const hk_conv_job *job, uint32_t splits, weight_result *out)
+bool hk_weight_result_begin(hk_lower *l, const hk_conv_job *job, uint32_t splits, hk_weight_result *out)
 {
-    *out = (weight_result){
+    *out = (hk_weight_result){
         .weights = hk_shape_count(&job->w->shape), .biases = job->bias ? job->p.k : 0, .splits = splits};
     if (splits > 1)
         out->partial = hk_scratch(l, HK_FLOAT32, (out->weights + out->biases) * splits);
     return splits == 1 || out->partial;
 }
 
-/* Declares where the kernel writes: both operands lie in one scratch value when there are splits. */
-static void result_use(hk_record *r, const hk_conv_job *job, const weight_result *w, size_t dw, size_t db)
+void hk_weight_result_use(hk_record *r, const hk_conv_job *job, const hk_weight_result *w, size_t dw, size_t db)
 {
     if (!w->partial) {
         hk_use(r, job->w, HK_WRITE, dw);
@@ -37,7 +29,7 @@ static void result_use(hk_record *r, const hk_conv_job *job, const weight_result
         hk_use_range(r, w->partial, weights, bytes - weights, HK_WRITE, db);
 }
 
-static void result_end(hk_lower *l, const hk_conv_job *job, const weight_result *w)
+void hk_weight_result_end(hk_lower *l, const hk_conv_job *job, const hk_weight_result *w)
 {
     if (w->partial)
         hk_conv_emit_sum(l, &(hk_conv_sum){.partial = w->partial,
@@ -60,6 +52,28 @@ static bool matrix_fits(const hk_conv *p)
            w->begin[H] < 65536 && w->begin[W] < 65536;
 }
 
+void hk_conv_weight_push(const hk_conv *p, const hk_weight_result *result, uint32_t bm, uint32_t bn, uint32_t k_split,
+                         struct conv_weight_push *push)
+{
+    const hk_window *w = &p->w;
+    uint32_t m = (uint32_t)(p->k / p->groups), n = (uint32_t)(p->c / p->groups * hk_window_taps(w));
+    *push = (struct conv_weight_push){.m = m,
+                                      .n = n,
+                                      .groups = (uint32_t)p->groups,
+                                      .tiles_m = (m + bm - 1) / bm,
+                                      .tiles_n = (n + bn - 1) / bn,
+                                      .splits = result->splits,
+                                      .k = (uint32_t)(p->n * hk_window_out_count(w)),
+                                      .k_split = k_split,
+                                      .x_h = (uint32_t)w->in[H],
+                                      .x_w = (uint32_t)w->in[W],
+                                      .x_channels = (uint32_t)p->c,
+                                      .y_h = (uint32_t)w->out[H],
+                                      .y_w = (uint32_t)w->out[W],
+                                      .pads = (uint32_t)w->begin[H] | (uint32_t)w->begin[W] << 16,
+                                      .split_stride = (uint32_t)(result->weights + result->biases)};
+}
+
 static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job)
 {
     const hk_conv *p = &job->p;
@@ -72,29 +86,16 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job)
     extent.problem = hk_conv_problem(l, job, problem);
     hk_conv_choice choice = job->tile ? hk_conv_split(&extent, job->tile, job->splits) : hk_conv_choose(l, &extent);
     const hk_conv_tile *t = choice.tile;
-    weight_result result;
-    if (!result_begin(l, job, choice.splits, &result))
+    hk_weight_result result;
+    if (!hk_weight_result_begin(l, job, choice.splits, &result))
         return hk_out_of_memory(l->ctx, "a convolution's partial sums");
     hk_record *r = hk_emit(l, &hk_kernel_conv_weight, t->weight);
-    struct conv_weight_push push = {.m = (uint32_t)extent.m,
-                                    .n = (uint32_t)extent.n,
-                                    .groups = (uint32_t)p->groups,
-                                    .tiles_m = (uint32_t)((extent.m + t->bm - 1) / t->bm),
-                                    .tiles_n = (uint32_t)((extent.n + t->bn - 1) / t->bn),
-                                    .splits = choice.splits,
-                                    .k = (uint32_t)extent.k,
-                                    .k_split = choice.k_split,
-                                    .x_h = (uint32_t)w->in[H],
-                                    .x_w = (uint32_t)w->in[W],
-                                    .x_channels = (uint32_t)p->c,
-                                    .y_h = (uint32_t)w->out[H],
-                                    .y_w = (uint32_t)w->out[W],
-                                    .pads = (uint32_t)w->begin[H] | (uint32_t)w->begin[W] << 16,
-                                    .split_stride = (uint32_t)(result.weights + result.biases)};
+    struct conv_weight_push push;
+    hk_conv_weight_push(p, &result, t->bm, t->bn, choice.k_split, &push);
     hk_push(r, &push, sizeof push);
     hk_use(r, job->x, HK_READ, offsetof(struct conv_weight_push, x));
     hk_use(r, job->y, HK_READ, offsetof(struct conv_weight_push, dy));
-    result_use(r, job, &result, offsetof(struct conv_weight_push, dw), offsetof(struct conv_weight_push, db));
+    hk_weight_result_use(r, job, &result, offsetof(struct conv_weight_push, dw), offsetof(struct conv_weight_push, db));
     hk_workgroup(r, hk_conv_tile_threads(t), 1, 1);
     hk_spec(r, 3, t->bm);
     hk_spec(r, 4, t->bn);
@@ -106,7 +107,7 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job)
     hk_spec(r, 15, t->slices);
     r->flops = hk_conv_flops(p);
     hk_grid_1d(l, r, (uint64_t)push.tiles_m * push.tiles_n * push.groups * push.splits);
-    result_end(l, job, &result);
+    hk_weight_result_end(l, job, &result);
     hk_choice_leave(l, HK_CHOICE_TILE);
     return HK_OK;
 }
@@ -136,8 +137,8 @@ void hk_conv_lower_weight_rows(hk_lower *l, const hk_conv_job *job)
     uint32_t k_split = (uint32_t)((pixels + rows_splits(l, workgroups, pixels, lanes) - 1) /
                                   rows_splits(l, workgroups, pixels, lanes));
     uint32_t splits = (uint32_t)((pixels + k_split - 1) / k_split);
-    weight_result result;
-    if (!result_begin(l, job, splits, &result)) {
+    hk_weight_result result;
+    if (!hk_weight_result_begin(l, job, splits, &result)) {
         l->failed = true;
         return;
     }
@@ -162,7 +163,8 @@ void hk_conv_lower_weight_rows(hk_lower *l, const hk_conv_job *job)
     hk_push(r, &push, sizeof push);
     hk_use(r, job->x, HK_READ, offsetof(struct conv_weight_rows_push, x));
     hk_use(r, job->y, HK_READ, offsetof(struct conv_weight_rows_push, dy));
-    result_use(r, job, &result, offsetof(struct conv_weight_rows_push, dw), offsetof(struct conv_weight_rows_push, db));
+    hk_weight_result_use(r, job, &result, offsetof(struct conv_weight_rows_push, dw),
+                         offsetof(struct conv_weight_rows_push, db));
     hk_workgroup(r, lanes, 1, 1);
     hk_spec(r, 3, oc);
     hk_spec(r, 4, (taps + chunks - 1) / chunks);
@@ -176,7 +178,7 @@ void hk_conv_lower_weight_rows(hk_lower *l, const hk_conv_job *job)
     hk_spec(r, 16, lanes);
     r->flops = hk_conv_flops(p);
     hk_grid_1d(l, r, (uint64_t)workgroups * splits);
-    result_end(l, job, &result);
+    hk_weight_result_end(l, job, &result);
 }
 
 hk_status hk_conv_lower_weight(hk_lower *l, const hk_conv_job *job)
@@ -195,7 +197,7 @@ hk_status hk_conv_lower_weight(hk_lower *l, const hk_conv_job *job)
     if (hk_conv_prefers_depth(l, job))
         return hk_conv_lower_depth(l, job);
     if (!l->cpu && matrix_fits(&job->p))
-        return lower_matrix(l, job);
+        return hk_conv_weight_prefers_units(l, job) ? hk_conv_lower_weight_units(l, job) : lower_matrix(l, job);
     hk_conv_lower_weight_rows(l, job);
     return HK_OK;
 }
