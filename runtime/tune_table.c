@@ -185,7 +185,8 @@ hk_status hk_tuning_save(hk_gpu *gpu, const hk_tuning *t, const char *path)
     hk_file_writer *w = NULL;
     if (!sorted || !head)
         return hk_out_of_memory(ctx, "a table of measurements");
-    memcpy(sorted, t->list, t->count * sizeof *sorted);
+    for (size_t i = 0; i < t->count; i++)
+        sorted[i] = t->list[i];
     qsort(sorted, t->count, sizeof *sorted, by_problem);
     HK_TRY(hk_file_writer_create(ctx, path, &w));
     hk_status st = hk_file_write(w, head, strlen(head));

@@ -269,7 +269,9 @@ static void fast_precision(void **state)
     assert_true(data_run_set(ctx, o.session, o.model, DATA "/digits", 0, &error));
     print_message("fast: relative error %.2e\n", error);
     assert_true(error <= 5e-3);
-    if (hk_device_get_info(dev)->caps >> HK_CAP_STORAGE16 & 1u) {
+    /* A GPU does not change the layout of a model as small as this. */
+    const hk_device_info *info = hk_device_get_info(dev);
+    if (info->type == HK_DEVICE_SOFTWARE && (info->caps >> HK_CAP_STORAGE16 & 1u)) {
         hk_plan_info plan;
         bool packed = false;
         OK(hk_session_get_plan(o.session, &plan));
