@@ -10,7 +10,8 @@ static const char usage[] =
     "                   [--deterministic] [--device D] [--max-memory 2G] [--json]\n\n"
     "Runs a model once. Inputs are .npy or ONNX TensorProto .pb files; floats of one size become those that the model\n"
     "takes, and integers too. Outputs become DIR/NAME.npy ('/' in a name becomes '_'). With --json, prints for every\n"
-    "node where it ran (device, host, view) and with which kernel. --tuned takes kernels from a table that hillock tune\n"
+    "node where it ran (device, host, view) and with which kernel. --tuned takes kernels from a table that hillock "
+    "tune\n"
     "wrote, or from the device's own (--tuned device); --deterministic ignores it.\n\n"
     "example: hillock run digits.onnx --input image=x.npy --output-dir out\n";
 

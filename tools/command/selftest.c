@@ -4,7 +4,8 @@
 static const char usage[] =
     "usage: hillock selftest [OP...] [--list] [--verbose] [--kernels] [--device D] [--json]\n\n"
     "Runs every operator's kernels on the device, over shapes and attributes chosen to reach every variant, and\n"
-    "compares with the host evaluator; products, convolutions and attention in every precision that has kernels of its\n"
+    "compares with the host evaluator; products, convolutions and attention in every precision that has kernels of "
+    "its\n"
     "own on the device. OP may end in '*'. Says how many of the build's kernels ran, in how many variants, and why\n"
     "others did not: --kernels lists both. --list prints the cases and runs nothing, --verbose prints each case as it\n"
     "ends. Exits 1 if a case fails. HILLOCK_CAPS switches capabilities off, HILLOCK_DEBUG=gpu-tuning lets a software\n"
