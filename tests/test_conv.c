@@ -16,32 +16,8 @@
 #include "ops/support/conv_lower.h"
 #include "ops/support/conv_tile.h"
 #include "runtime/cases.h"
+#include "tests/support/gpu.h"
 #include "tests/support/records.h"
-
-typedef struct fixture {
-    hk_context *ctx;
-    hk_gpu *gpu;
-} fixture;
-
-static int open_device(void **state)
-{
-    static fixture f;
-    assert_int_equal(hk_context_create(NULL, &f.ctx), HK_OK);
-    hk_status st = hk_gpu_open(f.ctx, NULL, &f.gpu);
-    if (st == HK_STATUS_NO_DEVICE)
-        return -1;
-    assert_int_equal(st, HK_OK);
-    *state = &f;
-    return 0;
-}
-
-static int close_device(void **state)
-{
-    fixture *f = *state;
-    hk_gpu_close(&f->gpu);
-    hk_context_destroy(&f->ctx);
-    return 0;
-}
 
 /* ---- all cases with another device's tuning */
 

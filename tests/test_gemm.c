@@ -14,31 +14,7 @@
 #include <cmocka.h>
 
 #include "tests/support/gemm_problem.h"
-
-typedef struct fixture {
-    hk_context *ctx;
-    hk_gpu *gpu;
-} fixture;
-
-static int open_device(void **state)
-{
-    static fixture f;
-    assert_int_equal(hk_context_create(NULL, &f.ctx), HK_OK);
-    hk_status st = hk_gpu_open(f.ctx, NULL, &f.gpu);
-    if (st == HK_STATUS_NO_DEVICE)
-        return -1;
-    assert_int_equal(st, HK_OK);
-    *state = &f;
-    return 0;
-}
-
-static int close_device(void **state)
-{
-    fixture *f = *state;
-    hk_gpu_close(&f->gpu);
-    hk_context_destroy(&f->ctx);
-    return 0;
-}
+#include "tests/support/gpu.h"
 
 /* Sums of rounded operands are compared with the same sums in double. A result rounded to nearest fp16 is off by 2e-4
  * root mean square (twice that if it were truncated), one whose fp32 operands a matrix unit rounds by 3e-4. */

@@ -43,7 +43,7 @@ static bool tile_fits(const hk_lower *l, const units_tile *u)
     bool split = t->bm * t->bk / 8 / threads % 2 == 0 && t->bn * t->bk / 8 / threads % 2 == 0 &&
                  side % l->coopmat_m == 0 && side % l->coopmat_n == 0 && side % l->coopmat_k == 0;
     return hk_units_tile_fits(l, t) && threads % t->bm == 0 && threads % t->bn == 0 &&
-           (hk_units_halves(l) == 1 || split);
+           (hk_matrix_halves(l) == 1 || split);
 }
 
 static void add_candidates(const hk_lower *l, const hk_gather *v, int64_t columns, int64_t k, hk_choice *choice)
@@ -61,7 +61,7 @@ static void add_candidates(const hk_lower *l, const hk_gather *v, int64_t column
             int64_t splits = (steps + split_steps - 1) / split_steps, groups = places * splits;
             if (splits > 1 && v->m * columns * v->p->groups > INT32_MAX / splits)
                 break;
-            hk_choice_add(choice, &(hk_candidate){.name = u->names[v->forward][hk_units_halves(l) - 1],
+            hk_choice_add(choice, &(hk_candidate){.name = u->names[v->forward][hk_matrix_halves(l) - 1],
                                                   .variant = u,
                                                   .splits = (uint32_t)splits,
                                                   .cost = hk_units_cost(l, t, groups, split_steps, (uint32_t)splits,
@@ -116,7 +116,7 @@ static void set_specs(hk_lower *l, hk_record *r, const hk_conv_job *job, const h
     hk_spec(r, 23, hk_gather_is_point(v));
     hk_spec(r, 24, job->scale != NULL);
     hk_spec(r, 25, l->coopmat_k);
-    hk_spec(r, 27, hk_units_halves(l));
+    hk_spec(r, 27, hk_matrix_halves(l));
 }
 
 hk_status hk_conv_lower_units(hk_lower *l, const hk_conv_job *job, const hk_gather *v)
@@ -135,7 +135,7 @@ hk_status hk_conv_lower_units(hk_lower *l, const hk_conv_job *job, const hk_gath
     hk_value *result = split ? hk_scratch(l, HK_FLOAT32, count * taken->splits) : v->result;
     if ((!point && !hk_gather_table_fill(l, v, t->bn, t->bk, &table)) || !result)
         return hk_out_of_memory(l->ctx, "a convolution's table or partial sums");
-    hk_record *r = hk_emit(l, kernel_of(l), tile->names[v->forward][hk_units_halves(l) - 1]);
+    hk_record *r = hk_emit(l, kernel_of(l), tile->names[v->forward][hk_matrix_halves(l) - 1]);
     struct conv_gemm_push push = hk_gather_push(job, v);
     push.k = (uint32_t)table.most_k;
     push.tiles_m = (uint32_t)((v->m + t->bm - 1) / t->bm);

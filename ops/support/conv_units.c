@@ -1,14 +1,9 @@
 #include "ops/support/conv_units.h"
 #include "ops/support/gemm.h"
 
-uint32_t hk_units_halves(const hk_lower *l)
-{
-    return l->precision == HK_PRECISION_HIGH ? 2 : l->precision == HK_PRECISION_FAST ? 1 : 0;
-}
-
 bool hk_units_run(const hk_lower *l, const hk_kernel *kernel)
 {
-    return hk_units_halves(l) && l->coopmat_m && kernel->spirv && (kernel->needs & ~l->device->caps) == 0 &&
+    return hk_matrix_halves(l) && l->coopmat_m && kernel->spirv && (kernel->needs & ~l->device->caps) == 0 &&
            l->coopmat_n % 8 == 0 && l->coopmat_k % 8 == 0 && l->device->subgroup_size >= 8;
 }
 
@@ -20,7 +15,7 @@ uint32_t hk_units_threads(const hk_lower *l, const hk_units_tile *t)
 bool hk_units_tile_fits(const hk_lower *l, const hk_units_tile *t)
 {
     uint32_t m = l->coopmat_m, n = l->coopmat_n, threads = hk_units_threads(l, t);
-    uint32_t words = hk_units_halves(l) * (t->bm + t->bn) * (t->bk / 8 + 1), sums = t->wm * m * (t->bn / 4 + t->wn);
+    uint32_t words = hk_matrix_halves(l) * (t->bm + t->bn) * (t->bk / 8 + 1), sums = t->wm * m * (t->bn / 4 + t->wn);
     uint32_t undos = (t->bm + t->bn) / HK_SPLIT_SIDE * (t->bk / HK_SPLIT_SIDE) + threads;
     uint32_t emulated = l->coopmat_emulated ? 4 * (t->bm * t->bn + t->wm * t->wn * m * n) : 0;
     return threads <= l->device->max_invocations &&

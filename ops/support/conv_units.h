@@ -10,8 +10,6 @@ typedef struct hk_units_tile {
     double rate; /* share of the best tile's rate that its inner loop reaches */
 } hk_units_tile;
 
-/* Halves that an operand has in this precision: 2 high, 1 fast, 0 strict. */
-uint32_t hk_units_halves(const hk_lower *l);
 /* Whether the device can run a kernel of shaders/matrix_loop.glsl, and with this tile. */
 bool hk_units_run(const hk_lower *l, const hk_kernel *kernel);
 bool hk_units_tile_fits(const hk_lower *l, const hk_units_tile *t);

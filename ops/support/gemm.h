@@ -78,6 +78,11 @@ int64_t hk_gemm_batches(const hk_gemm *p);
  * of outer rows (A) or columns (B) and k, filled up to whole blocks. NULL: out of memory. */
 enum { HK_SPLIT_SIDE = 16 };
 hk_value *hk_gemm_split_scratch(hk_lower *l, int64_t matrices, int64_t outer, int64_t k);
+/* Halves that an operand has on matrix units in this precision: 2 high, 1 fast, 0 strict. */
+static inline uint8_t hk_matrix_halves(const hk_lower *l)
+{
+    return l->precision == HK_PRECISION_HIGH ? 2 : l->precision == HK_PRECISION_FAST ? 1 : 0;
+}
 /* Invocations of a subgroup of the kernels on matrix units; those that emulate them have subgroups of their own. */
 static inline uint32_t hk_matrix_lanes(const hk_lower *l)
 {

@@ -231,7 +231,7 @@ static void add_variant(const hk_lower *l, const hk_gemm *p, const hk_gemm_varia
  */
 static void add_candidates(const hk_lower *l, const hk_gemm *p, hk_choice *c)
 {
-    uint8_t halves = l->precision == HK_PRECISION_HIGH ? 2 : l->precision == HK_PRECISION_FAST ? 1 : 0;
+    uint8_t halves = hk_matrix_halves(l);
     bool matrix = halves && l->coopmat_m && hk_gemm_suits_units(p);
     /* The reduced limits of HILLOCK_CAPS=min stand for a small GPU, so that a machine without one tests its kernels. */
     bool cpu = l->cpu && l->device->max_invocations > 128, registers = cpu && !matrix;
