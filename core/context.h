@@ -45,6 +45,8 @@ hk_context *hk_arena_context(const hk_arena *arena);
 void *hk_arena_alloc(hk_arena *arena, size_t bytes);
 void *hk_arena_array(hk_arena *arena, size_t count, size_t bytes);
 char *hk_arena_string(hk_arena *arena, const char *s);
+/* a and b in one. */
+char *hk_arena_join(hk_arena *arena, const char *a, const char *b);
 char *hk_arena_format(hk_arena *arena, const char *format, ...) HK_PRINTF(2, 3);
 /* For tests: from now on each allocation in an arena of the context is one of the context's allocator, which can fail.
  */

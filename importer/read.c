@@ -56,7 +56,7 @@ const char *hk_import_node_name(hk_importer *imp, const hk_scope *s, const Onnx_
     const char *name = hk_text(n->name);
     if (*name == '\0')
         return hk_arena_format(imp->temporary, "%s#%zu", s->prefix, imp->node_number);
-    return *s->prefix == '\0' ? name : hk_arena_format(imp->temporary, "%s%s", s->prefix, name);
+    return *s->prefix == '\0' ? name : hk_arena_join(imp->temporary, s->prefix, name);
 }
 
 /* ---- scopes */
@@ -90,7 +90,7 @@ hk_status hk_import_use(hk_importer *imp, const hk_scope *s, const char *name, c
 static hk_status new_value(hk_importer *imp, hk_scope *s, const char *name, hk_value_kind kind, hk_value **out)
 {
     HK_TRY(hk_import_charge(imp, HK_IMPORT_VALUE_BYTES + 2 * strlen(name)));
-    const char *full = *s->prefix == '\0' ? name : hk_arena_format(s->arena, "%s%s", s->prefix, name);
+    const char *full = *s->prefix == '\0' ? name : hk_arena_join(s->arena, s->prefix, name);
     if (full == NULL)
         return hk_out_of_memory(imp->ctx, "names");
     *out = hk_graph_value(s->graph, full, kind, HK_DTYPE_NONE, NULL);

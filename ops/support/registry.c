@@ -31,7 +31,7 @@ const hk_op *hk_op_find(const char *domain, const char *type, int32_t opset, boo
     for (size_t f = 0; f < HK_COUNT(op_files); f++)
         for (const hk_op *op = op_files[f]; op->type; op++) {
             bool same = op->domain ? domain && !strcmp(op->domain, domain) : default_domain;
-            if (!same || strcmp(op->type, type) != 0)
+            if (!same || *op->type != *type || strcmp(op->type, type) != 0) /* most end at the first letter */
                 continue;
             if (known)
                 *known = true;
