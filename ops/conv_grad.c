@@ -1,7 +1,7 @@
 /*
  * The backward operators of Conv. None is differentiable itself.
  *
- * hk.ConvDataGrad(dY, W; input_shape) -> dX      the adjoint of Conv in its input
+ * hk.ConvDataGrad(dY, W, R; input_shape) -> dX   the adjoint of Conv in its input, and R if it is there
  * hk.ConvWeightGrad(X, dY; kernel_shape) -> dW, dB   the adjoint in weight and bias
  * hk.SumChannels(X) -> sums                      (n, c, ...) summed to (c), for a bias without its weight
  */
@@ -106,6 +106,11 @@ static hk_status infer_data(hk_infer *in)
     if (!resolve_data(in->node->attrs, &dy->shape, &w->shape, &x, &p, &problem))
         return hk_infer_fail(in, HK_STATUS_INVALID, "%s", problem.text);
     HK_TRY(check_output(in, &p, &dy->shape));
+    const hk_value *residual = hk_in(in->node, 2);
+    hk_shape_text expected, found;
+    if (residual && hk_shape_known(&residual->shape) && hk_shape_known(&x) && !hk_shape_equal(&residual->shape, &x))
+        return hk_infer_fail(in, HK_STATUS_INVALID, "expected a residual of dX's shape %s, found %s",
+                             hk_shape_print(&x, &expected), hk_shape_print(&residual->shape, &found));
     return hk_infer_output(in, 0, dy->dtype, &x);
 }
 
@@ -160,6 +165,9 @@ static hk_status eval_data(hk_eval *e)
     if (!dx || !dy || !w)
         return hk_out_of_memory(e->ctx, "evaluating a convolution's gradient");
     hk_conv_reference(&p, HK_CONV_DATA, dx, w, dy);
+    const hk_tensor *residual = e->node->in_count > 2 ? e->in[2] : NULL;
+    for (int64_t i = 0; residual && i < hk_tensor_count(out); i++)
+        dx[i] += hk_get_double(residual, i);
     store_doubles(out, dx);
     return HK_OK;
 }
@@ -214,12 +222,14 @@ static hk_status eval_channels(hk_eval *e)
 static hk_status lower_data(hk_lower *l)
 {
     const hk_node *n = l->node;
-    hk_conv_job job = {.pass = HK_CONV_DATA, .x = n->out[0], .w = n->in[1], .y = n->in[0]};
+    hk_conv_job job = {.pass = HK_CONV_DATA, .x = n->out[0], .w = n->in[1], .y = n->in[0], .residual = hk_in(n, 2)};
     hk_shape x;
     hk_problem_text problem;
     if (!resolve_data(n->attrs, &job.y->shape, &job.w->shape, &x, &job.p, &problem))
         return hk_fail(l->ctx, HK_STATUS_INTERNAL, "node '%s' (%s): %s", n->name, n->type, problem.text);
-    return hk_shape_count(&job.x->shape) ? hk_conv_lower_gather(l, &job) : HK_OK;
+    if (hk_shape_count(&job.x->shape) == 0)
+        return HK_OK;
+    return job.x->layout == HK_LAYOUT_NHWC8 ? hk_conv_lower_data_nhwc8(l, &job) : hk_conv_lower_gather(l, &job);
 }
 
 static hk_status lower_weight(hk_lower *l)
@@ -230,7 +240,37 @@ static hk_status lower_weight(hk_lower *l)
     hk_problem_text problem;
     if (!resolve_weight(n->attrs, &job.x->shape, &job.y->shape, &w, &job.p, &problem))
         return hk_fail(l->ctx, HK_STATUS_INTERNAL, "node '%s' (%s): %s", n->name, n->type, problem.text);
-    return hk_conv_lower_weight(l, &job);
+    bool nhwc8 = job.x->layout == HK_LAYOUT_NHWC8 || job.y->layout == HK_LAYOUT_NHWC8;
+    return nhwc8 ? hk_conv_lower_weight_nhwc8(l, &job) : hk_conv_lower_weight(l, &job);
+}
+
+/* What the kernels in NHWC8 can do: two spatial axes, one group, taps that fit the packed masks and table. */
+static bool fits_nhwc8(const hk_value *v, const hk_conv *p)
+{
+    const hk_window *w = &p->w;
+    return v->dtype == HK_FLOAT32 && w->spatial <= 2 && p->groups == 1 && w->kernel[HK_AXIS_H] <= 16 &&
+           w->kernel[HK_AXIS_W] <= 16 && w->begin[HK_AXIS_H] < 65536 && w->begin[HK_AXIS_W] < 65536 &&
+           w->stride[HK_AXIS_H] * w->stride[HK_AXIS_W] <= 64 && hk_window_taps(w) * (p->k + 7) / 8 < 1 << 22;
+}
+
+bool hk_conv_data_grad_accepts_nhwc8(const hk_node *n)
+{
+    const hk_value *dy = hk_in(n, 0), *w = hk_in(n, 1);
+    hk_conv p;
+    hk_shape x;
+    hk_problem_text problem;
+    return hk_node_is(n, "hk.ConvDataGrad") && hk_shape_known(&dy->shape) && hk_shape_known(&w->shape) &&
+           resolve_data(n->attrs, &dy->shape, &w->shape, &x, &p, &problem) && fits_nhwc8(dy, &p);
+}
+
+bool hk_conv_weight_grad_accepts_nhwc8(const hk_node *n)
+{
+    const hk_value *x = hk_in(n, 0), *dy = hk_in(n, 1);
+    hk_conv p;
+    hk_shape w;
+    hk_problem_text problem;
+    return hk_node_is(n, "hk.ConvWeightGrad") && hk_shape_known(&x->shape) && hk_shape_known(&dy->shape) &&
+           resolve_weight(n->attrs, &x->shape, &dy->shape, &w, &p, &problem) && fits_nhwc8(x, &p);
 }
 
 /* Workgroups per channel: so many that the device's memory is kept busy, none with less than some thousand elements,
@@ -300,6 +340,8 @@ static const char *const data_cases[] = {
     "f32[2,12,3,6,4] f32[12,10,3,3,3]; pads=[1,1,1,1,1,1] strides=[2,1,2] input_shape=[5,6,8]; nograd",
     "f32[1,20,4,5,5] f32[20,10,2,1,3]; group=2 dilations=[3,1,2] pads=[0,0,1,0,0,2] input_shape=[7,5,6]; nograd",
     "f32[0,4,8,8] f32[4,3,3,3]; pads=[1,1,1,1] input_shape=[8,8]; nograd",
+    "f32[2,12,6,5] f32[12,10,3,3] f32[2,10,6,5]; pads=[1,1,1,1] input_shape=[6,5]; nograd",
+    "f32[2,12,4,4] f32[12,5,1,1] f32[2,5,7,8]; strides=[2,2] input_shape=[7,8]; nograd",
     NULL,
 };
 
@@ -333,7 +375,7 @@ const hk_op hk_ops_conv_grad[] = {
         .type = "hk.ConvDataGrad",
         .since = 1,
         .in_min = 2,
-        .in_max = 2,
+        .in_max = 3,
         .out_min = 1,
         .out_max = 1,
         .attrs_bytes = sizeof(hk_conv_attrs),

@@ -7,9 +7,7 @@
  * On the host both are the identity, rounded to half precision where that is the storage asked for. Passes insert them;
  * `layout` and `storage` become those of the output value.
  */
-#include "kernels.h"
-#include "ops/support/conv_geometry.h"
-#include "shaders/relayout.push.h"
+#include "ops/support/octets.h"
 
 typedef struct relayout_attrs {
     int64_t layout;  /* hk_layout */
@@ -87,27 +85,12 @@ static hk_status lower_relayout(hk_lower *l)
         return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED,
                        "node '%s' (%s): expected contiguous float32 on one side and NHWC8 on the other", l->node->name,
                        l->node->type);
-    uint32_t plane = (uint32_t)hk_shape_span(&x->shape, 2, x->shape.rank), channels = (uint32_t)x->shape.dim[1];
-    hk_divisor d = hk_divisor_of(plane);
-    struct relayout_push push = {.pixels = (uint32_t)x->shape.dim[0] * plane,
-                                 .channels = channels,
-                                 .octets = (channels + 7) / 8,
-                                 .plane = plane,
-                                 .plane_magic = d.multiplier,
-                                 .plane_shift = d.shift};
-    hk_record *r = hk_emit(l, pack ? &hk_kernel_relayout_pack : &hk_kernel_relayout_unpack,
-                           pack ? "to NHWC8" : "from NHWC8");
-    uint32_t lanes = l->cpu ? 32 : HK_MIN(256u, l->device->max_invocations), octets = push.octets >= 4   ? 4
-                                                                                      : push.octets >= 2 ? 2
-                                                                                                         : 1;
-    hk_push(r, &push, sizeof push);
-    hk_use(r, plain, pack ? HK_READ : HK_WRITE, offsetof(struct relayout_push, plain));
-    hk_use(r, packed, pack ? HK_WRITE : HK_READ, offsetof(struct relayout_push, packed));
-    hk_workgroup(r, lanes, 1, 1);
-    hk_spec(r, 3, hk_stores_halves(packed));
-    hk_spec(r, 4, octets);
-    uint64_t pixels = lanes / octets;
-    hk_grid_1d(l, r, (push.pixels + pixels - 1) / pixels * ((push.octets + octets - 1) / octets));
+    hk_emit_octets(l, &(hk_octets){.plain = plain,
+                                   .packed = packed,
+                                   .images = x->shape.dim[0],
+                                   .channels = x->shape.dim[1],
+                                   .plane = hk_shape_span(&x->shape, 2, x->shape.rank),
+                                   .pack = pack});
     return HK_OK;
 }
 

@@ -24,6 +24,10 @@
 //
 // whose operands are loaded as octets of channels, 16 bytes each, without any rearranging: k is innermost in both.
 //
+// Without FORWARD it is the data gradient: x is dY, y is dX and the outputs are dX's channels. With strides dX's pixels
+// fall into classes, by what is left when their places are divided: all pixels of a class see the same taps, and only
+// those are summed. The table then begins with a record of eight words for each class.
+//
 // Floor: 2 pixels outputs k operations at the rate of subgroup matrices, or the bytes of x, w, y once.
 layout(constant_id = 3) const uint BM = 128; // pixels
 layout(constant_id = 4) const uint BN = 128; // outputs
@@ -43,6 +47,8 @@ layout(constant_id = 17) const uint DILATION_W = 1;
 layout(constant_id = 18) const uint EPILOGUE = 0; // bit 0: bias, bit 1: residual, bit 2: none, these are partial sums
 layout(constant_id = 19) const uint ACTIVATION = 0;
 layout(constant_id = 20) const bool SCALED = false; // channels of x have factors; windows of one tap
+layout(constant_id = 21) const bool FORWARD = true;
+layout(constant_id = 22) const bool CLASSES = false;
 #include "conv_nhwc.glsl"
 
 const uint STAGES = 1;
@@ -55,28 +61,50 @@ const bool B_ACROSS = false;
 
 const uint OCTETS = BK / 8;         // of a row of a tile
 const uint STEP = THREADS / OCTETS; // rows between a thread's chunks
-const bool POINT = KH * KW == 1u;
+const bool POINT = KH * KW == 1u && !CLASSES;
 
 uint first_pixel, first_output, split, k_end; // k_end in octets
+uint table_first;                             // entry
+uvec2 plane;                                  // of the class: rows and columns,
+uvec2 origin;                                 // of which the first is this one of y
 uint base[LOADS_A];                           // of the thread's pixels
 uint masks[LOADS_A];                          // valid rows of taps, and columns << 16
 uint images[SCALED ? LOADS_A : 1];
 
+// Image, row and column, counted within the class.
+uvec3 place_of(uint at)
+{
+    uint line = at / plane.y, image = line / plane.x;
+    return uvec3(image, line - image * plane.x, at - line * plane.y);
+}
+
+uvec2 row_and_column(uvec3 place)
+{
+    return CLASSES ? origin + place.yz * uvec2(STRIDE_H, STRIDE_W) : place.yz;
+}
+
 void find_pixels()
 {
+    uvec2 pads = uvec2(push.pads & 0xffffu, push.pads >> 16);
     UNROLL for (uint i = 0; i < LOADS_A; ++i) {
-        uint at = first_pixel + gl_LocalInvocationIndex / OCTETS + i * STEP;
-        uint line = at / push.y_w, image = line / push.y_h;
-        int y = int((line - image * push.y_h) * STRIDE_H) - int(push.pads & 0xffffu);
-        int x = int((at - line * push.y_w) * STRIDE_W) - int(push.pads >> 16);
-        base[i] = ((image * push.x_h + uint(y)) * push.x_w + uint(x)) * push.octets_in;
+        uvec3 place = place_of(first_pixel + gl_LocalInvocationIndex / OCTETS + i * STEP);
+        uvec2 at = row_and_column(place), from = place.yz; // the pixel of x from which the table counts
+        if (FORWARD)
+            from = at * uvec2(STRIDE_H, STRIDE_W) - pads;
+        else if (POINT)
+            from = at + pads;
+        base[i] = ((place.x * push.x_h + from.x) * push.x_w + from.y) * push.octets_in;
         if (SCALED)
-            images[i] = image;
+            images[i] = place.x;
         masks[i] = 0u;
-        for (uint r = 0u; r < KH; ++r)
-            masks[i] |= at < push.pixels && within(y + int(r * DILATION_H), push.x_h) ? 1u << r : 0u;
-        for (uint s = 0u; s < KW; ++s)
-            masks[i] |= within(x + int(s * DILATION_W), push.x_w) ? 0x10000u << s : 0u;
+        for (uint r = 0u; r < KH; ++r) {
+            int y = tap_source(FORWARD, int(at.x), r, STRIDE_H, DILATION_H, pads.x);
+            masks[i] |= place.x < push.images && within(y, push.x_h) ? 1u << r : 0u;
+        }
+        for (uint s = 0u; s < KW; ++s) {
+            int x = tap_source(FORWARD, int(at.y), s, STRIDE_W, DILATION_W, pads.y);
+            masks[i] |= within(x, push.x_w) ? 0x10000u << s : 0u;
+        }
     }
 }
 
@@ -91,17 +119,18 @@ void load_next(uint k)
     uint at = k / 8u + gl_LocalInvocationIndex % OCTETS, row_octets = KH * KW * push.octets_in;
     uvec2 entry = POINT ? uvec2(at, 0u) : uvec2(0u);
     if (!POINT && at < k_end)
-        entry = U32x2(push.table).v[at];
+        entry = U32x2(push.table).v[table_first + at];
+    uint w_octet = CLASSES ? entry.y >> 10 : at, row_tap = entry.y >> 5 & 31u, column_tap = entry.y & 31u;
     UNROLL for (uint i = 0; i < LOADS_A; ++i) {
         next_a[i] = uvec4(0u);
-        if (at < k_end && ((masks[i] & 0xffffu) >> (entry.y >> 5) & masks[i] >> 16 >> (entry.y & 31u) & 1u) != 0u)
+        if (at < k_end && ((masks[i] & 0xffffu) >> row_tap & masks[i] >> 16 >> column_tap & 1u) != 0u)
             next_a[i] = SCALED ? scaled_halves(base[i] + at, images[i], at) : U32x4(push.x).v[base[i] + entry.x];
     }
     UNROLL for (uint i = 0; i < LOADS_B; ++i) {
         uint o = first_output + gl_LocalInvocationIndex / OCTETS + i * STEP;
         next_b[i] = uvec4(0u);
         if (at < k_end && o < push.outputs)
-            next_b[i] = U32x4(push.w).v[o * row_octets + at];
+            next_b[i] = U32x4(push.w).v[o * row_octets + w_octet];
     }
 }
 
@@ -112,6 +141,11 @@ uint word_b(uint i) { return word(i); }
 void store4(vec4 sums, uint row, uint column)
 {
     uint pixel = first_pixel + row, channel = first_output + column, width = push.octets_out * 2u;
+    if (CLASSES) {
+        uvec3 place = place_of(pixel);
+        uvec2 at = row_and_column(place);
+        pixel = place.x < push.images ? (place.x * push.y_h + at.x) * push.y_w + at.y : push.pixels;
+    }
     if (pixel >= push.pixels || channel >= push.octets_out * 8u)
         return;
     if ((EPILOGUE & 4u) != 0u) {
@@ -123,15 +157,32 @@ void store4(vec4 sums, uint row, uint column)
 
 void main()
 {
-    uint tiles_n = (push.octets_out * 8u + BN - 1u) / BN, tiles_m = (push.pixels + BM - 1u) / BM;
-    uint g = linear_group(), tile_m = g / tiles_n;
+    uint classes = CLASSES ? STRIDE_H * STRIDE_W : 1u, tiles_n = (push.octets_out * 8u + BN - 1u) / BN;
+    uint most = CLASSES ? push.images * ((push.y_h + STRIDE_H - 1u) / STRIDE_H) * ((push.y_w + STRIDE_W - 1u) / STRIDE_W)
+                        : push.pixels;
+    uint tiles_m = (most + BM - 1u) / BM * classes, g = linear_group(), tile_m = g / tiles_n;
     first_output = (g - tile_m * tiles_n) * BN;
     split = tile_m / tiles_m;
-    first_pixel = (tile_m - split * tiles_m) * BM;
+    tile_m -= split * tiles_m;
     if (split >= push.splits)
         return;
-    uint k = KH * KW * push.octets_in * 8u, end = min((split + 1u) * push.k_split, k);
+    uint k = KH * KW * push.octets_in;
+    table_first = 0u;
+    plane = uvec2(push.y_h, push.y_w);
+    origin = uvec2(0u);
+    if (CLASSES) { // they take turns, so that those whose pixels share a line are written at about the same time
+        uint record = tile_m % classes * 8u;
+        tile_m /= classes;
+        table_first = U32(push.table).v[record];
+        k = U32(push.table).v[record + 1u];
+        plane = uvec2(U32(push.table).v[record + 2u], U32(push.table).v[record + 3u]);
+        origin = uvec2(U32(push.table).v[record + 4u], U32(push.table).v[record + 5u]);
+        if (plane.x * plane.y == 0u)
+            return;
+    }
+    first_pixel = tile_m * BM;
+    uint first = min(split * push.k_split, k * 8u), end = min((split + 1u) * push.k_split, k * 8u);
     k_end = end / 8u;
     find_pixels();
-    multiply_tiles(split * push.k_split, end);
+    multiply_tiles(first, end); // of a class with fewer taps a split may be empty: zeros
 }

@@ -16,6 +16,7 @@ layout(constant_id = 4) const uint ACTIVATION = 0;
 layout(constant_id = 5) const uint LANES = 1;   // = local size y
 layout(constant_id = 6) const uint RESULTS = 1; // = local size x
 layout(constant_id = 7) const bool WIDE = false;
+layout(constant_id = 8) const uint TAPS = 0; // of a window, if the sums are those of weights in HK_LAYOUT_NHWC8; else 0
 
 shared vec4 lane_sums[LANES > 1 ? LANES * RESULTS : 1];
 
@@ -27,6 +28,18 @@ void store(uvec2 base, uint i, vec4 y)
         F32x4(base).v[i >> 2] = y;
     else
         F32(base).v[i] = y.x;
+}
+
+// Where result i lies in the sums of a split.
+uint place(uint i)
+{
+    if (TAPS == 0u)
+        return i;
+    if (i >= push.count)
+        return i - push.count + push.bias_first;
+    uint taps = max(TAPS, 1u), rest = i / taps, output_channel = divide_by(rest, push.plane_magic, push.plane_shift);
+    uint octets = push.row / taps; // elements of a tap
+    return output_channel * push.row + (i - rest * taps) * octets + rest - output_channel * push.channels;
 }
 
 void finish(uint i, vec4 y)
@@ -45,11 +58,11 @@ void finish(uint i, vec4 y)
 void main()
 {
     uint total = push.count + push.bias_count, lane = gl_LocalInvocationID.y, slot = gl_LocalInvocationID.x;
-    uint i = (linear_group() * RESULTS + slot) * (WIDE ? 4u : 1u);
+    uint i = (linear_group() * RESULTS + slot) * (WIDE ? 4u : 1u), from = place(i);
     vec4 sum = vec4(0.0);
     if (i < total)
         for (uint s = lane; s < push.splits; s += LANES)
-            sum += load(push.partial, s * total + i);
+            sum += load(push.partial, s * push.stride + from);
     if (LANES > 1) {
         lane_sums[lane * RESULTS + slot] = sum;
         barrier();

@@ -404,6 +404,160 @@ static void test_nhwc8_tiles(void **state)
         }
 }
 
+/* ---- gradients in the layout */
+
+typedef struct gradient_case {
+    int64_t x[4], w[4];
+    int64_t stride_h, stride_w, dilation, pad_before, pad_after;
+    bool more;  /* a residual, or the bias's gradient */
+    bool plain; /* weight gradient: x contiguous */
+    uint32_t splits;
+    const hk_nhwc_tile *tile; /* NULL: as the operator chooses */
+} gradient_case;
+
+static hk_status lower_gradient(hk_lower *l, void *user)
+{
+    const gradient_case *c = user;
+    const hk_node *n = l->node;
+    bool data = hk_node_is(n, "hk.ConvDataGrad");
+    hk_problem_text problem;
+    const hk_shape xs = {.rank = 4, .dim = {c->x[0], c->x[1], c->x[2], c->x[3]}};
+    const hk_shape ws = {.rank = 4, .dim = {c->w[0], c->w[1], c->w[2], c->w[3]}};
+    if (!c->tile || !(data || hk_node_is(n, "hk.ConvWeightGrad")))
+        return n->op->lower(l);
+    hk_conv_job job = {.pass = data ? HK_CONV_DATA : HK_CONV_WEIGHT,
+                       .x = data ? n->out[0] : n->in[0],
+                       .w = data ? n->in[1] : n->out[0],
+                       .y = data ? n->in[0] : n->in[1],
+                       .bias = data ? NULL : hk_out(n, 1),
+                       .residual = data ? hk_in(n, 2) : NULL,
+                       .nhwc_tile = c->tile,
+                       .splits = c->splits};
+    assert_true(hk_conv_resolve(n->attrs, &xs, &ws, &job.p, &problem));
+    if (!(data ? hk_nhwc_tile_fits(l, &job, c->tile) : hk_nhwc_weight_tile_fits(l, c->tile)))
+        return n->op->lower(l);
+    return data ? hk_conv_lower_data_nhwc8(l, &job) : hk_conv_lower_weight_nhwc8(l, &job);
+}
+
+static hk_value *enter(hk_graph *g, const char *name, const int64_t *dims)
+{
+    const hk_attr_value to[] = {HK_SET_INT("layout", HK_LAYOUT_NHWC8), HK_SET_INT("storage", HK_FLOAT16), {0}};
+    return build(g, "hk.Relayout", to, (hk_value *[]){input(g, name, 4, dims)}, 1);
+}
+
+static void build_gradient(hk_graph *g, const gradient_case *c, hk_conv_pass pass)
+{
+    const int64_t pads[] = {c->pad_before, c->pad_before, c->pad_after, c->pad_after},
+                  strides[] = {c->stride_h, c->stride_w}, dilations[] = {c->dilation, c->dilation};
+    const hk_attr_value attrs[] = {HK_SET_INTS("pads", pads, 4),
+                                   HK_SET_INTS("strides", strides, 2),
+                                   HK_SET_INTS("dilations", dilations, 2),
+                                   pass == HK_CONV_DATA ? (hk_attr_value)HK_SET_INTS("input_shape", c->x + 2, 2)
+                                                        : (hk_attr_value)HK_SET_INTS("kernel_shape", c->w + 2, 2),
+                                   {0}};
+    const hk_shape xs = {.rank = 4, .dim = {c->x[0], c->x[1], c->x[2], c->x[3]}};
+    const hk_shape ws = {.rank = 4, .dim = {c->w[0], c->w[1], c->w[2], c->w[3]}};
+    const hk_conv_attrs geometry = {.window = {.pads = {pads, 4}, .strides = {strides, 2}, .dilations = {dilations, 2}},
+                                    .group = 1};
+    hk_conv p;
+    hk_problem_text problem;
+    hk_value *out[2] = {NULL, NULL}, *in[3] = {NULL, NULL, NULL};
+    assert_true(hk_conv_resolve(&geometry, &xs, &ws, &p, &problem));
+    hk_shape ys = hk_window_shape(&p.w, p.n, p.k);
+    hk_value *dy = enter(g, "dy", ys.dim);
+    bool data = pass == HK_CONV_DATA;
+    in[0] = data ? dy : c->plain ? input(g, "x", 4, c->x) : enter(g, "x", c->x);
+    in[1] = data ? input(g, "w", 4, c->w) : dy;
+    in[2] = data && c->more ? enter(g, "r", c->x) : NULL;
+    if (hk_build(g, data ? "hk.ConvDataGrad" : "hk.ConvWeightGrad", attrs, in, in[2] ? 3 : 2, out,
+                 !data && c->more ? 2 : 1) != HK_OK)
+        fail_msg("%s", hk_context_error(g->ctx));
+    const hk_node *node = out[0]->producer;
+    assert_true(data ? hk_conv_data_grad_accepts_nhwc8(node) : hk_conv_weight_grad_accepts_nhwc8(node));
+    if (data) {
+        out[0]->layout = HK_LAYOUT_NHWC8;
+        out[0]->storage = HK_FLOAT16;
+        out[0] = build(g, "hk.Relayout", NULL, out, 1);
+    }
+    assert_true(hk_graph_add_output(g, out[0]) && (!out[1] || hk_graph_add_output(g, out[1])));
+}
+
+/* The host's operands are rounded to halves where the layout is entered, but for weights and a contiguous x; of the
+ * results dX alone is. */
+static void run_gradient_case(fixture *f, gradient_case *c, hk_conv_pass pass, hk_precision precision)
+{
+    hk_graph *g = NULL;
+    assert_int_equal(hk_graph_create(f->ctx, "gradient", &g), HK_OK);
+    build_gradient(g, c, pass);
+    hk_records_run run = {.gpu_tuning = true, .precision = precision, .lower = lower_gradient, .user = c};
+    if (hk_test_records(f->gpu, g, &run) != HK_OK)
+        fail_msg("%s", hk_context_error(f->ctx));
+    bool named = !c->tile;
+    for (uint32_t i = 0; i < run.record_count && c->tile; i++)
+        named |= !strcmp(run.variant[i], c->tile->name);
+    if (!named && c->tile->bm * c->tile->bn <= 64 * 32 && hk_gpu_info(f->gpu)->max_shared_bytes >= 32768)
+        fail_msg("%s was not taken", c->tile->name);
+    if (!(run.error <= (pass == HK_CONV_DATA || c->plain ? 4e-4 : 3e-6)))
+        fail_msg("pass %d, x [%d,%d,%d,%d] w [%d,%d,%d,%d] stride %d, %s, %u splits: '%s' has a relative error of %g",
+                 (int)pass, (int)c->x[0], (int)c->x[1], (int)c->x[2], (int)c->x[3], (int)c->w[0], (int)c->w[1],
+                 (int)c->w[2], (int)c->w[3], (int)c->stride_h, c->tile ? c->tile->name : "-", (unsigned)c->splits,
+                 run.worst, run.error);
+    hk_graph_destroy(&g);
+}
+
+/* Ragged channels and planes, strides (classes of dX's pixels, some without a tap), dilation, padding of one side and
+ * more than the window's, single and several images. */
+static const gradient_case gradient_cases[] = {
+    {{2, 40, 9, 7}, {75, 40, 3, 3}, 1, 1, 1, 1, 1, true, false, 3, NULL},
+    {{3, 24, 9, 11}, {72, 24, 1, 1}, 2, 2, 1, 0, 0, true, false, 2, NULL},
+    {{1, 19, 13, 12}, {36, 19, 3, 3}, 2, 2, 1, 1, 1, false, false, 1, NULL},
+    {{2, 16, 11, 10}, {24, 16, 3, 3}, 1, 1, 2, 2, 1, false, false, 2, NULL},
+    {{2, 64, 6, 7}, {40, 64, 1, 1}, 1, 1, 1, 0, 0, false, false, 2, NULL},
+    {{2, 64, 6, 7}, {40, 64, 1, 1}, 1, 1, 1, 0, 0, true, false, 1, NULL},
+    {{1, 8, 9, 8}, {13, 8, 2, 3}, 3, 1, 1, 0, 2, true, false, 2, NULL},
+    {{1, 9, 5, 6}, {10, 9, 1, 1}, 1, 1, 1, 1, 1, true, false, 1, NULL},
+    {{2, 3, 17, 19}, {12, 3, 7, 7}, 2, 2, 1, 3, 3, true, true, 3, NULL},
+    {{3, 10, 12, 11}, {20, 10, 3, 3}, 2, 3, 2, 2, 2, false, false, 2, NULL},
+};
+
+/* As the operators choose: on matrix units, which are emulated, and by the contiguous kernels where there are none. */
+static void test_nhwc8_gradients(void **state)
+{
+    for (size_t i = 0; i < HK_COUNT(gradient_cases); i++)
+        for (int pass = HK_CONV_DATA; pass <= HK_CONV_WEIGHT; pass++) {
+            gradient_case c = gradient_cases[i];
+            if (!thorough() && i % 3 != 1)
+                continue;
+            run_gradient_case(*state, &c, (hk_conv_pass)pass, HK_PRECISION_FAST);
+            if (thorough() || i == 1)
+                run_gradient_case(*state, &c, (hk_conv_pass)pass, HK_PRECISION_STRICT);
+        }
+}
+
+/* Every tile that can be emulated, and two that have all subgroups along one side, as the large ones have. */
+static void test_nhwc8_gradient_tiles(void **state)
+{
+    static const hk_nhwc_tile narrow[] = {{64, 32, 32, 4, 1, 1, "narrow 64x32x32"},
+                                          {32, 64, 32, 1, 4, 1, "narrow 32x64x32"}};
+    const fixture *f = *state;
+    bool software = hk_gpu_info(f->gpu)->type == HK_DEVICE_SOFTWARE;
+    for (int pass = HK_CONV_DATA; pass <= HK_CONV_WEIGHT; pass++) {
+        size_t count;
+        const hk_nhwc_tile *tiles = pass == HK_CONV_DATA ? hk_nhwc_tiles(&count) : hk_nhwc_weight_tiles(&count);
+        for (size_t t = 0; t < count + HK_COUNT(narrow); t++) {
+            const hk_nhwc_tile *tile = t < count ? &tiles[t] : &narrow[t - count];
+            if (software && tile->bm * tile->bn > 64 * 32)
+                continue;
+            for (size_t i = 0; i < HK_COUNT(gradient_cases); i++) {
+                gradient_case c = gradient_cases[i];
+                c.tile = tile;
+                if (thorough() || (t < count ? i == t % HK_COUNT(gradient_cases) : i % 2 == t % 2))
+                    run_gradient_case(*state, &c, (hk_conv_pass)pass, HK_PRECISION_FAST);
+            }
+        }
+    }
+}
+
 /* The maximum's gradient against indices that really are maxima, and the global one against real rows. */
 static void test_pool_gradients_in_chains(void **state)
 {
@@ -542,6 +696,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_weight_units),
         cmocka_unit_test(test_nhwc8),
         cmocka_unit_test(test_nhwc8_tiles),
+        cmocka_unit_test(test_nhwc8_gradients),
+        cmocka_unit_test(test_nhwc8_gradient_tiles),
         cmocka_unit_test(test_pool_gradients_in_chains),
     };
     int failed = cmocka_run_group_tests(tests, open_device, close_device);

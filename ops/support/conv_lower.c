@@ -49,6 +49,15 @@ void hk_conv_emit_sum(hk_lower *l, const hk_conv_sum *s)
     struct conv_sum_push push = {
         .splits = s->splits, .count = (uint32_t)s->count, .bias_count = (uint32_t)s->bias_count};
     push.channels = 1;
+    push.stride = (uint32_t)(hk_shape_count(&s->partial->shape) / s->splits);
+    if (s->taps) {
+        hk_divisor d = hk_divisor_of(s->channels);
+        push.channels = (uint32_t)s->channels;
+        push.plane_magic = d.multiplier;
+        push.plane_shift = d.shift;
+        push.row = (uint32_t)(s->taps * ((s->channels + 7) / 8 * 8));
+        push.bias_first = (uint32_t)(s->count / (s->taps * s->channels)) * push.row;
+    }
     if (job) {
         hk_divisor d = hk_divisor_of(result_plane(job));
         push.channels = (uint32_t)(job->pass == HK_CONV_FORWARD ? job->p.k : job->p.c);
@@ -66,7 +75,7 @@ void hk_conv_emit_sum(hk_lower *l, const hk_conv_sum *s)
         hk_use(r, job->residual, HK_READ, offsetof(struct conv_sum_push, residual));
     }
     int64_t total = s->count + s->bias_count;
-    bool wide = s->count % 4 == 0 && s->bias_count % 4 == 0 && hk_value_alignment(s->out) == 16 &&
+    bool wide = s->taps == 0 && s->count % 4 == 0 && s->bias_count % 4 == 0 && hk_value_alignment(s->out) == 16 &&
                 (!s->bias_out || hk_value_alignment(s->bias_out) == 16) &&
                 (!job || (result_plane(job) % 4 == 0 && (!job->residual || hk_value_alignment(job->residual) == 16)));
     int64_t units = wide ? total / 4 : total;
@@ -80,6 +89,7 @@ void hk_conv_emit_sum(hk_lower *l, const hk_conv_sum *s)
     hk_spec(r, 5, y);
     hk_spec(r, 6, x);
     hk_spec(r, 7, wide);
+    hk_spec(r, 8, (uint32_t)s->taps);
     hk_grid_1d(l, r, (uint64_t)((units + x - 1) / x));
     r->flops = (double)total * s->splits;
 }

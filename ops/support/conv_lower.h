@@ -34,6 +34,12 @@ hk_status hk_conv_lower_weight(hk_lower *l, const hk_conv_job *job);
 /* y from x and w in HK_LAYOUT_NHWC8, w contiguous if each channel is a group; storages float32 or float16, the same for
  * x, y and residual; or x and w contiguous float32, where hk_conv_enters_nhwc8 says so. scale: contiguous float32. */
 hk_status hk_conv_lower_nhwc8(hk_lower *l, const hk_conv_job *job);
+/* The data gradient: x from y, and residual if there is one, all in HK_LAYOUT_NHWC8 and float16; w contiguous float32.
+ */
+hk_status hk_conv_lower_data_nhwc8(hk_lower *l, const hk_conv_job *job);
+/* The weight gradient: w, and bias if asked for, contiguous float32, from x and y, of which each is either float16 in
+ * HK_LAYOUT_NHWC8 or contiguous float32. */
+hk_status hk_conv_lower_weight_nhwc8(hk_lower *l, const hk_conv_job *job);
 
 /* A tile of conv_nhwc_matrix.comp. */
 typedef struct hk_nhwc_tile {
@@ -42,9 +48,15 @@ typedef struct hk_nhwc_tile {
     float rate;          /* multiplications of a full unit in a microsecond, in millions, for the cost model */
     const char *name;    /* hk_record.variant */
 } hk_nhwc_tile;
-/* All of them, and whether this device can use one for a job in float16. */
+/* All of them, and whether this device can use one for a job in float16: forward or data gradient. */
 const hk_nhwc_tile *hk_nhwc_tiles(size_t *count);
 bool hk_nhwc_tile_fits(const hk_lower *l, const hk_conv_job *job, const hk_nhwc_tile *t);
+/* The same of conv_nhwc_weight_matrix.comp: bm outputs, bn channels of taps, bk pixels. */
+const hk_nhwc_tile *hk_nhwc_weight_tiles(size_t *count);
+bool hk_nhwc_weight_tile_fits(const hk_lower *l, const hk_nhwc_tile *t);
+/* The forward pass or data gradient by conv_nhwc_matrix.comp, weights packed: (result channels, taps, octets of source
+ * channels). *done: whether the device can. */
+hk_status hk_conv_lower_nhwc8_matrix(hk_lower *l, const hk_conv_job *job, bool *done);
 
 /* The general kernels, for windows and groups that the matrix kernels leave out, and for software devices. */
 void hk_conv_lower_direct(hk_lower *l, const hk_conv_job *job);
@@ -81,7 +93,9 @@ typedef struct hk_conv_sum {
     uint32_t splits;
     int64_t count, bias_count;
     hk_value *out, *bias_out;
-    const hk_conv_job *epilogue; /* NULL: none */
+    int64_t taps, channels; /* taps > 0: the sums of a split are (outputs, taps, octets of channels), then biases, and
+                             * out is (outputs, channels, taps) */
+    const hk_conv_job *epilogue; /* NULL: none; without taps */
 } hk_conv_sum;
 void hk_conv_emit_sum(hk_lower *l, const hk_conv_sum *s);
 
@@ -90,5 +104,10 @@ void hk_conv_emit_sum(hk_lower *l, const hk_conv_sum *s);
 bool hk_conv_accepts_nhwc8(const hk_node *n);
 /* And if its few channels are read as they are, contiguous float32, and only the result is in the layout. */
 bool hk_conv_enters_nhwc8(const hk_node *n);
+/* hk.ConvDataGrad: dY, the residual and dX in HK_LAYOUT_NHWC8 and float16, W as it is, contiguous float32. */
+bool hk_conv_data_grad_accepts_nhwc8(const hk_node *n);
+/* hk.ConvWeightGrad: X and dY each either in HK_LAYOUT_NHWC8 and float16 or contiguous float32 (then a dispatch packs
+ * it: for an image's few channels), dW and dB as they are, contiguous float32. */
+bool hk_conv_weight_grad_accepts_nhwc8(const hk_node *n);
 
 #endif

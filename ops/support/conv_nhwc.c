@@ -1,4 +1,6 @@
-/* Convolution in HK_LAYOUT_NHWC8. */
+/* Convolution in HK_LAYOUT_NHWC8: the forward kernels, of which the data gradient takes the one on matrix units. */
+#include <string.h>
+
 #include "kernels.h"
 #include "ops/support/conv_lower.h"
 #include "ops/support/gemm.h"
@@ -69,19 +71,23 @@ static hk_status check(const hk_lower *l, const hk_conv_job *job)
         l->node->name, l->node->type);
 }
 
+/* Of the result and of what it is made from: y and x forward, dX and dY in the data gradient. */
 static struct conv_nhwc_push push_of(const hk_conv_job *job)
 {
     const hk_conv *p = &job->p;
     const hk_window *w = &p->w;
-    return (struct conv_nhwc_push){.outputs = (uint32_t)p->k,
-                                   .octets_in = (uint32_t)(p->c + 7) / 8,
-                                   .octets_out = (uint32_t)(p->k + 7) / 8,
-                                   .pixels = (uint32_t)(p->n * hk_window_out_count(w)),
+    bool forward = job->pass == HK_CONV_FORWARD;
+    int64_t outputs = forward ? p->k : p->c, inputs = forward ? p->c : p->k;
+    const int64_t *from = forward ? w->in : w->out, *to = forward ? w->out : w->in;
+    return (struct conv_nhwc_push){.outputs = (uint32_t)outputs,
+                                   .octets_in = (uint32_t)(inputs + 7) / 8,
+                                   .octets_out = (uint32_t)(outputs + 7) / 8,
+                                   .pixels = (uint32_t)(p->n * to[H] * to[W]),
                                    .images = (uint32_t)p->n,
-                                   .x_h = (uint32_t)w->in[H],
-                                   .x_w = (uint32_t)w->in[W],
-                                   .y_h = (uint32_t)w->out[H],
-                                   .y_w = (uint32_t)w->out[W],
+                                   .x_h = (uint32_t)from[H],
+                                   .x_w = (uint32_t)from[W],
+                                   .y_h = (uint32_t)to[H],
+                                   .y_w = (uint32_t)to[W],
                                    .pads = (uint32_t)w->begin[H] | (uint32_t)w->begin[W] << 16,
                                    .scale_octets = job->scale && job->scale->shape.dim[0] > 1 ? (uint32_t)p->c / 8 : 0,
                                    .alpha = job->alpha,
@@ -264,7 +270,7 @@ bool hk_nhwc_tile_fits(const hk_lower *l, const hk_conv_job *job, const hk_nhwc_
     const hk_kernel *kernel = matrix_kernel(l);
     return kernel->spirv && (kernel->needs & ~l->device->caps) == 0 && l->device->subgroup_size >= 8 && l->coopmat_m &&
            l->coopmat_m % 8 == 0 && l->coopmat_n % 8 == 0 && l->coopmat_k % 8 == 0 && hk_stores_halves(job->x) &&
-           hk_stores_halves(job->w) && tile_fits(l, t);
+           (job->pass == HK_CONV_DATA || hk_stores_halves(job->w)) && tile_fits(l, t);
 }
 
 typedef struct nhwc_choice {
@@ -278,14 +284,58 @@ static nhwc_choice split_by(const hk_nhwc_tile *t, int64_t k, uint32_t splits)
     return (nhwc_choice){t, (uint32_t)((steps + each - 1) / each), (uint32_t)(each * t->bk)};
 }
 
-static int64_t sum_of_k(const hk_conv_job *job, const struct conv_nhwc_push *push)
+/* ---- classes of the data gradient's pixels, by what is left of their places when the strides divide them */
+
+static uint32_t classes_of(const hk_conv_job *job)
 {
-    return hk_window_taps(&job->p.w) * push->octets_in * 8;
+    const hk_window *w = &job->p.w;
+    return job->pass == HK_CONV_DATA ? (uint32_t)(w->stride[H] * w->stride[W]) : 1;
 }
 
-static uint64_t places(const struct conv_nhwc_push *push, const hk_nhwc_tile *t)
+/* Whether tap t of an axis lies over pixels of dY for pixels at + i stride of dX, and then over which: i + *shift.
+ * Forward each does: the pixel of X at the corner of the window + *shift. */
+static bool tap_of(const hk_conv_job *job, int axis, int64_t at, int64_t t, int64_t *shift)
 {
-    return (uint64_t)((push->pixels + t->bm - 1) / t->bm) * ((push->octets_out * 8u + t->bn - 1) / t->bn);
+    const hk_window *w = &job->p.w;
+    *shift = t * w->dilation[axis];
+    if (job->pass == HK_CONV_FORWARD)
+        return true;
+    *shift = at + w->begin[axis] - *shift;
+    if (*shift % w->stride[axis])
+        return false;
+    *shift /= w->stride[axis];
+    return true;
+}
+
+static int64_t taps_of_class(const hk_conv_job *job, uint32_t i)
+{
+    const hk_window *w = &job->p.w;
+    int64_t rows = 0, columns = 0, shift;
+    for (int64_t r = 0; r < w->kernel[H]; r++)
+        rows += tap_of(job, H, i / w->stride[W], r, &shift);
+    for (int64_t s = 0; s < w->kernel[W]; s++)
+        columns += tap_of(job, W, i % w->stride[W], s, &shift);
+    return rows * columns;
+}
+
+/* Of the class with the most taps. */
+static int64_t sum_of_k(const hk_conv_job *job, const struct conv_nhwc_push *push)
+{
+    int64_t taps = 0;
+    for (uint32_t i = 0; i < classes_of(job); i++)
+        taps = HK_MAX(taps, taps_of_class(job, i));
+    return taps * push->octets_in * 8;
+}
+
+/* Workgroups without splits: each class has as many as the first, which is the largest. */
+static uint64_t places(const hk_conv_job *job, const struct conv_nhwc_push *push, const hk_nhwc_tile *t)
+{
+    const hk_window *w = &job->p.w;
+    uint64_t pixels = push->pixels;
+    if (classes_of(job) > 1)
+        pixels = (uint64_t)push->images * (uint64_t)((push->y_h + w->stride[H] - 1) / w->stride[H]) *
+                 (uint64_t)((push->y_w + w->stride[W] - 1) / w->stride[W]);
+    return (pixels + t->bm - 1) / t->bm * classes_of(job) * ((push->octets_out * 8u + t->bn - 1) / t->bn);
 }
 
 /* Fitted to 3,083 times of 56 layers of ResNet-50, MobileNetV2 and EfficientNet-B0 at batch 1 and 64 on an H200
@@ -303,7 +353,8 @@ static const hk_tile_model matrix_model = {.registers = 22.8,
                                            .memory_rate = 3.6e6,
                                            .apart = 0.466};
 
-static double time_of(const hk_lower *l, const struct conv_nhwc_push *push, const nhwc_choice *c, int64_t k)
+static double time_of(const hk_lower *l, const hk_conv_job *job, const struct conv_nhwc_push *push,
+                      const nhwc_choice *c, int64_t k)
 {
     const hk_nhwc_tile *t = c->tile;
     uint32_t threads = threads_of(l, t);
@@ -318,8 +369,11 @@ static double time_of(const hk_lower *l, const struct conv_nhwc_push *push, cons
                                  .rate = (double)t->rate,
                                  .shared_bytes = shared_bytes(l, t),
                                  .staged = true};
-    const hk_tile_work work = {.workgroups = (int64_t)(places(push, t) * c->splits),
-                               .k = c->k_split,
+    /* classes with fewer taps take less: as if all workgroups summed the mean of them */
+    int64_t all_k = hk_window_taps(&job->p.w) * push->octets_in * 8;
+    double share = (double)all_k / (double)(classes_of(job) * k);
+    const hk_tile_work work = {.workgroups = (int64_t)(places(job, push, t) * c->splits),
+                               .k = (int64_t)(c->k_split * share),
                                .splits = c->splits,
                                .results = results,
                                .element_bytes = 2,
@@ -344,28 +398,66 @@ static nhwc_choice choose_tile(hk_lower *l, const hk_conv_job *job, const struct
             hk_choice_add(&choice, &(hk_candidate){.name = tiles[i].name,
                                                    .variant = &tiles[i],
                                                    .splits = c.splits,
-                                                   .cost = time_of(l, push, &c, k)});
+                                                   .cost = time_of(l, job, push, &c, k)});
         }
     }
     const hk_candidate *taken = hk_choice_end(l, &choice);
     return taken ? split_by(taken->variant, k, taken->splits) : (nhwc_choice){0};
 }
 
-/* Octet k of the sum lies at this offset (in octets) from the window's corner, under this tap. */
-static uint32_t *make_table(hk_lower *l, const hk_conv_job *job, uint32_t octets, uint32_t *bytes)
+enum { CLASS_WORDS = 8 };
+
+/* The entries of a class: octet k of the sum lies at this offset (in octets) from where the pixel counts, under this
+ * tap, and at this octet of a row of weights. */
+static uint32_t *put_entries(uint32_t *to, const hk_conv_job *job, const struct conv_nhwc_push *push, uint32_t class)
 {
     const hk_window *w = &job->p.w;
-    *bytes = (uint32_t)hk_window_taps(w) * octets * 8;
-    uint32_t *table = hk_arena_alloc(l->arena, *bytes), *to = table;
+    uint32_t octets = push->octets_in;
+    int64_t y, x;
+    for (int64_t r = 0; r < w->kernel[H]; r++)
+        for (int64_t s = 0; s < w->kernel[W]; s++) {
+            if (!tap_of(job, H, class / w->stride[W], r, &y) || !tap_of(job, W, class % w->stride[W], s, &x))
+                continue;
+            for (uint32_t o = 0; o < octets; o++) {
+                uint32_t of_row = (uint32_t)(r * w->kernel[W] + s) * octets + o;
+                *to++ = (uint32_t)(y * push->x_w + x) * octets + o;
+                *to++ = (classes_of(job) > 1 ? of_row << 10 : 0) | (uint32_t)(r << 5 | s);
+            }
+        }
+    return to;
+}
+
+/* Entries, and with classes records before them: first entry, octets, rows and columns of pixels, the first one's
+ * place.
+ */
+static uint32_t *make_table(hk_lower *l, const hk_conv_job *job, const struct conv_nhwc_push *push, uint32_t *bytes)
+{
+    const hk_window *w = &job->p.w;
+    uint32_t classes = classes_of(job), head = classes > 1 ? CLASS_WORDS * classes : 0;
+    *bytes = 4 * (head + 2 * (uint32_t)hk_window_taps(w) * push->octets_in); /* each tap is in one class */
+    uint32_t *table = hk_arena_alloc(l->arena, *bytes);
     if (!table)
         return NULL;
-    for (int64_t r = 0; r < w->kernel[H]; r++)
-        for (int64_t s = 0; s < w->kernel[W]; s++)
-            for (uint32_t o = 0; o < octets; o++) {
-                *to++ = (uint32_t)(r * w->dilation[H] * w->in[W] + s * w->dilation[W]) * octets + o;
-                *to++ = (uint32_t)(r << 5 | s);
-            }
+    uint32_t *to = table + head;
+    for (uint32_t i = 0; i < classes; i++) {
+        uint32_t first = (uint32_t)(to - table) / 2, stride_h = (uint32_t)w->stride[H],
+                 stride_w = (uint32_t)w->stride[W], at_h = i / stride_w, at_w = i % stride_w;
+        to = put_entries(to, job, push, i);
+        const uint32_t record[CLASS_WORDS] = {first,
+                                              (uint32_t)(to - table) / 2 - first,
+                                              push->y_h > at_h ? (push->y_h - at_h + stride_h - 1) / stride_h : 0,
+                                              push->y_w > at_w ? (push->y_w - at_w + stride_w - 1) / stride_w : 0,
+                                              at_h,
+                                              at_w};
+        if (head)
+            memcpy(table + (size_t)CLASS_WORDS * i, record, sizeof record);
+    }
     return table;
+}
+
+static hk_value *result_of(const hk_conv_job *job)
+{
+    return job->pass == HK_CONV_FORWARD ? job->y : job->x;
 }
 
 static void emit_sum(hk_lower *l, const hk_conv_job *job, const struct conv_nhwc_push *push, hk_value *partial)
@@ -374,7 +466,7 @@ static void emit_sum(hk_lower *l, const hk_conv_job *job, const struct conv_nhwc
     uint32_t threads = l->cpu ? 64 : 128;
     hk_push(r, push, sizeof *push);
     hk_use(r, partial, HK_READ, offsetof(struct conv_nhwc_push, x));
-    hk_use(r, job->y, HK_WRITE, offsetof(struct conv_nhwc_push, y));
+    hk_use(r, result_of(job), HK_WRITE, offsetof(struct conv_nhwc_push, y));
     hk_use(r, job->bias, HK_READ, offsetof(struct conv_nhwc_push, bias));
     hk_use(r, job->residual, HK_READ, offsetof(struct conv_nhwc_push, residual));
     hk_workgroup(r, threads, 1, 1);
@@ -389,18 +481,19 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const nhwc_ch
     const hk_nhwc_tile *t = c->tile;
     bool split = c->splits > 1;
     int64_t result = (int64_t)push.pixels * push.octets_out * 8;
-    hk_value *y = split ? hk_scratch(l, HK_FLOAT32, result * c->splits) : job->y;
+    hk_value *y = split ? hk_scratch(l, HK_FLOAT32, result * c->splits) : result_of(job);
     push.splits = c->splits;
     push.k_split = c->k_split;
+    bool forward = job->pass == HK_CONV_FORWARD, classes = classes_of(job) > 1;
     hk_record *r = hk_emit(l, matrix_kernel(l), t->name);
-    if (hk_window_taps(&job->p.w) > 1) {
-        r->block = make_table(l, job, push.octets_in, &r->block_bytes);
+    if (hk_window_taps(&job->p.w) > 1 || classes) {
+        r->block = make_table(l, job, &push, &r->block_bytes);
         r->block_offset = offsetof(struct conv_nhwc_push, table);
         if (!r->block)
             return hk_out_of_memory(l->ctx, "a convolution's table");
     }
     hk_push(r, &push, sizeof push);
-    hk_use(r, job->x, HK_READ, offsetof(struct conv_nhwc_push, x));
+    hk_use(r, forward ? job->x : job->y, HK_READ, offsetof(struct conv_nhwc_push, x));
     hk_use(r, job->w, HK_READ, offsetof(struct conv_nhwc_push, w));
     hk_use(r, y, HK_WRITE, offsetof(struct conv_nhwc_push, y));
     hk_use(r, job->scale, HK_READ, offsetof(struct conv_nhwc_push, scale));
@@ -418,8 +511,10 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const nhwc_ch
     hk_spec(r, 18, split ? EPILOGUE_PARTIAL : hk_conv_epilogue(job));
     hk_spec(r, 19, split ? 0 : job->activation);
     hk_spec(r, 20, job->scale != NULL);
+    hk_spec(r, 21, forward);
+    hk_spec(r, 22, classes);
     r->flops = hk_conv_flops(&job->p);
-    hk_grid_1d(l, r, places(&push, t) * c->splits);
+    hk_grid_1d(l, r, places(job, &push, t) * c->splits);
     if (split)
         emit_sum(l, job, &push, y);
     return HK_OK;
@@ -436,23 +531,31 @@ static hk_value *aligned(hk_lower *l, hk_value *scale)
     return copy ? copy : scale;
 }
 
+hk_status hk_conv_lower_nhwc8_matrix(hk_lower *l, const hk_conv_job *job, bool *done)
+{
+    struct conv_nhwc_push push = push_of(job);
+    nhwc_choice c = job->nhwc_tile ? split_by(job->nhwc_tile, sum_of_k(job, &push), HK_MAX(job->splits, 1u))
+                                   : choose_tile(l, job, &push);
+    *done = c.tile != NULL;
+    if (!c.tile)
+        return HK_OK;
+    HK_TRY(lower_matrix(l, job, &c));
+    hk_choice_leave(l, HK_CHOICE_TILE);
+    return HK_OK;
+}
+
 hk_status hk_conv_lower_nhwc8(hk_lower *l, const hk_conv_job *problem)
 {
     hk_conv_job job = *problem;
+    bool done;
     HK_TRY(check(l, &job));
     if (job.x->layout == HK_LAYOUT_CONTIGUOUS)
         return lower_stem(l, &job);
     if (is_depthwise(&job.p))
         return lower_depthwise(l, &job);
     job.scale = aligned(l, job.scale);
-    struct conv_nhwc_push push = push_of(&job);
-    nhwc_choice c = job.nhwc_tile ? split_by(job.nhwc_tile, sum_of_k(&job, &push), HK_MAX(job.splits, 1u))
-                                  : choose_tile(l, &job, &push);
-    if (!c.tile) {
+    HK_TRY(hk_conv_lower_nhwc8_matrix(l, &job, &done));
+    if (!done)
         lower_octets(l, &job);
-        return HK_OK;
-    }
-    HK_TRY(lower_matrix(l, &job, &c));
-    hk_choice_leave(l, HK_CHOICE_TILE);
     return HK_OK;
 }
