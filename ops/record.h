@@ -60,6 +60,7 @@ typedef struct hk_lower {
     bool coopmat_emulated;                    /* the device has none; kernels do without (tests) */
     uint32_t compute_units_hint;              /* workgroups that fill the device: split-K aims at it */
     hk_precision precision;
+    hk_map splits;              /* of the plan: which matrices lie in halves already (ops/support/gemm_split.h) */
     struct hk_tuning *tuning;   /* ops/support/choice.h; NULL: none */
     struct hk_tuned *choice[2]; /* by hk_choice_kind: the problem that records belong to now */
     hk_record **records;

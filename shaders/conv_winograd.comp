@@ -266,15 +266,15 @@ void main()
     float scale = scale_of(exponent);
     uint column = tile_group * 2u + pair / 8u;
     if (column < columns) {
-        uint block = column * along_k + k_block, chunk = pair % 8u / 4u * SIDE + line;
+        uint block = k_block * columns + column, chunk = pair % 8u / 4u * SIDE + line;
         transform(d[0]);
         transform(d[1]);
         [[unroll]] for (uint f = 0; f < 36; ++f)
             store_pair(vec2(d[0][f], d[1][f]) * scale, f * columns * along_k + block, chunk, pair % 4u);
     }
     if (lane < 72u && tile_group * 2u + lane % 2u < columns)
-        F32(push.to).v[36u * columns * along_k * BLOCK_WORDS * 4u + (lane / 2u * columns + tile_group * 2u + lane % 2u) * along_k +
-                       k_block] = undo_of(exponent);
+        F32(push.to).v[36u * columns * along_k * BLOCK_WORDS * 4u + (lane / 2u * along_k + k_block) * columns + tile_group * 2u +
+                       lane % 2u] = undo_of(exponent);
 }
 
 #endif

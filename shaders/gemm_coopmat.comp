@@ -86,17 +86,22 @@ uvec4 fetch_chunk(uvec2 base, bool f32, bool along, bool wide, uint offset, uint
 
 // ---- split operands: chunk i of the thread is chunk split_chunk() of the tile's block split_block()
 //
-// The sums of rows and columns outside of C are dropped, so blocks there may be any; blocks behind k_end are not read.
+// Blocks lie as the elements of the matrix do: along k, or across it. The sums of rows and columns outside of C are dropped, so
+// blocks there may be any; blocks behind k_end are not read.
 
 uint split_block(uint i) { return (gl_LocalInvocationIndex + i * THREADS) / BLOCK_CHUNKS; }
 uint split_chunk() { return gl_LocalInvocationIndex % BLOCK_CHUNKS; } // THREADS is a multiple of 32
 
 // The operand's block that is block `at` of its tile: rows or columns from `outer`, of so many, and k.
-uint find_block(uint first, uint at, uint tile_extent, uint outer, uint extent, uint k)
+uint find_block(bool across, uint first, uint at, uint tile_extent, uint outer, uint extent, uint k)
 {
-    uint side = tile_extent / SIDE;
-    return first + min(outer / SIDE + at % side, blocks_of(extent) - 1u) * blocks_of(push.k) + k / SIDE + at / side;
+    uint side = tile_extent / SIDE, blocks = blocks_of(extent);
+    uint o = min(outer / SIDE + at % side, blocks - 1u), i = k / SIDE + at / side;
+    return first + (across ? i * blocks + o : o * blocks_of(push.k) + i);
 }
+
+// Words from a block to that of the next tile.
+uint split_step(bool across, uint extent) { return BK / SIDE * BLOCK_WORDS * (across ? blocks_of(extent) : 1u); }
 
 uint split_word(uint i, bool across, uint tile_extent, uint row)
 {
@@ -112,30 +117,30 @@ void load_next_split(uint k)
         UNROLL for (uint h = 0; h < 2; ++h)
             next_a[i * PARTS_A + h % PARTS_A] =
                 inside ? U32x4(push.a).v[from_a[i] + h * BLOCK_CHUNKS] : uvec4(0u);
-        from_a[i] += BK / SIDE * BLOCK_WORDS;
+        from_a[i] += split_step(A_ACROSS, push.m);
     }
     UNROLL for (uint i = 0; i < LOADS_B; ++i) {
         bool inside = has_chunk(i, CHUNKS_B) && k + split_block(i) / (BN / SIDE) * SIDE < part.k_end;
         UNROLL for (uint h = 0; h < 2; ++h)
             next_b[i * PARTS_B + h % PARTS_B] =
                 inside ? U32x4(push.b).v[from_b[i] + h * BLOCK_CHUNKS] : uvec4(0u);
-        from_b[i] += BK / SIDE * BLOCK_WORDS;
+        from_b[i] += split_step(B_ACROSS, push.n);
     }
     uint t = gl_LocalInvocationIndex;
     bool of_a = t < UNDOS_A;
     uint at = of_a ? t : t - UNDOS_A, side = (of_a ? BM : BN) / SIDE;
     next_undo = 1.0;
     if (t < UNDOS && k + at / side * SIDE < part.k_end)
-        next_undo = of_a ? F32(push.a).v[push.lda + find_block(part.at.a, at, BM, part.m, push.m, k)]
-                         : F32(push.b).v[push.ldb + find_block(part.at.b, at, BN, part.n, push.n, k)];
+        next_undo = of_a ? F32(push.a).v[push.lda + find_block(A_ACROSS, part.at.a, at, BM, part.m, push.m, k)]
+                         : F32(push.b).v[push.ldb + find_block(B_ACROSS, part.at.b, at, BN, part.n, push.n, k)];
 }
 
 void find_split()
 {
     UNROLL for (uint i = 0; i < LOADS_A; ++i)
-        from_a[i] = find_block(part.at.a, split_block(i), BM, part.m, push.m, part.k) * BLOCK_WORDS + split_chunk();
+        from_a[i] = find_block(A_ACROSS, part.at.a, split_block(i), BM, part.m, push.m, part.k) * BLOCK_WORDS + split_chunk();
     UNROLL for (uint i = 0; i < LOADS_B; ++i)
-        from_b[i] = find_block(part.at.b, split_block(i), BN, part.n, push.n, part.k) * BLOCK_WORDS + split_chunk();
+        from_b[i] = find_block(B_ACROSS, part.at.b, split_block(i), BN, part.n, push.n, part.k) * BLOCK_WORDS + split_chunk();
 }
 
 // ---- what matrix_loop.glsl asks for

@@ -5,57 +5,53 @@
 #include "gemm_split.push.h"
 #include "halves.glsl"
 
-// An operand of a product of precision high, split before it (halves.glsl). An invocation makes one chunk, 32 a block; edges
-// are filled with zeros.
+// A matrix that products of precision high read, split before them (halves.glsl). An invocation makes one chunk, 32 a block;
+// edges are filled with zeros.
 //
-// Floor: the bytes of the operand, read and written once.
+// Floor: the bytes of the matrix, read and written once.
 layout(constant_id = 3) const uint THREADS = 128;
-layout(constant_id = 4) const bool ALONG = false;  // it is stored along k: [outer][k], else [k][outer]
-layout(constant_id = 5) const bool ACROSS = false; // chunks lie across k: B's
-layout(constant_id = 6) const bool WIDE = false;   // chunks are read as two vectors
-layout(constant_id = 7) const uint PLANE = 0;      // columns are pixels of images that have so many: [image][k][PLANE]
-layout(constant_id = 8) const uint LINE = 0;       // and, unless they follow each other, a line of them so many,
-layout(constant_id = 9) const uint LINE_STEP = 0;  // lines and pixels so far apart
-layout(constant_id = 10) const uint PIXEL_STEP = 0;
+layout(constant_id = 4) const bool TURNED = false; // the halves are those of the transposed matrix
+layout(constant_id = 5) const bool WIDE = false;   // chunks are read as two vectors
+layout(constant_id = 6) const uint PLANE = 0;      // columns are pixels of images that have so many: [image][row][PLANE]
+layout(constant_id = 7) const uint LINE = 0;       // and, unless they follow each other, a line of them so many,
+layout(constant_id = 8) const uint LINE_STEP = 0;  // lines and pixels so far apart
+layout(constant_id = 9) const uint PIXEL_STEP = 0;
 
 const uint BLOCKS = THREADS / BLOCK_CHUNKS;
-shared uvec4 numbers[THREADS / 4];
+shared uvec4 numbers[THREADS / 4u];
 
-uint offset_of(uint matrix, uint slow, uint fast)
+uint offset_of(uint matrix, uint row, uint column)
 {
     if (PLANE == 0u)
-        return matrix * push.matrix + slow * push.ld + fast;
-    uint image = fast / max(PLANE, 1u), pixel = fast - image * PLANE; // compiled with 0 as well
+        return matrix * push.matrix + row * push.ld + column;
+    uint image = column / max(PLANE, 1u), pixel = column - image * PLANE; // compiled with 0 as well
     if (LINE != 0u)
         pixel = pixel / max(LINE, 1u) * LINE_STEP + pixel % max(LINE, 1u) * PIXEL_STEP;
-    return image * push.matrix + slow * push.ld + pixel;
+    return image * push.matrix + row * push.ld + pixel;
 }
 
 void main()
 {
     uint block = linear_group() * BLOCKS + gl_LocalInvocationIndex / BLOCK_CHUNKS, c = gl_LocalInvocationIndex % BLOCK_CHUNKS;
-    uint along_k = blocks_of(push.k), rows = blocks_of(push.outer);
-    uint row = block / along_k, matrix = row / rows;
-    uint outer0 = (row - matrix * rows) * SIDE, k0 = (block - row * along_k) * SIDE;
+    uint across = blocks_of(TURNED ? push.rows : push.columns), down = blocks_of(TURNED ? push.columns : push.rows);
+    uint line_of_blocks = block / across, matrix = line_of_blocks / down;
+    uint first_row = (line_of_blocks - matrix * down) * SIDE, first_column = (block - line_of_blocks * across) * SIDE;
+    // Where the chunk begins in the matrix as stored.
     uint line = c % SIDE, first = c / SIDE * 8u;
-    // The stored row and column where the chunk begins, and whether its elements follow each other there.
-    uint outer = outer0 + (ACROSS ? first : line), k = k0 + (ACROSS ? line : first);
-    uint slow = ALONG ? outer : k, fast = ALONG ? k : outer;
-    uint slow_end = ALONG ? push.outer : push.k, fast_end = ALONG ? push.k : push.outer;
-    bool follow = ALONG != ACROSS;
+    uint row = TURNED ? first_column + first : first_row + line, column = TURNED ? first_row + line : first_column + first;
 
     uvec4 x[2] = uvec4[2](uvec4(0u), uvec4(0u));
     if (block < push.blocks) {
         [[unroll]] for (uint h = 0; h < 2; ++h) {
-            if (WIDE && follow) {
-                if (slow < slow_end && fast + h * 4u < fast_end)
-                    x[h] = U32x4(push.from).v[offset_of(matrix, slow, fast + h * 4u) / 4u];
+            if (WIDE) {
+                if (row < push.rows && column + h * 4u < push.columns)
+                    x[h] = U32x4(push.from).v[offset_of(matrix, row, column + h * 4u) / 4u];
                 continue;
             }
             [[unroll]] for (uint j = 0; j < 4; ++j) {
-                uint e = h * 4u + j, s = slow + (follow ? 0u : e), f = fast + (follow ? e : 0u);
-                if (s < slow_end && f < fast_end)
-                    x[h][j] = U32(push.from).v[offset_of(matrix, s, f)];
+                uint e = h * 4u + j, r = row + (TURNED ? e : 0u), s = column + (TURNED ? 0u : e);
+                if (r < push.rows && s < push.columns)
+                    x[h][j] = U32(push.from).v[offset_of(matrix, r, s)];
             }
         }
     }

@@ -3,8 +3,8 @@
 PUSH_BEGIN(gemm_split_push)
 ADDRESS(from)
 ADDRESS(to)
-UINT(outer) /* rows of A, columns of B */
-UINT(k)
+UINT(rows) /* as stored */
+UINT(columns)
 UINT(ld)     /* elements from one stored row to the next */
 UINT(matrix) /* elements from one matrix, or image, to the next */
 UINT(blocks) /* of all matrices */

@@ -4,9 +4,10 @@
 // element to 2^14 .. 2^15. An element 2^-17 of the largest keeps 21 bits; below that the error stays 2^-40 of the largest.
 // Infinities and NaN do not count and make their sums NaN.
 //
-// An operand split before its product lies in blocks of 64 words of 16 bytes: word c, chunk c's eight high halves, word 32 + c
-// its low ones. Chunk c is eight neighbours along the row of the block that is c % 16: along k (A) or across it (B). Blocks
-// follow each other along k; behind them all lie their undos in the same order.
+// A matrix split before its products lies in blocks of 64 words of 16 bytes: word c, chunk c's eight high halves, word 32 + c
+// its low ones. Chunk c is eight neighbours of the block's row c % 16, the first ones or, from chunk 16 on, the last. Blocks
+// follow each other as elements do, rows behind each other; behind them all lie their undos in the same order. So whoever reads
+// the matrix, as A or B or transposed, finds the same halves.
 #ifndef HALVES_GLSL
 #define HALVES_GLSL
 

@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "ops/support/conv_gather.h"
 #include "ops/support/conv_lower.h"
 #include "ops/support/conv_tile.h"
 #include "runtime/cases.h"
@@ -122,6 +123,7 @@ typedef struct tile_case {
     hk_conv_pass pass;
     const hk_conv_tile *tile;
     uint32_t splits;
+    bool units; /* matrix units instead, in precision high */
 } tile_case;
 
 static hk_status lower_tile(hk_lower *l, void *user)
@@ -140,7 +142,9 @@ static hk_status lower_tile(hk_lower *l, void *user)
     job.x = forward ? n->in[0] : n->out[0];
     job.y = forward ? n->out[0] : n->in[0];
     job.w = n->in[1];
-    return hk_conv_lower_gather(l, &job);
+    hk_gather v = hk_gather_of(&job);
+    return c->units && hk_conv_may_units(l, &job, &v) ? hk_conv_lower_units(l, &job, &v)
+                                                      : hk_conv_lower_gather(l, &job);
 }
 
 typedef struct tile_shape {
@@ -172,11 +176,17 @@ static void run_tile(fixture *f, const tile_shape *s, tile_case c)
     for (int i = 0; i < 2 && out[i]; i++)
         assert_true(hk_graph_add_output(g, out[i]));
     hk_records_run run = {.gpu_tuning = true, .lower = lower_tile, .user = &c};
+    if (c.units) {
+        run.precision = HK_PRECISION_HIGH;
+        run.repeats = run.warm_ms = 1;
+    }
     if (hk_test_records(f->gpu, g, &run) != HK_OK)
         fail_msg("%s", hk_context_error(f->ctx));
     if (!(run.error <= 3e-6))
         fail_msg("%s, %u splits, %dx%d images, stride %d: relative error %g", run.variant[0], c.splits, (int)s->x[2],
                  (int)s->x[3], (int)s->stride, run.error);
+    if (c.units && run.record_count && hk_gpu_info(f->gpu)->max_shared_bytes >= 32768)
+        assert_non_null(strstr(run.variant[0], " high"));
     hk_graph_destroy(&g);
 }
 
@@ -592,25 +602,10 @@ static void test_pool_gradients_in_chains(void **state)
  * classes. */
 static void test_units(void **state)
 {
-    fixture *f = *state;
-    const int64_t pads[] = {1, 1, 1, 1}, strides[] = {2, 2};
-    const hk_attr_value attrs[] = {HK_SET_INTS("pads", pads, 4), HK_SET_INTS("strides", strides, 2), {0}};
-    for (int transposed = 0; transposed < 2; transposed++) {
-        hk_graph *g = NULL;
-        assert_int_equal(hk_graph_create(f->ctx, "units", &g), HK_OK);
-        const int64_t x[] = {2, 36, 7, 6}, w[] = {transposed ? 36 : 100, transposed ? 100 : 36, 3, 3};
-        hk_value *in[] = {input(g, "x", 4, x), input(g, "w", 4, w)};
-        hk_value *y = build(g, transposed ? "ConvTranspose" : "Conv", attrs, in, 2);
-        assert_true(hk_graph_add_output(g, y));
-        hk_records_run run = {.gpu_tuning = true, .precision = HK_PRECISION_HIGH, .repeats = 1, .warm_ms = 1};
-        if (hk_test_records(f->gpu, g, &run) != HK_OK)
-            fail_msg("%s", hk_context_error(f->ctx));
-        if (!(run.error <= 2e-6))
-            fail_msg("transposed %d: relative error %g", transposed, run.error);
-        if (run.record_count && hk_gpu_info(f->gpu)->max_shared_bytes >= 32768)
-            assert_non_null(strstr(run.variant[0], " high"));
-        hk_graph_destroy(&g);
-    }
+    const tile_shape shape = {{2, 36, 13, 11}, {100, 36, 3, 3}, 2, 1};
+    const hk_conv_pass passes[] = {HK_CONV_FORWARD, HK_CONV_DATA};
+    for (size_t i = 0; i < HK_COUNT(passes); i++)
+        run_tile(*state, &shape, (tile_case){.pass = passes[i], .units = true});
 }
 
 /* Single taps in precision high: images side by side as the columns of one product, whole vectors and odd planes, and
@@ -682,6 +677,33 @@ static void test_weight_units(void **state)
     }
 }
 
+/* The weight gradient of single taps in precision high: a product over the pixels of all images, odd planes and strided
+ * ones, whose operands lie in halves. */
+static void test_weight_points_on_units(void **state)
+{
+    static const int64_t shapes[][6] = {{3, 40, 8, 6, 70, 1}, {3, 64, 7, 5, 34, 1}, {3, 40, 9, 11, 64, 2}};
+    fixture *f = *state;
+    for (size_t i = 0; i < HK_COUNT(shapes); i++) {
+        const int64_t *s = shapes[i], step = s[5], strides[] = {step, step}, window[] = {1, 1};
+        const int64_t x[] = {s[0], s[1], s[2], s[3]},
+                      y[] = {s[0], s[4], (s[2] + step - 1) / step, (s[3] + step - 1) / step};
+        const hk_attr_value attrs[] = {HK_SET_INTS("strides", strides, 2), HK_SET_INTS("kernel_shape", window, 2), {0}};
+        hk_graph *g = NULL;
+        assert_int_equal(hk_graph_create(f->ctx, "points", &g), HK_OK);
+        hk_value *in[] = {input(g, "x", 4, x), input(g, "dy", 4, y)};
+        assert_true(hk_graph_add_output(g, build(g, "hk.ConvWeightGrad", attrs, in, 2)));
+        hk_records_run run = {
+            .gpu_tuning = true, .precision = HK_PRECISION_HIGH, .units = 1, .repeats = 1, .warm_ms = 1};
+        if (hk_test_records(f->gpu, g, &run) != HK_OK)
+            fail_msg("%s", hk_context_error(f->ctx));
+        if (!(run.error <= 2e-6))
+            fail_msg("shape %zu: relative error %g", i, run.error);
+        if (run.record_count && hk_gpu_info(f->gpu)->max_shared_bytes >= 32768)
+            assert_non_null(strstr(run.variant[2], " high"));
+        hk_graph_destroy(&g);
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1)
@@ -694,6 +716,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_units),
         cmocka_unit_test(test_points_on_units),
         cmocka_unit_test(test_weight_units),
+        cmocka_unit_test(test_weight_points_on_units),
         cmocka_unit_test(test_nhwc8),
         cmocka_unit_test(test_nhwc8_tiles),
         cmocka_unit_test(test_nhwc8_gradients),

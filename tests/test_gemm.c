@@ -94,7 +94,9 @@ static void test_precision_high(void **state)
             bool software = hk_gpu_info(f->gpu)->type == HK_DEVICE_SOFTWARE;
             if (software && v[i].bm > 32)
                 continue;
-            const hk_gemm_case wide = {.m = 40, .n = 72, .k = 104, .trans_a = t & 1, .trans_b = t & 2, .slope = 12};
+            hk_gemm_case wide = {.m = 40, .n = 72, .k = 104, .trans_a = t & 1, .trans_b = t & 2, .slope = 12};
+            wide.exponent = 66 * t - 99; /* from 1e-30 to 1e30 */
+            wide.constant = t >= 2;
             const hk_gemm_case ragged = {.m = 33,
                                          .n = 35,
                                          .k = 77,

@@ -89,7 +89,7 @@ const hk_candidate *hk_choice_end(hk_lower *l, const hk_choice *c)
 {
     if (!c->count)
         return NULL;
-    if (l->tuning && l->tuning->measuring)
+    if (hk_choice_measures(l))
         return measured(l, c);
     if (!c->wanted.name)
         return &c->best[0];

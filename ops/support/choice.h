@@ -54,6 +54,12 @@ typedef struct hk_tuning {
         take[2]; /* by kind, while measuring: this candidate of undecided problems; of those with fewer the first */
 } hk_tuning;
 
+/* Whether candidates are tried one after the other. */
+static inline bool hk_choice_measures(const hk_lower *l)
+{
+    return l->tuning && l->tuning->measuring;
+}
+
 /* The problem of that text, made if it is not there; NULL when out of memory. */
 hk_tuned *hk_tuning_add(hk_tuning *t, const char *problem);
 

@@ -146,7 +146,7 @@ bool hk_gather_is_point(const hk_gather *v)
     const hk_window *w = &v->p->w;
     bool strided = w->stride[H] != 1 || w->stride[W] != 1;
     bool inside = v->forward || v->source_plane == v->out_plane;
-    return v->taps == 1 && w->spatial < 3 && w->begin[H] == 0 && w->begin[W] == 0 && inside && (v->forward || !strided);
+    return hk_window_is_point(w) && w->spatial < 3 && inside && (v->forward || !strided);
 }
 
 struct conv_gemm_push hk_gather_push(const hk_conv_job *job, const hk_gather *v)

@@ -41,10 +41,10 @@ bool hk_gather_is_point(const hk_gather *v);
 /* The push block, but for the tiles and splits: k, tiles_m, tiles_n, splits, k_split. */
 struct conv_gemm_push hk_gather_push(const hk_conv_job *job, const hk_gather *v);
 
-/* On matrix units (precision high and fast): whether device, job and problem allow it, and whether it is faster then.
- */
+/* On matrix units (precision high and fast): whether device, job and problem allow it, and whether it is faster then,
+ * in precision high than the tiles of float32, which take so many microseconds. */
 bool hk_conv_may_units(const hk_lower *l, const hk_conv_job *job, const hk_gather *v);
-bool hk_conv_prefers_units(const hk_lower *l, const hk_conv_job *job, const hk_gather *v);
+bool hk_conv_prefers_units(const hk_lower *l, const hk_conv_job *job, const hk_gather *v, double otherwise);
 hk_status hk_conv_lower_units(hk_lower *l, const hk_conv_job *job, const hk_gather *v);
 
 #endif

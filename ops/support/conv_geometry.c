@@ -125,6 +125,14 @@ int64_t hk_window_taps(const hk_window *w)
     return w->kernel[0] * w->kernel[1] * w->kernel[2];
 }
 
+bool hk_window_is_point(const hk_window *w)
+{
+    bool point = hk_window_taps(w) == 1;
+    for (int axis = 0; axis < HK_AXES; axis++)
+        point &= w->begin[axis] == 0 && (w->out[axis] - 1) * w->stride[axis] < w->in[axis];
+    return point;
+}
+
 int64_t hk_window_in_count(const hk_window *w)
 {
     return w->in[0] * w->in[1] * w->in[2];

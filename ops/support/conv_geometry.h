@@ -37,6 +37,7 @@ bool hk_window_resolve(const hk_window_attrs *a, const hk_shape *x, const int64_
                        hk_problem_text *problem);
 int64_t hk_window_taps(const hk_window *w);
 int64_t hk_window_in_count(const hk_window *w);  /* elements of one input plane */
+bool hk_window_is_point(const hk_window *w);     /* one tap, which never meets padding */
 int64_t hk_window_out_count(const hk_window *w); /* elements of one output plane */
 /* (batch, channels, the spatial output extents). */
 hk_shape hk_window_shape(const hk_window *w, int64_t batch, int64_t channels);

@@ -1,5 +1,6 @@
 /* Forward convolution and data gradient in contiguous float32: the matrix kernel, the direct kernel, the end of splits.
  */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -122,17 +123,23 @@ static void matrix_specs(hk_record *r, const hk_gather *v, const hk_conv_job *jo
     hk_spec(r, 24, job->scale != NULL);
 }
 
+static hk_conv_extent extent_of(const hk_gather *v, const hk_gather_table *table)
+{
+    return (hk_conv_extent){.m = v->m,
+                            .n = v->p->n * v->out_plane,
+                            .k = table->most_k,
+                            .groups = v->p->groups,
+                            .most_splits = 32,
+                            .bytes = 4.0 *
+                                     (double)(hk_shape_count(&v->source->shape) + hk_shape_count(&v->result->shape))};
+}
+
 static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const hk_gather *v)
 {
     hk_gather_table table = hk_gather_table_size(v);
     char problem[HK_PROBLEM_BYTES];
-    hk_conv_extent extent = {.problem = hk_conv_problem(l, job, problem),
-                             .m = v->m,
-                             .n = v->p->n * v->out_plane,
-                             .k = table.most_k,
-                             .groups = v->p->groups,
-                             .most_splits = 32};
-    extent.bytes = 4.0 * (double)(hk_shape_count(&v->source->shape) + hk_shape_count(&v->result->shape));
+    hk_conv_extent extent = extent_of(v, &table);
+    extent.problem = hk_conv_problem(l, job, problem);
     hk_conv_choice choice = job->tile ? hk_conv_split(&extent, job->tile, job->splits) : hk_conv_choose(l, &extent);
     const hk_conv_tile *t = choice.tile;
     bool point = hk_gather_is_point(v);
@@ -366,16 +373,19 @@ static hk_status lower_points(hk_lower *l, const hk_conv_job *job, const hk_gath
     return hk_gemm_lower(l, &p);
 }
 
-/* Single taps of software devices, and of matrix units where the cost model takes them with split operands. */
-static bool prefers_points(const hk_lower *l, const hk_conv_job *job, const hk_gather *v)
+/* Single taps of software devices, and of matrix units where they take less than the tiles of float32, the splitting of
+ * operands included. */
+static bool prefers_points(const hk_lower *l, const hk_conv_job *job, const hk_gather *v, double tiles)
 {
     if (!hk_gather_is_point(v) || v->p->groups != 1 || job->scale)
         return false;
     if (l->cpu)
         return v->forward && v->source_plane == v->out_plane;
+    if (l->precision != HK_PRECISION_HIGH || job->tile || job->exact)
+        return false;
     hk_gemm p = points_of(job, v);
     hk_gemm_simplify(&p);
-    return l->precision == HK_PRECISION_HIGH && !job->tile && !job->exact && hk_gemm_prefers_units(l, &p);
+    return hk_gemm_units_time(l, &p) < tiles;
 }
 
 /* ---- ways */
@@ -387,13 +397,16 @@ static const char *const way_names[WAYS] = {"product", "points",     "depthwise"
 /* Ways that a job can take, the one to be preferred first. */
 static uint32_t ways_of(const hk_lower *l, const hk_conv_job *job, const hk_gather *v, way *list)
 {
-    bool tiles = !l->cpu && hk_gather_fits(v), winograd = hk_conv_prefers_winograd(l, job),
-         units = hk_conv_prefers_units(l, job, v);
+    bool tiles = !l->cpu && hk_gather_fits(v), winograd = hk_conv_prefers_winograd(l, job);
+    hk_gather_table table = tiles && hk_matrix_halves(l) == 2 ? hk_gather_table_size(v) : (hk_gather_table){0};
+    hk_conv_extent extent = extent_of(v, &table);
+    double time = table.most_k ? hk_conv_tiles_time(l, &extent) : (double)INFINITY; /* of TILES, for precision high */
+    bool units = hk_conv_prefers_units(l, job, v, time);
     const struct {
         way way;
         bool can;
     } all[] = {{PRODUCT, covers_plane(job)},
-               {POINTS, prefers_points(l, job, v)},
+               {POINTS, prefers_points(l, job, v, time)},
                {DEPTHWISE, !l->cpu && hk_conv_is_depthwise(job)},
                {WINOGRAD, winograd},
                {UNITS, units},

@@ -127,22 +127,34 @@ static bool split_fits(const hk_conv_extent *e, const hk_conv_tile *t, uint32_t 
            (splits <= e->most_splits && e->k / splits >= 8 * t->bk && e->m * e->n * e->groups <= INT32_MAX / splits);
 }
 
-hk_conv_choice hk_conv_choose(hk_lower *l, const hk_conv_extent *e)
+static void add_candidates(const hk_lower *l, const hk_conv_extent *e, hk_choice *c)
 {
-    hk_choice c;
     uint32_t splits;
-    hk_choice_begin(l, &c, HK_CHOICE_TILE, "conv tile %s", e->problem);
     for (size_t i = 0; i < HK_COUNT(tiles); i++) {
         const hk_conv_tile *t = &tiles[i];
         if ((!hk_conv_tile_fits(l, t) && i + 1 < HK_COUNT(tiles)) || (e->weight && t->weight_rate <= 0))
             continue;
         for (uint32_t j = 0; (splits = split_candidate(l, e, t, j)) != 0; j++)
             if (split_fits(e, t, splits))
-                hk_choice_add(&c, &(hk_candidate){.name = e->weight ? t->weight : t->forward,
-                                                  .variant = t,
-                                                  .splits = splits,
-                                                  .cost = time_of(l, e, t, splits)});
+                hk_choice_add(c, &(hk_candidate){.name = e->weight ? t->weight : t->forward,
+                                                 .variant = t,
+                                                 .splits = splits,
+                                                 .cost = time_of(l, e, t, splits)});
     }
+}
+
+double hk_conv_tiles_time(const hk_lower *l, const hk_conv_extent *e)
+{
+    hk_choice c = {.kind = HK_CHOICE_TILE};
+    add_candidates(l, e, &c);
+    return c.best[0].cost;
+}
+
+hk_conv_choice hk_conv_choose(hk_lower *l, const hk_conv_extent *e)
+{
+    hk_choice c;
+    hk_choice_begin(l, &c, HK_CHOICE_TILE, "conv tile %s", e->problem);
+    add_candidates(l, e, &c);
     const hk_candidate *taken = hk_choice_end(l, &c);
     return hk_conv_split(e, taken->variant, taken->splits);
 }

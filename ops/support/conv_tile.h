@@ -39,5 +39,7 @@ hk_conv_choice hk_conv_split(const hk_conv_extent *e, const hk_conv_tile *t, uin
  * device's limits and the session's table alone, so equal plans split equally. What is emitted from here on belongs to
  * the choice, until hk_choice_leave. */
 hk_conv_choice hk_conv_choose(hk_lower *l, const hk_conv_extent *e);
+/* Microseconds that the model gives the tile it would choose. */
+double hk_conv_tiles_time(const hk_lower *l, const hk_conv_extent *e);
 
 #endif

@@ -2,6 +2,7 @@
 #include "kernels.h"
 #include "ops/support/conv_weight.h"
 #include "ops/support/conv_tile.h"
+#include "ops/support/gemm.h"
 #include "shaders/conv_weight.push.h"
 #include "shaders/conv_weight_rows.push.h"
 
@@ -74,14 +75,21 @@ void hk_conv_weight_push(const hk_conv *p, const hk_weight_result *result, uint3
                                       .split_stride = (uint32_t)(result->weights + result->biases)};
 }
 
+static hk_conv_extent extent_of(const hk_conv *p)
+{
+    return (hk_conv_extent){.m = p->k / p->groups,
+                            .n = p->c / p->groups * hk_window_taps(&p->w),
+                            .k = p->n * hk_window_out_count(&p->w),
+                            .groups = p->groups,
+                            .most_splits = 1056,
+                            .weight = true};
+}
+
 static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job)
 {
     const hk_conv *p = &job->p;
     const hk_window *w = &p->w;
-    hk_conv_extent extent = {.m = p->k / p->groups, .n = p->c / p->groups * hk_window_taps(w), .groups = p->groups};
-    extent.k = p->n * hk_window_out_count(w);
-    extent.most_splits = 1056;
-    extent.weight = true;
+    hk_conv_extent extent = extent_of(p);
     char problem[HK_PROBLEM_BYTES];
     extent.problem = hk_conv_problem(l, job, problem);
     hk_conv_choice choice = job->tile ? hk_conv_split(&extent, job->tile, job->splits) : hk_conv_choose(l, &extent);
@@ -110,6 +118,46 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job)
     hk_weight_result_end(l, job, &result);
     hk_choice_leave(l, HK_CHOICE_TILE);
     return HK_OK;
+}
+
+/* ---- single taps as a product over the pixels of all images, whose operands precision high splits once for all passes
+ */
+
+static hk_gemm points_of(const hk_conv_job *job)
+{
+    const hk_conv *p = &job->p;
+    const hk_window *w = &p->w;
+    int64_t in = hk_window_in_count(w), out = hk_window_out_count(w);
+    hk_gemm g = {.a = job->y,
+                 .b = job->x,
+                 .c = job->w,
+                 .m = p->k,
+                 .n = p->c,
+                 .k = p->n * out,
+                 .plane_k = out,
+                 .lda = out,
+                 .ldb = in,
+                 .trans_b = true,
+                 .batch_a = {p->k * out},
+                 .batch_b = {p->c * in},
+                 .alpha = 1};
+    if (in != out) {
+        g.line = w->out[W];
+        g.line_step = w->stride[H] * w->in[W];
+        g.pixel_step = w->stride[W];
+    }
+    return g;
+}
+
+static bool prefers_points(const hk_lower *l, const hk_conv_job *job)
+{
+    const hk_conv *p = &job->p;
+    const hk_window *w = &p->w;
+    if (l->precision != HK_PRECISION_HIGH || job->tile || job->bias || p->groups != 1 || !hk_window_is_point(w))
+        return false;
+    hk_gemm g = points_of(job);
+    hk_conv_extent extent = extent_of(p);
+    return hk_gemm_units_time(l, &g) < hk_conv_tiles_time(l, &extent);
 }
 
 /* ---- the general kernel */
@@ -196,6 +244,10 @@ hk_status hk_conv_lower_weight(hk_lower *l, const hk_conv_job *job)
     }
     if (hk_conv_prefers_depth(l, job))
         return hk_conv_lower_depth(l, job);
+    if (!l->cpu && matrix_fits(&job->p) && prefers_points(l, job)) {
+        hk_gemm g = points_of(job);
+        return hk_gemm_lower(l, &g);
+    }
     if (!l->cpu && matrix_fits(&job->p))
         return hk_conv_weight_prefers_units(l, job) ? hk_conv_lower_weight_units(l, job) : lower_matrix(l, job);
     hk_conv_lower_weight_rows(l, job);

@@ -18,11 +18,6 @@ enum {
     LEAST_CHANNELS = 64
 };
 
-static int64_t blocks_of(int64_t extent)
-{
-    return (extent + HK_SPLIT_SIDE - 1) / HK_SPLIT_SIDE;
-}
-
 typedef struct winograd {
     bool forward;
     hk_value *source, *result;
@@ -145,7 +140,7 @@ static void emit_output(hk_lower *l, const hk_conv_job *job, const winograd *t, 
 static hk_status emit_weight(hk_lower *l, const hk_conv_job *job, const winograd *t, hk_gemm *product, bool split)
 {
     const hk_conv *p = &job->p;
-    hk_value *u = split ? hk_gemm_split_scratch(l, PRODUCTS, t->results, t->sources)
+    hk_value *u = split ? hk_split_scratch(l, PRODUCTS, t->results, t->sources)
                         : hk_scratch(l, HK_FLOAT32, PRODUCTS * p->k * p->c);
     if (!u)
         return hk_out_of_memory(l->ctx, "a convolution's transforms");
@@ -160,7 +155,8 @@ static hk_status emit_weight(hk_lower *l, const hk_conv_job *job, const winograd
     r->keep = true;
     if (split) {
         hk_workgroup(r, WEIGHT_LANES, 1, 1);
-        hk_grid_1d(l, r, (uint64_t)(blocks_of(t->results) * blocks_of(t->sources)));
+        hk_grid_1d(l, r, (uint64_t)hk_split_blocks(t->results, t->sources));
+        product->trans_a = false;
     }
     product->a = u;
     product->split_a = split;
@@ -169,7 +165,7 @@ static hk_status emit_weight(hk_lower *l, const hk_conv_job *job, const winograd
 
 static hk_status emit_input(hk_lower *l, const winograd *t, hk_gemm *product, bool split)
 {
-    hk_value *v = split ? hk_gemm_split_scratch(l, PRODUCTS, t->row, t->sources)
+    hk_value *v = split ? hk_split_scratch(l, PRODUCTS, t->sources, t->row)
                         : hk_scratch(l, HK_FLOAT32, PRODUCTS * t->sources * t->row);
     if (!v)
         return hk_out_of_memory(l->ctx, "a convolution's transforms");
@@ -179,7 +175,7 @@ static hk_status emit_input(hk_lower *l, const winograd *t, hk_gemm *product, bo
                         t->forward ? "conv winograd input" : "conv data winograd input", &push, t->source, v);
     if (split) {
         hk_workgroup(r, INPUT_LANES, 1, 1);
-        hk_grid_1d(l, r, (uint64_t)((blocks_of(t->row) + 1) / 2 * blocks_of(t->sources)));
+        hk_grid_1d(l, r, (uint64_t)hk_split_blocks(t->sources, (t->row + 1) / 2));
     }
     product->b = v;
     product->split_b = split;

@@ -6,7 +6,6 @@
 #include "ops/support/choice.h"
 #include "shaders/convert.push.h"
 #include "shaders/gemm.push.h"
-#include "shaders/gemm_split.push.h"
 
 /* Bits of the specialization constants 3, 4 and 5 of shaders/gemm_common.glsl. */
 enum { TRANS_A = 1, TRANS_B = 2, TRANS_C = 4 };
@@ -102,7 +101,7 @@ void hk_gemm_fold(hk_gemm *p)
 {
     bool shared = p->batch_rank == 1 && p->batch_a[0] == 0 && p->batch_bias[0] == 0 && p->bias_n == 0;
     bool image = p->batch_rank == 0 && p->line; /* one, whose pixels are strided */
-    if (!(shared || image) || p->trans_b || p->trans_c || p->split_b || (p->ldb != p->n && !p->line))
+    if (!(shared || image) || p->plane_k || p->trans_b || p->trans_c || p->split_b || (p->ldb != p->n && !p->line))
         return;
     p->plane = p->n;
     p->n *= shared ? p->batch[0] : 1;
@@ -297,58 +296,45 @@ static hk_record *emit_tile(hk_lower *l, const hk_gemm *p, const hk_gemm_variant
     return r;
 }
 
-/* ---- operands of precision high: shaders/halves.glsl */
+/* ---- operands of precision high */
 
-static int64_t blocks_of(int64_t extent)
+hk_split hk_gemm_operand(const hk_gemm *p, bool a)
 {
-    return ceil_div(extent, HK_SPLIT_SIDE);
+    bool trans = a ? p->trans_a : p->trans_b;
+    int64_t outer = a ? p->m : p->n, step = a ? p->batch_a[0] : p->batch_b[0];
+    hk_split s = {.from = a ? p->a : p->b,
+                  .rows = trans == a ? p->k : outer,
+                  .columns = trans == a ? outer : p->k,
+                  .ld = a ? p->lda : p->ldb,
+                  .matrices = p->batch_rank && step ? p->batch[0] : 1,
+                  .step = step};
+    if (p->plane_k || (!a && p->plane))
+        s.plane = p->plane_k ? p->plane_k : p->plane;
+    if (!a) {
+        s.line = p->line;
+        s.line_step = p->line_step;
+        s.pixel_step = p->pixel_step;
+    }
+    /* A's neighbours along k and B's across it were measured most; what is split once costs nothing to turn. */
+    s.turned = trans && hk_split_is_constant(&s);
+    return s;
 }
 
-hk_value *hk_gemm_split_scratch(hk_lower *l, int64_t matrices, int64_t outer, int64_t k)
-{
-    return hk_scratch(l, HK_FLOAT32, matrices * blocks_of(outer) * blocks_of(k) * (HK_SPLIT_SIDE * HK_SPLIT_SIDE + 1));
-}
-
-/* One operand before its product; afterwards p describes the copy. False: out of memory. */
+/* One operand before its product; afterwards p describes the halves. False: out of memory. */
 static bool split_operand(hk_lower *l, hk_gemm *p, bool a)
 {
     hk_value **x = a ? &p->a : &p->b;
+    bool *trans = a ? &p->trans_a : &p->trans_b;
     int64_t *ld = a ? &p->lda : &p->ldb, *batch = a ? &p->batch_a[0] : &p->batch_b[0];
-    int64_t outer = a ? p->m : p->n, plane = a ? 0 : p->plane, matrices = p->batch_rank && *batch ? p->batch[0] : 1;
-    int64_t blocks = blocks_of(outer) * blocks_of(p->k);
+    int64_t matrices = p->batch_rank && *batch ? p->batch[0] : 1, blocks = hk_split_blocks(a ? p->m : p->n, p->k);
     if (!(a ? p->split_a : p->split_b)) {
-        bool along = a ? !p->trans_a : p->trans_b;
-        hk_value *y = hk_gemm_split_scratch(l, matrices, outer, p->k);
-        if (!y)
-            return false;
-        hk_record *r = hk_emit(l, &hk_kernel_gemm_split, a ? "gemm split A" : "gemm split B");
-        r->keep = true; /* once, where the operand is constant */
-        struct gemm_split_push push = {.outer = (uint32_t)outer,
-                                       .k = (uint32_t)p->k,
-                                       .ld = (uint32_t)*ld,
-                                       .matrix = (uint32_t)*batch,
-                                       .blocks = (uint32_t)(matrices * blocks)};
-        hk_push(r, &push, sizeof push);
-        hk_use(r, *x, HK_READ, offsetof(struct gemm_split_push, from));
-        hk_use(r, y, HK_WRITE, offsetof(struct gemm_split_push, to));
-        const uint32_t threads = 128;
-        hk_workgroup(r, threads, 1, 1);
-        hk_spec(r, 3, threads);
-        hk_spec(r, 4, along);
-        hk_spec(r, 5, !a);
-        int64_t fast = along ? p->k : plane ? plane : outer;
-        bool line = plane && p->line;
-        hk_spec(r, 6, hk_value_alignment(*x) == 16 && *ld % 4 == 0 && *batch % 4 == 0 && fast % 4 == 0 && !line);
-        hk_spec(r, 7, (uint32_t)plane);
-        hk_spec(r, 8, line ? (uint32_t)p->line : 0);
-        hk_spec(r, 9, (uint32_t)p->line_step);
-        hk_spec(r, 10, (uint32_t)p->pixel_step);
-        hk_grid_1d(l, r, (uint64_t)ceil_div(matrices * blocks, threads / 32));
-        *x = y;
+        hk_split s = hk_gemm_operand(p, a);
+        *x = hk_split_lower(l, &s);
+        *trans = *trans && !s.turned;
     }
     *ld = matrices * blocks * HK_SPLIT_SIDE * HK_SPLIT_SIDE;
     *batch = *batch ? blocks : 0;
-    return true;
+    return *x != NULL;
 }
 
 static hk_record *emit_coopmat(hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, hk_value *c, uint32_t wide,
@@ -476,7 +462,6 @@ void hk_gemm_emit(hk_lower *l, const hk_gemm *problem, const hk_gemm_variant *v,
         hk_gemm_fold(&p);
         if (!split_operand(l, &p, true) || !split_operand(l, &p, false))
             return;
-        p.trans_a = p.trans_b = false; /* how the copies lie */
     }
     p.bias = hk_as_float32(l, p.bias);
     bool narrow = v->kind == HK_GEMM_ROWS || (v->kind == HK_GEMM_CPU && p.n < 4);

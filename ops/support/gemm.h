@@ -12,6 +12,7 @@
 
 #include "ops/activation.h"
 #include "ops/op.h"
+#include "ops/support/gemm_split.h"
 
 typedef struct hk_gemm {
     hk_value *a, *b;           /* float32, or stored as float16; or 32- or 64-bit integers without any epilogue */
@@ -20,13 +21,15 @@ typedef struct hk_gemm {
     int64_t m, n, k;
     int64_t plane; /* 0, or columns are pixels of images that have so many: B is [image][k][plane], C [image][m][plane],
                       images batch_b[0] apart; only hk_gemm_fold makes it so */
-    int64_t line, line_step, pixel_step; /* line not 0: columns are strided pixels of B, a line of them so many, lines
-                                            and pixels so far apart; for COOPMAT of two halves alone */
+    int64_t plane_k; /* 0, or k are pixels of images that have so many: A is [image][m][plane_k], B transposed
+                        [image][n][plane_k], images batch_a[0] and batch_b[0] apart; for COOPMAT of two halves alone */
+    int64_t line, line_step, pixel_step; /* line not 0: these pixels of B are strided, a line of them so many, lines and
+                                            pixels so far apart; for COOPMAT of two halves alone */
     int64_t lda, ldb;                    /* elements from one stored row to the next; C's rows follow each other */
     bool trans_a;                        /* A is stored [k][m] */
     bool trans_b;                        /* B is stored [n][k] */
     bool trans_c;                        /* C is stored [n][m]: only hk_gemm_swap makes it so */
-    bool split_a, split_b;               /* the operand is hk_gemm_split_scratch's, filled: for COOPMAT of two halves */
+    bool split_a, split_b;               /* the operand is hk_split_scratch's, filled: for COOPMAT of two halves */
     int32_t batch_rank;
     int64_t batch[HK_MAX_RANK]; /* extents, outermost first; C's batches follow each other */
     int64_t batch_a[HK_MAX_RANK], batch_b[HK_MAX_RANK],
@@ -62,8 +65,9 @@ bool hk_gemm_fits(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v)
  * the session's table alone: results do not change from run to run. Never NULL. What is emitted from here on belongs to
  * the choice, until hk_choice_leave. */
 const hk_gemm_variant *hk_gemm_choose(hk_lower *l, const hk_gemm *p, uint32_t *splits);
-/* Whether the cost model takes matrix units. p is simplified. */
-bool hk_gemm_prefers_units(const hk_lower *l, const hk_gemm *p);
+/* Microseconds on matrix units as the cost model has it, the splitting of operands included; infinite where they do not
+ * run. p is simplified. */
+double hk_gemm_units_time(const hk_lower *l, const hk_gemm *p);
 /* Merges batch dimensions, folds them into rows where B is shared, picks the orientation of single rows and columns. */
 void hk_gemm_simplify(hk_gemm *p);
 /* The kernel of COOPMAT variants: on a device without matrix units one that emulates them, if the lowering asks for it.
@@ -71,13 +75,11 @@ void hk_gemm_simplify(hk_gemm *p);
 const hk_kernel *hk_gemm_coopmat_kernel(const hk_lower *l);
 /* A batch that shares A, with bias along columns alone, as one product: for COOPMAT of two halves. */
 void hk_gemm_fold(hk_gemm *p);
+/* An operand as precision high splits it, p simplified and folded. */
+hk_split hk_gemm_operand(const hk_gemm *p, bool a);
 /* The transposed problem, C' = op(B)' op(A)'. */
 void hk_gemm_swap(hk_gemm *p);
 int64_t hk_gemm_batches(const hk_gemm *p);
-/* Scratch for an operand of precision high as matrix units take it, split into halves (shaders/halves.glsl): matrices
- * of outer rows (A) or columns (B) and k, filled up to whole blocks. NULL: out of memory. */
-enum { HK_SPLIT_SIDE = 16 };
-hk_value *hk_gemm_split_scratch(hk_lower *l, int64_t matrices, int64_t outer, int64_t k);
 /* Halves that an operand has on matrix units in this precision: 2 high, 1 fast, 0 strict. */
 static inline uint8_t hk_matrix_halves(const hk_lower *l)
 {

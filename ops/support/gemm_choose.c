@@ -5,11 +5,16 @@
  * what a unit does at the variant's measured rate, plus what latency and split-K's second pass cost. Its constants are
  * those of an H200; only their ratios matter, and the choice is among few, so they serve other devices well enough.
  */
+#include <math.h>
+
 #include "kernels.h"
 #include "ops/support/choice.h"
 #include "ops/support/gemm.h"
 
-#define ROWS_MOST 8 /* gemv.comp: the most rows it keeps in registers */
+#define ROWS_MOST 8     /* gemv.comp: the most rows it keeps in registers */
+#define DISPATCH 4500.0 /* cycles until a dispatch that waits for another is under way: 2.4 to 2.8 us */
+#define BYTES 2450.0    /* of memory in a cycle */
+#define CYCLES 1710.0   /* in a microsecond */
 
 /* name, tile, tile of a thread, slices, stages, rate */
 #define TILE(n, m_, n_, k_, tm_, tn_, slices_, stages_, rate_)                                                         \
@@ -98,9 +103,8 @@ const hk_kernel *hk_gemm_coopmat_kernel(const hk_lower *l)
 
 static uint32_t coopmat_bytes(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v)
 {
-    bool a_across = p->trans_a && v->halves == 1, b_along = p->trans_b && v->halves == 1;
-    uint32_t a = a_across ? v->bk * (v->bm / 8u + 1) : v->bm * (v->bk / 8u + 1);
-    uint32_t b = b_along ? v->bn * (v->bk / 8u + 1) : v->bk * (v->bn / 8u + 1);
+    uint32_t a = p->trans_a ? v->bk * (v->bm / 8u + 1) : v->bm * (v->bk / 8u + 1);
+    uint32_t b = p->trans_b ? v->bn * (v->bk / 8u + 1) : v->bk * (v->bn / 8u + 1);
     uint32_t sums = (uint32_t)v->wm * l->coopmat_m * (v->bn / 4u + v->wn);
     uint32_t undos = v->halves == 2 ? ((uint32_t)v->bm + v->bn) / HK_SPLIT_SIDE * (v->bk / HK_SPLIT_SIDE) : 1;
     uint32_t emulated = 4u * ((uint32_t)v->bm * v->bn + (uint32_t)v->wm * v->wn * l->coopmat_m * l->coopmat_n);
@@ -135,7 +139,8 @@ static bool is_integer(const hk_gemm *p)
 
 bool hk_gemm_fits(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v)
 {
-    if ((v->kind == HK_GEMM_INTEGER) != is_integer(p) || (p->line && v->halves != 2))
+    bool pixels = p->line || p->plane_k;
+    if ((v->kind == HK_GEMM_INTEGER) != is_integer(p) || (pixels && v->halves != 2))
         return false;
     switch (v->kind) {
     case HK_GEMM_TILE:
@@ -155,13 +160,12 @@ static double ceil_div(double a, double b)
     return (double)whole < q ? (double)whole + 1.0 : (double)whole;
 }
 
-/* Bytes that splitting p's operands moves in each run: not those of constants. */
-static double split_bytes(const hk_gemm *p)
+/* Cycles of the dispatch, or two side by side, that split p's operands in each run. */
+static double split_cycles(const hk_lower *l, const hk_gemm *p)
 {
-    double batches_a = p->batch_rank && p->batch_a[0] ? (double)p->batch[0] : 1.0;
-    double batches_b = p->batch_rank && p->batch_b[0] ? (double)p->batch[0] : 1.0;
-    return (p->split_a || p->a->data ? 0.0 : 8.0 * batches_a * (double)p->m * (double)p->k) +
-           (p->split_b || p->b->data ? 0.0 : 8.0 * batches_b * (double)p->k * (double)p->n);
+    hk_split a = hk_gemm_operand(p, true), b = hk_gemm_operand(p, false);
+    double bytes = (p->split_a ? 0.0 : hk_split_bytes(l, &a)) + (p->split_b ? 0.0 : hk_split_bytes(l, &b));
+    return bytes > 0.0 ? DISPATCH + bytes / BYTES : 0.0;
 }
 
 /* Cycles of p with v and so many splits. */
@@ -183,13 +187,13 @@ static double cost(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v
         busy = HK_MIN(1.0, warps / 6.0);
         tile = HK_MAX((double)v->bm * v->bn * k / (multiplies * (double)v->rate * busy), k / v->bk * step / together);
     }
+    if (v->halves == 2) /* the first step's operands, and the way of sums through shared memory */
+        tile += (p->residual && splits == 1 ? 1.05 : 0.3) * v->bm * v->bn;
     double result = (double)p->m * (double)p->n * batches * 4.0;
     double bytes = ((double)p->m * (double)p->k + (double)p->k * (double)p->n) * batches * 4.0 + result;
-    double cycles = HK_MAX(rounds * tile + 2000.0, bytes / 2450.0);
-    if (v->halves == 2 && split_bytes(p) > 0.0)
-        cycles += 2500.0 + split_bytes(p) / 2450.0;
-    if (splits > 1) /* a barrier and a launch; the partial sums come from cache unless they are many */
-        cycles += 4500.0 + 2.0 * splits * result / 3500.0;
+    double cycles = HK_MAX(rounds * tile + 2000.0, bytes / BYTES);
+    if (splits > 1) /* the partial sums come from cache unless they are many */
+        cycles += DISPATCH + 2.0 * splits * result / 3500.0;
     return cycles;
 }
 
@@ -215,24 +219,39 @@ static void add_kind(hk_choice *c, hk_gemm_kind kind, uint32_t splits, double cy
 static void add_variant(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, double more, hk_choice *c)
 {
     static const uint32_t counts[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128};
-    hk_gemm folded = *p;
-    if (v->halves == 2)
-        hk_gemm_fold(&folded);
     for (size_t s = 0; s < HK_COUNT(counts); s++) {
         if (counts[s] > 1 && (p->k < 2 * (int64_t)counts[s] * v->bk ||
                               (int64_t)counts[s] * hk_gemm_batches(p) * p->m * p->n >= INT32_MAX))
             break;
-        double cycles = more + cost(l, &folded, v, counts[s]);
+        double cycles = more + cost(l, p, v, counts[s]);
         hk_choice_add(c, &(hk_candidate){.name = v->name, .variant = v, .splits = counts[s], .cost = cycles});
     }
+}
+
+/* Those of matrix units, if p suits them. */
+static void add_units(const hk_lower *l, const hk_gemm *p, double more, hk_choice *c)
+{
+    uint8_t halves = hk_matrix_halves(l);
+    hk_gemm q = *p;
+    if (halves == 2) {
+        hk_gemm_fold(&q);
+        more += split_cycles(l, &q);
+    }
+    for (size_t i = 0; i < HK_COUNT(variants); i++)
+        if (variants[i].kind == HK_GEMM_COOPMAT && variants[i].halves == halves && hk_gemm_fits(l, p, &variants[i]))
+            add_variant(l, &q, &variants[i], more, c);
+}
+
+static bool takes_units(const hk_lower *l, const hk_gemm *p)
+{
+    return hk_matrix_halves(l) && l->coopmat_m && !is_integer(p) && hk_gemm_suits_units(p);
 }
 
 /* A kernel that is taken wherever it suits is predicted to cost nothing; what a measurement may prefer to it follows.
  */
 static void add_candidates(const hk_lower *l, const hk_gemm *p, hk_choice *c)
 {
-    uint8_t halves = hk_matrix_halves(l);
-    bool matrix = halves && l->coopmat_m && hk_gemm_suits_units(p);
+    bool matrix = takes_units(l, p);
     /* The reduced limits of HILLOCK_CAPS=min stand for a small GPU, so that a machine without one tests its kernels. */
     bool cpu = l->cpu && l->device->max_invocations > 128, registers = cpu && !matrix;
     bool rows = HK_MIN(p->m, p->n) <= ROWS_MOST && p->k >= 32;
@@ -242,23 +261,22 @@ static void add_candidates(const hk_lower *l, const hk_gemm *p, hk_choice *c)
         add_kind(c, HK_GEMM_ROWS, rows_splits(l, p), registers ? 1.0 : 0.0);
     if ((registers || rows) && !l->tuning)
         return;
-    for (size_t i = 0; i < HK_COUNT(variants); i++) {
-        const hk_gemm_variant *v = &variants[i];
-        bool tile = v->kind == HK_GEMM_TILE && (!cpu || registers);
-        bool units = v->kind == HK_GEMM_COOPMAT && matrix && v->halves == halves;
-        if ((tile || units) && hk_gemm_fits(l, p, v))
-            add_variant(l, p, v, registers || rows ? 2.0 : 0.0, c);
-    }
+    double more = registers || rows ? 2.0 : 0.0;
+    for (size_t i = 0; i < HK_COUNT(variants) && (!cpu || registers); i++)
+        if (variants[i].kind == HK_GEMM_TILE && hk_gemm_fits(l, p, &variants[i]))
+            add_variant(l, p, &variants[i], more, c);
+    if (matrix)
+        add_units(l, p, more, c);
     if (!c->count)
         add_kind(c, HK_GEMM_CPU, 1, 0.0);
 }
 
-bool hk_gemm_prefers_units(const hk_lower *l, const hk_gemm *p)
+double hk_gemm_units_time(const hk_lower *l, const hk_gemm *p)
 {
     hk_choice c = {.kind = HK_CHOICE_TILE};
-    if (!is_integer(p))
-        add_candidates(l, p, &c);
-    return c.count && ((const hk_gemm_variant *)c.best[0].variant)->kind == HK_GEMM_COOPMAT;
+    if (takes_units(l, p))
+        add_units(l, p, 0.0, &c);
+    return c.count ? c.best[0].cost / CYCLES : (double)INFINITY;
 }
 
 const hk_gemm_variant *hk_gemm_choose(hk_lower *l, const hk_gemm *p, uint32_t *splits)

@@ -64,21 +64,23 @@ static hk_status describe(run *r)
     int64_t bias = c->bias == 1 ? c->n : c->bias == 2 ? c->m : batches;
     p->a = make_value(r, "a", c->a, matrices_a * c->m * c->k);
     p->b = make_value(r, "b", c->b, matrices_b * c->k * c->n);
+    if (c->constant && p->a && p->b)
+        p->a->kind = p->b->kind = HK_VALUE_CONSTANT;
     p->c = make_value(r, "c", c->c, batches * c->m * c->n);
     p->bias = c->bias ? make_value(r, "bias", HK_FLOAT32, bias) : NULL;
     p->residual = c->residual ? make_value(r, "residual", HK_FLOAT32, batches * c->m * c->n) : NULL;
     return p->a && p->b && p->c ? HK_OK : hk_out_of_memory(r->ctx, "a test");
 }
 
-/* The factor of an operand's element i: 2^slope from one end of K to the other, for B against it. */
+/* The factor of an operand's element i: 2^exponent, and 2^slope from one end of K to the other, for B against it. */
 static float slope_at(const run *r, const hk_value *v, int64_t i)
 {
     const hk_gemm *p = &r->problem;
-    if (!r->c->slope || (v != p->a && v != p->b))
+    if ((!r->c->slope && !r->c->exponent) || (v != p->a && v != p->b))
         return 1.0f;
     bool along = v == p->a ? !p->trans_a : p->trans_b;
     int64_t k = along ? i % p->k : i / (v == p->a ? p->m : p->n) % p->k;
-    int step = (int)(k * r->c->slope / p->k);
+    int step = r->c->exponent + (int)(k * r->c->slope / p->k);
     return ldexpf(1.0f, v == p->a ? step : -step);
 }
 

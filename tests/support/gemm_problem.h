@@ -19,7 +19,9 @@ typedef struct hk_gemm_case {
     float alpha, beta; /* 0: 1 */
     hk_dtype a, b, c;  /* storage: HK_FLOAT32 (or 0) or HK_FLOAT16 */
     hk_precision precision;
-    int slope; /* operand A grows by 2^slope along K, B falls as much: what scaled halves must follow */
+    bool constant; /* operands are weights to the lowering */
+    int exponent;  /* operand A is 2^exponent times as large, B as much smaller */
+    int slope;     /* operand A grows by 2^slope along K, B falls as much: what scaled halves must follow */
 } hk_gemm_case;
 
 typedef struct hk_gemm_result {
