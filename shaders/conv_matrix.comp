@@ -53,6 +53,7 @@ const bool A_F32 = true;
 const bool B_F32 = true;
 const bool A_ACROSS = false;
 const bool B_ACROSS = false;
+const uint AHEAD = 1;
 #define SPLIT_HERE
 #include "conv_gather.glsl"
 #include "matrix_loop.glsl"
@@ -128,7 +129,7 @@ void load_b(uint k_tile)
     }
 }
 
-void load_next(uint k)
+void load_next(uint k, uint set)
 {
     load_a(k);
     load_b(k);

@@ -57,10 +57,11 @@ const bool A_F32 = false;
 const bool B_F32 = false;
 const bool A_ACROSS = false;
 const bool B_ACROSS = false;
+const uint AHEAD = 1;
 #include "matrix_loop.glsl"
 
 const uint OCTETS = BK / 8;         // of a row of a tile
-const uint STEP = THREADS / OCTETS; // rows between a thread's chunks
+const uint STEP = THREADS / OCTETS; // rows between a thread's chunks: a multiple of eight
 const bool POINT = KH * KW == 1u && !CLASSES;
 
 uint first_pixel, first_output, split, k_end; // k_end in octets
@@ -83,11 +84,14 @@ uvec2 row_and_column(uvec3 place)
     return CLASSES ? origin + place.yz * uvec2(STRIDE_H, STRIDE_W) : place.yz;
 }
 
+// Of a tile: the thread's row, of its chunk i.
+uint row(uint i) { return line_of(gl_LocalInvocationIndex, OCTETS) + i * STEP; }
+
 void find_pixels()
 {
     uvec2 pads = uvec2(push.pads & 0xffffu, push.pads >> 16);
     UNROLL for (uint i = 0; i < LOADS_A; ++i) {
-        uvec3 place = place_of(first_pixel + gl_LocalInvocationIndex / OCTETS + i * STEP);
+        uvec3 place = place_of(first_pixel + row(i));
         uvec2 at = row_and_column(place), from = place.yz; // the pixel of x from which the table counts
         if (FORWARD)
             from = at * uvec2(STRIDE_H, STRIDE_W) - pads;
@@ -114,7 +118,7 @@ uvec4 scaled_halves(uint from, uint image, uint octet)
     return uvec4(pack_half_octet(x.low), pack_half_octet(x.high));
 }
 
-void load_next(uint k)
+void load_next(uint k, uint set)
 {
     uint at = k / 8u + gl_LocalInvocationIndex % OCTETS, row_octets = KH * KW * push.octets_in;
     uvec2 entry = POINT ? uvec2(at, 0u) : uvec2(0u);
@@ -127,14 +131,14 @@ void load_next(uint k)
             next_a[i] = SCALED ? scaled_halves(base[i] + at, images[i], at) : U32x4(push.x).v[base[i] + entry.x];
     }
     UNROLL for (uint i = 0; i < LOADS_B; ++i) {
-        uint o = first_output + gl_LocalInvocationIndex / OCTETS + i * STEP;
+        uint o = first_output + row(i);
         next_b[i] = uvec4(0u);
         if (at < k_end && o < push.outputs)
             next_b[i] = U32x4(push.w).v[o * row_octets + w_octet];
     }
 }
 
-uint word(uint i) { return (gl_LocalInvocationIndex / OCTETS + i * STEP) * ROW_A + gl_LocalInvocationIndex % OCTETS; }
+uint word(uint i) { return row(i) * ROW_A + gl_LocalInvocationIndex % OCTETS; }
 uint word_a(uint i) { return word(i); }
 uint word_b(uint i) { return word(i); }
 

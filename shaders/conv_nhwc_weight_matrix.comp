@@ -50,6 +50,7 @@ const bool A_F32 = false;
 const bool B_F32 = false;
 const bool A_ACROSS = true;
 const bool B_ACROSS = true;
+const uint AHEAD = 1;
 #include "matrix_loop.glsl"
 
 const uint OCTETS_A = BM / 8; // of a pixel of a tile; THREADS is a multiple
@@ -94,7 +95,7 @@ uvec4 load_x(uint pixel)
     return octet;
 }
 
-void load_next(uint k)
+void load_next(uint k, uint set)
 {
     UNROLL for (uint i = 0; i < LOADS_A; ++i) {
         uint pixel = k + pixel_a(i);

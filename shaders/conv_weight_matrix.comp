@@ -51,6 +51,7 @@ const bool A_F32 = true;
 const bool B_F32 = true;
 const bool A_ACROSS = false;
 const bool B_ACROSS = false;
+const uint AHEAD = 1;
 #include "matrix_loop.glsl"
 
 const uint CHUNKS = BK / 8;          // of a row; THREADS is a multiple, so that a thread's is always the same
@@ -158,7 +159,7 @@ void load_pixels()
 }
 
 // Tiles come one after the other: the thread's pixel is where the last one left it.
-void load_next(uint k)
+void load_next(uint k, uint set)
 {
     if (FOURS)
         load_vectors();

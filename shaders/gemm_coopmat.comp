@@ -30,6 +30,7 @@ layout(constant_id = 16) const uint THREADS = 256;
 layout(constant_id = 17) const uint STAGES = 1;
 layout(constant_id = 18) const uint FLOATS = 0; // bit 0: A is stored as fp32 (else fp16), bit 1: B is
 layout(constant_id = 19) const uint HALVES = 1; // of an element
+layout(constant_id = 20) const uint AHEAD = 1;  // K tiles on their way
 
 const bool A_F32 = (FLOATS & 1u) != 0u; // or two halves: as many words
 const bool B_F32 = (FLOATS & 2u) != 0u;
@@ -46,7 +47,7 @@ uint from_b[LOADS_B];
 uvec2 slot(uint i, bool along, uint extent)
 {
     uint s = gl_LocalInvocationIndex + i * THREADS;
-    return along ? uvec2(s / (BK / 8u), s % (BK / 8u) * 8u) : uvec2(s % (extent / 8u) * 8u, s / (extent / 8u));
+    return along ? uvec2(line_of(s, BK / 8u), s % (BK / 8u) * 8u) : uvec2(s % (extent / 8u) * 8u, line_of(s, extent / 8u));
 }
 
 uint chunk_offset(bool along, bool wide, uint outer, uint k, uint extent, uint ld)
@@ -110,29 +111,29 @@ uint split_word(uint i, bool across, uint tile_extent, uint row)
     return across ? (k * SIDE + line) * row + outer * 2u + chunk : (outer * SIDE + line) * row + k * 2u + chunk;
 }
 
-void load_next_split(uint k)
+void load_next_split(uint k, uint set)
 {
     UNROLL for (uint i = 0; i < LOADS_A; ++i) {
         bool inside = has_chunk(i, CHUNKS_A) && k + split_block(i) / (BM / SIDE) * SIDE < part.k_end;
         UNROLL for (uint h = 0; h < 2; ++h)
-            next_a[i * PARTS_A + h % PARTS_A] =
+            next_a[set * WORDS_A + i * PARTS_A + h % PARTS_A] =
                 inside ? U32x4(push.a).v[from_a[i] + h * BLOCK_CHUNKS] : uvec4(0u);
         from_a[i] += split_step(A_ACROSS, push.m);
     }
     UNROLL for (uint i = 0; i < LOADS_B; ++i) {
         bool inside = has_chunk(i, CHUNKS_B) && k + split_block(i) / (BN / SIDE) * SIDE < part.k_end;
         UNROLL for (uint h = 0; h < 2; ++h)
-            next_b[i * PARTS_B + h % PARTS_B] =
+            next_b[set * WORDS_B + i * PARTS_B + h % PARTS_B] =
                 inside ? U32x4(push.b).v[from_b[i] + h * BLOCK_CHUNKS] : uvec4(0u);
         from_b[i] += split_step(B_ACROSS, push.n);
     }
     uint t = gl_LocalInvocationIndex;
     bool of_a = t < UNDOS_A;
     uint at = of_a ? t : t - UNDOS_A, side = (of_a ? BM : BN) / SIDE;
-    next_undo = 1.0;
+    next_undo[set] = 1.0;
     if (t < UNDOS && k + at / side * SIDE < part.k_end)
-        next_undo = of_a ? F32(push.a).v[push.lda + find_block(A_ACROSS, part.at.a, at, BM, part.m, push.m, k)]
-                         : F32(push.b).v[push.ldb + find_block(B_ACROSS, part.at.b, at, BN, part.n, push.n, k)];
+        next_undo[set] = of_a ? F32(push.a).v[push.lda + find_block(A_ACROSS, part.at.a, at, BM, part.m, push.m, k)]
+                              : F32(push.b).v[push.ldb + find_block(B_ACROSS, part.at.b, at, BN, part.n, push.n, k)];
 }
 
 void find_split()
@@ -145,23 +146,23 @@ void find_split()
 
 // ---- what matrix_loop.glsl asks for
 
-void load_next(uint k)
+void load_next(uint k, uint set)
 {
     if (SPLIT) {
-        load_next_split(k);
+        load_next_split(k, set);
         return;
     }
     UNROLL for (uint i = 0; i < LOADS_A; ++i) {
         uvec2 s = slot(i, !TRANS_A, BM);
         UNROLL for (uint h = 0; h < PARTS_A; ++h)
-            next_a[i * PARTS_A + h] =
+            next_a[set * WORDS_A + i * PARTS_A + h] =
                 fetch_chunk(push.a, A_F32, !TRANS_A, WIDE_A, from_a[i], h, part.m + s.x, push.m, k + s.y, part.k_end);
         from_a[i] += TRANS_A ? BK * push.lda : BK;
     }
     UNROLL for (uint i = 0; i < LOADS_B; ++i) {
         uvec2 s = slot(i, TRANS_B, BN);
         UNROLL for (uint h = 0; h < PARTS_B; ++h)
-            next_b[i * PARTS_B + h] =
+            next_b[set * WORDS_B + i * PARTS_B + h] =
                 fetch_chunk(push.b, B_F32, TRANS_B, WIDE_B, from_b[i], h, part.n + s.x, push.n, k + s.y, part.k_end);
         from_b[i] += TRANS_B ? BK : BK * push.ldb;
     }

@@ -2,8 +2,8 @@
 //
 // A workgroup of WM x WN subgroups computes BM x BN sums over K, a subgroup (BM / WM) x (BN / WN) of them in fragments of
 // FM x FN. Operands are staged in shared memory as halves, in chunks of eight elements: while one K tile is multiplied the
-// next is on its way into registers. Rows of a tile are padded by 16 bytes, so that the eight rows of a fragment begin in
-// different banks. Operands in fp32 are rounded on the way.
+// next AHEAD are on their way into registers. Rows of a tile are padded by 16 bytes, so that the eight rows of a fragment
+// begin in different banks. Operands in fp32 are rounded on the way.
 //
 // With HALVES 2 (precision high) an element is two halves with a scale for each block (halves.glsl), and the three larger of
 // their products are summed. The products of FK k meet the running sums outside of the matrix units: that undoes the
@@ -11,9 +11,10 @@
 // are split while they are staged.
 //
 // Before including it, a kernel defines BM, BN, BK, FM, FN, FK, WM, WN, THREADS, STAGES, HALVES, the bools A_F32, B_F32 (how
-// operands are stored) and A_ACROSS, B_ACROSS (their chunks lie across K, else along it). After it:
-//     void load_next(uint k)                     the chunks of the K tile at k into next_a and next_b; of operands that come
-//                                                split both halves, and into next_undo the tile's undo of this thread's number
+// operands are stored) and A_ACROSS, B_ACROSS (their chunks lie across K, else along it), and AHEAD. After it:
+//     void load_next(uint k, uint set)           the chunks of the K tile at k into next_a and next_b, from WORDS_A, WORDS_B
+//                                                times set on; of operands that come split both halves, and into
+//                                                next_undo[set] the tile's undo of this thread's number
 //     uint word_a(uint i), word_b(uint i)        where chunk i of the thread goes, from the start of the operand's tile
 //     void store4(vec4 sums, uint row, uint column)   four sums of a row, from the workgroup's corner
 #ifndef MATRIX_LOOP_GLSL
@@ -46,13 +47,24 @@ const uint UNDOS_A = BM / SIDE * (BK / SIDE);
 const uint UNDOS = SPLIT ? UNDOS_A + BN / SIDE * (BK / SIDE) : 1;
 shared float undos[STAGES * UNDOS];
 
-uvec4 next_a[LOADS_A * PARTS_A];
-uvec4 next_b[LOADS_B * PARTS_B];
-float next_undo;
+const uint WORDS_A = LOADS_A * PARTS_A; // of a set: what a thread has on the way of one K tile
+const uint WORDS_B = LOADS_B * PARTS_B;
+uvec4 next_a[AHEAD * WORDS_A];
+uvec4 next_b[AHEAD * WORDS_B];
+float next_undo[AHEAD];
+
+// The line of a tile in which number n of its chunks lies, if threads take chunks line by line. Shared memory takes what
+// eight threads store in one go if their words differ modulo eight: not so those of two neighbouring lines of four chunks,
+// which are five words apart, but those of lines with four between them. (Tiles have lines in multiples of eight.)
+uint line_of(uint n, uint chunks)
+{
+    uint line = n / chunks;
+    return chunks == 4u ? (line & ~7u) | (line & 1u) << 2 | (line >> 1 & 3u) : line;
+}
 
 bool has_chunk(uint i, uint chunks) { return chunks % THREADS == 0u || gl_LocalInvocationIndex + i * THREADS < chunks; }
 
-void load_next(uint k);
+void load_next(uint k, uint set);
 uint word_a(uint i);
 uint word_b(uint i);
 void store4(vec4 sums, uint row, uint column);
@@ -83,7 +95,7 @@ uvec2 split_slot(uint i, uint extent, uint loads)
 
 #endif
 
-void place_next(uint at, uint undo_at)
+void place_next(uint at, uint undo_at, uint set)
 {
     uint at_b = at + HALVES * TILE_A;
 #ifdef SPLIT_HERE
@@ -100,7 +112,7 @@ void place_next(uint at, uint undo_at)
     UNROLL for (uint i = 0; i < LOADS_A; ++i) {
         if (!has_chunk(i, CHUNKS_A))
             break;
-        uvec4 x = next_a[i * PARTS_A], y = next_a[i * PARTS_A + PARTS_A - 1];
+        uvec4 x = next_a[set * WORDS_A + i * PARTS_A], y = next_a[set * WORDS_A + i * PARTS_A + PARTS_A - 1];
         tile[at + word_a(i)] = A_F32 && !SPLIT ? pack8(uintBitsToFloat(x), uintBitsToFloat(y)) : x;
         if (SPLIT)
             tile[at + TILE_A + word_a(i)] = y;
@@ -108,13 +120,13 @@ void place_next(uint at, uint undo_at)
     UNROLL for (uint i = 0; i < LOADS_B; ++i) {
         if (!has_chunk(i, CHUNKS_B))
             break;
-        uvec4 x = next_b[i * PARTS_B], y = next_b[i * PARTS_B + PARTS_B - 1];
+        uvec4 x = next_b[set * WORDS_B + i * PARTS_B], y = next_b[set * WORDS_B + i * PARTS_B + PARTS_B - 1];
         tile[at_b + word_b(i)] = B_F32 && !SPLIT ? pack8(uintBitsToFloat(x), uintBitsToFloat(y)) : x;
         if (SPLIT)
             tile[at_b + TILE_B + word_b(i)] = y;
     }
     if (SPLIT && gl_LocalInvocationIndex < UNDOS)
-        undos[undo_at + gl_LocalInvocationIndex] = next_undo;
+        undos[undo_at + gl_LocalInvocationIndex] = next_undo[set];
 }
 
 // The sums over k = first .. end - 1, stored.
@@ -125,14 +137,20 @@ void multiply_tiles(uint first, uint end)
         CLEAR_SUMS(acc[i], i);
     uint subgroup_m = SUBGROUP_INDEX / WN * (BM / WM), subgroup_n = SUBGROUP_INDEX % WN * (BN / WN);
 
-    load_next(first);
-    place_next(0, 0);
+    UNROLL for (uint set = 0; set < AHEAD; ++set)
+        if (set == 0u || first + set * BK < end)
+            load_next(first + set * BK, set);
+    place_next(0, 0, 0);
     barrier();
     uint at = 0, undo_at = 0;
-    for (uint k = first; k < end; k += BK) {
-        bool more = k + BK < end;
-        if (more)
-            load_next(k + BK);
+    // A set holds every AHEAD-th K tile; they are written out one after the other, so that registers have constant names.
+    for (uint sets = first; sets < end; sets += AHEAD * BK)
+    UNROLL for (uint set = 0; set < AHEAD; ++set) {
+        uint k = sets + set * BK;
+        if (set > 0u && k >= end)
+            break;
+        if (k + AHEAD * BK < end)
+            load_next(k + AHEAD * BK, set);
         UNROLL for (uint kk = 0; kk < BK; kk += FK) {
             OperandA a[RM * HALVES];
             float undo_a[RM];
@@ -171,8 +189,8 @@ void multiply_tiles(uint first, uint end)
             at = TILE - at;
             undo_at = UNDOS - undo_at;
         }
-        if (more) {
-            place_next(at, undo_at);
+        if (k + BK < end) {
+            place_next(at, undo_at, (set + 1u) % AHEAD);
             barrier();
         }
     }

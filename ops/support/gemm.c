@@ -346,8 +346,8 @@ static hk_record *emit_coopmat(hk_lower *l, const hk_gemm *p, const hk_gemm_vari
                       (hk_value_storage(p->b) == HK_FLOAT32 ? FLOATS_B : 0u);
     hk_workgroup(r, threads, 1, 1);
     r->subgroup_size = hk_lower_has(l, HK_CAP_SUBGROUP_SIZE) ? l->device->subgroup_size : 0;
-    const uint32_t spec[] = {v->bm, v->bn, v->bk,   l->coopmat_m, l->coopmat_n, l->coopmat_k,
-                             v->wm, v->wn, threads, v->stages,    floats,       v->halves};
+    const uint32_t spec[] = {v->bm, v->bn,   v->bk,     l->coopmat_m, l->coopmat_n, l->coopmat_k, v->wm,
+                             v->wn, threads, v->stages, floats,       v->halves,    v->ahead};
     for (uint32_t i = 0; i < HK_COUNT(spec); i++)
         hk_spec(r, 8 + i, spec[i]);
     return r;

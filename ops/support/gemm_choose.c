@@ -22,12 +22,14 @@
         .name = (n), .kind = HK_GEMM_TILE, .bm = (m_), .bn = (n_), .bk = (k_), .tm = (tm_), .tn = (tn_),               \
         .slices = (slices_), .stages = (stages_), .rate = (rate_)                                                      \
     }
-/* name, tile, subgroups along m and n, stages, halves, rate */
-#define MATRIX(n, m_, n_, k_, wm_, wn_, stages_, halves_, rate_)                                                       \
+/* name, tile, subgroups along m and n, K tiles ahead, stages, halves, rate */
+#define MATRIX_AHEAD(n, m_, n_, k_, wm_, wn_, ahead_, stages_, halves_, rate_)                                         \
     {                                                                                                                  \
         .name = (n), .kind = HK_GEMM_COOPMAT, .bm = (m_), .bn = (n_), .bk = (k_), .wm = (wm_), .wn = (wn_),            \
-        .stages = (stages_), .halves = (halves_), .rate = (rate_)                                                      \
+        .ahead = (ahead_), .stages = (stages_), .halves = (halves_), .rate = (rate_)                                   \
     }
+#define MATRIX(n, m_, n_, k_, wm_, wn_, stages_, halves_, rate_)                                                       \
+    MATRIX_AHEAD(n, m_, n_, k_, wm_, wn_, 1, stages_, halves_, rate_)
 
 static const hk_gemm_variant variants[] = {
     TILE("gemm 128x128x16 2-stage f32", 128, 128, 16, 8, 8, 1, 2, 0.75f),
@@ -49,6 +51,7 @@ static const hk_gemm_variant variants[] = {
     MATRIX("gemm 128x128x32 f16", 128, 128, 32, 2, 4, 1, 1, 0.175f),
     MATRIX("gemm 128x128x64 f16", 128, 128, 64, 2, 4, 1, 1, 0.19f),
     MATRIX("gemm 128x128x32 4 subgroups f16", 128, 128, 32, 2, 2, 1, 1, 0.4f),
+    MATRIX("gemm 128x128x64 4 subgroups f16", 128, 128, 64, 2, 2, 1, 1, 0.24f), /* not measured: only if asked for */
     MATRIX("gemm 64x64x32 f16", 64, 64, 32, 2, 2, 1, 1, 0.15f),
     MATRIX("gemm 32x32x32 f16", 32, 32, 32, 2, 2, 1, 1, 0.08f),
     MATRIX("gemm 128x64x64 f16", 128, 64, 64, 4, 1, 1, 1, 0.33f),
@@ -58,6 +61,13 @@ static const hk_gemm_variant variants[] = {
     MATRIX("gemm 64x32x128 f16", 64, 32, 128, 2, 2, 1, 1, 0.17f),
     MATRIX("gemm 32x32x64 f16", 32, 32, 64, 2, 2, 1, 1, 0.13f),
     MATRIX("gemm 32x32x128 f16", 32, 32, 128, 2, 2, 1, 1, 0.13f),
+    MATRIX_AHEAD("gemm 128x64x64 2 ahead f16", 128, 64, 64, 4, 1, 2, 1, 1, 0.33f),
+    MATRIX_AHEAD("gemm 64x64x64 2 ahead f16", 64, 64, 64, 2, 2, 2, 1, 1, 0.25f),
+    MATRIX_AHEAD("gemm 64x64x128 2 ahead f16", 64, 64, 128, 2, 2, 2, 1, 1, 0.25f),
+    MATRIX_AHEAD("gemm 64x32x64 2 ahead f16", 64, 32, 64, 2, 2, 2, 1, 1, 0.17f),
+    MATRIX_AHEAD("gemm 64x32x128 2 ahead f16", 64, 32, 128, 2, 2, 2, 1, 1, 0.17f),
+    MATRIX_AHEAD("gemm 32x32x64 3 ahead f16", 32, 32, 64, 2, 2, 3, 1, 1, 0.13f),
+    MATRIX_AHEAD("gemm 32x32x128 2 ahead f16", 32, 32, 128, 2, 2, 2, 1, 1, 0.13f),
     MATRIX("gemm 128x128x16 4 subgroups high", 128, 128, 16, 2, 2, 1, 2, 0.284f),
     MATRIX("gemm 128x256x16 high", 128, 256, 16, 2, 4, 1, 2, 0.262f),
     MATRIX("gemm 128x192x16 high", 128, 192, 16, 2, 4, 1, 2, 0.25f),
@@ -182,8 +192,9 @@ static double cost(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v
     /* Fewer warps do not hide latency; of the kernels with halves eight fill a unit's registers. */
     double busy = v->halves == 2 ? HK_MIN(1.0, rounds * warps / 8.0) : HK_MIN(1.0, HK_MIN(rounds, 2.0) * warps / 12.0);
     double tile = (double)v->bm * v->bn * k / (multiplies * (double)v->rate * busy);
-    if (matrix && v->halves == 1) { /* a workgroup alone waits for each step's operands; others hide that */
-        double step = 800.0 + (double)v->bm * v->bn * v->bk / 700.0, together = HK_MIN(rounds, 16.0 / warps);
+    if (matrix && v->halves == 1) { /* a workgroup alone waits for what is not ahead; others hide that */
+        double step = 800.0 / v->ahead + (double)v->bm * v->bn * v->bk / 700.0;
+        double together = HK_MIN(rounds, (v->ahead > 1 ? 8.0 : 16.0) / warps); /* that registers hold */
         busy = HK_MIN(1.0, warps / 6.0);
         tile = HK_MAX((double)v->bm * v->bn * k / (multiplies * (double)v->rate * busy), k / v->bk * step / together);
     }
