@@ -3,42 +3,51 @@
 
 #include "runtime/fuse_chain.h"
 
+enum {
+    TRAINED = 1, /* also on the joint graph of a training step */
+    UNITS = 2,   /* only where products run on matrix units in precision `fast` */
+};
+
 typedef struct pass {
     hk_pass pass;
-    bool training; /* also on the joint graph of a training step */
+    uint32_t when;
     hk_status (*run)(hk_graph *g);
 } pass;
 
 static hk_status run(hk_graph *g, const hk_pass_options *options, const pass *list, size_t count)
 {
+    bool units = options->precision == HK_PRECISION_FAST && options->matrices;
     for (size_t i = 0; i < count; i++)
-        if (!(options->off >> list[i].pass & 1u) && (options->inference || list[i].training))
+        if (!(options->off >> list[i].pass & 1u) && (options->inference || list[i].when & TRAINED) &&
+            (units || !(list[i].when & UNITS)))
             HK_TRY(list[i].run(g));
     return HK_OK;
 }
 
 hk_status hk_run_template_passes(hk_graph *g, const hk_pass_options *options)
 {
-    static const pass list[] = {{HK_PASS_BATCHNORM, false, hk_fold_batchnorm}};
+    static const pass list[] = {{HK_PASS_BATCHNORM, 0, hk_fold_batchnorm}};
     return run(g, options, list, HK_COUNT(list));
 }
 
 hk_status hk_run_forward_passes(hk_graph *g, void *user)
 {
-    static const pass list[] = {{HK_PASS_FORMULAS, true, hk_fuse_formulas},
-                                {HK_PASS_ATTENTION, true, hk_fuse_trained_attention},
-                                {HK_PASS_TRANSPOSES, true, hk_fold_transposes}};
+    static const pass list[] = {{HK_PASS_FORMULAS, TRAINED, hk_fuse_formulas},
+                                {HK_PASS_ATTENTION, TRAINED, hk_fuse_trained_attention},
+                                {HK_PASS_TRANSPOSES, TRAINED, hk_fold_transposes}};
     return run(g, user, list, HK_COUNT(list));
 }
 
 hk_status hk_run_passes(hk_graph *g, void *user)
 {
     static const pass before_layout[] = {
-        {HK_PASS_VIEWS, false, hk_drop_views},         {HK_PASS_COMMON, false, hk_merge_common},
-        {HK_PASS_PADS, false, hk_fold_pads},           {HK_PASS_FORMULAS, false, hk_fuse_formulas},
-        {HK_PASS_ATTENTION, false, hk_fuse_attention}, {HK_PASS_TRANSPOSES, false, hk_fold_transposes},
-        {HK_PASS_EPILOGUES, true, hk_fuse_epilogues},  {HK_PASS_EXCITATION, false, hk_fuse_excitation}};
-    static const pass after_layout[] = {{HK_PASS_CHAINS, true, hk_fuse_chains}};
+        {HK_PASS_PATCHES, UNITS, hk_fold_patches},   {HK_PASS_VIEWS, 0, hk_drop_views},
+        {HK_PASS_COMMON, 0, hk_merge_common},        {HK_PASS_PADS, 0, hk_fold_pads},
+        {HK_PASS_FORMULAS, 0, hk_fuse_formulas},     {HK_PASS_ATTENTION, 0, hk_fuse_attention},
+        {HK_PASS_TRANSPOSES, 0, hk_fold_transposes}, {HK_PASS_EPILOGUES, TRAINED, hk_fuse_epilogues},
+        {HK_PASS_EXCITATION, 0, hk_fuse_excitation}};
+    static const pass after_layout[] = {{HK_PASS_JOINS, UNITS, hk_join_products},
+                                        {HK_PASS_CHAINS, TRAINED, hk_fuse_chains}};
     const hk_pass_options *options = user;
     HK_TRY(run(g, options, before_layout, HK_COUNT(before_layout)));
     HK_TRY(hk_choose_layouts(g, options));

@@ -28,6 +28,8 @@ size_t hk_copy_attrs(const hk_node *n, hk_attr_value *list, size_t capacity);
 
 /* Constant BatchNormalization after Conv into the convolution's weights and bias (inference only). */
 hk_status hk_fold_batchnorm(hk_graph *g);
+/* Convolutions of few channels whose windows lie side by side become matrix products. */
+hk_status hk_fold_patches(hk_graph *g);
 /* Nodes that change nothing go; of nodes that only give a new shape, or only permute, the last of a chain is left. */
 hk_status hk_drop_views(hk_graph *g);
 /* Nodes of one operator with equal attributes and operands become one; so do small constants of equal contents. */
@@ -48,6 +50,8 @@ hk_status hk_fuse_epilogues(hk_graph *g);
 hk_status hk_fuse_excitation(hk_graph *g);
 /* Precision `fast`: convolutions in NHWC8 islands of fp16, fp16 weights of matrix products (layout.c). */
 hk_status hk_choose_layouts(hk_graph *g, const hk_pass_options *options);
+/* The products that make an attention's operands of one value become one (once weights are stored as they stay). */
+hk_status hk_join_products(hk_graph *g);
 /* Precision `fast`, when chains are made: values between nodes in fp16 (storage.c). */
 hk_status hk_choose_storage(hk_graph *g, const hk_pass_options *options);
 

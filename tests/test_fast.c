@@ -165,6 +165,79 @@ static void activations_are_halves(void **state)
     hk_model_destroy(&m);
 }
 
+/* Rows of the plan whose kernel's name has this in it. */
+static size_t dispatches_of(hk_session *s, const char *kernel)
+{
+    hk_plan_info plan;
+    size_t count = 0;
+    OK(hk_session_get_plan(s, &plan));
+    for (size_t i = 0; i < plan.row_count; i++)
+        count += strstr(plan.rows[i].kernel, kernel) != NULL;
+    return count;
+}
+
+/* How many dispatches have that name with the passes that are off, and that the result is still the strict one. */
+static size_t run_without(const hk_model *m, const hk_tensor *x, uint32_t off, const char *kernel)
+{
+    hk_tensor y[2] = {{0}, {0}};
+    size_t count = 0;
+    for (int fast = 0; fast < 2; fast++) {
+        hk_session_params params = {.size = sizeof params, .passes_off = fast ? off : 0};
+        hk_session *s = NULL;
+        params.precision = fast ? HK_PRECISION_FAST : HK_PRECISION_STRICT;
+        OK(hk_session_create(dev, m, &params, &s));
+        OK(hk_session_write(s, "x", x));
+        OK(hk_session_run(s));
+        OK(hk_session_read(s, "y", &y[fast]));
+        count = dispatches_of(s, kernel);
+        hk_session_destroy(&s);
+    }
+    double error = data_error(&y[1], &y[0]);
+    print_message("without passes %x: %zu times '%s', relative error %.2e\n", off, count, kernel, error);
+    assert_true(error <= 2e-3);
+    hk_tensor_release(&y[0]);
+    hk_tensor_release(&y[1]);
+    return count;
+}
+
+/* Queries, keys and values are one product, where their matrices are constant and lie in rows. */
+static void attention_reads_one_product(void **state)
+{
+    (void)state;
+    static float numbers[BATCH * ROWS * WIDTH];
+    const hk_tensor x = {.data = numbers, .dtype = HK_FLOAT32, .rank = 3, .shape = {BATCH, ROWS, WIDTH}};
+    hk_model *m = transformer();
+    fill_random(numbers, sizeof numbers / sizeof *numbers, 7, 1.0);
+    size_t with = run_without(m, &x, 0, "f16"), without = run_without(m, &x, 1u << HK_PASS_JOINS, "f16");
+    if (stores_halves())
+        assert_int_equal(with + 2, without);
+    hk_model_destroy(&m);
+}
+
+/* A vision transformer's first convolution, then its rows as the model turns them. */
+static void patches_are_a_product(void **state)
+{
+    (void)state;
+    enum { PATCH = 8, HIGH = 5, WIDE = 4, CHANNELS = 3, OUTPUTS = 40 };
+    static const int64_t turn[] = {0, 2, 1}, side[] = {PATCH, PATCH};
+    static float numbers[BATCH * CHANNELS * HIGH * PATCH * WIDE * PATCH];
+    const hk_tensor images = {
+        .data = numbers, .dtype = HK_FLOAT32, .rank = 4, .shape = {BATCH, CHANNELS, HIGH * PATCH, WIDE * PATCH}};
+    const int64_t outputs = OUTPUTS;
+    const hk_attr_value attrs[] = {HK_SET_INTS("strides", side, 2), {0}}, perm[] = {HK_SET_INTS("perm", turn, 3), {0}};
+    hk_value *x = NULL;
+    hk_graph *g = new_graph(&x, 4, images.shape);
+    hk_value *w = random_weights(g, "w", 4, (const int64_t[]){OUTPUTS, CHANNELS, PATCH, PATCH}, 5, 0.1);
+    hk_value *y = op(g, "Conv", "patches", attrs, x, w, random_weights(g, "b", 1, &outputs, 6, 0.2));
+    y = reshaped(g, "rows", y, 3, (const int64_t[]){BATCH, OUTPUTS, HIGH * WIDE});
+    hk_model *m = model_of(g, op(g, "Transpose", "turned", perm, y, NULL, NULL));
+    fill_random(numbers, sizeof numbers / sizeof *numbers, 9, 1.0);
+    assert_int_equal(run_without(m, &images, 0, "conv"), 0);
+    assert_int_equal(run_without(m, &images, 0, "transpose") + run_without(m, &images, 0, "move"), 1);
+    assert_int_equal(run_without(m, &images, 1u << HK_PASS_PATCHES, "conv"), 1);
+    hk_model_destroy(&m);
+}
+
 static hk_value *convolved(hk_graph *g, const char *name, hk_value *x, int64_t from, int64_t to, int64_t kernel,
                            int64_t stride, int64_t groups)
 {
@@ -322,6 +395,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(models),
         cmocka_unit_test(activations_are_halves),
+        cmocka_unit_test(attention_reads_one_product),
+        cmocka_unit_test(patches_are_a_product),
         cmocka_unit_test(excitation_stays_in_the_island),
         cmocka_unit_test(classes_of_digits),
         cmocka_unit_test(classes_of_mnist),

@@ -428,6 +428,7 @@ typedef enum hk_profile {
  * HILLOCK_DEBUG=no-text; results then agree within rounding. */
 #define HK_PASS_MAP(X)                                                                                                 \
     X(BATCHNORM, "batchnorm")   /* constant BatchNormalization into the weights before it */                           \
+    X(PATCHES, "patches")       /* fast: convolutions of few channels by windows side by side into products */         \
     X(VIEWS, "views")           /* nodes that change nothing, chains of reshapes and of transposes */                  \
     X(COMMON, "common")         /* subexpressions computed twice */                                                    \
     X(PADS, "pads")             /* Pad into the padding of the convolution or pooling behind it */                     \
@@ -435,6 +436,7 @@ typedef enum hk_profile {
     X(ATTENTION, "attention")   /* products around a softmax into one node that stores no scores */                    \
     X(EPILOGUES, "epilogues")   /* bias, activation and residual sum into Conv and matrix products */                  \
     X(EXCITATION, "excitation") /* the two small products of squeeze-and-excitation into one node */                   \
+    X(JOINS, "joins")           /* fast: products that make an attention's operands of one value into one */           \
     X(CHAINS, "chains")         /* elementwise operators that follow one another into one pass over memory */          \
     X(TRANSPOSES, "transposes") /* transposes of matrices into the products behind them */
 
