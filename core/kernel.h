@@ -17,4 +17,7 @@ typedef struct hk_kernel {
     uint32_t needs; /* bits (1 << HK_CAP_x) */
 } hk_kernel;
 
+/* What elements of a product's operands are on matrix units; sums are float32, of int8 int32. */
+typedef enum hk_matrix_type { HK_MATRIX_FLOAT16, HK_MATRIX_BFLOAT16, HK_MATRIX_INT8, HK_MATRIX_TYPES } hk_matrix_type;
+
 #endif

@@ -169,7 +169,7 @@ static void mask_caps(hk_gpu *gpu)
     if (lacks(info->caps, 1u << HK_CAP_FP16 | 1u << HK_CAP_STORAGE16))
         info->caps &= ~(1u << HK_CAP_COOPMAT);
     if (lacks(info->caps, 1u << HK_CAP_COOPMAT))
-        info->caps &= ~(1u << HK_CAP_COOPMAT2 | 1u << HK_CAP_BF16);
+        info->caps &= ~(1u << HK_CAP_COOPMAT2 | 1u << HK_CAP_BF16 | 1u << HK_CAP_INT8_MATRIX);
     if (gpu->options.minimal) { /* the Vulkan specification's table "Required Limits" */
         info->max_invocations = HK_MIN(info->max_invocations, 128u);
         info->max_shared_bytes = HK_MIN(info->max_shared_bytes, 16384u);
@@ -326,13 +326,35 @@ bool hk_gpu_coopmat_shape(const hk_gpu *gpu, hk_coopmat_shape *out)
 {
     if (!hk_gpu_has(gpu, HK_CAP_COOPMAT))
         return false;
-    *out = gpu->probe.shapes[0];
+    *out = gpu->probe.halves;
+    return true;
+}
+
+bool hk_gpu_int8_shape(const hk_gpu *gpu, hk_coopmat_shape *out)
+{
+    if (!hk_gpu_has(gpu, HK_CAP_INT8_MATRIX))
+        return false;
+    *out = gpu->probe.bytes;
     return true;
 }
 
 bool hk_gpu_multiplies(const hk_gpu *gpu)
 {
     return hk_gpu_has(gpu, HK_CAP_COOPMAT) || gpu->options.debug & HK_DEBUG_GPU_TUNING;
+}
+
+uint32_t hk_gpu_matrix_types(const hk_gpu *gpu)
+{
+    static const hk_cap needs[HK_MATRIX_TYPES] = {[HK_MATRIX_FLOAT16] = HK_CAP_COOPMAT,
+                                                  [HK_MATRIX_BFLOAT16] = HK_CAP_BF16,
+                                                  [HK_MATRIX_INT8] = HK_CAP_INT8_MATRIX};
+    /* Kernels are all emulated or none is. */
+    bool emulates = !hk_gpu_has(gpu, HK_CAP_COOPMAT) && gpu->options.debug & HK_DEBUG_GPU_TUNING;
+    uint32_t types = 0;
+    for (uint32_t i = 0; i < HK_MATRIX_TYPES; i++)
+        if (hk_gpu_has(gpu, needs[i]) || (emulates && !(gpu->options.caps_off >> needs[i] & 1u)))
+            types |= 1u << i;
+    return types;
 }
 
 unsigned hk_gpu_debug(const hk_gpu *gpu)

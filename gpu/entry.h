@@ -23,6 +23,8 @@
 typedef enum hk_vk_component_type { /* VkComponentTypeKHR */
                                     HK_VK_COMPONENT_FLOAT16 = 0,
                                     HK_VK_COMPONENT_FLOAT32 = 1,
+                                    HK_VK_COMPONENT_SINT8 = 3,
+                                    HK_VK_COMPONENT_SINT32 = 5,
                                     HK_VK_COMPONENT_BFLOAT16 = 1000141000,
                                     HK_VK_COMPONENT_MAX = 0x7fffffff,
 } hk_vk_component_type;

@@ -30,7 +30,7 @@ typedef enum hk_debug {
 #define HK_DEBUG_PASS_SHIFT 16
 #define HK_DEBUG_NO_PASS(pass) (1u << (HK_DEBUG_PASS_SHIFT + (pass)))
 
-typedef struct hk_coopmat_shape { /* one fp16 x fp16 -> fp32 subgroup-scope shape the driver advertises */
+typedef struct hk_coopmat_shape { /* a subgroup-scope shape that the driver advertises */
     uint32_t m, n, k;
 } hk_coopmat_shape;
 
@@ -40,10 +40,14 @@ void hk_gpu_close(hk_gpu **gpu); /* waits for the queue; finite */
 hk_context *hk_gpu_context(const hk_gpu *gpu);
 const hk_device_info *hk_gpu_info(const hk_gpu *gpu); /* caps after masking: what kernels may use */
 bool hk_gpu_has(const hk_gpu *gpu, hk_cap cap);
-/* The fp16 matrix shape kernels should use (16x16x16 preferred); false without HK_CAP_COOPMAT. */
+/* The fp16 matrix shape kernels should use (16x16x16 preferred), bf16's too; false without HK_CAP_COOPMAT. */
 bool hk_gpu_coopmat_shape(const hk_gpu *gpu, hk_coopmat_shape *out);
+/* The int8 matrix shape kernels should use (16x16x32 preferred); false without HK_CAP_INT8_MATRIX. */
+bool hk_gpu_int8_shape(const hk_gpu *gpu, hk_coopmat_shape *out);
 bool hk_gpu_multiplies(const hk_gpu *gpu); /* has matrix units, or emulates them */
-unsigned hk_gpu_debug(const hk_gpu *gpu);  /* HK_DEBUG_* bits */
+/* Bits (1 << HK_MATRIX_x): operands that the device's matrix units take, or that are emulated and not masked. */
+uint32_t hk_gpu_matrix_types(const hk_gpu *gpu);
+unsigned hk_gpu_debug(const hk_gpu *gpu); /* HK_DEBUG_* bits */
 /* Where a file of that kind about this device and driver lies in the cache folder; the caller frees it with hk_free.
  * NULL: there is no such folder. make: the folder is made if it is missing. */
 hk_status hk_gpu_cache_path(hk_gpu *gpu, const char *kind, bool make, char **out);

@@ -10,7 +10,7 @@
 
 /* ---- probe.c: what a physical device is and can do */
 
-enum { HK_COOPMAT_SHAPES_MAX = 64, HK_EXTENSIONS_MAX = 8 };
+enum { HK_EXTENSIONS_MAX = 8 };
 
 /* Feature structures, chained from core; each is in the chain only if the device knows it. */
 typedef struct hk_features {
@@ -39,8 +39,7 @@ typedef struct hk_probe {
     uint32_t queue_family;
     uint32_t timestamp_bits;
     uint32_t min_subgroup_size, max_subgroup_size, max_workgroup_subgroups;
-    hk_coopmat_shape shapes[HK_COOPMAT_SHAPES_MAX]; /* fp16 -> fp32; the first is the preferred one */
-    uint32_t shape_count;
+    hk_coopmat_shape halves, bytes; /* the preferred ones of fp16 -> fp32 and int8 -> int32; m 0: none */
 } hk_probe;
 
 /* Fills in everything about the device; info.usable and info.why say whether it can be opened. Fails only when Vulkan

@@ -172,29 +172,47 @@ static hk_status probe_queues(hk_vk *vk, hk_probe *probe, bool *found)
 
 /* ---------------------------------------------------------------- matrices */
 
-static bool is_shape(const hk_vk_coopmat_shape *s, hk_vk_component_type operand)
+static bool is_shape(const hk_vk_coopmat_shape *s, hk_vk_component_type operand, hk_vk_component_type sum)
 {
-    return s->scope == HK_VK_SCOPE_SUBGROUP && s->a == operand && s->b == operand && s->c == HK_VK_COMPONENT_FLOAT32 &&
-           s->result == HK_VK_COMPONENT_FLOAT32 && !s->saturating;
+    return s->scope == HK_VK_SCOPE_SUBGROUP && s->a == operand && s->b == operand && s->c == sum && s->result == sum &&
+           !s->saturating;
 }
 
-/* 16x16x16 first, for that is what kernels are tuned for; then by the work one instruction does. */
-static uint64_t shape_rank(const hk_coopmat_shape *s)
+/* 16x16 with 32 bytes of K first, for that is what kernels are tuned for; then by the work one instruction does. */
+static uint64_t shape_rank(const hk_coopmat_shape *s, uint32_t element_bytes)
 {
-    if (s->m == 16 && s->n == 16 && s->k == 16)
+    if (s->m == 16 && s->n == 16 && s->k * element_bytes == 32)
         return UINT64_MAX;
     return (uint64_t)s->m * s->n * s->k;
 }
 
-static void add_shape(hk_probe *probe, const hk_vk_coopmat_shape *s)
+/* The preferred one of operands of that type, which has so many bytes; m 0: there is none. */
+static hk_coopmat_shape best_shape(const hk_vk_coopmat_shape *list, uint32_t count, hk_vk_component_type operand,
+                                   hk_vk_component_type sum, uint32_t bytes)
 {
-    if (probe->shape_count == HK_COOPMAT_SHAPES_MAX)
-        return;
-    hk_coopmat_shape shape = {s->m, s->n, s->k};
-    uint32_t i = probe->shape_count++;
-    for (; i > 0 && shape_rank(&probe->shapes[i - 1]) < shape_rank(&shape); i--)
-        probe->shapes[i] = probe->shapes[i - 1];
-    probe->shapes[i] = shape;
+    hk_coopmat_shape best = {0, 0, 0};
+    for (uint32_t i = 0; i < count; i++) {
+        hk_coopmat_shape shape = {list[i].m, list[i].n, list[i].k};
+        if (is_shape(&list[i], operand, sum) && (!best.m || shape_rank(&shape, bytes) > shape_rank(&best, bytes)))
+            best = shape;
+    }
+    return best;
+}
+
+/* bf16 in the shape of fp16: kernels use one for both types. */
+static bool has_bf16(const hk_vk_coopmat_shape *list, uint32_t count, const hk_coopmat_shape *halves)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (is_shape(&list[i], HK_VK_COMPONENT_BFLOAT16, HK_VK_COMPONENT_FLOAT32) && list[i].m == halves->m &&
+            list[i].n == halves->n && list[i].k == halves->k)
+            return true;
+    return false;
+}
+
+/* Shapes that fit the smallest tile of the kernels, 32 x 32 with 64 bytes of K for four subgroups. */
+static bool fits_bytes(const hk_coopmat_shape *s)
+{
+    return (s->m == 8 || s->m == 16) && (s->n == 8 || s->n == 16) && (s->k == 16 || s->k == 32 || s->k == 64);
 }
 
 static hk_status probe_coopmat(hk_vk *vk, hk_probe *probe)
@@ -208,24 +226,23 @@ static hk_status probe_coopmat(hk_vk *vk, hk_probe *probe)
         list[i].sType = HK_VK_STRUCTURE_TYPE_COOPMAT_SHAPE;
     VkResult result;
     VK_RUN(result, vk, vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR, probe->handle, &count, list);
+    hk_coopmat_shape *halves = &probe->halves, *bytes = &probe->bytes;
+    bool bf16 = false;
     if (result >= 0) {
-        for (uint32_t i = 0; i < count; i++)
-            if (is_shape(&list[i], HK_VK_COMPONENT_FLOAT16))
-                add_shape(probe, &list[i]);
-        bool bf16 = false; /* kernels use one shape for both types */
-        for (uint32_t i = 0; i < count && probe->shape_count > 0; i++)
-            bf16 = bf16 || (is_shape(&list[i], HK_VK_COMPONENT_BFLOAT16) && list[i].m == probe->shapes[0].m &&
-                            list[i].n == probe->shapes[0].n && list[i].k == probe->shapes[0].k);
-        set_cap(&probe->info, HK_CAP_BF16,
-                bf16 && probe->features.bf16.type && probe->features.bf16.cooperative_matrix);
+        *halves = best_shape(list, count, HK_VK_COMPONENT_FLOAT16, HK_VK_COMPONENT_FLOAT32, 2);
+        *bytes = best_shape(list, count, HK_VK_COMPONENT_SINT8, HK_VK_COMPONENT_SINT32, 1);
+        bf16 = has_bf16(list, count, halves);
     }
     hk_free(vk->ctx, list);
     if (result < 0)
         return hk_vk_failed(vk, "vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR", result);
-    const hk_vk_coopmat2_features *two = &probe->features.coopmat2;
-    set_cap(&probe->info, HK_CAP_COOPMAT, probe->shape_count > 0);
+    const hk_features *f = &probe->features;
+    set_cap(&probe->info, HK_CAP_COOPMAT, halves->m > 0);
+    set_cap(&probe->info, HK_CAP_BF16, bf16 && f->bf16.type && f->bf16.cooperative_matrix);
+    set_cap(&probe->info, HK_CAP_INT8_MATRIX, halves->m > 0 && fits_bytes(bytes) && f->v12.shaderInt8);
     set_cap(&probe->info, HK_CAP_COOPMAT2,
-            probe->shape_count > 0 && two->workgroup_scope && two->flexible_dimensions && two->tensor_addressing);
+            halves->m > 0 && f->coopmat2.workgroup_scope && f->coopmat2.flexible_dimensions &&
+                f->coopmat2.tensor_addressing);
     return HK_OK;
 }
 
@@ -289,6 +306,7 @@ static void enable_caps(const hk_features *has, uint32_t caps, hk_features *on)
     on->subgroup_size.subgroupSizeControl = ON(SUBGROUP_SIZE);
     on->subgroup_size.computeFullSubgroups = ON(SUBGROUP_SIZE);
     on->coopmat.cooperative_matrix = ON(COOPMAT);
+    on->v12.shaderInt8 = ON(INT8_MATRIX);
     if (ON(BF16)) {
         on->bf16.type = VK_TRUE;
         on->bf16.dot_product = has->bf16.dot_product;

@@ -49,6 +49,7 @@ static uint32_t caps_unknown_to(uint32_t version)
         hk_cap cap;
     } news[] = {
         {VK_MAKE_API_VERSION(0, 1, 3, 255), HK_CAP_COOPMAT},
+        {VK_MAKE_API_VERSION(0, 1, 3, 255), HK_CAP_INT8_MATRIX},
         {VK_MAKE_API_VERSION(0, 1, 4, 304), HK_CAP_COOPMAT2},
         {VK_MAKE_API_VERSION(0, 1, 4, 321), HK_CAP_BF16}, /* earlier ones do not know it as a matrix's type */
     };

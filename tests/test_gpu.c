@@ -170,6 +170,9 @@ static void test_caps(void **state)
     assert_int_equal(hk_gpu_coopmat_shape(b.gpu, &shape), hk_gpu_has(b.gpu, HK_CAP_COOPMAT));
     if (hk_gpu_has(b.gpu, HK_CAP_COOPMAT))
         assert_true(shape.m > 0 && shape.n > 0 && shape.k > 0);
+    assert_int_equal(hk_gpu_int8_shape(b.gpu, &shape), hk_gpu_has(b.gpu, HK_CAP_INT8_MATRIX));
+    if (hk_gpu_has(b.gpu, HK_CAP_INT8_MATRIX))
+        assert_true(shape.m > 0 && shape.n > 0 && shape.k > 0);
     hk_gpu_close(&b.gpu);
 
     for (unsigned i = 0; i < HK_CAP_COUNT; i++) {
@@ -184,7 +187,9 @@ static void test_caps(void **state)
         assert_int_equal(left & ~all.caps, 0);
         bool needed_by_others = i == HK_CAP_FP16 || i == HK_CAP_STORAGE16 || i == HK_CAP_COOPMAT;
         if (needed_by_others)
-            assert_int_equal(left & (1u << HK_CAP_COOPMAT | 1u << HK_CAP_COOPMAT2 | 1u << HK_CAP_BF16), 0);
+            assert_int_equal(
+                left & (1u << HK_CAP_COOPMAT | 1u << HK_CAP_COOPMAT2 | 1u << HK_CAP_BF16 | 1u << HK_CAP_INT8_MATRIX),
+                0);
         else
             assert_int_equal(left, all.caps & ~(1u << i));
         hk_gpu_close(&b.gpu);

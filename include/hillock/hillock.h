@@ -187,6 +187,7 @@ typedef struct hk_device hk_device;
     X(BF16, "bf16")                   /* bfloat16 matrices */                                                          \
     X(INT64, "int64")                 /* 64-bit integers in shaders */                                                 \
     X(INT8_DOT, "int8dot")            /* integer dot product */                                                        \
+    X(INT8_MATRIX, "int8matrix")      /* cooperative matrices of int8, int32 sums */                                   \
     X(SUBGROUP, "subgroup")           /* subgroup arithmetic, shuffle and ballot in compute */                         \
     X(SUBGROUP_SIZE, "subgroup-size") /* subgroup size can be required */                                              \
     X(COOPMAT, "coopmat")             /* VK_KHR_cooperative_matrix, fp16 operands and fp32 sums */                     \
