@@ -676,6 +676,7 @@ static hk_status clone_into(clone *c, const hk_graph *from, hk_graph *to)
     }
     to->step = from->step ? to->values[from->step->id] : NULL;
     to->fold_limit = from->fold_limit;
+    to->matrix_types = from->matrix_types;
     return clone_states(from, to);
 }
 

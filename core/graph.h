@@ -106,6 +106,9 @@ struct hk_graph {
     size_t state_count, state_capacity;
     hk_value *step; /* the step block, made on demand */
     hk_map names;   /* value name → value */
+    /* What the device's matrix units take, bits (1 << HK_MATRIX_x), of a main graph: expansions ask; 0 unless a device
+     * is known. */
+    uint32_t matrix_types;
     /* What inference may take, of a main graph: a file can ask for any amount. */
     uint64_t fold_limit; /* bytes of folded constants; 0: the default */
     uint64_t fold_bytes, fold_steps, inferred_nodes, list_items;

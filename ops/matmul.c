@@ -67,16 +67,6 @@ static matrices matrices_of(const hk_shape *s, bool left)
     return x;
 }
 
-/* Element strides of an operand's batch dimensions in the result's, 0 where it is broadcast. */
-static void batch_strides(const hk_shape *batch, int64_t matrix, const hk_shape *result, int64_t strides[HK_MAX_RANK])
-{
-    int64_t stride = matrix;
-    for (int32_t d = result->rank - 1, i = batch->rank - 1; d >= 0; d--, i--) {
-        strides[d] = i >= 0 && batch->dim[i] != 1 ? stride : 0;
-        stride *= i >= 0 ? batch->dim[i] : 1;
-    }
-}
-
 typedef enum fit { FITS, INNER_DIFFERS, BATCH_DIFFERS } fit;
 
 /* Fills p's sizes and strides and y's shape; dimensions may be unknown (then the strides mean nothing). */
@@ -111,8 +101,8 @@ static fit resolve(const hk_node *n, const hk_shape *a, const hk_shape *b, hk_ge
         return FITS;
     p->batch_rank = batch.rank;
     memcpy(p->batch, batch.dim, sizeof p->batch);
-    batch_strides(&x.batch, x.rows * x.columns, &batch, p->batch_a);
-    batch_strides(&w.batch, w.rows * w.columns, &batch, p->batch_b);
+    hk_gemm_batch_strides(&x.batch, x.rows * x.columns, &batch, p->batch_a);
+    hk_gemm_batch_strides(&w.batch, w.rows * w.columns, &batch, p->batch_b);
     return FITS;
 }
 
@@ -127,7 +117,7 @@ static void resolve_bias(const hk_shape *bias, hk_gemm *p)
     p->bias_m = rows != 1 ? columns : 0;
     hk_shape batch = {.rank = p->batch_rank};
     memcpy(batch.dim, p->batch, sizeof batch.dim);
-    batch_strides(&matrix, rows * columns, &batch, p->batch_bias);
+    hk_gemm_batch_strides(&matrix, rows * columns, &batch, p->batch_bias);
 }
 
 /* ---- shapes */

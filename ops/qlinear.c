@@ -1,14 +1,17 @@
 /*
- * Products of quantized tensors: MatMulInteger, ConvInteger, QLinearMatMul, QLinearConv. Operands less their zero
- * points are whole numbers within +-255, which float32 kernels multiply exactly (ops/support/quantize.h); the results
- * are int32, or rescaled and rounded half to even.
+ * Products of quantized tensors: MatMulInteger, ConvInteger, QLinearMatMul, QLinearConv; the results are int32, or
+ * rescaled and rounded half to even. Matrix units multiply the bytes where the device's take them and the product is
+ * large. Everything else expands: operands less their zero points are whole numbers within +-255, which float32 kernels
+ * multiply exactly (ops/support/quantize.h).
  */
 #include <math.h>
 #include <string.h>
 
 #include "ops/op.h"
 #include "ops/support/build.h"
+#include "ops/support/choice.h"
 #include "ops/support/conv_geometry.h"
+#include "ops/support/gemm.h"
 #include "ops/support/quantize.h"
 
 static const hk_attr conv_list[] = {
@@ -239,6 +242,126 @@ static hk_status eval(hk_eval *e)
     return HK_OK;
 }
 
+/* ---- matrix units */
+
+/* One zero point for all, or one for each row of the first, each column or filter of the second operand. */
+static bool zeros_suit(const hk_node *n, const roles *r, bool second)
+{
+    const hk_value *v = n->in[second ? r->b : r->a], *z = role(n, second ? r->b_zero : r->a_zero);
+    return !z || (z->dtype == v->dtype && (hk_shape_count(&z->shape) == 1 || z->shape.rank == 1));
+}
+
+/* The problem without its operands: matrices with batch strides counted in whole matrices. False: not for matrix units.
+ */
+static bool conv_problem(const hk_node *n, hk_conv *c, hk_gemm *p)
+{
+    hk_problem_text problem;
+    if (!hk_conv_resolve(n->attrs, &n->in[0]->shape, &n->in[1]->shape, c, &problem) || c->w.spatial > 2)
+        return false;
+    *p = (hk_gemm){.m = c->k / c->groups,
+                   .n = hk_window_out_count(&c->w),
+                   .k = c->c / c->groups * hk_window_taps(&c->w),
+                   .batch_rank = 2,
+                   .batch = {c->n, c->groups},
+                   .batch_a = {0, 1},
+                   .batch_b = {c->groups, 1},
+                   .alpha = 1.0f};
+    return p->m >= 16;
+}
+
+static bool matmul_problem(const hk_node *n, hk_gemm *p)
+{
+    hk_shape a = n->in[0]->shape, b = n->in[1]->shape, batch;
+    *p = (hk_gemm){.m = a.dim[a.rank - 2], .n = b.dim[b.rank - 1], .k = a.dim[a.rank - 1], .alpha = 1.0f};
+    a.rank -= 2;
+    b.rank -= 2;
+    if (!hk_shape_broadcast(&a, &b, &batch))
+        return false;
+    if (hk_shape_count(&b) == 1) { /* one tall matrix */
+        p->m *= hk_shape_count(&a);
+        return true;
+    }
+    p->batch_rank = batch.rank;
+    memcpy(p->batch, batch.dim, sizeof p->batch);
+    hk_gemm_batch_strides(&a, 1, &batch, p->batch_a);
+    hk_gemm_batch_strides(&b, 1, &batch, p->batch_b);
+    return true;
+}
+
+/* The copies that matrix units read are addressed by 32-bit numbers. */
+static bool suits_units(const hk_node *n, const roles *r)
+{
+    const double most = (double)(1u << 30);
+    hk_conv c;
+    hk_gemm p;
+    if (!zeros_suit(n, r, false) || !zeros_suit(n, r, true) ||
+        !(r->conv ? conv_problem(n, &c, &p) : matmul_problem(n, &p)))
+        return false;
+    double batches = (double)hk_gemm_batches(&p), m = (double)p.m, columns = (double)p.n, k = (double)p.k + 16;
+    return p.m > 0 && p.n >= 16 && p.k >= 32 && batches > 0 && batches * m * k < most && batches * columns * k < most &&
+           batches * m * columns < most;
+}
+
+static bool takes_bytes(const hk_graph *g)
+{
+    while (g->outer)
+        g = g->outer;
+    return g->matrix_types >> HK_MATRIX_INT8 & 1u;
+}
+
+static bool expands_integer(const hk_graph *g, const hk_node *n)
+{
+    roles r = roles_of(n);
+    return !takes_bytes(g) || !suits_units(n, &r);
+}
+
+/* From counted in matrices to what the copies have. */
+static void scale_batches(hk_gemm *p)
+{
+    for (int32_t d = 0; d < p->batch_rank; d++) {
+        p->batch_a[d] *= p->m * p->lda;
+        p->batch_b[d] *= p->n * p->ldb;
+    }
+}
+
+static hk_status lower_integer(hk_lower *l)
+{
+    const hk_node *n = l->node;
+    roles r = roles_of(n);
+    hk_conv c;
+    hk_gemm p;
+    if (!(r.conv ? conv_problem(n, &c, &p) : matmul_problem(n, &p)))
+        return hk_fail(l->ctx, HK_STATUS_INTERNAL, "node '%s' (%s): it should have been expanded", n->name, n->type);
+    int64_t k = p.k, m = p.m;
+    hk_int8_operand
+        a = {.v = n->in[0], .zeros = role(n, 2), .along = true, .outer = m, .k = k, .ld = k, .matrix = m * k},
+        b = {.v = n->in[1], .zeros = role(n, 3), .outer = p.n, .k = k, .ld = p.n, .matrix = k * p.n};
+    a.matrices = hk_shape_count(&a.v->shape) / (m * k);
+    b.matrices = hk_shape_count(&b.v->shape) / (k * p.n);
+    if (r.conv) { /* the filters are the matrix on the left */
+        int64_t plane = hk_window_in_count(&c.w);
+        a.v = n->in[1];
+        a.zeros = role(n, 3);
+        a.matrices = c.groups;
+        b.v = n->in[0];
+        b.zeros = role(n, 2);
+        b.matrices = c.n * c.groups;
+        b.ld = plane;
+        b.matrix = c.c / c.groups * plane;
+        b.windows = &c;
+    }
+    b.second = true;
+    p.c = n->out[0];
+    if (!hk_gemm_pack_int8(l, &a, &p) || !hk_gemm_pack_int8(l, &b, &p))
+        return hk_out_of_memory(l->ctx, "an integer product");
+    scale_batches(&p);
+    uint32_t splits;
+    const hk_gemm_variant *v = hk_gemm_choose(l, &p, &splits);
+    hk_gemm_emit(l, &p, v, splits);
+    hk_choice_leave(l, HK_CHOICE_TILE);
+    return HK_OK;
+}
+
 /* ---- expansion */
 
 static hk_status build_spread(hk_graph *g, const hk_node *n, const roles *r, bool second, hk_value *v, hk_value **out)
@@ -260,25 +383,41 @@ static hk_status build_centered(hk_graph *g, const hk_node *n, const roles *r, b
     return hk_build_binary(g, "Sub", *out, zero, out);
 }
 
+/* A convolution's attributes, for a node that takes its place; none for other products. */
+static void conv_attributes(const hk_node *n, const roles *r, bool exact, hk_attr_value list[8])
+{
+    const hk_conv_attrs *c = n->attrs;
+    const hk_attr_value all[] = {HK_SET_INT("group", c->group),
+                                 HK_SET_STRING("auto_pad", c->window.auto_pad),
+                                 HK_SET_INTS("kernel_shape", c->window.kernel_shape.v, c->window.kernel_shape.count),
+                                 HK_SET_INTS("strides", c->window.strides.v, c->window.strides.count),
+                                 HK_SET_INTS("dilations", c->window.dilations.v, c->window.dilations.count),
+                                 HK_SET_INTS("pads", c->window.pads.v, c->window.pads.count)};
+    int32_t count = 0;
+    for (size_t i = 0; r->conv && i < HK_COUNT(all); i++)
+        if (all[i].kind != HK_ATTR_INTS || all[i].ints.v)
+            list[count++] = all[i];
+    if (r->conv && exact)
+        list[count++] = (hk_attr_value)HK_SET_INT("hk.exact", 1);
+    list[count] = (hk_attr_value){0};
+}
+
 static hk_status build_sums(hk_graph *g, const hk_node *n, const roles *r, hk_value **out)
 {
     hk_value *a = NULL, *b = NULL;
     const hk_shape *as = &n->in[r->a]->shape, *bs = &n->in[r->b]->shape;
+    if (!strncmp(n->op->type, "QLinear", 7) && takes_bytes(g) && suits_units(n, r)) {
+        hk_value *in[] = {n->in[r->a], n->in[r->b], role(n, r->a_zero), role(n, r->b_zero)};
+        hk_attr_value attrs[8];
+        conv_attributes(n, r, false, attrs);
+        return hk_build(g, r->conv ? "ConvInteger" : "MatMulInteger", attrs, in, 4, out, 1);
+    }
     HK_TRY(build_centered(g, n, r, false, &a));
     HK_TRY(build_centered(g, n, r, true, &b));
     if (!r->conv)
         return hk_build_integer_product(g, "MatMul", NULL, a, b, as->dim[as->rank - 1], out);
-    const hk_conv_attrs *c = n->attrs;
-    hk_attr_value attrs[8] = {HK_SET_INT("group", c->group), HK_SET_INT("hk.exact", 1),
-                              HK_SET_STRING("auto_pad", c->window.auto_pad)};
-    const hk_attr_value lists[] = {HK_SET_INTS("kernel_shape", c->window.kernel_shape.v, c->window.kernel_shape.count),
-                                   HK_SET_INTS("strides", c->window.strides.v, c->window.strides.count),
-                                   HK_SET_INTS("dilations", c->window.dilations.v, c->window.dilations.count),
-                                   HK_SET_INTS("pads", c->window.pads.v, c->window.pads.count)};
-    int32_t count = 3;
-    for (size_t i = 0; i < HK_COUNT(lists); i++)
-        if (lists[i].ints.v)
-            attrs[count++] = lists[i];
+    hk_attr_value attrs[8];
+    conv_attributes(n, r, true, attrs);
     return hk_build_integer_product(g, "Conv", attrs, a, b, hk_shape_span(bs, 1, bs->rank), out);
 }
 
@@ -330,18 +469,28 @@ static const char *const matmul_integer_cases[] = {
     "u8[4,3]<0:256 u8[3,2]<0:256 u8[4]<0:256",
     "i8[3,5000]<-128:128 i8[5000,2]<-128:128",
     "u8[3,1,4,3]<0:256 u8[2,3,6]<0:256 u8=128 u8=128",
+    "u8[40,77]<0:256 i8[77,35]<-128:128 u8=131 i8[35]<-9:9",
+    "i8[3,33,32]<-128:128 u8[32,36]<0:256 i8[33]<-9:9 u8[1]<0:256",
+    "u8[2,1,16,48]<0:256 i8[3,48,16]<-128:128 u8=7",
+    "i8[2,3,2,8,33]<-128:128 i8[3,1,33,17]<-128:128 i8=-128 i8=127",
+    "u8[1,5000]<0:256 u8[5000,20]<0:256 u8=255",
     NULL,
 };
 static const char *const conv_integer_cases[] = {
     "u8[1,1,3,3]<0:256 u8[2,1,2,2]<0:256 u8=1 u8[2]<0:9 ; pads=[1,1,1,1]",
     "i8[2,4,6,5]<-128:128 i8[6,2,3,3]<-128:128 ; group=2 strides=[2,1]",
     "u8[1,40,6,6]<0:256 i8[3,40,3,3]<-128:128 u8=128 ; auto_pad=\"SAME_UPPER\"",
+    "u8[2,5,7,6]<0:256 i8[18,5,3,3]<-128:128 u8=128 i8[18]<-9:9 ; pads=[1,1,1,1]",
+    "i8[2,64,5,5]<-128:128 i8[32,32,1,1]<-128:128 ; group=2",
+    "u8[1,12,11,9]<0:256 u8[16,12,3,2]<0:256 u8=3 u8=200 ; strides=[2,1] dilations=[1,2] pads=[0,1,2,1]",
+    "i8[2,16,40]<-128:128 u8[20,16,3]<0:256 i8=-5 u8=9 ; pads=[1,1]",
     NULL,
 };
 static const char *const qlinear_matmul_cases[] = {
     "u8[2,4]<0:256 f32=0.0066 u8=113 u8[4,3]<0:256 f32=0.00705 u8=114 f32=0.0107 u8=118",
     "i8[2,2,4]<-128:128 f32=0.0066 i8=3 i8[2,4,3]<-128:128 f32[3]+ i8[3]<-9:9 f32=0.51 i8=-4",
     "i8[2,300]<-128:128 f16=0.0066 i8=3 i8[300,3]<-128:128 f16=0.02 i8=1 f16=0.5 i8=-4",
+    "u8[20,64]<0:256 f32=0.0066 u8=113 i8[64,40]<-128:128 f32[40]+ i8[40]<-9:9 f32=90.7 u8=118",
     NULL,
 };
 static const char *const qlinear_conv_cases[] = {
@@ -349,20 +498,23 @@ static const char *const qlinear_conv_cases[] = {
     "u8[2,4,6,5]<0:256 f32=0.0037 u8=132 i8[6,2,3,3]<-128:128 f32[6]+ i8[6]<-3:3 f32=0.9 u8=123 i32[6]<-900:900 ; "
     "group=2 "
     "pads=[1,1,1,1]",
+    "u8[2,4,6,5]<0:256 f32=0.0037 u8=132 i8[16,4,3,3]<-128:128 f32[16]+ i8[16]<-3:3 f32=0.9 u8=123 i32[16]<-900:900 ; "
+    "pads=[1,1,1,1]",
     NULL,
 };
 
-#define OP(name, first, least, most, attributes, expansion, case_list)                                                 \
+/* lowering: of products that do not expand. */
+#define OP(name, first, least, most, attributes, expansion, when, lowering, case_list)                                 \
     {                                                                                                                  \
         .type = name, .since = first, .in_min = least, .in_max = most, .out_min = 1, .out_max = 1,                     \
         .attrs_bytes = sizeof(hk_conv_attrs), .attrs = attributes, .infer = infer, .eval = eval, .expand = expansion,  \
-        .cases = case_list                                                                                             \
+        .expands = when, .lower = lowering, .cases = case_list                                                         \
     }
 
 const hk_op hk_ops_qlinear[] = {
-    OP("MatMulInteger", 10, 2, 4, NULL, expand_integer, matmul_integer_cases),
-    OP("ConvInteger", 10, 2, 4, conv_list, expand_integer, conv_integer_cases),
-    OP("QLinearMatMul", 10, 8, 8, NULL, expand_quantized, qlinear_matmul_cases),
-    OP("QLinearConv", 10, 8, 9, conv_list, expand_quantized, qlinear_conv_cases),
+    OP("MatMulInteger", 10, 2, 4, NULL, expand_integer, expands_integer, lower_integer, matmul_integer_cases),
+    OP("ConvInteger", 10, 2, 4, conv_list, expand_integer, expands_integer, lower_integer, conv_integer_cases),
+    OP("QLinearMatMul", 10, 8, 8, NULL, expand_quantized, NULL, NULL, qlinear_matmul_cases),
+    OP("QLinearConv", 10, 8, 9, conv_list, expand_quantized, NULL, NULL, qlinear_conv_cases),
     {0},
 };

@@ -57,6 +57,8 @@ typedef struct hk_lower {
     const hk_device_info *device;             /* caps and limits, after masking */
     bool cpu;                                 /* the device is software: pick the register-only tuning */
     uint32_t coopmat_m, coopmat_n, coopmat_k; /* matrix fragments; 0 without matrix units, real or emulated */
+    uint32_t int8_m, int8_n, int8_k;          /* those of int8 operands */
+    uint32_t matrix_types;                    /* bits (1 << HK_MATRIX_x) */
     bool coopmat_emulated;                    /* the device has none; kernels do without (tests) */
     uint32_t compute_units_hint;              /* workgroups that fill the device: split-K aims at it */
     hk_precision precision;

@@ -428,12 +428,16 @@ static hk_status prepare(hk_exec *e)
 
 hk_status hk_exec_create(hk_env *env, hk_graph *g, hk_exec **out)
 {
-    hk_coopmat_shape shape = {0};
+    hk_coopmat_shape shape = {0}, bytes = {0};
     if (!hk_gpu_coopmat_shape(env->gpu, &shape))
         shape = (hk_coopmat_shape){0};
+    if (!hk_gpu_int8_shape(env->gpu, &bytes))
+        bytes = (hk_coopmat_shape){0};
     const hk_device_info *device = hk_gpu_info(env->gpu);
     hk_plan_options options = {.device = device,
                                .coopmat = {shape.m, shape.n, shape.k},
+                               .int8 = {bytes.m, bytes.n, bytes.k},
+                               .matrix_types = hk_gpu_matrix_types(env->gpu),
                                .precision = env->precision,
                                .tuning = env->tuning,
                                .debug = hk_gpu_debug(env->gpu),

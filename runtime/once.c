@@ -89,8 +89,10 @@ hk_status hk_run_once_as(hk_gpu *gpu, const hk_graph *g, const hk_tensor *const 
         env->precision = how->precision;
         st = hk_graph_clone(g, &clone);
     }
-    if (st == HK_OK)
+    if (st == HK_OK) {
+        clone->matrix_types = hk_gpu_matrix_types(gpu);
         st = hk_infer_graph(clone);
+    }
     if (st == HK_OK)
         st = hk_settle_element_types(clone, hk_gpu_info(gpu));
     if (st == HK_OK && how->precision == HK_PRECISION_FAST)

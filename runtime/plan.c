@@ -314,6 +314,7 @@ static hk_lower lowering(const planner *c)
     const hk_plan_options *o = c->options;
     bool cpu = o->device->type == HK_DEVICE_SOFTWARE && !(o->debug & HK_DEBUG_GPU_TUNING);
     bool emulated = !o->coopmat[0] && o->debug & HK_DEBUG_GPU_TUNING;
+    bool bytes = emulated && o->matrix_types >> HK_MATRIX_INT8 & 1u;
     return (hk_lower){.ctx = c->p->ctx,
                       .arena = c->arena,
                       .graph = c->g,
@@ -322,6 +323,10 @@ static hk_lower lowering(const planner *c)
                       .coopmat_m = emulated ? 16 : o->coopmat[0],
                       .coopmat_n = emulated ? 16 : o->coopmat[1],
                       .coopmat_k = emulated ? 16 : o->coopmat[2],
+                      .int8_m = bytes ? 16 : o->int8[0],
+                      .int8_n = bytes ? 16 : o->int8[1],
+                      .int8_k = bytes ? 32 : o->int8[2],
+                      .matrix_types = o->matrix_types,
                       .coopmat_emulated = emulated,
                       .compute_units_hint = cpu ? 4 : 132,
                       .precision = o->precision,

@@ -50,7 +50,8 @@ typedef enum hk_plan_fault {
 
 typedef struct hk_plan_options {
     const hk_device_info *device;
-    uint32_t coopmat[3]; /* m, n, k; 0 without */
+    uint32_t coopmat[3], int8[3]; /* m, n, k; 0 without */
+    uint32_t matrix_types;        /* bits (1 << HK_MATRIX_x), emulated ones too */
     hk_precision precision;
     unsigned debug;      /* HK_DEBUG_* */
     uint64_t bank_bytes; /* no bank is larger: the device's largest allocation */

@@ -157,6 +157,33 @@ void store_row4(vec4 sum, Batch at, uint m, uint n)
     }
 }
 
+// A sum of products of bytes that pack_int8.comp has made, whose zero points are off: sum (a - za) (b - zb) =
+// sum a b - za sum b - (sum a - K za) zb. bias: (za, sum a - K za) of each row of A, residual: (sum b, zb) of each column of B.
+uint less_zeros(int sum, Batch at, uint m, uint n)
+{
+    if (PARTIAL)
+        return uint(sum);
+    uvec2 a = U32x2(push.bias).v[at.a / push.lda + m], b = U32x2(push.residual).v[at.b / push.ldb + n];
+    return uint(sum) - a.x * b.x - a.y * b.y;
+}
+
+void store_row4(ivec4 sum, Batch at, uint m, uint n)
+{
+    if (m >= push.m || n >= push.n)
+        return;
+    uint index = at.c + m * push.n + n;
+    if (WIDE_C) {
+        uvec4 y;
+        [[unroll]] for (uint j = 0u; j < 4u; ++j)
+            y[j] = less_zeros(sum[j], at, m, n + j);
+        U32x4(push.c).v[index >> 2] = y;
+    } else {
+        for (uint j = 0u; j < 4u; ++j)
+            if (n + j < push.n)
+                U32(push.c).v[index + j] = less_zeros(sum[j], at, m, n + j);
+    }
+}
+
 // Reading an operand four elements at a time. Its stored rows either run along K ("along": [outer][K], A untransposed
 // or B transposed) or along its outer dimension ([K][outer]). Reads outside are kept inside: the outer index is
 // clamped, because those sums are dropped, and elements beyond k_end are zero in both operands.

@@ -1,5 +1,9 @@
 // kernel: gemm_coopmat needs=coopmat,fp16,subgroup glslang=15
 // kernel: gemm_coopmat_emulated -DEMULATED=1
+// kernel: gemm_coopmat_bf16 -DBF16=1 needs=coopmat,bf16,subgroup glslang=15
+// kernel: gemm_coopmat_bf16_emulated -DBF16=1 -DEMULATED=1
+// kernel: gemm_coopmat_int8 -DINT8=1 needs=coopmat,int8-matrix,subgroup glslang=15
+// kernel: gemm_coopmat_int8_emulated -DINT8=1 -DEMULATED=1
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #ifndef EMULATED
@@ -7,7 +11,13 @@
 #extension GL_KHR_memory_scope_semantics : require
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_KHR_shader_subgroup_arithmetic : require
+#ifdef INT8
+#extension GL_EXT_shader_explicit_arithmetic_types_int8 : require
+#elif defined(BF16)
+#extension GL_EXT_bfloat16 : require
+#else
 #extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
+#endif
 #define UNROLL [[unroll]]
 #else
 #define UNROLL [[dont_unroll]] // software devices compile it
@@ -15,7 +25,9 @@
 #include "gemm_common.glsl"
 
 // GEMM on matrix units: fp16 operands, or with HALVES 2 fp32 ones that gemm_split.comp has split, and fp32 sums. Operands are
-// staged in the orientation in which they are stored; matrix_loop.glsl says the rest.
+// staged in the orientation in which they are stored; matrix_loop.glsl says the rest. With BF16 operands are bfloat16.
+// With INT8 they are what pack_int8.comp has made: signed bytes along K, and sums are int32. There k, lda, ldb and all that
+// counts along K counts pairs of bytes, which take the place of the halves.
 //
 // Floor: 2 m n k operations (HALVES 2: three times as many) at the rate of subgroup matrices, or the bytes of A, B and C once.
 layout(constant_id = 8) const uint BM = 128;
@@ -23,13 +35,26 @@ layout(constant_id = 9) const uint BN = 128;
 layout(constant_id = 10) const uint BK = 32;
 layout(constant_id = 11) const uint FM = 16; // the device's fragment
 layout(constant_id = 12) const uint FN = 16;
+#ifdef INT8
+layout(constant_id = 13) const uint FRAGMENT_K = 32;
+const uint FK = FRAGMENT_K / 2;
+#else
 layout(constant_id = 13) const uint FK = 16;
+#endif
 layout(constant_id = 14) const uint WM = 2;
 layout(constant_id = 15) const uint WN = 4;
 layout(constant_id = 16) const uint THREADS = 256;
 layout(constant_id = 17) const uint STAGES = 1;
-layout(constant_id = 18) const uint FLOATS = 0; // bit 0: A is stored as fp32 (else fp16), bit 1: B is
+#ifdef INT8
+const uint FLOATS = 0;
+#else
+layout(constant_id = 18) const uint FLOATS = 0; // bit 0: A is stored as fp32 (else in 16 bits), bit 1: B is
+#endif
+#if defined(INT8) || defined(BF16)
+const uint HALVES = 1;
+#else
 layout(constant_id = 19) const uint HALVES = 1; // of an element
+#endif
 layout(constant_id = 20) const uint AHEAD = 1;  // K tiles on their way
 
 const bool A_F32 = (FLOATS & 1u) != 0u; // or two halves: as many words
@@ -56,7 +81,7 @@ uint chunk_offset(bool along, bool wide, uint outer, uint k, uint extent, uint l
     return along ? o * ld + k : k * ld + o;
 }
 
-uint half_at(uvec2 base, uint i) // bits of one fp16 element, by 32-bit access
+uint half_at(uvec2 base, uint i) // bits of one element of 16, by 32-bit access
 {
     uint word = U32(base).v[i >> 1];
     return (i & 1u) == 0u ? word & 0xffffu : word >> 16;
@@ -184,7 +209,7 @@ uint word_b(uint i)
     return TRANS_B ? s.x * ROW_B + s.y / 8u : s.y * ROW_B + s.x / 8u;
 }
 
-void store4(vec4 sums, uint row, uint column)
+void store4(SUM4 sums, uint row, uint column)
 {
     store_row4(sums, part.at, part.m + row, part.n + column);
 }

@@ -22,6 +22,19 @@ uvec4 pack8(vec4 x, vec4 y)
     return uvec4(packHalf2x16(x.xy), packHalf2x16(x.zw), packHalf2x16(y.xy), packHalf2x16(y.zw));
 }
 
+// Bits of float32 rounded to the nearest bfloat16, of two equally near the even one; NaN stays one.
+uvec4 round_bfloat(uvec4 x)
+{
+    uvec4 y = x + 0x7fffu + (x >> 16u & 1u);
+    return mix(y, x | 0x400000u, greaterThan(x & 0x7fffffffu, uvec4(0x7f800000u))) >> 16u;
+}
+
+uvec4 pack8_bfloat(uvec4 x, uvec4 y)
+{
+    uvec4 f = round_bfloat(x), g = round_bfloat(y);
+    return uvec4(f.x | f.y << 16u, f.z | f.w << 16u, g.x | g.y << 16u, g.z | g.w << 16u);
+}
+
 // Eight elements: their high halves, and what those leave. The high ones are cut off by their bits, for a compiler may take
 // the way to a half and back for nothing.
 void split8(uvec4 x, uvec4 y, float scale, out uvec4 high, out uvec4 low)

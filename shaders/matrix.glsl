@@ -1,5 +1,6 @@
 // Matrix units: a subgroup's fragments, which lie in registers in an order that only the driver knows. Include after constants
-// FM, FN, FK (the device's fragment), THREADS, SUBGROUPS and the shared array `tile` of uvec4, which holds halves.
+// FM, FN, FK (the device's fragment), THREADS, SUBGROUPS and the shared array `tile` of uvec4, which holds slots of 16 bits: halves;
+// with BF16 bfloat16; with INT8 pairs of signed bytes that follow each other along K, whose sums are int. FK counts slots.
 //
 // With EMULATED the same source runs without matrix units: operands are read from the tile when they are multiplied, and sums
 // lie in shared memory. It is slow, and there so that every device can test these kernels.
@@ -8,12 +9,34 @@
 
 const uint LANES = THREADS / SUBGROUPS; // of a subgroup
 
+#ifdef INT8
+#define SUM int
+#define SUM4 ivec4
+#define SUM_BITS(x) uint(x)
+#define SUM4_OF(bits) ivec4(bits)
+#else
+#define SUM float
+#define SUM4 vec4
+#define SUM_BITS(x) floatBitsToUint(x)
+#define SUM4_OF(bits) uintBitsToFloat(bits)
+#endif
+
 #ifndef EMULATED
 
-#define Sums coopmat<float, gl_ScopeSubgroup, FM, FN, gl_MatrixUseAccumulator>
-#define OperandA coopmat<float16_t, gl_ScopeSubgroup, FM, FK, gl_MatrixUseA>
-#define OperandB coopmat<float16_t, gl_ScopeSubgroup, FK, FN, gl_MatrixUseB>
-#define CLEAR_SUMS(c, number) c = Sums(0.0)
+#ifdef INT8
+#define ELEMENT int8_t
+#define ELEMENTS FRAGMENT_K // bytes along K, two a slot
+#elif defined(BF16)
+#define ELEMENT bfloat16_t
+#define ELEMENTS FK
+#else
+#define ELEMENT float16_t
+#define ELEMENTS FK
+#endif
+#define Sums coopmat<SUM, gl_ScopeSubgroup, FM, FN, gl_MatrixUseAccumulator>
+#define OperandA coopmat<ELEMENT, gl_ScopeSubgroup, FM, ELEMENTS, gl_MatrixUseA>
+#define OperandB coopmat<ELEMENT, gl_ScopeSubgroup, ELEMENTS, FN, gl_MatrixUseB>
+#define CLEAR_SUMS(c, number) c = Sums(SUM(0))
 #define SUBGROUP_INDEX gl_SubgroupID
 #define SUBGROUP_LANE gl_SubgroupInvocationID
 #define SUBGROUP_BARRIER subgroupBarrier()
@@ -26,14 +49,18 @@ const uint LANES = THREADS / SUBGROUPS; // of a subgroup
             coopMatLoad(x, tile, at, row, gl_CooperativeMatrixLayoutRowMajor);                                         \
     }
 #define MULTIPLY(a, b, c) c = coopMatMulAdd(a, b, c)
+#ifdef INT8
+#define ADD_SCALED(c, d, f, g) c += d // never split, so there are no scales
+#else
 #define ADD_SCALED(c, d, f, g) c += d * (f) * (g)
+#endif
 #define SUBGROUP_MAXIMA true
 #define SUBGROUP_MAX(x) subgroupMax(x)
 #define STORE_SUMS(c, at, row) coopMatStore(c, tile, at, row, gl_CooperativeMatrixLayoutRowMajor)
 
 #else
 
-shared float sums[SUBGROUPS * (RM * RN + 1) * FM * FN]; // of all fragments, and one for a few products
+shared SUM sums[SUBGROUPS * (RM * RN + 1) * FM * FN]; // of all fragments, and one for a few products
 #define Sums uint // where they begin
 struct Operand {
     uint at;
@@ -57,50 +84,61 @@ struct Operand {
 #define SUBGROUP_MAX(x) (x)
 #define STORE_SUMS(c, at, row) emulated_store(c, at, row)
 
-// Eight halves along K.
-struct Chunk {
-    vec4 low;
-    vec4 high;
-};
-
-Chunk emulated_chunk(Operand x, bool along, uint outer, uint k)
+// Eight slots along K.
+uvec4 emulated_chunk(Operand x, bool along, uint outer, uint k)
 {
+    if (along)
+        return tile[x.at + outer * x.row + k / 8u];
     uvec4 w = uvec4(0u);
-    if (along) {
-        w = tile[x.at + outer * x.row + k / 8u];
-    } else {
-        for (uint j = 0; j < 8; ++j)
-            w[j / 2] |= (tile[x.at + (k + j) * x.row + outer / 8u][outer / 2u % 4u] >> 16u * (outer % 2u) & 0xffffu)
-                        << 16u * (j % 2u);
-    }
-    return Chunk(vec4(unpackHalf2x16(w.x), unpackHalf2x16(w.y)), vec4(unpackHalf2x16(w.z), unpackHalf2x16(w.w)));
+    for (uint j = 0; j < 8; ++j)
+        w[j / 2] |= (tile[x.at + (k + j) * x.row + outer / 8u][outer / 2u % 4u] >> 16u * (outer % 2u) & 0xffffu)
+                    << 16u * (j % 2u);
+    return w;
 }
+
+#ifdef INT8
+int emulated_dot(uint x, uint y)
+{
+    int sum = 0;
+    for (int j = 0; j < 32; j += 8)
+        sum += bitfieldExtract(int(x), j, 8) * bitfieldExtract(int(y), j, 8);
+    return sum;
+}
+#elif defined(BF16)
+float emulated_dot(uint x, uint y)
+{
+    return dot(uintBitsToFloat(uvec2(x << 16u, x & 0xffff0000u)), uintBitsToFloat(uvec2(y << 16u, y & 0xffff0000u)));
+}
+#else
+float emulated_dot(uint x, uint y) { return dot(unpackHalf2x16(x), unpackHalf2x16(y)); }
+#endif
 
 void emulated_multiply(Operand a, Operand b, uint c)
 {
     for (uint i = SUBGROUP_LANE; i < FM * FN; i += LANES)
         for (uint k = 0; k < FK; k += 8) {
-            Chunk x = emulated_chunk(a, !a.columns, i / FN, k), y = emulated_chunk(b, b.columns, i % FN, k);
-            sums[c + i] += dot(x.low, y.low) + dot(x.high, y.high);
+            uvec4 x = emulated_chunk(a, !a.columns, i / FN, k), y = emulated_chunk(b, b.columns, i % FN, k);
+            for (uint j = 0; j < 4; ++j)
+                sums[c + i] += emulated_dot(x[j], y[j]);
         }
 }
 
 void emulated_add(uint c, uint d, float f, float g)
 {
     for (uint i = SUBGROUP_LANE; i < FM * FN; i += LANES)
-        sums[c + i] += sums[d + i] * f * g;
+        sums[c + i] += SUM(sums[d + i] * f * g);
 }
 
 void emulated_clear(uint c)
 {
     for (uint i = SUBGROUP_LANE; i < FM * FN; i += LANES)
-        sums[c + i] = 0.0;
+        sums[c + i] = SUM(0);
 }
 
 void emulated_store(uint c, uint at, uint row)
 {
     for (uint i = SUBGROUP_LANE; i < FM * FN; i += LANES)
-        tile[at + i / FN * row + i % FN / 4u][i % 4u] = floatBitsToUint(sums[c + i]);
+        tile[at + i / FN * row + i % FN / 4u][i % 4u] = SUM_BITS(sums[c + i]);
 }
 
 #endif

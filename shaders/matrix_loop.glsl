@@ -16,11 +16,16 @@
 //                                                times set on; of operands that come split both halves, and into
 //                                                next_undo[set] the tile's undo of this thread's number
 //     uint word_a(uint i), word_b(uint i)        where chunk i of the thread goes, from the start of the operand's tile
-//     void store4(vec4 sums, uint row, uint column)   four sums of a row, from the workgroup's corner
+//     void store4(SUM4 sums, uint row, uint column)   four sums of a row, from the workgroup's corner
 #ifndef MATRIX_LOOP_GLSL
 #define MATRIX_LOOP_GLSL
 
 #include "halves.glsl"
+#ifdef BF16
+#define ROUND8(x, y) pack8_bfloat(floatBitsToUint(x), floatBitsToUint(y))
+#else
+#define ROUND8(x, y) pack8(x, y)
+#endif
 
 const bool SPLIT = HALVES == 2u;
 const uint SUBGROUPS = WM * WN;
@@ -67,7 +72,7 @@ bool has_chunk(uint i, uint chunks) { return chunks % THREADS == 0u || gl_LocalI
 void load_next(uint k, uint set);
 uint word_a(uint i);
 uint word_b(uint i);
-void store4(vec4 sums, uint row, uint column);
+void store4(SUM4 sums, uint row, uint column);
 
 #ifdef SPLIT_HERE
 
@@ -113,7 +118,7 @@ void place_next(uint at, uint undo_at, uint set)
         if (!has_chunk(i, CHUNKS_A))
             break;
         uvec4 x = next_a[set * WORDS_A + i * PARTS_A], y = next_a[set * WORDS_A + i * PARTS_A + PARTS_A - 1];
-        tile[at + word_a(i)] = A_F32 && !SPLIT ? pack8(uintBitsToFloat(x), uintBitsToFloat(y)) : x;
+        tile[at + word_a(i)] = A_F32 && !SPLIT ? ROUND8(uintBitsToFloat(x), uintBitsToFloat(y)) : x;
         if (SPLIT)
             tile[at + TILE_A + word_a(i)] = y;
     }
@@ -121,7 +126,7 @@ void place_next(uint at, uint undo_at, uint set)
         if (!has_chunk(i, CHUNKS_B))
             break;
         uvec4 x = next_b[set * WORDS_B + i * PARTS_B], y = next_b[set * WORDS_B + i * PARTS_B + PARTS_B - 1];
-        tile[at_b + word_b(i)] = B_F32 && !SPLIT ? pack8(uintBitsToFloat(x), uintBitsToFloat(y)) : x;
+        tile[at_b + word_b(i)] = B_F32 && !SPLIT ? ROUND8(uintBitsToFloat(x), uintBitsToFloat(y)) : x;
         if (SPLIT)
             tile[at_b + TILE_B + word_b(i)] = y;
     }
@@ -206,7 +211,7 @@ void multiply_tiles(uint first, uint end)
         SUBGROUP_BARRIER;
         for (uint v = lane; v < FM * VECTORS; v += THREADS / SUBGROUPS) {
             uint row = v / VECTORS, column = v % VECTORS;
-            vec4 sum = uintBitsToFloat(tile[base + row * (VECTORS + 1) + column]);
+            SUM4 sum = SUM4_OF(tile[base + row * (VECTORS + 1) + column]);
             store4(sum, subgroup_m + i * FM + row, subgroup_n + column * 4u);
         }
         SUBGROUP_BARRIER;

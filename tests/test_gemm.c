@@ -20,6 +20,10 @@
  * root mean square (twice that if it were truncated), one whose fp32 operands a matrix unit rounds by 3e-4. */
 static double tolerance(const hk_gemm_case *c, const hk_gemm_variant *v)
 {
+    if (hk_dtype_is_integer(c->a))
+        return 0.0;
+    if (c->a == HK_BFLOAT16 || c->b == HK_BFLOAT16) /* of both types one rounds the other operand to 8 bits */
+        return c->a != c->b ? 4e-3 : 2e-6;
     if (v && v->kind == HK_GEMM_COOPMAT && v->halves == 1 && (c->a != HK_FLOAT16 || c->b != HK_FLOAT16))
         return 5e-4;
     return c->c == HK_FLOAT16 ? 3e-4 : 2e-6;
@@ -195,6 +199,83 @@ static void test_tiles_ahead(void **state)
     assert_true(ran >= 24 || hk_gpu_info(f->gpu)->max_shared_bytes < 32768);
 }
 
+/* bfloat16 and int8 run the tiles of fp16 from kernels of their own, emulated where the device has no such matrix
+ * units: there the smallest tile alone. Each in every orientation, with edges, batches and splits, both operands
+ * shared or not. */
+static bool is_small(const fixture *f, const hk_gemm_variant *v)
+{
+    return hk_gpu_has(f->gpu, HK_CAP_COOPMAT) || (v->bm <= 32 && v->bk <= 32);
+}
+
+static bool takes(const fixture *f, hk_cap cap)
+{
+    return hk_gpu_has(f->gpu, cap) || !hk_gpu_has(f->gpu, HK_CAP_COOPMAT);
+}
+
+static void test_bf16(void **state)
+{
+    size_t count, ran = 0;
+    const fixture *f = *state;
+    const hk_gemm_variant *v = hk_gemm_variants(&count);
+    for (size_t i = 0; i < count; i++)
+        for (int t = 0; t < 4 && v[i].bf16_name && is_small(f, &v[i]); t++) {
+            const hk_gemm_case even = {.m = 72,
+                                       .n = 40,
+                                       .k = 64,
+                                       .trans_a = t & 1,
+                                       .trans_b = t & 2,
+                                       .a = HK_BFLOAT16,
+                                       .b = HK_BFLOAT16,
+                                       .slope = 40, /* far outside of what fp16 holds */
+                                       .precision = HK_PRECISION_FAST};
+            const hk_gemm_case odd = {.m = 33,
+                                      .n = 35,
+                                      .k = 77,
+                                      .batch = 2,
+                                      .trans_a = t & 1,
+                                      .trans_b = t & 2,
+                                      .a = HK_BFLOAT16,
+                                      .b = t & 1 ? HK_FLOAT32 : HK_BFLOAT16,
+                                      .bias = 1,
+                                      .residual = true,
+                                      .activation = HK_ACT_RELU};
+            ran += check(*state, &even, &v[i], 1);
+            ran += check(*state, &odd, &v[i], 1 + (uint32_t)t % 2);
+        }
+    assert_true(ran >= 8 || !takes(f, HK_CAP_BF16) || hk_gpu_info(f->gpu)->max_shared_bytes < 32768);
+}
+
+static void test_int8(void **state)
+{
+    size_t count, ran = 0;
+    const fixture *f = *state;
+    const hk_gemm_variant *v = hk_gemm_variants(&count);
+    for (size_t i = 0; i < count; i++)
+        for (int t = 0; t < 4 && v[i].int8_name && is_small(f, &v[i]); t++) {
+            hk_dtype a = t & 1 ? HK_INT8 : HK_UINT8, b = t & 2 ? HK_UINT8 : HK_INT8;
+            const hk_gemm_case even = {
+                .m = 72, .n = 40, .k = 256, .trans_a = t & 1, .trans_b = t & 2, .a = a, .b = b, .zeros = t % 3};
+            const hk_gemm_case odd = {.m = 33,
+                                      .n = 35,
+                                      .k = 141,
+                                      .batch = 3,
+                                      .trans_a = t & 1,
+                                      .trans_b = t & 2,
+                                      .share_a = t == 1,
+                                      .share_b = t == 2,
+                                      .a = b,
+                                      .b = a,
+                                      .zeros = 2 - t % 3};
+            ran += check(*state, &even, &v[i], 1 + (uint32_t)t % 2);
+            ran += check(*state, &odd, &v[i], 2 - (uint32_t)t % 2);
+        }
+    bool min = hk_gpu_info(f->gpu)->max_shared_bytes < 32768;
+    assert_true(ran >= 8 || !takes(f, HK_CAP_INT8_MATRIX) || min);
+    const hk_gemm_case chosen = {.m = 50, .n = 30, .k = 3000, .a = HK_UINT8, .b = HK_INT8, .zeros = 1};
+    if (takes(f, HK_CAP_INT8_MATRIX))
+        assert_true(check(*state, &chosen, NULL, 0));
+}
+
 static void test_chosen_variants(void **state)
 {
     const hk_gemm_case cases[] = {
@@ -216,8 +297,8 @@ static void test_chosen_variants(void **state)
         assert_true(check(*state, &cases[i], NULL, 0));
 }
 
-/* `test_gemm bench M N K [N|T][N|T] [f32|f16|high] [PART]`: times every variant that fits and whose name contains PART,
- * and the chosen one, instead of testing. */
+/* `test_gemm bench M N K [N|T][N|T] [f32|f16|bf16|int8|high] [PART]`: times every variant that fits and whose name
+ * contains PART, and the chosen one, instead of testing. */
 static int bench(int argc, char **argv)
 {
     hk_context *ctx = NULL;
@@ -226,17 +307,27 @@ static int bench(int argc, char **argv)
     if (st == HK_OK)
         st = hk_gpu_open(ctx, NULL, &gpu);
     const char *trans = argc > 5 ? argv[5] : "NN";
-    bool half = argc > 6 && !strcmp(argv[6], "f16"), high = argc > 6 && !strcmp(argv[6], "high");
+    static const struct {
+        const char *name;
+        hk_dtype a, b;
+        hk_precision precision;
+    } types[] = {{"f32", HK_FLOAT32, HK_FLOAT32, HK_PRECISION_STRICT},
+                 {"f16", HK_FLOAT16, HK_FLOAT16, HK_PRECISION_FAST},
+                 {"bf16", HK_BFLOAT16, HK_BFLOAT16, HK_PRECISION_FAST},
+                 {"int8", HK_UINT8, HK_INT8, HK_PRECISION_FAST},
+                 {"high", HK_FLOAT32, HK_FLOAT32, HK_PRECISION_HIGH}};
+    size_t type = 0;
+    for (size_t i = 0; argc > 6 && i < HK_COUNT(types); i++)
+        type = strcmp(argv[6], types[i].name) ? type : i;
     hk_gemm_case c = {.m = atoll(argv[2]),
                       .n = atoll(argv[3]),
                       .k = atoll(argv[4]),
                       .trans_a = trans[0] == 'T',
                       .trans_b = trans[0] && trans[1] == 'T',
-                      .a = half ? HK_FLOAT16 : HK_FLOAT32,
-                      .b = half ? HK_FLOAT16 : HK_FLOAT32,
-                      .precision = half   ? HK_PRECISION_FAST
-                                   : high ? HK_PRECISION_HIGH
-                                          : HK_PRECISION_STRICT};
+                      .a = types[type].a,
+                      .b = types[type].b,
+                      .zeros = 1,
+                      .precision = types[type].precision};
     double flops = 2.0 * (double)c.m * (double)c.n * (double)c.k;
     uint32_t repeats = flops > 2e10 ? 10 : hk_gpu_info(gpu)->type == HK_DEVICE_SOFTWARE ? 1 : 50;
     size_t count;
@@ -274,6 +365,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_precision_high),
         cmocka_unit_test(test_fp16_operands_and_results),
         cmocka_unit_test(test_tiles_ahead),
+        cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_int8),
         cmocka_unit_test(test_chosen_variants),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);

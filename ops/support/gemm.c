@@ -43,6 +43,15 @@ int64_t hk_gemm_batches(const hk_gemm *p)
     return count;
 }
 
+void hk_gemm_batch_strides(const hk_shape *batch, int64_t matrix, const hk_shape *result, int64_t strides[HK_MAX_RANK])
+{
+    int64_t stride = matrix;
+    for (int32_t d = result->rank - 1, i = batch->rank - 1; d >= 0; d--, i--) {
+        strides[d] = i >= 0 && batch->dim[i] != 1 ? stride : 0;
+        stride *= i >= 0 ? batch->dim[i] : 1;
+    }
+}
+
 static void drop_batch_dim(hk_gemm *p, int32_t d)
 {
     for (int32_t i = d; i + 1 < p->batch_rank; i++) {
@@ -279,7 +288,8 @@ static void emit_reduce(hk_lower *l, const hk_gemm *p, hk_value *sums, uint32_t 
     q.a = sums;
     q.b = NULL;
     int64_t work = hk_gemm_batches(p) * p->m * p->n;
-    hk_record *r = emit(l, &q, &hk_kernel_gemm_reduce, "gemm sum of splits", p->c, wide & WIDE_C, k_split, work);
+    const hk_kernel *kernel = p->int8 ? &hk_kernel_gemm_reduce_int8 : &hk_kernel_gemm_reduce;
+    hk_record *r = emit(l, &q, kernel, "gemm sum of splits", p->c, wide & WIDE_C, k_split, work);
     uint32_t threads = l->cpu ? 64 : 128;
     hk_workgroup(r, threads, 1, 1);
     hk_grid_1d(l, r, (uint64_t)ceil_div(work, (wide & WIDE_C ? 4 : 1) * (int64_t)threads));
@@ -340,14 +350,26 @@ static bool split_operand(hk_lower *l, hk_gemm *p, bool a)
 static hk_record *emit_coopmat(hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, hk_value *c, uint32_t wide,
                                int64_t k_split, int64_t work)
 {
-    hk_record *r = emit(l, p, hk_gemm_coopmat_kernel(l), v->name, c, wide, k_split, work);
+    hk_record *r = emit(l, p, hk_gemm_coopmat_kernel(l, p), hk_gemm_variant_name(p, v), c, wide, k_split, work);
     uint32_t threads = (uint32_t)v->wm * v->wn * hk_matrix_lanes(l);
     uint32_t floats = (hk_value_storage(p->a) == HK_FLOAT32 ? FLOATS_A : 0u) |
                       (hk_value_storage(p->b) == HK_FLOAT32 ? FLOATS_B : 0u);
     hk_workgroup(r, threads, 1, 1);
     r->subgroup_size = hk_lower_has(l, HK_CAP_SUBGROUP_SIZE) ? l->device->subgroup_size : 0;
-    const uint32_t spec[] = {v->bm, v->bn,   v->bk,     l->coopmat_m, l->coopmat_n, l->coopmat_k, v->wm,
-                             v->wn, threads, v->stages, floats,       v->halves,    v->ahead};
+    bool int8 = p->int8;
+    const uint32_t spec[] = {v->bm,
+                             v->bn,
+                             v->bk,
+                             int8 ? l->int8_m : l->coopmat_m,
+                             int8 ? l->int8_n : l->coopmat_n,
+                             int8 ? l->int8_k : l->coopmat_k,
+                             v->wm,
+                             v->wn,
+                             threads,
+                             v->stages,
+                             floats,
+                             v->halves,
+                             v->ahead};
     for (uint32_t i = 0; i < HK_COUNT(spec); i++)
         hk_spec(r, 8 + i, spec[i]);
     return r;
@@ -433,14 +455,14 @@ static void emit_split(hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, 
     int64_t k_split = splits > 1 ? ceil_div(ceil_div(p->k, splits), v->bk) * v->bk : HK_MAX(p->k, (int64_t)1);
     int64_t count = p->k > 0 ? ceil_div(p->k, k_split) : 1;
     int64_t work = ceil_div(p->m, bm) * ceil_div(p->n, bn) * batches * count;
-    hk_value *c = count > 1 ? hk_scratch(l, HK_FLOAT32, count * batches * p->m * p->n) : p->c;
+    hk_value *c = count > 1 ? hk_scratch(l, p->int8 ? HK_INT32 : HK_FLOAT32, count * batches * p->m * p->n) : p->c;
     if (!c)
         return;
     uint32_t wide = wide_bits(p, v->kind == HK_GEMM_COOPMAT ? 8 : 4);
     hk_record *r = v->kind == HK_GEMM_ROWS      ? emit_rows(l, p, v, &s, c, wide, k_split, work)
                    : v->kind == HK_GEMM_COOPMAT ? emit_coopmat(l, p, v, c, wide, k_split, work)
                                                 : emit_tile(l, p, v, c, wide, k_split, work);
-    r->flops = 2.0 * (double)p->m * (double)p->n * (double)p->k * (double)batches;
+    r->flops = (p->int8 ? 4.0 : 2.0) * (double)p->m * (double)p->n * (double)p->k * (double)batches;
     hk_grid_1d(l, r, (uint64_t)work);
     if (count > 1)
         emit_reduce(l, p, c, wide, k_split);

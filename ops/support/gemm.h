@@ -15,7 +15,7 @@
 #include "ops/support/gemm_split.h"
 
 typedef struct hk_gemm {
-    hk_value *a, *b;           /* float32, or stored as float16; or 32- or 64-bit integers without any epilogue */
+    hk_value *a, *b;           /* float32, or stored in 16 bits; or 32- or 64-bit integers without any epilogue */
     hk_value *bias, *residual; /* NULL: none. residual has C's shape */
     hk_value *c;
     int64_t m, n, k;
@@ -29,6 +29,7 @@ typedef struct hk_gemm {
     bool trans_a;                        /* A is stored [k][m] */
     bool trans_b;                        /* B is stored [n][k] */
     bool trans_c;                        /* C is stored [n][m]: only hk_gemm_swap makes it so */
+    bool int8;                           /* as hk_gemm_pack_int8 says */
     bool split_a, split_b;               /* the operand is hk_split_scratch's, filled: for COOPMAT of two halves */
     int32_t batch_rank;
     int64_t batch[HK_MAX_RANK]; /* extents, outermost first; C's batches follow each other */
@@ -44,14 +45,15 @@ typedef enum hk_gemm_kind {
     HK_GEMM_TILE,    /* fp32, tiles in shared memory (shaders/gemm.comp) */
     HK_GEMM_ROWS,    /* few rows or few columns (gemv.comp) */
     HK_GEMM_CPU,     /* registers only (gemm_cpu.comp) */
-    HK_GEMM_COOPMAT, /* fp16 operands or halves of fp32 ones, fp32 sums, on matrix units (gemm_coopmat.comp) */
+    HK_GEMM_COOPMAT, /* operands in 16 bits, halves of fp32 ones, or int8, on matrix units (gemm_coopmat.comp) */
     HK_GEMM_INTEGER, /* gemm_int.comp */
 } hk_gemm_kind;
 
 typedef struct hk_gemm_variant {
-    const char *name; /* hk_record.variant */
+    const char *name; /* hk_record.variant, and of operands of another type: */
+    const char *bf16_name, *int8_name;
     hk_gemm_kind kind;
-    uint16_t bm, bn, bk;            /* tile of a workgroup */
+    uint16_t bm, bn, bk;            /* tile of a workgroup; of int8 operands bk counts pairs of bytes */
     uint8_t tm, tn, slices, stages; /* TILE: of a thread, groups of threads along K, tiles in shared memory */
     uint8_t wm, wn, halves;         /* COOPMAT: subgroups along m and n; 2: operands split in two (precision high) */
     uint8_t ahead;                  /* COOPMAT: K tiles on their way into registers while one is multiplied */
@@ -71,9 +73,12 @@ const hk_gemm_variant *hk_gemm_choose(hk_lower *l, const hk_gemm *p, uint32_t *s
 double hk_gemm_units_time(const hk_lower *l, const hk_gemm *p);
 /* Merges batch dimensions, folds them into rows where B is shared, picks the orientation of single rows and columns. */
 void hk_gemm_simplify(hk_gemm *p);
-/* The kernel of COOPMAT variants: on a device without matrix units one that emulates them, if the lowering asks for it.
- */
-const hk_kernel *hk_gemm_coopmat_kernel(const hk_lower *l);
+/* What COOPMAT variants read p's operands as. */
+hk_matrix_type hk_gemm_operand_type(const hk_gemm *p);
+const char *hk_gemm_variant_name(const hk_gemm *p, const hk_gemm_variant *v);
+/* The kernel of COOPMAT variants for p: on a device without matrix units one that emulates them, if the lowering asks
+ * for it. */
+const hk_kernel *hk_gemm_coopmat_kernel(const hk_lower *l, const hk_gemm *p);
 /* A batch that shares A, with bias along columns alone, as one product: for COOPMAT of two halves. */
 void hk_gemm_fold(hk_gemm *p);
 /* An operand as precision high splits it, p simplified and folded. */
@@ -81,6 +86,9 @@ hk_split hk_gemm_operand(const hk_gemm *p, bool a);
 /* The transposed problem, C' = op(B)' op(A)'. */
 void hk_gemm_swap(hk_gemm *p);
 int64_t hk_gemm_batches(const hk_gemm *p);
+/* Element strides of an operand's batch dimensions in the result's, 0 where it is broadcast; its matrices have so many
+ * elements. */
+void hk_gemm_batch_strides(const hk_shape *batch, int64_t matrix, const hk_shape *result, int64_t strides[HK_MAX_RANK]);
 /* Halves that an operand has on matrix units in this precision: 2 high, 1 fast, 0 strict. */
 static inline uint8_t hk_matrix_halves(const hk_lower *l)
 {
@@ -91,6 +99,19 @@ static inline uint32_t hk_matrix_lanes(const hk_lower *l)
 {
     return l->coopmat_emulated ? 32 : l->device->subgroup_size;
 }
+/* An operand of a product of int8 or uint8 less their zero points. */
+typedef struct hk_int8_operand {
+    hk_value *v, *zeros; /* zeros NULL: 0; row or column r of all matrices has zero point r % their count */
+    int64_t matrices, outer, k;
+    int64_t ld, matrix; /* elements from one stored row, one matrix to the next; of images: one channel, one group */
+    bool along;         /* stored [outer][k] */
+    bool second;        /* it is B */
+    const struct hk_conv *windows; /* NULL, or B's columns are the pixels that its windows see: a matrix for each image
+                                      and group */
+} hk_int8_operand;
+/* Emits the copies that matrix units read: x as p's A or B, its edges (zero points and sums) as p's bias or residual.
+ * Then p is a product of int8: C is int32, k, lda and ldb count pairs, and trans_b is true. False: out of memory. */
+bool hk_gemm_pack_int8(hk_lower *l, const hk_int8_operand *x, hk_gemm *p);
 /* Emits the records of p (simplified) with v: conversion of operands that v cannot read, the product, the sum over
  * splits, conversion of the result. splits 0 or 1: none; TILE, ROWS and COOPMAT take more, at most one for each K tile.
  */

@@ -22,14 +22,19 @@
         .name = (n), .kind = HK_GEMM_TILE, .bm = (m_), .bn = (n_), .bk = (k_), .tm = (tm_), .tn = (tn_),               \
         .slices = (slices_), .stages = (stages_), .rate = (rate_)                                                      \
     }
-/* name, tile, subgroups along m and n, K tiles ahead, stages, halves, rate */
-#define MATRIX_AHEAD(n, m_, n_, k_, wm_, wn_, ahead_, stages_, halves_, rate_)                                         \
+/* name, tile, subgroups along m and n, stages, halves, rate */
+#define MATRIX(n, m_, n_, k_, wm_, wn_, stages_, halves_, rate_)                                                       \
     {                                                                                                                  \
         .name = (n), .kind = HK_GEMM_COOPMAT, .bm = (m_), .bn = (n_), .bk = (k_), .wm = (wm_), .wn = (wn_),            \
-        .ahead = (ahead_), .stages = (stages_), .halves = (halves_), .rate = (rate_)                                   \
+        .ahead = 1, .stages = (stages_), .halves = (halves_), .rate = (rate_)                                          \
     }
-#define MATRIX(n, m_, n_, k_, wm_, wn_, stages_, halves_, rate_)                                                       \
-    MATRIX_AHEAD(n, m_, n_, k_, wm_, wn_, 1, stages_, halves_, rate_)
+/* For operands whose elements have 16 bits, and for pairs of bytes in their place: with K tiles ahead. */
+#define MATRIX16(n, m_, n_, k_, wm_, wn_, ahead_, stages_, rate_)                                                      \
+    {                                                                                                                  \
+        .name = n " f16", .bf16_name = n " bf16", .int8_name = n " int8 pairs", .kind = HK_GEMM_COOPMAT, .bm = (m_),   \
+        .bn = (n_), .bk = (k_), .wm = (wm_), .wn = (wn_), .ahead = (ahead_), .stages = (stages_), .halves = 1,         \
+        .rate = (rate_)                                                                                                \
+    }
 
 static const hk_gemm_variant variants[] = {
     TILE("gemm 128x128x16 2-stage f32", 128, 128, 16, 8, 8, 1, 2, 0.75f),
@@ -45,29 +50,29 @@ static const hk_gemm_variant variants[] = {
     TILE("gemm 32x32x16/2 f32", 32, 32, 16, 4, 4, 2, 1, 0.35f),
     {.name = "gemv f32", .kind = HK_GEMM_ROWS, .bk = 4},
     {.name = "gemm registers f32", .kind = HK_GEMM_CPU, .bk = 4},
-    MATRIX("gemm 128x256x32 f16", 128, 256, 32, 2, 4, 1, 1, 0.29f),
-    MATRIX("gemm 256x128x32 f16", 256, 128, 32, 4, 2, 1, 1, 0.29f),
-    MATRIX("gemm 128x128x32 2-stage f16", 128, 128, 32, 2, 4, 2, 1, 0.175f),
-    MATRIX("gemm 128x128x32 f16", 128, 128, 32, 2, 4, 1, 1, 0.175f),
-    MATRIX("gemm 128x128x64 f16", 128, 128, 64, 2, 4, 1, 1, 0.19f),
-    MATRIX("gemm 128x128x32 4 subgroups f16", 128, 128, 32, 2, 2, 1, 1, 0.4f),
-    MATRIX("gemm 128x128x64 4 subgroups f16", 128, 128, 64, 2, 2, 1, 1, 0.24f), /* not measured: only if asked for */
-    MATRIX("gemm 64x64x32 f16", 64, 64, 32, 2, 2, 1, 1, 0.15f),
-    MATRIX("gemm 32x32x32 f16", 32, 32, 32, 2, 2, 1, 1, 0.08f),
-    MATRIX("gemm 128x64x64 f16", 128, 64, 64, 4, 1, 1, 1, 0.33f),
-    MATRIX("gemm 64x64x64 f16", 64, 64, 64, 2, 2, 1, 1, 0.25f),
-    MATRIX("gemm 64x64x128 f16", 64, 64, 128, 2, 2, 1, 1, 0.25f),
-    MATRIX("gemm 64x32x64 f16", 64, 32, 64, 2, 2, 1, 1, 0.17f),
-    MATRIX("gemm 64x32x128 f16", 64, 32, 128, 2, 2, 1, 1, 0.17f),
-    MATRIX("gemm 32x32x64 f16", 32, 32, 64, 2, 2, 1, 1, 0.13f),
-    MATRIX("gemm 32x32x128 f16", 32, 32, 128, 2, 2, 1, 1, 0.13f),
-    MATRIX_AHEAD("gemm 128x64x64 2 ahead f16", 128, 64, 64, 4, 1, 2, 1, 1, 0.33f),
-    MATRIX_AHEAD("gemm 64x64x64 2 ahead f16", 64, 64, 64, 2, 2, 2, 1, 1, 0.25f),
-    MATRIX_AHEAD("gemm 64x64x128 2 ahead f16", 64, 64, 128, 2, 2, 2, 1, 1, 0.25f),
-    MATRIX_AHEAD("gemm 64x32x64 2 ahead f16", 64, 32, 64, 2, 2, 2, 1, 1, 0.17f),
-    MATRIX_AHEAD("gemm 64x32x128 2 ahead f16", 64, 32, 128, 2, 2, 2, 1, 1, 0.17f),
-    MATRIX_AHEAD("gemm 32x32x64 3 ahead f16", 32, 32, 64, 2, 2, 3, 1, 1, 0.13f),
-    MATRIX_AHEAD("gemm 32x32x128 2 ahead f16", 32, 32, 128, 2, 2, 2, 1, 1, 0.13f),
+    MATRIX16("gemm 128x256x32", 128, 256, 32, 2, 4, 1, 1, 0.29f),
+    MATRIX16("gemm 256x128x32", 256, 128, 32, 4, 2, 1, 1, 0.29f),
+    MATRIX16("gemm 128x128x32 2-stage", 128, 128, 32, 2, 4, 1, 2, 0.175f),
+    MATRIX16("gemm 128x128x32", 128, 128, 32, 2, 4, 1, 1, 0.175f),
+    MATRIX16("gemm 128x128x64", 128, 128, 64, 2, 4, 1, 1, 0.19f),
+    MATRIX16("gemm 128x128x32 4 subgroups", 128, 128, 32, 2, 2, 1, 1, 0.4f),
+    MATRIX16("gemm 128x128x64 4 subgroups", 128, 128, 64, 2, 2, 1, 1, 0.24f), /* not measured: only if asked for */
+    MATRIX16("gemm 64x64x32", 64, 64, 32, 2, 2, 1, 1, 0.15f),
+    MATRIX16("gemm 32x32x32", 32, 32, 32, 2, 2, 1, 1, 0.08f),
+    MATRIX16("gemm 128x64x64", 128, 64, 64, 4, 1, 1, 1, 0.33f),
+    MATRIX16("gemm 64x64x64", 64, 64, 64, 2, 2, 1, 1, 0.25f),
+    MATRIX16("gemm 64x64x128", 64, 64, 128, 2, 2, 1, 1, 0.25f),
+    MATRIX16("gemm 64x32x64", 64, 32, 64, 2, 2, 1, 1, 0.17f),
+    MATRIX16("gemm 64x32x128", 64, 32, 128, 2, 2, 1, 1, 0.17f),
+    MATRIX16("gemm 32x32x64", 32, 32, 64, 2, 2, 1, 1, 0.13f),
+    MATRIX16("gemm 32x32x128", 32, 32, 128, 2, 2, 1, 1, 0.13f),
+    MATRIX16("gemm 128x64x64 2 ahead", 128, 64, 64, 4, 1, 2, 1, 0.33f),
+    MATRIX16("gemm 64x64x64 2 ahead", 64, 64, 64, 2, 2, 2, 1, 0.25f),
+    MATRIX16("gemm 64x64x128 2 ahead", 64, 64, 128, 2, 2, 2, 1, 0.25f),
+    MATRIX16("gemm 64x32x64 2 ahead", 64, 32, 64, 2, 2, 2, 1, 0.17f),
+    MATRIX16("gemm 64x32x128 2 ahead", 64, 32, 128, 2, 2, 2, 1, 0.17f),
+    MATRIX16("gemm 32x32x64 3 ahead", 32, 32, 64, 2, 2, 3, 1, 0.13f),
+    MATRIX16("gemm 32x32x128 2 ahead", 32, 32, 128, 2, 2, 2, 1, 0.13f),
     MATRIX("gemm 128x128x16 4 subgroups high", 128, 128, 16, 2, 2, 1, 2, 0.284f),
     MATRIX("gemm 128x256x16 high", 128, 256, 16, 2, 4, 1, 2, 0.262f),
     MATRIX("gemm 128x192x16 high", 128, 192, 16, 2, 4, 1, 2, 0.25f),
@@ -106,18 +111,48 @@ static uint32_t tile_bytes(const hk_gemm_variant *v)
     return 4 * HK_MAX(tiles, sums);
 }
 
-const hk_kernel *hk_gemm_coopmat_kernel(const hk_lower *l)
+hk_matrix_type hk_gemm_operand_type(const hk_gemm *p)
 {
-    return l->coopmat_emulated ? &hk_kernel_gemm_coopmat_emulated : &hk_kernel_gemm_coopmat;
+    bool bfloat = hk_value_storage(p->a) == HK_BFLOAT16 || hk_value_storage(p->b) == HK_BFLOAT16;
+    return p->int8 ? HK_MATRIX_INT8 : bfloat ? HK_MATRIX_BFLOAT16 : HK_MATRIX_FLOAT16;
 }
 
-static uint32_t coopmat_bytes(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v)
+const char *hk_gemm_variant_name(const hk_gemm *p, const hk_gemm_variant *v)
+{
+    hk_matrix_type type = hk_gemm_operand_type(p);
+    const char *name = type == HK_MATRIX_INT8 ? v->int8_name : type == HK_MATRIX_BFLOAT16 ? v->bf16_name : NULL;
+    return name ? name : v->name;
+}
+
+const hk_kernel *hk_gemm_coopmat_kernel(const hk_lower *l, const hk_gemm *p)
+{
+    static const hk_kernel *const kernels[HK_MATRIX_TYPES][2] = {
+        [HK_MATRIX_FLOAT16] = {&hk_kernel_gemm_coopmat, &hk_kernel_gemm_coopmat_emulated},
+        [HK_MATRIX_BFLOAT16] = {&hk_kernel_gemm_coopmat_bf16, &hk_kernel_gemm_coopmat_bf16_emulated},
+        [HK_MATRIX_INT8] = {&hk_kernel_gemm_coopmat_int8, &hk_kernel_gemm_coopmat_int8_emulated},
+    };
+    return kernels[hk_gemm_operand_type(p)][l->coopmat_emulated];
+}
+
+/* In the tile's slots of 16 bits. */
+typedef struct fragment {
+    uint32_t m, n, k;
+} fragment;
+
+static fragment fragment_of(const hk_lower *l, const hk_gemm *p)
+{
+    if (p->int8)
+        return (fragment){l->int8_m, l->int8_n, l->int8_k / 2};
+    return (fragment){l->coopmat_m, l->coopmat_n, l->coopmat_k};
+}
+
+static uint32_t coopmat_bytes(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, const fragment *f)
 {
     uint32_t a = p->trans_a ? v->bk * (v->bm / 8u + 1) : v->bm * (v->bk / 8u + 1);
     uint32_t b = p->trans_b ? v->bn * (v->bk / 8u + 1) : v->bk * (v->bn / 8u + 1);
-    uint32_t sums = (uint32_t)v->wm * l->coopmat_m * (v->bn / 4u + v->wn);
+    uint32_t sums = (uint32_t)v->wm * f->m * (v->bn / 4u + v->wn);
     uint32_t undos = v->halves == 2 ? ((uint32_t)v->bm + v->bn) / HK_SPLIT_SIDE * (v->bk / HK_SPLIT_SIDE) : 1;
-    uint32_t emulated = 4u * ((uint32_t)v->bm * v->bn + (uint32_t)v->wm * v->wn * l->coopmat_m * l->coopmat_n);
+    uint32_t emulated = 4u * ((uint32_t)v->bm * v->bn + (uint32_t)v->wm * v->wn * f->m * f->n);
     return 16 * HK_MAX(v->stages * v->halves * (a + b), sums) + 4 * v->stages * undos +
            (l->coopmat_emulated ? emulated : 0);
 }
@@ -132,25 +167,27 @@ static bool split_fits(const hk_lower *l, const hk_gemm *p, uint32_t threads)
 
 static bool coopmat_fits(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v)
 {
-    uint32_t m = l->coopmat_m, n = l->coopmat_n, k = l->coopmat_k, lanes = hk_matrix_lanes(l);
-    uint32_t threads = lanes * v->wm * v->wn;
-    const hk_kernel *kernel = hk_gemm_coopmat_kernel(l);
-    return m && (kernel->needs & ~l->device->caps) == 0 && kernel->spirv && lanes >= 8 && m % 8 == 0 && n % 8 == 0 &&
-           k % 8 == 0 && v->bm / v->wm % m == 0 && v->bn / v->wn % n == 0 && v->bk % k == 0 &&
+    const fragment f = fragment_of(l, p);
+    uint32_t lanes = hk_matrix_lanes(l), threads = lanes * v->wm * v->wn;
+    const hk_kernel *kernel = hk_gemm_coopmat_kernel(l, p);
+    return f.m && (kernel->needs & ~l->device->caps) == 0 && kernel->spirv && lanes >= 8 && f.m % 8 == 0 &&
+           f.n % 8 == 0 && f.k % 8 == 0 && v->bm / v->wm % f.m == 0 && v->bn / v->wn % f.n == 0 && v->bk % f.k == 0 &&
            (v->halves == 2 ? split_fits(l, p, threads)
                            : v->bm * v->bk / 8u % threads == 0 && v->bn * v->bk / 8u % threads == 0) &&
-           threads <= l->device->max_invocations && coopmat_bytes(l, p, v) <= l->device->max_shared_bytes;
+           (v->halves == 1 || hk_gemm_operand_type(p) == HK_MATRIX_FLOAT16) && threads <= l->device->max_invocations &&
+           coopmat_bytes(l, p, v, &f) <= l->device->max_shared_bytes;
 }
 
 static bool is_integer(const hk_gemm *p)
 {
-    return hk_dtype_is_integer(hk_value_storage(p->a));
+    return !p->int8 && hk_dtype_is_integer(hk_value_storage(p->a));
 }
 
 bool hk_gemm_fits(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v)
 {
     bool pixels = p->line || p->plane_k;
-    if ((v->kind == HK_GEMM_INTEGER) != is_integer(p) || (pixels && v->halves != 2))
+    if ((v->kind == HK_GEMM_INTEGER) != is_integer(p) || (pixels && v->halves != 2) ||
+        (p->int8 && v->kind != HK_GEMM_COOPMAT))
         return false;
     switch (v->kind) {
     case HK_GEMM_TILE:
@@ -239,10 +276,17 @@ static void add_variant(const hk_lower *l, const hk_gemm *p, const hk_gemm_varia
     }
 }
 
+/* As hk_matrix_halves, but int8 is exact in any precision, and elements of 16 bits are not split. */
+static uint8_t halves_on_units(const hk_lower *l, const hk_gemm *p)
+{
+    bool whole = p->int8 || (hk_gemm_operand_type(p) == HK_MATRIX_BFLOAT16 && hk_matrix_halves(l));
+    return whole ? 1 : hk_matrix_halves(l);
+}
+
 /* Those of matrix units, if p suits them. */
 static void add_units(const hk_lower *l, const hk_gemm *p, double more, hk_choice *c)
 {
-    uint8_t halves = hk_matrix_halves(l);
+    uint8_t halves = halves_on_units(l, p);
     hk_gemm q = *p;
     if (halves == 2) {
         hk_gemm_fold(&q);
@@ -255,7 +299,7 @@ static void add_units(const hk_lower *l, const hk_gemm *p, double more, hk_choic
 
 static bool takes_units(const hk_lower *l, const hk_gemm *p)
 {
-    return hk_matrix_halves(l) && l->coopmat_m && !is_integer(p) && hk_gemm_suits_units(p);
+    return p->int8 || (hk_matrix_halves(l) && l->coopmat_m && !is_integer(p) && hk_gemm_suits_units(p));
 }
 
 /* A kernel that is taken wherever it suits is predicted to cost nothing; what a measurement may prefer to it follows.
@@ -265,7 +309,7 @@ static void add_candidates(const hk_lower *l, const hk_gemm *p, hk_choice *c)
     bool matrix = takes_units(l, p);
     /* The reduced limits of HILLOCK_CAPS=min stand for a small GPU, so that a machine without one tests its kernels. */
     bool cpu = l->cpu && l->device->max_invocations > 128, registers = cpu && !matrix;
-    bool rows = HK_MIN(p->m, p->n) <= ROWS_MOST && p->k >= 32;
+    bool rows = !p->int8 && HK_MIN(p->m, p->n) <= ROWS_MOST && p->k >= 32;
     if (registers)
         add_kind(c, HK_GEMM_CPU, 1, 0.0);
     if (rows)
@@ -298,8 +342,9 @@ const hk_gemm_variant *hk_gemm_choose(hk_lower *l, const hk_gemm *p, uint32_t *s
         return first_of(HK_GEMM_INTEGER);
     hk_choice_begin(l, &c, HK_CHOICE_TILE, "gemm %s %lld x %lldx%lldx%lld %c%c %s %s %s", hk_choice_precision(l),
                     (long long)hk_gemm_batches(p), (long long)p->m, (long long)p->n, (long long)p->k,
-                    p->trans_a ? 'T' : 'N', p->trans_b ? 'T' : 'N', hk_dtype_name(hk_value_storage(p->a)),
-                    hk_dtype_name(hk_value_storage(p->b)), hk_dtype_name(hk_value_storage(p->c)));
+                    p->trans_a ? 'T' : 'N', p->trans_b ? 'T' : 'N',
+                    p->int8 ? "int8" : hk_dtype_name(hk_value_storage(p->a)),
+                    p->int8 ? "int8" : hk_dtype_name(hk_value_storage(p->b)), hk_dtype_name(hk_value_storage(p->c)));
     add_candidates(l, p, &c);
     const hk_candidate *taken = hk_choice_end(l, &c);
     *splits = taken->splits;

@@ -4,7 +4,7 @@
 // sha256 9bc166ca313889e1e9172ae50ef33ea7d3d16fc09dc16d774d972e933a2d2874  shaders/attention_common.glsl
 // sha256 fc3c39cc148c892e73c5693e8956ccf6d08f9771124ed72b4d2f2c60c791a462  shaders/attention_matrix.comp
 // sha256 e112500d8d6aee1d00f77c48810cf3d6845c3203f5dcc3bc916e027957bd4fd5  shaders/common.glsl
-// sha256 e1e15adab19b76e4b9decf6fccd7edad80814988fb0789be8cfc093ccf3871ba  shaders/matrix.glsl
+// sha256 16ec117f91b6934a2f0f45d39c305c5864adc96d0176e90809879dc9944f0f3a  shaders/matrix.glsl
 // sha256 5f4efdda3994dd4f58f8b0e349f67eb0ecde0321199f528a8a44a3b97097f890  shaders/octet.glsl
 // sha256 8b3a1dfe7f4407c0ac4c28bf4ac01e5b38063ae4b9e0bfd7d5b4460de33c0f16  shaders/push.h
 // glslang 16.6.0

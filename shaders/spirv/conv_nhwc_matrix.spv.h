@@ -5,9 +5,9 @@
 // sha256 b8594c8c026dd8e0d31db0cc5ea3fe30b61f775817bc67d8c4dc6b75239221bc  shaders/conv_nhwc.glsl
 // sha256 600db0b56c3a9225037d4054f1e038a00f4217bb17cff45505ab9e07b27f47ab  shaders/conv_nhwc.push.h
 // sha256 7ecba5016b0912bc857663140f94128f232364454f75a7074dc6a328c34f5598  shaders/conv_nhwc_matrix.comp
-// sha256 ca51271b4c0f842c1b71a708b0e5b80d8ff550e5a3c4df04fff4bdf109473c7e  shaders/halves.glsl
-// sha256 e1e15adab19b76e4b9decf6fccd7edad80814988fb0789be8cfc093ccf3871ba  shaders/matrix.glsl
-// sha256 9196c3ac852c2c06bd8a25475cd166a1cbf9c1e9da891f77505c805180524ed0  shaders/matrix_loop.glsl
+// sha256 441106c3a9311e3d5dce78c1da3ac5f67a5793e1f6165c50d93f7bb89c0f8f41  shaders/halves.glsl
+// sha256 16ec117f91b6934a2f0f45d39c305c5864adc96d0176e90809879dc9944f0f3a  shaders/matrix.glsl
+// sha256 eb6315206007527b17a6aa75ea49711bcd3f4b06e792547ccaa9296a56bb0a77  shaders/matrix_loop.glsl
 // sha256 5f4efdda3994dd4f58f8b0e349f67eb0ecde0321199f528a8a44a3b97097f890  shaders/octet.glsl
 // sha256 8b3a1dfe7f4407c0ac4c28bf4ac01e5b38063ae4b9e0bfd7d5b4460de33c0f16  shaders/push.h
 // glslang 16.6.0

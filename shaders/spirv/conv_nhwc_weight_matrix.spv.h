@@ -3,9 +3,9 @@
 // sha256 ceef242afa26213380bbad466ce4337e7021d84c60beb3ed9cdd6fcc5317bb1f  shaders/conv_index.glsl
 // sha256 9506ba13964dd759fef072f01556d42585a08f4b4a08ffbbd8ab2e97f5238447  shaders/conv_nhwc_weight.push.h
 // sha256 0f7da693787e2e1df6c3983ff6ea71d55291de7d65373912b8741c9b5f0322bc  shaders/conv_nhwc_weight_matrix.comp
-// sha256 ca51271b4c0f842c1b71a708b0e5b80d8ff550e5a3c4df04fff4bdf109473c7e  shaders/halves.glsl
-// sha256 e1e15adab19b76e4b9decf6fccd7edad80814988fb0789be8cfc093ccf3871ba  shaders/matrix.glsl
-// sha256 9196c3ac852c2c06bd8a25475cd166a1cbf9c1e9da891f77505c805180524ed0  shaders/matrix_loop.glsl
+// sha256 441106c3a9311e3d5dce78c1da3ac5f67a5793e1f6165c50d93f7bb89c0f8f41  shaders/halves.glsl
+// sha256 16ec117f91b6934a2f0f45d39c305c5864adc96d0176e90809879dc9944f0f3a  shaders/matrix.glsl
+// sha256 eb6315206007527b17a6aa75ea49711bcd3f4b06e792547ccaa9296a56bb0a77  shaders/matrix_loop.glsl
 // sha256 8b3a1dfe7f4407c0ac4c28bf4ac01e5b38063ae4b9e0bfd7d5b4460de33c0f16  shaders/push.h
 // glslang 16.6.0
 // glslangValidator -V --quiet --target-env vulkan1.2 -Ishaders --vn hk_spirv_conv_nhwc_weight_matrix -o shaders/spirv/conv_nhwc_weight_matrix.spv.h shaders/conv_nhwc_weight_matrix.comp

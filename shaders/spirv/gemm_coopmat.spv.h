@@ -2,11 +2,11 @@
 // sha256 89f11d98acfe7e590b71b97cb89a79610588904cd91427d9a134c478d23faaeb  shaders/activation.glsl
 // sha256 e112500d8d6aee1d00f77c48810cf3d6845c3203f5dcc3bc916e027957bd4fd5  shaders/common.glsl
 // sha256 06841de251d7c8acc281331e716821f13a51851240b797469e008f6b561177e8  shaders/gemm.push.h
-// sha256 62fb202b26359f0af463dca4e7ab2fdfa441a96146df4bd13e2acff9c33eb92e  shaders/gemm_common.glsl
-// sha256 4276e7787cb22d265f6dfcbe4868b613a95e764f4f8694085dbe11fe1c693190  shaders/gemm_coopmat.comp
-// sha256 ca51271b4c0f842c1b71a708b0e5b80d8ff550e5a3c4df04fff4bdf109473c7e  shaders/halves.glsl
-// sha256 e1e15adab19b76e4b9decf6fccd7edad80814988fb0789be8cfc093ccf3871ba  shaders/matrix.glsl
-// sha256 9196c3ac852c2c06bd8a25475cd166a1cbf9c1e9da891f77505c805180524ed0  shaders/matrix_loop.glsl
+// sha256 8da3d2dd88d8f6e7c0121415a92e0de5b0fb7f425cff5f545a22ccb2f2248ff2  shaders/gemm_common.glsl
+// sha256 9acc4aabf27c42442429aa73e91822162aa132b732aed4471652d4c1569810de  shaders/gemm_coopmat.comp
+// sha256 441106c3a9311e3d5dce78c1da3ac5f67a5793e1f6165c50d93f7bb89c0f8f41  shaders/halves.glsl
+// sha256 16ec117f91b6934a2f0f45d39c305c5864adc96d0176e90809879dc9944f0f3a  shaders/matrix.glsl
+// sha256 eb6315206007527b17a6aa75ea49711bcd3f4b06e792547ccaa9296a56bb0a77  shaders/matrix_loop.glsl
 // sha256 8b3a1dfe7f4407c0ac4c28bf4ac01e5b38063ae4b9e0bfd7d5b4460de33c0f16  shaders/push.h
 // glslang 16.6.0
 // glslangValidator -V --quiet --target-env vulkan1.2 -Ishaders --vn hk_spirv_gemm_coopmat -o shaders/spirv/gemm_coopmat.spv.h shaders/gemm_coopmat.comp

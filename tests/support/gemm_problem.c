@@ -14,7 +14,8 @@ typedef struct run {
     hk_gpu_buffer **buffers; /* by value id */
     hk_gpu_buffer **blocks;  /* by record */
     hk_gpu_pipeline **pipelines;
-    float *a, *b, *bias, *residual; /* what the device holds */
+    hk_value *zeros_a, *zeros_b;
+    float *a, *b, *bias, *residual; /* what the device holds; of bytes less their zero points */
     uint64_t random;
 } run;
 
@@ -26,12 +27,24 @@ static float next_random(run *r) /* xorshift64*, uniform in -1 .. 1 */
     return (float)(int64_t)(r->random * 0x2545f4914f6cdd1dull) * 0x1p-63f;
 }
 
+static bool is_int8(const hk_gemm_case *c)
+{
+    return hk_dtype_is_integer(c->a);
+}
+
 static hk_value *make_value(run *r, const char *name, hk_dtype storage, int64_t count)
 {
-    hk_value *v = hk_graph_value(r->graph, name, HK_VALUE_INPUT, HK_FLOAT32, &(hk_shape){.rank = 1, .dim = {count}});
-    if (v && storage != HK_DTYPE_NONE)
+    bool integers = hk_dtype_is_integer(storage);
+    hk_value *v = hk_graph_value(r->graph, name, HK_VALUE_INPUT, integers ? storage : HK_FLOAT32,
+                                 &(hk_shape){.rank = 1, .dim = {count}});
+    if (v && storage != HK_DTYPE_NONE && !integers)
         v->storage = storage;
     return v;
+}
+
+static hk_value *make_zeros(run *r, const char *name, hk_dtype t, int64_t count)
+{
+    return r->c->zeros ? make_value(r, name, t, r->c->zeros == 1 ? 1 : count) : NULL;
 }
 
 static hk_status describe(run *r)
@@ -66,7 +79,11 @@ static hk_status describe(run *r)
     p->b = make_value(r, "b", c->b, matrices_b * c->k * c->n);
     if (c->constant && p->a && p->b)
         p->a->kind = p->b->kind = HK_VALUE_CONSTANT;
-    p->c = make_value(r, "c", c->c, batches * c->m * c->n);
+    p->c = make_value(r, "c", is_int8(c) ? HK_INT32 : c->c, batches * c->m * c->n);
+    if (is_int8(c)) {
+        r->zeros_a = make_zeros(r, "zeros_a", c->a, c->m);
+        r->zeros_b = make_zeros(r, "zeros_b", c->b, c->n);
+    }
     p->bias = c->bias ? make_value(r, "bias", HK_FLOAT32, bias) : NULL;
     p->residual = c->residual ? make_value(r, "residual", HK_FLOAT32, batches * c->m * c->n) : NULL;
     return p->a && p->b && p->c ? HK_OK : hk_out_of_memory(r->ctx, "a test");
@@ -84,12 +101,70 @@ static float slope_at(const run *r, const hk_value *v, int64_t i)
     return ldexpf(1.0f, v == p->a ? step : -step);
 }
 
+/* Bytes, a word each, of the whole range; *data gets them less the zero points before them, of which element i has
+ * number i / step % count. */
+static hk_status fill_bytes(run *r, hk_value *v, const float *zeros, int64_t step, int64_t zero_count, float **data)
+{
+    int64_t count = v ? v->shape.dim[0] : 0;
+    int32_t *words = hk_arena_array(r->graph->arena, (size_t)count + 1, sizeof *words);
+    *data = hk_arena_array(r->graph->arena, (size_t)count + 1, sizeof **data);
+    if (!*data || !words)
+        return hk_out_of_memory(r->ctx, "a test");
+    for (int64_t i = 0; i < count; i++) {
+        words[i] = (int32_t)floorf(next_random(r) * 128.0f) + (v->dtype == HK_UINT8 ? 128 : 0);
+        (*data)[i] = (float)words[i] - (zeros ? zeros[i / step % zero_count] : 0.0f);
+    }
+    return count ? hk_gpu_upload(r->gpu, r->buffers[v->id], 0, words, hk_value_bytes(v)) : HK_OK;
+}
+
+static hk_status fill_operands_of_bytes(run *r)
+{
+    const hk_gemm_case *c = r->c;
+    const hk_gemm *p = &r->problem;
+    float *a = NULL, *b = NULL;
+    HK_TRY(fill_bytes(r, r->zeros_a, NULL, 1, 1, &a));
+    HK_TRY(fill_bytes(r, r->zeros_b, NULL, 1, 1, &b));
+    HK_TRY(fill_bytes(r, p->a, r->zeros_a ? a : NULL, c->trans_a ? 1 : c->k, c->zeros == 1 ? 1 : c->m, &r->a));
+    return fill_bytes(r, p->b, r->zeros_b ? b : NULL, c->trans_b ? c->k : 1, c->zeros == 1 ? 1 : c->n, &r->b);
+}
+
+/* The product as matrix units take it; its records so far are the copies. */
+static bool pack(run *r, hk_gemm *p)
+{
+    const hk_gemm_case *c = r->c;
+    int64_t batches = c->batch ? c->batch : 1;
+    const hk_int8_operand a = {.v = p->a,
+                               .zeros = r->zeros_a,
+                               .matrices = c->share_a ? 1 : batches,
+                               .outer = c->m,
+                               .k = c->k,
+                               .ld = p->lda,
+                               .matrix = c->m * c->k,
+                               .along = !c->trans_a},
+                          b = {.v = p->b,
+                               .zeros = r->zeros_b,
+                               .matrices = c->share_b ? 1 : batches,
+                               .outer = c->n,
+                               .k = c->k,
+                               .ld = p->ldb,
+                               .matrix = c->k * c->n,
+                               .along = c->trans_b,
+                               .second = true};
+    p->trans_a = false;
+    if (!hk_gemm_pack_int8(&r->lower, &a, p) || !hk_gemm_pack_int8(&r->lower, &b, p))
+        return false;
+    p->batch_a[0] = c->share_a ? 0 : p->m * p->lda;
+    p->batch_b[0] = c->share_b ? 0 : p->n * p->ldb;
+    return true;
+}
+
 static hk_status fill_random(run *r, hk_value *v, float **data)
 {
     if (!v)
         return HK_OK;
     size_t count = (size_t)v->shape.dim[0];
-    bool half = hk_value_storage(v) == HK_FLOAT16;
+    hk_dtype type = hk_value_storage(v);
+    bool half = hk_dtype_is_half(type);
     *data = hk_arena_array(r->graph->arena, count + 1, sizeof **data);
     uint16_t *halves = half ? hk_arena_array(r->graph->arena, count + 1, sizeof *halves) : NULL;
     if (!*data || (half && !halves))
@@ -97,8 +172,9 @@ static hk_status fill_random(run *r, hk_value *v, float **data)
     for (size_t i = 0; i < count; i++) {
         (*data)[i] = next_random(r) * slope_at(r, v, (int64_t)i);
         if (half) {
-            halves[i] = hk_float_to_half((*data)[i]);
-            (*data)[i] = hk_half_to_float(halves[i]);
+            bool bfloat = type == HK_BFLOAT16;
+            halves[i] = bfloat ? hk_double_to_bfloat((double)(*data)[i]) : hk_float_to_half((*data)[i]);
+            (*data)[i] = bfloat ? hk_bfloat_to_float(halves[i]) : hk_half_to_float(halves[i]);
         }
     }
     return count ? hk_gpu_upload(r->gpu, r->buffers[v->id], 0, half ? (void *)halves : (void *)*data, hk_value_bytes(v))
@@ -233,13 +309,15 @@ static hk_status compare(run *r, double *error)
     double difference = 0.0, norm = 0.0;
     bool finite = true;
     for (int64_t i = 0; i < count; i++) {
-        float x = half ? hk_half_to_float(((uint16_t *)found)[i]) : ((float *)found)[i];
+        double x = half            ? (double)hk_half_to_float(((uint16_t *)found)[i])
+                   : is_int8(r->c) ? (double)((int32_t *)found)[i]
+                                   : (double)((float *)found)[i];
         finite &= x == x;
         /* All of a small result, else elements spread over it, its end included. */
         if (count > most && (i * 7919 + 1) % (count / most) && i < count - 32)
             continue;
         double y = expected(r, i);
-        difference += ((double)x - y) * ((double)x - y);
+        difference += (x - y) * (x - y);
         norm += y * y;
     }
     *error = finite ? sqrt(difference / fmax(norm, 1e-30)) : (double)INFINITY;
@@ -252,20 +330,26 @@ static hk_status run_variant(run *r, const hk_gemm_variant *v, uint32_t splits, 
     r->lower.node = &node;
     HK_TRY(describe(r));
     hk_gemm p = r->problem;
-    hk_gemm_simplify(&p);
-    if (!hk_lower_begin(&r->lower))
+    if (!hk_lower_begin(&r->lower) || (is_int8(r->c) && !pack(r, &p)))
         return hk_out_of_memory(r->ctx, "a test");
+    if (!is_int8(r->c))
+        hk_gemm_simplify(&p);
     if (!v)
         v = hk_gemm_choose(&r->lower, &p, &splits);
-    *out = (hk_gemm_result){.fits = hk_gemm_fits(&r->lower, &p, v), .name = v->name, .splits = splits};
+    *out = (hk_gemm_result){
+        .fits = hk_gemm_fits(&r->lower, &p, v), .name = hk_gemm_variant_name(&p, v), .splits = splits};
     if (!out->fits)
         return HK_OK;
     hk_gemm_emit(&r->lower, &p, v, splits);
     if (r->lower.failed)
         return hk_out_of_memory(r->ctx, "a test");
     HK_TRY(make_buffers(r));
-    HK_TRY(fill_random(r, r->problem.a, &r->a));
-    HK_TRY(fill_random(r, r->problem.b, &r->b));
+    if (is_int8(r->c)) {
+        HK_TRY(fill_operands_of_bytes(r));
+    } else {
+        HK_TRY(fill_random(r, r->problem.a, &r->a));
+        HK_TRY(fill_random(r, r->problem.b, &r->b));
+    }
     HK_TRY(fill_random(r, r->problem.bias, &r->bias));
     HK_TRY(fill_random(r, r->problem.residual, &r->residual));
     HK_TRY(make_pipelines(r));
@@ -279,10 +363,14 @@ hk_status hk_test_gemm(hk_gpu *gpu, const hk_gemm_case *c, const hk_gemm_variant
 {
     run r = {.ctx = hk_gpu_context(gpu), .gpu = gpu, .c = c, .random = 88172645463325252ull};
     HK_TRY(hk_graph_create(r.ctx, "gemm", &r.graph));
-    hk_coopmat_shape shape = {0, 0, 0};
+    hk_coopmat_shape shape = {0, 0, 0}, bytes = {0, 0, 0};
     bool emulated = !hk_gpu_coopmat_shape(gpu, &shape);
-    if (emulated)
+    if (emulated) {
         shape = (hk_coopmat_shape){16, 16, 16};
+        bytes = (hk_coopmat_shape){16, 16, 32};
+    } else if (!hk_gpu_int8_shape(gpu, &bytes)) {
+        bytes = (hk_coopmat_shape){0, 0, 0};
+    }
     r.lower = (hk_lower){.ctx = r.ctx,
                          .arena = r.graph->arena,
                          .graph = r.graph,
@@ -291,6 +379,9 @@ hk_status hk_test_gemm(hk_gpu *gpu, const hk_gemm_case *c, const hk_gemm_variant
                          .coopmat_m = shape.m,
                          .coopmat_n = shape.n,
                          .coopmat_k = shape.k,
+                         .int8_m = bytes.m,
+                         .int8_n = bytes.n,
+                         .int8_k = bytes.k,
                          .coopmat_emulated = emulated,
                          .compute_units_hint = units,
                          .precision = c->precision};

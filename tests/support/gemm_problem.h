@@ -17,7 +17,9 @@ typedef struct hk_gemm_case {
     bool residual;
     hk_activation activation;
     float alpha, beta; /* 0: 1 */
-    hk_dtype a, b, c;  /* storage: HK_FLOAT32 (or 0) or HK_FLOAT16 */
+    hk_dtype a, b, c;  /* storage: HK_FLOAT32 (or 0), HK_FLOAT16 or, operands, HK_BFLOAT16; or operands of HK_INT8 or
+                          HK_UINT8, and C is int32 */
+    int zeros;         /* of those: 0: no zero points, 1: one for each operand, 2: for each row and column */
     hk_precision precision;
     bool constant; /* operands are weights to the lowering */
     int exponent;  /* operand A is 2^exponent times as large, B as much smaller */
