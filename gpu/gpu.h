@@ -93,6 +93,9 @@ typedef struct hk_gpu_pipeline_key {
     uint32_t spec_count;
     uint32_t subgroup_size;
     uint32_t spec[HK_SPEC_MAX];
+    /* A software device leaves every loop a loop, whatever the kernel wishes: tiles tuned for GPUs take its compiler
+     * three to five times as long unrolled. GPUs get what the kernel says. */
+    bool keep_loops;
 } hk_gpu_pipeline_key;
 
 /* Creates all missing ones, on up to 4 threads; out[i] belongs to keys[i]. */

@@ -57,6 +57,7 @@ static hk_gpu_pipeline_key normalized(const hk_gpu *gpu, const hk_gpu_pipeline_k
 {
     hk_gpu_pipeline_key k = {.kernel = key->kernel, .spec_count = key->spec_count};
     k.subgroup_size = hk_gpu_has(gpu, HK_CAP_SUBGROUP_SIZE) ? key->subgroup_size : 0;
+    k.keep_loops = key->keep_loops && gpu->info.type == HK_DEVICE_SOFTWARE;
     memcpy(k.spec, key->spec, key->spec_count * sizeof k.spec[0]);
     return k;
 }
@@ -71,7 +72,7 @@ static uint64_t hash_key(const hk_gpu_pipeline_key *k)
 static bool equal_keys(const hk_gpu_pipeline_key *a, const hk_gpu_pipeline_key *b)
 {
     return a->kernel == b->kernel && a->subgroup_size == b->subgroup_size && a->spec_count == b->spec_count &&
-           memcmp(a->spec, b->spec, a->spec_count * sizeof a->spec[0]) == 0;
+           a->keep_loops == b->keep_loops && memcmp(a->spec, b->spec, a->spec_count * sizeof a->spec[0]) == 0;
 }
 
 /* Some hundred pipelines at most, and only when a plan is made: looking at each hash is fast enough. */
@@ -217,6 +218,8 @@ static hk_status add_missing(hk_gpu *gpu, const hk_gpu_pipeline_key *keys, size_
         p->code = hk_prune(gpu->ctx, key.kernel, key.spec, key.spec_count, &p->code_bytes);
         if (p->code == NULL)
             return hk_out_of_memory(gpu->ctx, "a pipeline's code");
+        if (key.keep_loops)
+            hk_keep_loops(p->code, p->code_bytes);
     }
     return HK_OK;
 }

@@ -735,3 +735,11 @@ uint32_t *hk_prune(hk_context *ctx, const hk_kernel *kernel, const uint32_t *spe
     hk_arena_destroy(&arena);
     return o.code;
 }
+
+void hk_keep_loops(uint32_t *code, size_t bytes)
+{
+    enum { CONTROL = 3, DONT_UNROLL = 2 };
+    for (size_t at = HEADER; at < bytes / sizeof *code && code[at] >> 16 != 0; at += code[at] >> 16)
+        if ((code[at] & 0xffff) == OP_LOOP_MERGE && code[at] >> 16 == CONTROL + 1)
+            code[at + CONTROL] = DONT_UNROLL;
+}

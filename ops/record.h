@@ -28,6 +28,7 @@ typedef struct hk_record {
     const struct hk_tuned *choice[2]; /* by hk_choice_kind, with a table of measurements: the problem it belongs to */
     const char *variant;              /* static text for reports: "gemm 128x128x16 f32", "conv3x3 nchw" */
     double flops;
+    bool gpu_tuned; /* made as for a GPU, whatever runs it */
     bool keep; /* scratch that it alone writes, and reads constants for, may be made once and kept for all runs */
     /* dispatch */
     const hk_kernel *kernel;

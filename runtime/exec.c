@@ -162,6 +162,16 @@ static hk_status make_blocks(hk_exec *e)
     return st;
 }
 
+hk_gpu_pipeline_key hk_pipeline_key(const hk_record *r)
+{
+    hk_gpu_pipeline_key key = {.kernel = r->kernel,
+                               .spec_count = r->spec_count,
+                               .subgroup_size = r->subgroup_size,
+                               .keep_loops = r->gpu_tuned};
+    memcpy(key.spec, r->spec, r->spec_count * sizeof *r->spec);
+    return key;
+}
+
 static hk_status make_pipelines(hk_exec *e)
 {
     const hk_plan *p = e->plan;
@@ -174,10 +184,7 @@ static hk_status make_pipelines(hk_exec *e)
         const hk_record *r = p->records[i];
         if (r->kind != HK_RECORD_DISPATCH)
             continue;
-        keys[count].kernel = r->kernel;
-        keys[count].spec_count = r->spec_count;
-        keys[count].subgroup_size = r->subgroup_size;
-        memcpy(keys[count++].spec, r->spec, r->spec_count * sizeof *r->spec);
+        keys[count++] = hk_pipeline_key(r);
     }
     if (st == HK_OK)
         st = hk_gpu_pipelines(e->env->gpu, keys, count, made);

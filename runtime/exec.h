@@ -17,6 +17,9 @@
 
 #define HK_SLOTS 2
 
+/* What a dispatch runs on any device. */
+hk_gpu_pipeline_key hk_pipeline_key(const hk_record *r);
+
 /* ---- what plans share */
 
 typedef struct hk_stored { /* a constant or state on the device */

@@ -21,8 +21,13 @@ static hk_record *new_record(hk_lower *l, hk_record_kind kind, const char *varia
         l->records[0]->operand_count = 0; /* see hk_lower_begin: there is always a first record to scribble on */
         return l->records[0];
     }
-    *r = (hk_record){
-        .kind = kind, .node = l->node, .variant = variant, .grid = {1, 1, 1}, .spec = {1, 1, 1}, .spec_count = 3};
+    *r = (hk_record){.kind = kind,
+                     .node = l->node,
+                     .variant = variant,
+                     .gpu_tuned = !l->cpu,
+                     .grid = {1, 1, 1},
+                     .spec = {1, 1, 1},
+                     .spec_count = 3};
     memcpy(r->choice, l->choice, sizeof r->choice);
     l->records[l->record_count++] = r;
     return r;

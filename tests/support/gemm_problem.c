@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "runtime/exec.h"
+
 typedef struct run {
     hk_context *ctx;
     hk_gpu *gpu;
@@ -218,9 +220,7 @@ static hk_status make_pipelines(run *r)
         return hk_out_of_memory(r->ctx, "a test");
     for (size_t i = 1; i < l->record_count; i++) {
         const hk_record *record = l->records[i];
-        keys[i - 1] = (hk_gpu_pipeline_key){
-            .kernel = record->kernel, .spec_count = record->spec_count, .subgroup_size = record->subgroup_size};
-        memcpy(keys[i - 1].spec, record->spec, record->spec_count * sizeof *record->spec);
+        keys[i - 1] = hk_pipeline_key(record);
         if (record->block_bytes) {
             HK_TRY(hk_gpu_buffer_create(r->gpu, HK_GPU_DEVICE, record->block_bytes, "a test", &r->blocks[i]));
             HK_TRY(hk_gpu_upload(r->gpu, r->blocks[i], 0, record->block, record->block_bytes));

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "ops/step.h"
+#include "runtime/exec.h"
 
 typedef struct state {
     hk_context *ctx;
@@ -176,10 +177,7 @@ static hk_status make_pipelines(state *s)
         const hk_record *r = s->records[i];
         if (r->kind != HK_RECORD_DISPATCH)
             continue;
-        hk_gpu_pipeline_key *key = &keys[keyed];
-        *key = (hk_gpu_pipeline_key){
-            .kernel = r->kernel, .spec_count = r->spec_count, .subgroup_size = r->subgroup_size};
-        memcpy(key->spec, r->spec, r->spec_count * sizeof *r->spec);
+        keys[keyed] = hk_pipeline_key(r);
         of[keyed++] = i;
         if (r->block_bytes) {
             HK_TRY(hk_gpu_buffer_create(s->gpu, HK_GPU_DEVICE, r->block_bytes, "a test", &s->blocks[i]));
