@@ -1,7 +1,8 @@
 /*
  * The backward operators of Conv. None is differentiable itself.
  *
- * hk.ConvDataGrad(dY, W, R; input_shape) -> dX   the adjoint of Conv in its input, and R if it is there
+ * hk.ConvDataGrad(dY, W, R, gate; input_shape) -> dX   the adjoint of Conv in its input, plus R if that is there; in
+ *                                                NHWC8 0 where gate is there and not above 0
  * hk.ConvWeightGrad(X, dY; kernel_shape) -> dW, dB   the adjoint in weight and bias
  * hk.SumChannels(X) -> sums                      (n, c, ...) summed to (c), for a bias without its weight
  */
@@ -106,11 +107,13 @@ static hk_status infer_data(hk_infer *in)
     if (!resolve_data(in->node->attrs, &dy->shape, &w->shape, &x, &p, &problem))
         return hk_infer_fail(in, HK_STATUS_INVALID, "%s", problem.text);
     HK_TRY(check_output(in, &p, &dy->shape));
-    const hk_value *residual = hk_in(in->node, 2);
-    hk_shape_text expected, found;
-    if (residual && hk_shape_known(&residual->shape) && hk_shape_known(&x) && !hk_shape_equal(&residual->shape, &x))
-        return hk_infer_fail(in, HK_STATUS_INVALID, "expected a residual of dX's shape %s, found %s",
-                             hk_shape_print(&x, &expected), hk_shape_print(&residual->shape, &found));
+    for (int32_t i = 2; i < 4; i++) {
+        const hk_value *v = hk_in(in->node, i);
+        hk_shape_text expected, found;
+        if (v && hk_shape_known(&v->shape) && hk_shape_known(&x) && !hk_shape_equal(&v->shape, &x))
+            return hk_infer_fail(in, HK_STATUS_INVALID, "expected a residual and a gate of dX's shape %s, found %s",
+                                 hk_shape_print(&x, &expected), hk_shape_print(&v->shape, &found));
+    }
     return hk_infer_output(in, 0, dy->dtype, &x);
 }
 
@@ -166,8 +169,11 @@ static hk_status eval_data(hk_eval *e)
         return hk_out_of_memory(e->ctx, "evaluating a convolution's gradient");
     hk_conv_reference(&p, HK_CONV_DATA, dx, w, dy);
     const hk_tensor *residual = e->node->in_count > 2 ? e->in[2] : NULL;
-    for (int64_t i = 0; residual && i < hk_tensor_count(out); i++)
-        dx[i] += hk_get_double(residual, i);
+    const hk_tensor *gate = e->node->in_count > 3 ? e->in[3] : NULL;
+    for (int64_t i = 0; i < hk_tensor_count(out); i++) {
+        dx[i] += residual ? hk_get_double(residual, i) : 0.0;
+        dx[i] = gate && !(hk_get_double(gate, i) > 0) ? 0.0 : dx[i];
+    }
     store_doubles(out, dx);
     return HK_OK;
 }
@@ -222,14 +228,24 @@ static hk_status eval_channels(hk_eval *e)
 static hk_status lower_data(hk_lower *l)
 {
     const hk_node *n = l->node;
-    hk_conv_job job = {.pass = HK_CONV_DATA, .x = n->out[0], .w = n->in[1], .y = n->in[0], .residual = hk_in(n, 2)};
+    hk_conv_job job = {.pass = HK_CONV_DATA,
+                       .x = n->out[0],
+                       .w = n->in[1],
+                       .y = n->in[0],
+                       .residual = hk_in(n, 2),
+                       .gate = hk_in(n, 3)};
     hk_shape x;
     hk_problem_text problem;
     if (!resolve_data(n->attrs, &job.y->shape, &job.w->shape, &x, &job.p, &problem))
         return hk_fail(l->ctx, HK_STATUS_INTERNAL, "node '%s' (%s): %s", n->name, n->type, problem.text);
     if (hk_shape_count(&job.x->shape) == 0)
         return HK_OK;
-    return job.x->layout == HK_LAYOUT_NHWC8 ? hk_conv_lower_data_nhwc8(l, &job) : hk_conv_lower_gather(l, &job);
+    if (job.x->layout == HK_LAYOUT_NHWC8)
+        return hk_conv_lower_data_nhwc8(l, &job);
+    if (job.gate)
+        return hk_fail(l->ctx, HK_STATUS_INTERNAL, "node '%s' (%s): gradients have gates in NHWC8 alone", n->name,
+                       n->type);
+    return hk_conv_lower_gather(l, &job);
 }
 
 static hk_status lower_weight(hk_lower *l)
@@ -375,7 +391,7 @@ const hk_op hk_ops_conv_grad[] = {
         .type = "hk.ConvDataGrad",
         .since = 1,
         .in_min = 2,
-        .in_max = 3,
+        .in_max = 4,
         .out_min = 1,
         .out_max = 1,
         .attrs_bytes = sizeof(hk_conv_attrs),

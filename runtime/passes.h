@@ -50,6 +50,8 @@ hk_status hk_fuse_epilogues(hk_graph *g);
 hk_status hk_fuse_excitation(hk_graph *g);
 /* Precision `fast`: convolutions in NHWC8 islands of fp16, fp16 weights of matrix products (layout.c). */
 hk_status hk_choose_layouts(hk_graph *g, const hk_pass_options *options);
+/* Behind layouts: the sum with another gradient and the gradient of Relu into the store phase of a data gradient. */
+hk_status hk_fuse_gradients(hk_graph *g);
 /* The products that make an attention's operands of one value become one (once weights are stored as they stay). */
 hk_status hk_join_products(hk_graph *g);
 /* Precision `fast`, when chains are made: values between nodes in fp16 (storage.c). */

@@ -2,7 +2,8 @@
 #ifndef CONV_NHWC_GLSL
 #define CONV_NHWC_GLSL
 
-// Four neighbouring channels of a pixel: bias, residual and activation; the layout's padding is zero.
+// Four neighbouring channels of a pixel: bias, residual and activation, and zero where the gate is not above it; the layout's
+// padding is zero.
 vec4 finish4(vec4 y, uint pixel, uint channel, bool halves)
 {
     if ((EPILOGUE & 1u) != 0u)
@@ -11,6 +12,10 @@ vec4 finish4(vec4 y, uint pixel, uint channel, bool halves)
     if ((EPILOGUE & 2u) != 0u)
         y += load_half_octet(push.residual, pixel * push.octets_out * 2u + channel / 4u, halves);
     y = activate(ACTIVATION, y, push.alpha, push.beta);
+    if ((EPILOGUE & 8u) != 0u) {
+        vec4 gate = load_half_octet(push.scale, pixel * push.octets_out * 2u + channel / 4u, halves);
+        y = mix(vec4(0.0), y, greaterThan(gate, vec4(0.0)));
+    }
     [[unroll]] for (uint o = 0; o < 4; ++o)
         y[o] = channel + o < push.outputs ? y[o] : 0.0;
     return y;

@@ -6,7 +6,7 @@ ADDRESS(w) /* (outputs, taps, octets_in * 8) */
 ADDRESS(y) /* or the partial sums of splits, (split, pixel, octets_out * 8) in float32 */
 ADDRESS(bias) /* float32 */
 ADDRESS(residual)
-ADDRESS(scale) /* of channels of x, (image, octets_in * 8) in float32 */
+ADDRESS(scale) /* of channels of x, (image, octets_in * 8) in float32; data gradient: the gate, as y lies */
 ADDRESS(table) /* matrix kernel: of every octet of k its offset in x, in octets, and row << 5 | column of its tap; depthwise
                   kernel: sums of y's rows, (image, y_h, octets_out * 8) in float32 */
 UINT(outputs) /* channels of y */

@@ -44,7 +44,7 @@ layout(constant_id = 14) const uint STRIDE_H = 1;
 layout(constant_id = 15) const uint STRIDE_W = 1;
 layout(constant_id = 16) const uint DILATION_H = 1;
 layout(constant_id = 17) const uint DILATION_W = 1;
-layout(constant_id = 18) const uint EPILOGUE = 0; // bit 0: bias, bit 1: residual, bit 2: none, these are partial sums
+layout(constant_id = 18) const uint EPILOGUE = 0; // bit 0: bias, 1: residual, 2: none, these are partial sums, 3: gate
 layout(constant_id = 19) const uint ACTIVATION = 0;
 layout(constant_id = 20) const bool SCALED = false; // channels of x have factors; windows of one tap
 layout(constant_id = 21) const bool FORWARD = true;

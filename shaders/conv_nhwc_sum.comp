@@ -8,7 +8,7 @@
 
 // The end of conv_nhwc_matrix.comp's splits: push.x holds their partial sums, which are added in order. An invocation
 // makes four channels of a pixel.
-layout(constant_id = 3) const uint EPILOGUE = 0; // bit 0: bias, bit 1: residual
+layout(constant_id = 3) const uint EPILOGUE = 0; // bit 0: bias, bit 1: residual, bit 3: gate
 layout(constant_id = 4) const uint ACTIVATION = 0;
 #include "conv_nhwc.glsl"
 

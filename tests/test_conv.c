@@ -17,6 +17,7 @@
 #include "ops/support/conv_lower.h"
 #include "ops/support/conv_tile.h"
 #include "runtime/cases.h"
+#include "runtime/passes.h"
 #include "tests/support/gpu.h"
 #include "tests/support/records.h"
 
@@ -419,7 +420,7 @@ static void test_nhwc8_tiles(void **state)
 typedef struct gradient_case {
     int64_t x[4], w[4];
     int64_t stride_h, stride_w, dilation, pad_before, pad_after;
-    bool more;  /* a residual, or the bias's gradient */
+    bool more;  /* a residual and a gate, or the bias's gradient */
     bool plain; /* weight gradient: x contiguous */
     uint32_t splits;
     const hk_nhwc_tile *tile; /* NULL: as the operator chooses */
@@ -441,6 +442,7 @@ static hk_status lower_gradient(hk_lower *l, void *user)
                        .y = data ? n->in[0] : n->in[1],
                        .bias = data ? NULL : hk_out(n, 1),
                        .residual = data ? hk_in(n, 2) : NULL,
+                       .gate = data ? hk_in(n, 3) : NULL,
                        .nhwc_tile = c->tile,
                        .splits = c->splits};
     assert_true(hk_conv_resolve(n->attrs, &xs, &ws, &job.p, &problem));
@@ -471,7 +473,7 @@ static void build_gradient(hk_graph *g, const gradient_case *c, hk_conv_pass pas
                                     .group = 1};
     hk_conv p;
     hk_problem_text problem;
-    hk_value *out[2] = {NULL, NULL}, *in[3] = {NULL, NULL, NULL};
+    hk_value *out[2] = {NULL, NULL}, *in[4] = {NULL, NULL, NULL, NULL};
     assert_true(hk_conv_resolve(&geometry, &xs, &ws, &p, &problem));
     hk_shape ys = hk_window_shape(&p.w, p.n, p.k);
     hk_value *dy = enter(g, "dy", ys.dim);
@@ -479,7 +481,8 @@ static void build_gradient(hk_graph *g, const gradient_case *c, hk_conv_pass pas
     in[0] = data ? dy : c->plain ? input(g, "x", 4, c->x) : enter(g, "x", c->x);
     in[1] = data ? input(g, "w", 4, c->w) : dy;
     in[2] = data && c->more ? enter(g, "r", c->x) : NULL;
-    if (hk_build(g, data ? "hk.ConvDataGrad" : "hk.ConvWeightGrad", attrs, in, in[2] ? 3 : 2, out,
+    in[3] = data && c->more ? enter(g, "gate", c->x) : NULL;
+    if (hk_build(g, data ? "hk.ConvDataGrad" : "hk.ConvWeightGrad", attrs, in, in[2] ? 4 : 2, out,
                  !data && c->more ? 2 : 1) != HK_OK)
         fail_msg("%s", hk_context_error(g->ctx));
     const hk_node *node = out[0]->producer;
@@ -565,6 +568,49 @@ static void test_nhwc8_gradient_tiles(void **state)
                     run_gradient_case(*state, &c, (hk_conv_pass)pass, HK_PRECISION_FAST);
             }
         }
+    }
+}
+
+static hk_value *pack_result(hk_value *v)
+{
+    v->layout = HK_LAYOUT_NHWC8;
+    v->storage = HK_FLOAT16;
+    return v;
+}
+
+/* Three data gradients of a value: two meet in a sum behind which lies the gradient of Relu, and the third is added.
+ * The pass leaves the three alone, with results as if it had not run. */
+static void test_gradient_epilogues(void **state)
+{
+    fixture *f = *state;
+    const int64_t dy[] = {2, 40, 5, 6}, x[] = {2, 12, 5, 6}, w[] = {40, 12, 3, 3}, pads[] = {1, 1, 1, 1};
+    const hk_attr_value attrs[] = {HK_SET_INTS("pads", pads, 4), HK_SET_INTS("input_shape", x + 2, 2), {0}};
+    for (int fused = 0; fused < 2; fused++) {
+        hk_graph *g = NULL;
+        hk_value *dx[3];
+        assert_int_equal(hk_graph_create(f->ctx, "branches", &g), HK_OK);
+        for (int i = 0; i < 3; i++) {
+            hk_value *in[] = {enter(g, "dy", dy), input(g, "w", 4, w)};
+            dx[i] = pack_result(build(g, "hk.ConvDataGrad", attrs, in, 2));
+        }
+        hk_value *sum = pack_result(build(g, "Add", NULL, (hk_value *[]){dx[0], dx[1]}, 2));
+        sum = pack_result(build(g, "hk.ReluGrad", NULL, (hk_value *[]){sum, enter(g, "gate", x)}, 2));
+        sum = pack_result(build(g, "Add", NULL, (hk_value *[]){sum, dx[2]}, 2));
+        assert_true(hk_graph_add_output(g, build(g, "hk.Relayout", NULL, &sum, 1)));
+        if (fused)
+            assert_int_equal(hk_fuse_gradients(g), HK_OK);
+        int32_t inputs = 0, elementwise = 0;
+        for (size_t i = 0; i < g->node_count; i++) {
+            inputs += hk_node_is(g->nodes[i], "hk.ConvDataGrad") ? g->nodes[i]->in_count : 0;
+            elementwise += (g->nodes[i]->op->flags & HK_OP_POINTWISE) != 0;
+        }
+        assert_int_equal(inputs, fused ? 2 + 3 + 4 : 6);
+        assert_int_equal(elementwise, fused ? 0 : 3);
+        hk_records_run run = {.gpu_tuning = true, .precision = HK_PRECISION_FAST};
+        if (fused && hk_test_records(f->gpu, g, &run) != HK_OK)
+            fail_msg("%s", hk_context_error(f->ctx));
+        assert_true(run.error <= 6e-4); /* three values and the weights are rounded to halves */
+        hk_graph_destroy(&g);
     }
 }
 
@@ -721,6 +767,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_nhwc8_tiles),
         cmocka_unit_test(test_nhwc8_gradients),
         cmocka_unit_test(test_nhwc8_gradient_tiles),
+        cmocka_unit_test(test_gradient_epilogues),
         cmocka_unit_test(test_pool_gradients_in_chains),
     };
     int failed = cmocka_run_group_tests(tests, open_device, close_device);

@@ -19,6 +19,7 @@ typedef struct hk_conv_job {
     hk_value *residual;
     hk_value *scale;    /* forward, windows of one tap without padding, one group: [n or 1][c] factors of x */
     hk_value *row_sums; /* forward, NHWC8 with a group for each channel: [n][rows of y][k], y summed along its rows */
+    hk_value *gate;     /* data gradient, NHWC8: where it is not above 0, x is 0 */
     bool exact;         /* as the attribute hk.exact */
     uint32_t activation;
     float alpha, beta;
@@ -34,8 +35,8 @@ hk_status hk_conv_lower_weight(hk_lower *l, const hk_conv_job *job);
 /* y from x and w in HK_LAYOUT_NHWC8, w contiguous if each channel is a group; storages float32 or float16, the same for
  * x, y and residual; or x and w contiguous float32, where hk_conv_enters_nhwc8 says so. scale: contiguous float32. */
 hk_status hk_conv_lower_nhwc8(hk_lower *l, const hk_conv_job *job);
-/* The data gradient: x from y, and residual if there is one, all in HK_LAYOUT_NHWC8 and float16; w contiguous float32.
- */
+/* The data gradient: x from y, residual and gate if they are there, all in HK_LAYOUT_NHWC8 and float16; w contiguous
+ * float32. */
 hk_status hk_conv_lower_data_nhwc8(hk_lower *l, const hk_conv_job *job);
 /* The weight gradient: w, and bias if asked for, contiguous float32, from x and y, of which each is either float16 in
  * HK_LAYOUT_NHWC8 or contiguous float32. */
@@ -57,6 +58,8 @@ bool hk_nhwc_weight_tile_fits(const hk_lower *l, const hk_nhwc_tile *t);
 /* The forward pass or data gradient by conv_nhwc_matrix.comp, weights packed: (result channels, taps, octets of source
  * channels). *done: whether the device can. */
 hk_status hk_conv_lower_nhwc8_matrix(hk_lower *l, const hk_conv_job *job, bool *done);
+/* The end of the job: its result from so many partial sums, each as the result lies but float32. */
+void hk_conv_emit_nhwc8_sum(hk_lower *l, const hk_conv_job *job, hk_value *partial, uint32_t splits);
 
 /* The general kernels, for windows and groups that the matrix kernels leave out, and for software devices. */
 void hk_conv_lower_direct(hk_lower *l, const hk_conv_job *job);

@@ -9,7 +9,7 @@
 #include "shaders/conv_nhwc.push.h"
 
 enum { H = HK_AXIS_H, W = HK_AXIS_W };
-enum { EPILOGUE_PARTIAL = 4 };
+enum { EPILOGUE_PARTIAL = 4, EPILOGUE_GATE = 8 };
 
 enum { MOST_ROW = 7 };   /* taps of a row whose weights the depthwise kernel holds */
 enum { MOST_STEM = 64 }; /* taps of all channels that the kernel for few channels walks */
@@ -460,19 +460,27 @@ static hk_value *result_of(const hk_conv_job *job)
     return job->pass == HK_CONV_FORWARD ? job->y : job->x;
 }
 
-static void emit_sum(hk_lower *l, const hk_conv_job *job, const struct conv_nhwc_push *push, hk_value *partial)
+static uint32_t epilogue_of(const hk_conv_job *job)
 {
+    return hk_conv_epilogue(job) | (job->gate ? EPILOGUE_GATE : 0u);
+}
+
+void hk_conv_emit_nhwc8_sum(hk_lower *l, const hk_conv_job *job, hk_value *partial, uint32_t splits)
+{
+    struct conv_nhwc_push push = push_of(job);
     hk_record *r = hk_emit(l, &hk_kernel_conv_nhwc_sum, "conv nhwc8 sum of splits");
     uint32_t threads = l->cpu ? 64 : 128;
-    hk_push(r, push, sizeof *push);
+    push.splits = splits;
+    hk_push(r, &push, sizeof push);
     hk_use(r, partial, HK_READ, offsetof(struct conv_nhwc_push, x));
     hk_use(r, result_of(job), HK_WRITE, offsetof(struct conv_nhwc_push, y));
     hk_use(r, job->bias, HK_READ, offsetof(struct conv_nhwc_push, bias));
     hk_use(r, job->residual, HK_READ, offsetof(struct conv_nhwc_push, residual));
+    hk_use(r, job->gate, HK_READ, offsetof(struct conv_nhwc_push, scale));
     hk_workgroup(r, threads, 1, 1);
-    hk_spec(r, 3, hk_conv_epilogue(job));
+    hk_spec(r, 3, epilogue_of(job));
     hk_spec(r, 4, job->activation);
-    hk_grid_1d(l, r, ((uint64_t)push->pixels * push->octets_out * 2 + threads - 1) / threads);
+    hk_grid_1d(l, r, ((uint64_t)push.pixels * push.octets_out * 2 + threads - 1) / threads);
 }
 
 static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const nhwc_choice *c)
@@ -500,6 +508,7 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const nhwc_ch
     if (!split) {
         hk_use(r, job->bias, HK_READ, offsetof(struct conv_nhwc_push, bias));
         hk_use(r, job->residual, HK_READ, offsetof(struct conv_nhwc_push, residual));
+        hk_use(r, job->gate, HK_READ, offsetof(struct conv_nhwc_push, scale));
     }
     hk_workgroup(r, threads_of(l, t), 1, 1);
     r->subgroup_size = hk_lower_has(l, HK_CAP_SUBGROUP_SIZE) ? l->device->subgroup_size : 0;
@@ -508,7 +517,7 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const nhwc_ch
     for (uint32_t i = 0; i < HK_COUNT(specs); i++)
         hk_spec(r, 3 + i, specs[i]);
     hk_conv_window_specs(r, &job->p.w, 12);
-    hk_spec(r, 18, split ? EPILOGUE_PARTIAL : hk_conv_epilogue(job));
+    hk_spec(r, 18, split ? EPILOGUE_PARTIAL : epilogue_of(job));
     hk_spec(r, 19, split ? 0 : job->activation);
     hk_spec(r, 20, job->scale != NULL);
     hk_spec(r, 21, forward);
@@ -516,7 +525,7 @@ static hk_status lower_matrix(hk_lower *l, const hk_conv_job *job, const nhwc_ch
     r->flops = hk_conv_flops(&job->p);
     hk_grid_1d(l, r, places(job, &push, t) * c->splits);
     if (split)
-        emit_sum(l, job, &push, y);
+        hk_conv_emit_nhwc8_sum(l, job, y, c->splits);
     return HK_OK;
 }
 

@@ -55,23 +55,22 @@ static hk_value *turn_weights(hk_lower *l, const hk_conv_job *job)
     return o.packed;
 }
 
-/* Without matrix units: by the contiguous kernels, between changes of layout. */
+/* Without matrix units: by the contiguous kernels, between changes of layout; what is added to the gradient or gates it
+ * comes with the last dispatch. */
 static hk_status lower_data_plain(hk_lower *l, const hk_conv_job *job)
 {
     hk_octets o = octets_of(&job->p, true);
-    hk_conv_job plain = *job;
-    plain.nhwc_tile = NULL;
+    hk_conv_job plain = {.p = job->p, .pass = HK_CONV_DATA, .w = job->w};
     plain.y = unpacked(l, &job->p, false, job->y);
-    plain.residual = unpacked(l, &job->p, true, job->residual);
-    plain.x = hk_scratch(l, HK_FLOAT32, o.images * o.channels * o.plane);
-    if (!plain.y || !plain.x || (job->residual && !plain.residual))
+    plain.x = o.plain = hk_scratch(l, HK_FLOAT32, o.images * o.channels * o.plane);
+    o.packed = hk_scratch(l, HK_FLOAT32, hk_octets_count(o.images, o.channels, o.plane));
+    o.pack = true;
+    if (!plain.y || !plain.x || !o.packed)
         return hk_out_of_memory(l->ctx, "a convolution's gradient");
     plain.x->shape = job->x->shape;
     HK_TRY(hk_conv_lower_gather(l, &plain));
-    o.plain = plain.x;
-    o.packed = job->x;
-    o.pack = true;
     hk_emit_octets(l, &o);
+    hk_conv_emit_nhwc8_sum(l, job, o.packed, 1);
     return HK_OK;
 }
 
@@ -89,11 +88,13 @@ hk_status hk_conv_lower_data_nhwc8(hk_lower *l, const hk_conv_job *problem)
 {
     hk_conv_job job = *problem;
     bool done = false;
-    if (!is_packed(job.x) || !is_packed(job.y) || (job.residual && !is_packed(job.residual)) || !is_plain(job.w))
-        return hk_fail(l->ctx, HK_STATUS_INTERNAL,
-                       "node '%s' (%s): expected dY, the residual and dX in NHWC8 and float16 and a contiguous float32 "
-                       "weight; hk_conv_data_grad_accepts_nhwc8 tells a pass so",
-                       l->node->name, l->node->type);
+    if (!is_packed(job.x) || !is_packed(job.y) || (job.residual && !is_packed(job.residual)) ||
+        (job.gate && !is_packed(job.gate)) || !is_plain(job.w))
+        return hk_fail(
+            l->ctx, HK_STATUS_INTERNAL,
+            "node '%s' (%s): expected dY, residual, gate and dX in NHWC8 and float16 and a contiguous float32 "
+            "weight; hk_conv_data_grad_accepts_nhwc8 tells a pass so",
+            l->node->name, l->node->type);
     if (!data_fits(l, &job))
         return lower_data_plain(l, &job);
     job.w = turn_weights(l, &job);
