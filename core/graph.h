@@ -30,6 +30,7 @@ typedef enum hk_value_kind {
 typedef enum hk_layout {
     HK_LAYOUT_CONTIGUOUS, /* row-major in the logical order */
     HK_LAYOUT_NHWC8,      /* logical NCHW stored N,H,W,C with C padded to a multiple of 8, padding zero */
+    HK_LAYOUT_TAPS,       /* where MaxPool found its maxima, in the order of NHWC8: the tap's number, a byte each */
 } hk_layout;
 
 /* What a sequence or an optional holds. Such a value lies nowhere: inference replaces the nodes that use it by nodes on

@@ -86,6 +86,16 @@ static hk_channels channels_of(const hk_node *n, const hk_shape *x)
     return c;
 }
 
+/* x lies where a channel's elements are a column of octets, and the parameters are its own. */
+static bool takes_octets(const hk_node *n)
+{
+    const hk_value *x = n->op->in_max > 5 || n->op->attrs == attrs_grad ? n->in[1] : n->in[0];
+    bool floats = true;
+    for (int32_t i = 0; i < n->in_count; i++)
+        floats &= n->in[i]->dtype == HK_FLOAT32;
+    return floats && is_spatial(n) && x->shape.rank >= 3 && hk_shape_count(&x->shape) > 0;
+}
+
 /* ---- inference of shapes */
 
 /* Merges what is known of the channel shape: from x, and from each operand of that shape. */
@@ -381,7 +391,7 @@ CASES(act_grad_cases, "f32[2,3,2,3] f32[2,3,4,6] f32[3] f32[3] f32[3] f32[3]+;re
         .type = "BatchNormalization", .since = first, .until = last, .in_min = 5, .in_max = 5, .out_min = 1,           \
         .out_max = 5, .parameters = 6, .attrs_bytes = sizeof(batchnorm_attrs), .attrs = list,                          \
         .infer = batchnorm_infer, .eval = batchnorm_eval, .lower = batchnorm_lower, .backward = batchnorm_backward,    \
-        .cases = cases_                                                                                                \
+        .octets_in = 1, .octets_out = 1, .takes_octets = takes_octets, .cases = cases_                                 \
     }
 
 const hk_op hk_ops_batchnorm[] = {
@@ -402,6 +412,9 @@ const hk_op hk_ops_batchnorm[] = {
      .eval = batchnorm_eval,
      .lower = batchnorm_lower,
      .backward = batchnorm_backward,
+     .octets_in = 1,
+     .octets_out = 1,
+     .takes_octets = takes_octets,
      .cases = act_cases},
     {.type = "hk.BatchNormGrad",
      .since = 1,
@@ -414,6 +427,9 @@ const hk_op hk_ops_batchnorm[] = {
      .infer = grad_infer,
      .eval = grad_eval,
      .lower = grad_lower,
+     .octets_in = 3,
+     .octets_out = 1,
+     .takes_octets = takes_octets,
      .cases = grad_cases},
     {.type = "hk.BatchNormActGrad",
      .since = 1,
@@ -426,6 +442,9 @@ const hk_op hk_ops_batchnorm[] = {
      .infer = grad_infer,
      .eval = grad_eval,
      .lower = grad_lower,
+     .octets_in = 3,
+     .octets_out = 1,
+     .takes_octets = takes_octets,
      .cases = act_grad_cases},
     {0},
 };

@@ -432,6 +432,9 @@ static const hk_kernel *choose_kernel(const hk_chain_job *job)
 
 static const char *variant_name(const hk_chain_job *job, const access *a)
 {
+    for (int32_t i = 0; i < job->chain->output_count; i++)
+        if (job->out[i] && job->out[i]->layout == HK_LAYOUT_NHWC8)
+            return a->strided ? "chain nhwc8 broadcast" : "chain nhwc8";
     static const char *const names[3][3] = {{"chain", "chain broadcast", "chain gather"},
                                             {"chain int64", "chain int64 broadcast", "chain int64 gather"},
                                             {"chain 16-bit", "chain 16-bit broadcast", "chain 16-bit gather"}};
@@ -441,10 +444,6 @@ static const char *variant_name(const hk_chain_job *job, const access *a)
 static hk_status check_value(const hk_lower *l, const hk_value *v)
 {
     hk_dtype t = hk_value_storage(v);
-    if (v->layout != HK_LAYOUT_CONTIGUOUS)
-        return hk_fail(l->ctx, HK_STATUS_INTERNAL,
-                       "node '%s' (%s): '%s' is not laid out contiguously; a relayout is missing", l->node->name,
-                       l->node->type, v->name);
     if (t == HK_FLOAT32 || (!hk_dtype_is_float(t) && t != HK_DTYPE_NONE) ||
         (hk_dtype_is_half(t) && hk_lower_has(l, HK_CAP_STORAGE16)))
         return HK_OK;
@@ -479,6 +478,56 @@ static void set_constants(hk_record *r, const hk_chain_job *job, const access *a
         hk_spec(r, SPEC_STEP + (uint32_t)i, i < c->step_count ? step_word(&c->step[i]) : 0);
 }
 
+/* ---- lowering: results in HK_LAYOUT_NHWC8, which lie as contiguous ones of shape (N, ..., C) do, C a multiple of 8 */
+
+static hk_shape channels_last(const hk_shape *s, int32_t rank, bool packed)
+{
+    hk_shape y = {.rank = rank};
+    for (int32_t d = 0; d < rank; d++) {
+        int32_t k = d - (rank - s->rank);
+        y.dim[d == 1 ? rank - 1 : d > 1 ? d - 1 : 0] = k < 0 ? 1 : s->dim[k];
+    }
+    if (packed)
+        y.dim[rank - 1] = (y.dim[rank - 1] + 7) / 8 * 8;
+    return y;
+}
+
+/* Whether a contiguous operand has the same elements in the same order when its channels come last. */
+static bool keeps_order(const hk_shape *channels_last)
+{
+    int32_t last = channels_last->rank - 1;
+    return channels_last->dim[last] == 1 || hk_shape_span(channels_last, 1, last) == 1;
+}
+
+/* All as if contiguous. */
+static hk_status turn_job(const hk_lower *l, hk_chain_job *job)
+{
+    hk_layout layout = HK_LAYOUT_CONTIGUOUS;
+    bool fits = true;
+    for (int32_t i = 0; i < job->chain->output_count; i++)
+        layout = job->out[i] ? job->out[i]->layout : layout;
+    for (int32_t i = 0; i < job->chain->output_count; i++)
+        fits &= !job->out[i] || job->out[i]->layout == layout;
+    const hk_shape shape = job->shape;
+    if (layout == HK_LAYOUT_NHWC8)
+        job->shape = channels_last(&shape, shape.rank, true);
+    for (int32_t i = 0; i < job->chain->input_count; i++) {
+        hk_shape *s = &job->in_shape[i];
+        bool packed = job->in[i]->layout == HK_LAYOUT_NHWC8, whole = hk_shape_equal(s, &shape);
+        fits &= layout == HK_LAYOUT_NHWC8 ? packed == whole : job->in[i]->layout == HK_LAYOUT_CONTIGUOUS;
+        if (layout != HK_LAYOUT_NHWC8)
+            continue;
+        *s = channels_last(s, shape.rank, packed);
+        int64_t channels = s->dim[s->rank - 1];
+        fits &= packed || (keeps_order(s) && (channels == 1 || channels == job->shape.dim[shape.rank - 1]));
+    }
+    if (fits)
+        return HK_OK;
+    return hk_fail(l->ctx, HK_STATUS_INTERNAL,
+                   "node '%s' (%s): its operands and results do not lie alike; a relayout is missing", l->node->name,
+                   l->node->type);
+}
+
 static hk_status check_job(const hk_lower *l, const hk_chain_job *job)
 {
     for (int32_t i = 0; i < job->chain->input_count; i++)
@@ -489,11 +538,14 @@ static hk_status check_job(const hk_lower *l, const hk_chain_job *job)
     return HK_OK;
 }
 
-hk_status hk_chain_lower(hk_lower *l, const hk_chain_job *job)
+hk_status hk_chain_lower(hk_lower *l, const hk_chain_job *whole)
 {
+    hk_chain_job turned = *whole;
+    const hk_chain_job *job = &turned;
     const hk_chain *c = job->chain;
-    int64_t count = hk_shape_count(&job->shape);
+    HK_TRY(turn_job(l, &turned));
     HK_TRY(check_job(l, job));
+    int64_t count = hk_shape_count(&job->shape);
     if (count == 0)
         return HK_OK;
     geometry g;

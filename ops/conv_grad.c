@@ -399,6 +399,9 @@ const hk_op hk_ops_conv_grad[] = {
         .infer = infer_data,
         .eval = eval_data,
         .lower = lower_data,
+        .octets_in = 1u << 0 | 1u << 2,
+        .octets_out = 1,
+        .takes_octets = hk_conv_data_grad_accepts_nhwc8,
         .cases = data_cases,
     },
     {
@@ -413,6 +416,8 @@ const hk_op hk_ops_conv_grad[] = {
         .infer = infer_weight,
         .eval = eval_weight,
         .lower = lower_weight,
+        .octets_in = 3,
+        .takes_octets = hk_conv_weight_grad_accepts_nhwc8,
         .cases = weight_cases,
     },
     {

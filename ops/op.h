@@ -192,6 +192,10 @@ typedef struct hk_op {
     uint32_t parameters;  /* bit i: input i is in a weight, bias, scale or slope role */
     /* Bit i: lower() takes input i, gives output i, also where that is float32 stored as float16 (contiguous). */
     uint32_t half_in, half_out;
+    /* The same for images in HK_LAYOUT_NHWC8, stored as float16, all of them or none; takes_octets: which nodes, NULL:
+     * every one whose images have spatial axes. */
+    uint32_t octets_in, octets_out;
+    bool (*takes_octets)(const hk_node *n);
     size_t attrs_bytes;
     const hk_attr *attrs; /* ended by a NULL name; NULL: none */
     hk_status (*infer)(hk_infer *in);

@@ -77,6 +77,10 @@ void hk_chain_output(hk_chain_build *b, uint8_t reg, hk_dtype dtype);
 /* The shape under which input i of n broadcasts: its own, or for opsets below 7 what `axis` makes of it. */
 hk_shape hk_pointwise_aligned(const hk_node *n, int32_t i, const hk_shape *shape, const hk_shape *first);
 
+/* n runs where its result, and the operands of the result's shape, lie in HK_LAYOUT_NHWC8, while the others are
+ * contiguous and broadcast. */
+bool hk_pointwise_takes_octets(const hk_node *n);
+
 /* ---- running them */
 
 /* in: tensors of the shapes given, which broadcast to shape; out: results, allocated by the caller. Where an input is

@@ -1,11 +1,9 @@
 /*
- * Pooling: MaxPool, AveragePool, their global forms, and the backward operators
+ * Pooling over windows: MaxPool, AveragePool, and the backward operators
  *
  * hk.MaxPoolGrad(dY, Indices; input_shape) -> dX
  * hk.AveragePoolGrad(dY; input_shape) -> dX
  * hk.SumPool(X), hk.SumPoolGrad(dY; input_shape): averages that are not divided, which LpPool and LRN are made of
- * hk.GlobalAveragePoolGrad(dY; input_shape) -> dX
- * hk.GlobalMaxPoolGrad(X, Y, dY) -> dX
  *
  * MaxPool's gradient reads the indices that the forward pass saved, as 32-bit words: for 2 x 2 windows that moves 2.5
  * words per input element in both passes together, comparing X with Y again would move 2.75 in the backward pass alone.
@@ -13,11 +11,8 @@
 #include <math.h>
 
 #include "kernels.h"
-#include "ops/support/conv_geometry.h"
+#include "ops/pool.h"
 #include "shaders/pool.push.h"
-#include "shaders/pool_global.push.h"
-#include "shaders/pool_global_nhwc.push.h"
-#include "shaders/pool_spread.push.h"
 
 typedef struct pool_attrs {
     hk_window_attrs window;
@@ -48,7 +43,6 @@ static const hk_attr max_grad_attrs[] = {
     WINDOW_ATTRS, HK_INT_ATTR(pool_attrs, storage_order, 0), INPUT_SHAPE_ATTR, {0}};
 static const hk_attr average_grad_attrs[] = {
     WINDOW_ATTRS, HK_INT_ATTR(pool_attrs, count_include_pad, 0), INPUT_SHAPE_ATTR, {0}};
-static const hk_attr global_grad_attrs[] = {INPUT_SHAPE_ATTR, {0}};
 
 static bool is_sum(const hk_node *n)
 {
@@ -72,16 +66,15 @@ static bool resolve(const pool_attrs *a, const hk_shape *x, hk_window *w, hk_pro
     return hk_window_resolve(&a->window, x, kernel->v, w, problem);
 }
 
-/* X's shape from dY's batch and channels and the attribute. */
-static bool input_shape(const pool_attrs *a, const hk_shape *dy, hk_shape *x, hk_problem_text *problem)
+bool hk_pool_input_shape(const hk_ints *extents, const hk_shape *dy, hk_shape *x, hk_problem_text *problem)
 {
-    if (dy->rank != a->input_shape.count + 2) {
+    if (dy->rank != extents->count + 2) {
         *problem = (hk_problem_text){"expected an input_shape with an entry per spatial axis of dY"};
         return false;
     }
     *x = *dy;
     for (int32_t i = 2; i < dy->rank; i++)
-        x->dim[i] = a->input_shape.v[i - 2];
+        x->dim[i] = extents->v[i - 2];
     return true;
 }
 
@@ -116,7 +109,8 @@ static hk_status infer_grad(hk_infer *in)
     hk_problem_text problem;
     if (dy->shape.rank >= 0) {
         hk_window w;
-        if (!input_shape(in->node->attrs, &dy->shape, &x, &problem) || !resolve(in->node->attrs, &x, &w, &problem))
+        if (!hk_pool_input_shape(&((const pool_attrs *)in->node->attrs)->input_shape, &dy->shape, &x, &problem) ||
+            !resolve(in->node->attrs, &x, &w, &problem))
             return hk_infer_fail(in, HK_STATUS_INVALID, "%s", problem.text);
         hk_shape y = hk_window_shape(&w, x.dim[0], x.dim[1]);
         hk_shape_text expected, found;
@@ -125,37 +119,6 @@ static hk_status infer_grad(hk_infer *in)
                                  hk_shape_print(&y, &expected), hk_shape_print(&dy->shape, &found));
     }
     return hk_infer_output(in, 0, dy->dtype, &x);
-}
-
-static hk_status infer_global(hk_infer *in)
-{
-    const hk_value *x = hk_in(in->node, 0);
-    if (!hk_dtype_is_float(x->dtype))
-        return hk_infer_fail(in, HK_STATUS_INVALID, "expected a float input, found %s", hk_dtype_name(x->dtype));
-    if (x->shape.rank >= 0 && x->shape.rank < 3)
-        return hk_infer_fail(in, HK_STATUS_INVALID,
-                             "expected an input of rank 3 or more (batch, channels, spatial axes), found rank %d",
-                             (int)x->shape.rank);
-    hk_shape y = x->shape;
-    for (int32_t i = 2; i < y.rank; i++)
-        y.dim[i] = 1;
-    return hk_infer_output(in, 0, x->dtype, &y);
-}
-
-static hk_status infer_global_average_grad(hk_infer *in)
-{
-    const hk_value *dy = hk_in(in->node, 0);
-    hk_shape x = HK_SHAPE_UNKNOWN;
-    hk_problem_text problem;
-    if (dy->shape.rank >= 0 && !input_shape(in->node->attrs, &dy->shape, &x, &problem))
-        return hk_infer_fail(in, HK_STATUS_INVALID, "%s", problem.text);
-    return hk_infer_output(in, 0, dy->dtype, &x);
-}
-
-static hk_status infer_global_max_grad(hk_infer *in)
-{
-    const hk_value *x = hk_in(in->node, 0);
-    return hk_infer_output(in, 0, x->dtype, &x->shape);
 }
 
 /* ---- the oracle */
@@ -286,7 +249,7 @@ static hk_status eval_grad(hk_eval *e)
     const hk_tensor *dy = e->in[0], *indices = e->node->in_count > 1 ? e->in[1] : NULL;
     hk_shape dys = hk_tensor_shape(dy), xs;
     hk_problem_text problem;
-    if (!input_shape(e->node->attrs, &dys, &xs, &problem))
+    if (!hk_pool_input_shape(&((const pool_attrs *)e->node->attrs)->input_shape, &dys, &xs, &problem))
         return hk_eval_fail(e, HK_STATUS_INTERNAL, "%s", problem.text);
     pool_walk p;
     HK_TRY(walk_begin(e, &xs, &p));
@@ -302,73 +265,23 @@ static hk_status eval_grad(hk_eval *e)
     return HK_OK;
 }
 
-static bool is_maximum(const hk_node *n)
-{
-    return n->op->type[0] == 'h' ? n->op->in_max == 3 : n->op->type[6] == 'M';
-}
-
-static hk_status eval_global(hk_eval *e)
-{
-    const hk_tensor *x = e->in[0];
-    hk_shape xs = hk_tensor_shape(x), ys = xs;
-    for (int32_t i = 2; i < ys.rank; i++)
-        ys.dim[i] = 1;
-    hk_tensor *y = hk_eval_output(e, 0, x->dtype, &ys);
-    if (!y)
-        return hk_out_of_memory(e->ctx, "evaluating global pooling");
-    int64_t plane = hk_shape_span(&xs, 2, xs.rank), rows = hk_tensor_count(y);
-    for (int64_t row = 0; row < rows; row++) {
-        double sum = 0, best = -INFINITY;
-        for (int64_t i = 0; i < plane; i++) {
-            double v = hk_get_double(x, row * plane + i);
-            sum += v;
-            best = v > best || isnan(v) ? v : best;
-        }
-        hk_set_double(y, row, is_maximum(e->node) ? best : sum / (double)plane);
-    }
-    return HK_OK;
-}
-
-static hk_status eval_global_average_grad(hk_eval *e)
-{
-    hk_shape dys = hk_tensor_shape(e->in[0]), xs;
-    hk_problem_text problem;
-    if (!input_shape(e->node->attrs, &dys, &xs, &problem))
-        return hk_eval_fail(e, HK_STATUS_INTERNAL, "%s", problem.text);
-    hk_tensor *dx = hk_eval_output(e, 0, e->in[0]->dtype, &xs);
-    if (!dx)
-        return hk_out_of_memory(e->ctx, "evaluating a pooling gradient");
-    int64_t plane = hk_shape_span(&xs, 2, xs.rank), count = hk_tensor_count(dx);
-    for (int64_t i = 0; i < count; i++)
-        hk_set_double(dx, i, hk_get_double(e->in[0], i / plane) / (double)plane);
-    return HK_OK;
-}
-
-static hk_status eval_global_max_grad(hk_eval *e)
-{
-    hk_shape xs = hk_tensor_shape(e->in[0]);
-    hk_tensor *dx = hk_eval_output(e, 0, e->in[0]->dtype, &xs);
-    if (!dx)
-        return hk_out_of_memory(e->ctx, "evaluating a pooling gradient");
-    int64_t plane = hk_shape_span(&xs, 2, xs.rank), rows = hk_tensor_count(e->in[1]);
-    for (int64_t row = 0; row < rows; row++) {
-        double y = hk_get_double(e->in[1], row);
-        int64_t i = 0;
-        while (i < plane) {
-            double x = hk_get_double(e->in[0], row * plane + i);
-            if (x == y || (isnan(x) && isnan(y)))
-                break;
-            i++;
-        }
-        if (i < plane)
-            hk_set_double(dx, row * plane + i, hk_get_double(e->in[2], row));
-    }
-    return HK_OK;
-}
-
 /* ---- the device */
 
-static hk_status check_device_type(const hk_lower *l, const hk_value *v)
+/* Windows over at most two axes; the places of maxima are kept only for the gradient, as numbers of taps. */
+static bool takes_octets(const hk_node *n)
+{
+    const pool_attrs *a = n->attrs;
+    const hk_value *y = hk_out(n, 0), *indices = n->op->out_max == 2 ? hk_out(n, 1) : hk_in(n, 1);
+    const hk_ints *kernel = &a->window.kernel_shape;
+    int64_t taps = 1;
+    for (int32_t i = 0; i < kernel->count; i++)
+        taps *= HK_MIN(kernel->v[i], 256);
+    if (!y || n->in[0]->dtype != HK_FLOAT32 || kernel->count > 2 || taps > 255 || a->storage_order)
+        return false;
+    return !indices || indices->storage == HK_INT32;
+}
+
+hk_status hk_pool_check_type(const hk_lower *l, const hk_value *v)
 {
     if (v->dtype == HK_FLOAT32 || v->dtype == HK_INT8 || v->dtype == HK_UINT8)
         return HK_OK;
@@ -413,6 +326,30 @@ static void pool_record(hk_lower *l, hk_record *r, const hk_window *w, const poo
     hk_grid_1d(l, r, (uint64_t)((count + lanes - 1) / lanes));
 }
 
+/* The same in HK_LAYOUT_NHWC8: an invocation makes the octet of a pixel of `to`, whose rows and columns are given. */
+static void pool_octets(hk_lower *l, const hk_window *w, hk_value *from, hk_value *to, hk_value *indices, bool gradient)
+{
+    const hk_node *n = l->node;
+    int64_t octets = (to->shape.dim[1] + 7) / 8, rows = gradient ? w->in[1] : w->out[1],
+            columns = gradient ? w->in[2] : w->out[2];
+    const int64_t split[HK_AXES] = {rows, columns, octets};
+    bool average = n->op->out_max == 1 && !indices;
+    hk_record *r = hk_emit(l, gradient ? &hk_kernel_pool_nhwc_grad : &hk_kernel_pool_nhwc,
+                           gradient  ? average ? "average pool gradient nhwc8" : "max pool gradient nhwc8"
+                           : average ? "average pool nhwc8"
+                                     : "max pool nhwc8");
+    pool_record(l, r, w, n->attrs, split, to->shape.dim[0] * rows * columns * octets);
+    hk_use(r, from, HK_READ, offsetof(struct pool_push, from));
+    hk_use(r, to, HK_WRITE, offsetof(struct pool_push, to));
+    hk_use(r, indices, gradient ? HK_READ : HK_WRITE, offsetof(struct pool_push, indices));
+    hk_spec(r, 12, average);
+    hk_spec(r, 14, indices != NULL);
+    hk_spec(r, 18, is_sum(n));
+    hk_spec(r, 20, (uint32_t)octets);
+    hk_spec(r, 21, hk_stores_halves(to));
+    r->flops = (double)hk_shape_count(&to->shape) * (gradient ? 1.0 : (double)hk_window_taps(w));
+}
+
 static uint32_t index_words(const hk_value *indices)
 {
     return !indices ? 0 : hk_value_storage(indices) == HK_INT32 ? 1 : 2;
@@ -425,13 +362,17 @@ static hk_status lower_pool(hk_lower *l)
     hk_value *x = n->in[0], *y = hk_out(n, 0), *indices = hk_out(n, 1);
     hk_window w;
     hk_problem_text problem;
-    HK_TRY(check_device_type(l, x));
+    HK_TRY(hk_pool_check_type(l, x));
     if (!resolve(a, &x->shape, &w, &problem))
         return hk_fail(l->ctx, HK_STATUS_INTERNAL, "node '%s' (%s): %s", n->name, n->type, problem.text);
     bool average = n->op->out_max == 1;
     int64_t planes = x->shape.dim[0] * x->shape.dim[1], count = planes * hk_window_out_count(&w);
     if (count == 0)
         return HK_OK;
+    if (x->layout == HK_LAYOUT_NHWC8) {
+        pool_octets(l, &w, x, y, indices, false);
+        return HK_OK;
+    }
     if (!y) /* only the indices are asked for */
         y = hk_scratch(l, x->dtype, count);
     bool tiles = is_tiling(&w, false) && !is_sum(n) && hk_value_alignment(x) == 16 && hk_value_alignment(y) == 16 &&
@@ -458,12 +399,16 @@ static hk_status lower_grad(hk_lower *l)
     hk_value *dy = n->in[0], *indices = hk_in(n, 1), *dx = n->out[0];
     hk_window w;
     hk_problem_text problem;
-    HK_TRY(check_device_type(l, dy));
+    HK_TRY(hk_pool_check_type(l, dy));
     if (!resolve(a, &dx->shape, &w, &problem))
         return hk_fail(l->ctx, HK_STATUS_INTERNAL, "node '%s' (%s): %s", n->name, n->type, problem.text);
     int64_t planes = dx->shape.dim[0] * dx->shape.dim[1], count = planes * hk_window_in_count(&w);
     if (count == 0)
         return HK_OK;
+    if (dx->layout == HK_LAYOUT_NHWC8) {
+        pool_octets(l, &w, dy, dx, indices, true);
+        return HK_OK;
+    }
     bool tiles = is_tiling(&w, true) && !is_sum(n) && hk_value_alignment(dy) == 16 && hk_value_alignment(dx) == 16 &&
                  (!indices || hk_value_alignment(indices) == 16);
     hk_record *r = hk_emit(l, &hk_kernel_pool_grad, indices ? "max pool gradient" : "average pool gradient");
@@ -483,115 +428,9 @@ static hk_status lower_grad(hk_lower *l)
     return HK_OK;
 }
 
-/* Lanes for a row: about 16 elements each, as far as one workgroup goes. */
-static uint32_t row_lanes(const hk_lower *l, int64_t plane)
-{
-    if (l->cpu)
-        return plane >= 4096 ? 8 : 1;
-    uint32_t lanes = 1;
-    while (lanes < 128 && (int64_t)lanes * 8 < plane)
-        lanes *= 2;
-    return lanes;
-}
-
-static void row_grid(hk_lower *l, hk_record *r, int64_t rows, int64_t plane)
-{
-    uint32_t lanes = row_lanes(l, plane), per_group = (l->cpu ? 8u : 128u) / lanes;
-    hk_workgroup(r, lanes * per_group, 1, 1);
-    hk_spec(r, 3, lanes);
-    hk_spec(r, 4, per_group);
-    hk_grid_1d(l, r, (uint64_t)((rows + per_group - 1) / per_group));
-    r->flops = (double)rows * (double)plane;
-}
-
-/* x in HK_LAYOUT_NHWC8, y contiguous. */
-static void lower_global_octets(hk_lower *l, int64_t plane)
-{
-    const hk_node *n = l->node;
-    hk_value *x = n->in[0];
-    bool maximum = is_maximum(n);
-    struct pool_global_nhwc_push push = {.images = (uint32_t)x->shape.dim[0],
-                                         .plane = (uint32_t)plane,
-                                         .octets = (uint32_t)(x->shape.dim[1] + 7) / 8,
-                                         .channels = (uint32_t)x->shape.dim[1]};
-    hk_record *r = hk_emit(l, maximum ? &hk_kernel_pool_global_nhwc_max : &hk_kernel_pool_global_nhwc,
-                           maximum ? "global max pool nhwc8" : "global average pool nhwc8");
-    uint32_t lanes = 1, octets = l->cpu ? 8 : 4, units = HK_MAX(l->compute_units_hint, 1u);
-    while (octets > 1 && (uint64_t)push.images * push.octets < (uint64_t)octets * units)
-        octets /= 2; /* an octet alone takes half of each 32-byte sector that it reads */
-    while (!l->cpu && lanes * octets < 256 && lanes * octets < l->device->max_invocations && (int64_t)lanes * 4 < plane)
-        lanes *= 2;
-    hk_push(r, &push, sizeof push);
-    hk_use(r, x, HK_READ, offsetof(struct pool_global_nhwc_push, x));
-    hk_use(r, n->out[0], HK_WRITE, offsetof(struct pool_global_nhwc_push, y));
-    hk_workgroup(r, lanes * octets, 1, 1);
-    hk_spec(r, 3, octets);
-    hk_spec(r, 4, lanes);
-    hk_spec(r, 5, hk_stores_halves(x));
-    r->flops = (double)push.images * push.channels * push.plane;
-    hk_grid_1d(l, r, (uint64_t)push.images * ((push.octets + octets - 1) / octets));
-}
-
-static hk_status lower_global(hk_lower *l)
-{
-    const hk_node *n = l->node;
-    bool gradient = n->in_count == 3, maximum = is_maximum(n);
-    hk_value *x = n->in[0];
-    HK_TRY(check_device_type(l, x));
-    int64_t plane = hk_shape_span(&x->shape, 2, x->shape.rank), rows = x->shape.dim[0] * x->shape.dim[1];
-    if (rows == 0 || (gradient && plane == 0))
-        return HK_OK;
-    if (x->layout == HK_LAYOUT_NHWC8) {
-        lower_global_octets(l, plane);
-        return HK_OK;
-    }
-    const hk_kernel *kernel = gradient  ? &hk_kernel_pool_global_max_grad
-                              : maximum ? &hk_kernel_pool_global_max
-                                        : &hk_kernel_pool_global;
-    hk_record *r = hk_emit(l, kernel,
-                           gradient  ? "global max pool gradient"
-                           : maximum ? "global max pool"
-                                     : "global average pool");
-    struct pool_global_push push = {.rows = (uint32_t)rows, .plane = (uint32_t)plane};
-    hk_push(r, &push, sizeof push);
-    hk_use(r, x, HK_READ, offsetof(struct pool_global_push, x));
-    hk_use(r, gradient ? n->in[1] : n->out[0], gradient ? HK_READ : HK_WRITE, offsetof(struct pool_global_push, y));
-    hk_use(r, gradient ? n->in[2] : NULL, HK_READ, offsetof(struct pool_global_push, dy));
-    hk_use(r, gradient ? n->out[0] : NULL, HK_WRITE, offsetof(struct pool_global_push, dx));
-    row_grid(l, r, rows, plane);
-    return HK_OK;
-}
-
-static hk_status lower_global_average_grad(hk_lower *l)
-{
-    hk_value *dy = l->node->in[0], *dx = l->node->out[0];
-    HK_TRY(check_device_type(l, dy));
-    int64_t plane = hk_shape_span(&dx->shape, 2, dx->shape.rank), count = hk_shape_count(&dx->shape);
-    if (count == 0)
-        return HK_OK;
-    bool wide = plane % 4 == 0 && hk_value_alignment(dx) == 16;
-    int64_t units = wide ? count / 4 : count;
-    hk_divisor d = hk_divisor_of((uint32_t)(wide ? plane / 4 : plane));
-    hk_record *r = hk_emit(l, &hk_kernel_pool_spread, "global average pool gradient");
-    struct pool_spread_push push = {.count = (uint32_t)units,
-                                    .plane_magic = d.multiplier,
-                                    .plane_shift = d.shift,
-                                    .scale = (float)(1.0 / (double)plane)};
-    hk_push(r, &push, sizeof push);
-    hk_use(r, dy, HK_READ, offsetof(struct pool_spread_push, dy));
-    hk_use(r, dx, HK_WRITE, offsetof(struct pool_spread_push, dx));
-    uint32_t lanes = l->cpu ? 64 : HK_MIN(256u, l->device->max_invocations);
-    hk_workgroup(r, lanes, 1, 1);
-    hk_spec(r, 3, wide);
-    hk_grid_1d(l, r, (uint64_t)((units + lanes - 1) / lanes));
-    r->flops = (double)count;
-    return HK_OK;
-}
-
 /* ---- gradients */
 
-/* The spatial extents of X as an attribute: they must be known when the gradient is built. */
-static hk_status spatial_extents(hk_graph *g, const hk_node *n, hk_attr_value *out)
+hk_status hk_pool_extents(hk_graph *g, const hk_node *n, hk_attr_value *out)
 {
     const hk_shape *x = &n->in[0]->shape;
     int64_t *extents = hk_arena_array(g->arena, HK_MAX_RANK, sizeof *extents);
@@ -617,7 +456,7 @@ static hk_status grad_values(hk_graph *g, const hk_node *n, hk_attr_value values
     const pool_attrs *a = n->attrs;
     const hk_window_attrs *w = &a->window;
     int i = 1;
-    HK_TRY(spatial_extents(g, n, &values[0]));
+    HK_TRY(hk_pool_extents(g, n, &values[0]));
     values[i++] = (hk_attr_value)HK_SET_STRING("auto_pad", w->auto_pad);
     values[i++] = (hk_attr_value)HK_SET_INTS("kernel_shape", w->kernel_shape.v, w->kernel_shape.count);
     values[i++] = (hk_attr_value)HK_SET_INT("ceil_mode", w->ceil_mode);
@@ -661,29 +500,6 @@ static hk_status backward_average(hk_gradient *g, hk_node *n)
     HK_TRY(grad_values(graph, n, values));
     HK_TRY(hk_build(graph, is_sum(n) ? "hk.SumPoolGrad" : "hk.AveragePoolGrad", values,
                     (hk_value *[]){hk_gradient_of(g, n->out[0])}, 1, &dx, 1));
-    return hk_gradient_add(g, n->in[0], dx);
-}
-
-static hk_status backward_global_average(hk_gradient *g, hk_node *n)
-{
-    hk_graph *graph = hk_gradient_graph(g);
-    hk_value *dx = NULL;
-    if (!hk_gradient_wanted(g, n->in[0]))
-        return HK_OK;
-    hk_attr_value values[2] = {{0}};
-    HK_TRY(spatial_extents(graph, n, &values[0]));
-    HK_TRY(
-        hk_build(graph, "hk.GlobalAveragePoolGrad", values, (hk_value *[]){hk_gradient_of(g, n->out[0])}, 1, &dx, 1));
-    return hk_gradient_add(g, n->in[0], dx);
-}
-
-static hk_status backward_global_max(hk_gradient *g, hk_node *n)
-{
-    hk_value *dx = NULL;
-    if (!hk_gradient_wanted(g, n->in[0]))
-        return HK_OK;
-    hk_value *const in[] = {n->in[0], n->out[0], hk_gradient_of(g, n->out[0])};
-    HK_TRY(hk_build(hk_gradient_graph(g), "hk.GlobalMaxPoolGrad", NULL, in, 3, &dx, 1));
     return hk_gradient_add(g, n->in[0], dx);
 }
 
@@ -744,27 +560,13 @@ static const char *const average_grad_cases[] = {
     "f32[1,2,9,4]; kernel_shape=[3,2] dilations=[2,3] strides=[1,2] pads=[2,1,1,1] input_shape=[10,9]; nograd",
     NULL,
 };
-static const char *const global_cases[] = {
-    "f32[2,3,7,7]",           "f32[1,5,8,8]", "f32[3,2,11]", "f32[1,2,3,4,5]", "f32[2,2,70,80]; ; nograd",
-    "f32[0,3,4,4]; ; nograd", NULL,
-};
-static const char *const global_average_grad_cases[] = {
-    "f32[2,3,1,1]; input_shape=[7,7]; nograd",
-    "f32[2,5,1,1]; input_shape=[8,8]; nograd",
-    "f32[2,5,1]; input_shape=[9]; nograd",
-    NULL,
-};
-static const char *const global_max_grad_cases[] = {
-    "f32[2,3,7,7] f32[2,3,1,1] f32[2,3,1,1]; ; nograd",
-    "f32[0,3,7,7] f32[0,3,1,1] f32[0,3,1,1]; ; nograd",
-    NULL,
-};
 
 #define POOL_OP(name, ins, outs_max, attr_table, infer_rule, eval_rule, lower_rule, backward_rule, case_list)          \
     {                                                                                                                  \
         .type = name, .since = 1, .in_min = ins, .in_max = ins, .out_min = 1, .out_max = outs_max,                     \
         .attrs_bytes = sizeof(pool_attrs), .attrs = attr_table, .infer = infer_rule, .eval = eval_rule,                \
-        .lower = lower_rule, .backward = backward_rule, .cases = case_list,                                            \
+        .lower = lower_rule, .backward = backward_rule, .cases = case_list, .octets_in = 1, .octets_out = 1,           \
+        .takes_octets = takes_octets                                                                                   \
     }
 
 const hk_op hk_ops_pool[] = {
@@ -772,15 +574,8 @@ const hk_op hk_ops_pool[] = {
     POOL_OP("AveragePool", 1, 1, average_attrs, infer_pool, eval_average, lower_pool, backward_average, average_cases),
     POOL_OP("hk.SumPool", 1, 1, average_attrs, infer_pool, eval_average, lower_pool, backward_average, sum_cases),
     POOL_OP("hk.SumPoolGrad", 1, 1, average_grad_attrs, infer_grad, eval_grad, lower_grad, NULL, sum_grad_cases),
-    POOL_OP("GlobalAveragePool", 1, 1, NULL, infer_global, eval_global, lower_global, backward_global_average,
-            global_cases),
-    POOL_OP("GlobalMaxPool", 1, 1, NULL, infer_global, eval_global, lower_global, backward_global_max, global_cases),
     POOL_OP("hk.MaxPoolGrad", 2, 1, max_grad_attrs, infer_grad, eval_grad, lower_grad, NULL, max_grad_cases),
     POOL_OP("hk.AveragePoolGrad", 1, 1, average_grad_attrs, infer_grad, eval_grad, lower_grad, NULL,
             average_grad_cases),
-    POOL_OP("hk.GlobalAveragePoolGrad", 1, 1, global_grad_attrs, infer_global_average_grad, eval_global_average_grad,
-            lower_global_average_grad, NULL, global_average_grad_cases),
-    POOL_OP("hk.GlobalMaxPoolGrad", 3, 1, NULL, infer_global_max_grad, eval_global_max_grad, lower_global, NULL,
-            global_max_grad_cases),
     {0},
 };

@@ -57,6 +57,12 @@ static node_info *info_of(const fusion *f, const hk_node *n)
 
 /* ---- which nodes */
 
+/* In HK_LAYOUT_NHWC8, whose elements are stored in 16 bits and computed in 32 all the same. */
+static bool is_packed(const hk_value *v)
+{
+    return v->layout == HK_LAYOUT_NHWC8 && v->dtype == HK_FLOAT32 && hk_shape_known(&v->shape);
+}
+
 static bool is_plain(const hk_value *v)
 {
     hk_dtype t = hk_value_storage(v);
@@ -83,13 +89,15 @@ static bool is_fusable(const hk_node *n, node_info *info)
     if (!n->op || !(n->op->flags & HK_OP_POINTWISE) || info->constant || n->in_count > CHAIN_INPUTS || !hk_out(n, 0))
         return false;
     const hk_value *y = n->out[0];
-    if (!is_plain(y) || y->state || hk_shape_count(&y->shape) == 0)
+    if ((!is_plain(y) && !is_packed(y)) || y->state || hk_shape_count(&y->shape) == 0)
         return false;
     for (int32_t i = 0; i < hk_pointwise_inputs(n); i++) {
         if (!n->in[i])
             continue;
         hk_shape aligned = hk_pointwise_aligned(n, i, &n->in[i]->shape, &n->in[0]->shape);
-        if (!is_plain(n->in[i]) || n->in[i]->graph != y->graph || !hk_shape_equal(&aligned, &n->in[i]->shape))
+        bool alike = is_packed(y) && hk_shape_equal(&n->in[i]->shape, &y->shape) ? is_packed(n->in[i])
+                                                                                 : is_plain(n->in[i]);
+        if (!alike || n->in[i]->graph != y->graph || !hk_shape_equal(&aligned, &n->in[i]->shape))
             return false;
     }
     return examine(n, info);

@@ -9,20 +9,6 @@ layout(constant_id = 19) const uint WIDTH = 1; // neighbours in a row that an in
 // the same order, so nothing is scattered or added atomically. The maximum's gradient goes where the forward pass's
 // index points. Floor: the bytes of dX, dY and the indices.
 
-// The outputs along one axis whose windows (dilation gaps included) span position i: [first, end).
-uvec2 covering(uint i, uint k, uint stride, uint dilation, uint pad, uint extent)
-{
-    uint at = i + pad, span = (k - 1u) * dilation + 1u;
-    return uvec2(at < span ? 0u : (at - span) / stride + 1u, min(at / stride + 1u, extent));
-}
-
-// Whether a tap of output o lies on position i, along one axis.
-bool is_tap(uint i, uint o, uint k, uint stride, uint dilation, uint pad)
-{
-    uint at = i + pad - o * stride;
-    return at < (k - 1u) * dilation + 1u && (dilation == 1u || at % dilation == 0u);
-}
-
 uint index_at(uint o) { return INDICES == 2 ? U32x2(push.indices).v[o].x : U32(push.indices).v[o]; }
 
 // The most windows that hold one of an invocation's elements, along one axis.

@@ -68,4 +68,18 @@ float average_scale(uint z, uint y, uint x)
     return 1.0 / float(max(n, 1u));
 }
 
+// Backward: the outputs along one axis whose windows (dilation gaps included) span position i: [first, end).
+uvec2 covering(uint i, uint k, uint stride, uint dilation, uint pad, uint extent)
+{
+    uint at = i + pad, span = (k - 1u) * dilation + 1u;
+    return uvec2(at < span ? 0u : (at - span) / stride + 1u, min(at / stride + 1u, extent));
+}
+
+// Whether a tap of output o lies on position i, along one axis.
+bool is_tap(uint i, uint o, uint k, uint stride, uint dilation, uint pad)
+{
+    uint at = i + pad - o * stride;
+    return at < (k - 1u) * dilation + 1u && (dilation == 1u || at % dilation == 0u);
+}
+
 #endif

@@ -140,8 +140,8 @@ hk_dtype hk_value_storage(const hk_value *v)
 
 uint64_t hk_value_bytes(const hk_value *v)
 {
-    uint64_t bytes = hk_dtype_device_bytes(hk_value_storage(v));
-    if (v->layout == HK_LAYOUT_NHWC8) {
+    uint64_t bytes = v->layout == HK_LAYOUT_TAPS ? 1 : hk_dtype_device_bytes(hk_value_storage(v));
+    if (v->layout != HK_LAYOUT_CONTIGUOUS) {
         int64_t c = v->shape.rank > 1 ? v->shape.dim[1] : 1;
         int64_t rest = hk_shape_span(&v->shape, 2, v->shape.rank) * v->shape.dim[0];
         return (uint64_t)(rest * ((c + 7) / 8 * 8)) * bytes;

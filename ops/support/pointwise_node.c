@@ -233,6 +233,47 @@ hk_status hk_pointwise_eval(hk_eval *e)
     return HK_OK;
 }
 
+/* ---- layouts */
+
+/* What completes the last octet stays zero. */
+static bool keeps_zeros(const hk_node *n)
+{
+    static const char *const types[] = {"Add", "Sub", "Mul", "Relu", "hk.ReluGrad", "LeakyRelu"};
+    for (size_t i = 0; i < HK_COUNT(types); i++)
+        if (hk_node_is(n, types[i]))
+            return true;
+    return false;
+}
+
+/* v broadcasts to y alike when channels come last: it has one channel, or one pixel and all of them. */
+static bool broadcasts_last(const hk_shape *v, const hk_shape *y)
+{
+    int32_t first = y->rank - v->rank; /* dimension d of y is d - first of v */
+    int64_t channels = first <= 1 ? v->dim[1 - first] : 1, pixels = hk_shape_span(v, HK_MAX(2 - first, 0), v->rank);
+    return channels == 1 || (pixels == 1 && channels % 8 == 0);
+}
+
+bool hk_pointwise_takes_octets(const hk_node *n)
+{
+    const hk_value *y = hk_out(n, 0);
+    if (!y || y->dtype != HK_FLOAT32 || y->state || y->shape.rank < 3 || !hk_shape_known(&y->shape) ||
+        hk_shape_count(&y->shape) == 0 || n->in_count > CHAIN_INPUTS || n->op->flags & HK_OP_RANDOM)
+        return false;
+    bool whole = false, padded = y->shape.dim[1] % 8 != 0;
+    for (int32_t i = 0; i < hk_pointwise_inputs(n); i++) {
+        const hk_value *v = n->in[i];
+        if (!v)
+            continue;
+        hk_shape aligned = hk_pointwise_aligned(n, i, &v->shape, &n->in[0]->shape);
+        bool equal = hk_shape_equal(&v->shape, &y->shape);
+        if (v->dtype != HK_FLOAT32 || !hk_shape_equal(&aligned, &v->shape) ||
+            (!equal && !broadcasts_last(&v->shape, &y->shape)))
+            return false;
+        whole |= equal;
+    }
+    return whole && (!padded || keeps_zeros(n));
+}
+
 /* ---- lowering */
 
 static hk_status lower_part(hk_lower *l, const part *p, hk_value *y, const hk_shape *shape)

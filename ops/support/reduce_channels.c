@@ -148,20 +148,9 @@ static bool complete_pair(hk_lower *l, hk_value **a, hk_value **b, int64_t count
     return *a && *b;
 }
 
-hk_status hk_emit_channel_norm(hk_lower *l, const hk_channels *c, const hk_channel_norm *n)
+/* With the statistics in `chunks` partial results (training) or as given. */
+static void emit_norm(hk_lower *l, const hk_channels *c, const hk_channel_norm *n, hk_value *partial, int64_t chunks)
 {
-    HK_TRY(hk_require_float32(l, n->x));
-    if (c->samples * c->channels * c->extent == 0) {
-        if (n->mean_out && c->channels)
-            return hk_fail(l->ctx, HK_STATUS_INVALID,
-                           "node '%s' (%s): a batch without elements has no statistics to train with", l->node->name,
-                           l->node->type);
-        return HK_OK;
-    }
-    hk_value *partial = NULL;
-    int64_t chunks = 1;
-    if (n->training && !(partial = emit_stats(l, c, n->x, &chunks)))
-        return HK_OK;
     pass p = plan_pass(l, c, false, (const hk_value *[]){n->x, n->y}, 2);
     plan_chunks(l, &p, INT32_MAX, l->cpu ? 2 : 4);
     if (!n->y) { /* the statistics alone: a team for each channel, with no units to walk */
@@ -205,6 +194,33 @@ hk_status hk_emit_channel_norm(hk_lower *l, const hk_channels *c, const hk_chann
         hk_use(r, mean, HK_WRITE, offsetof(struct batchnorm_push, saved_mean));
         hk_use(r, deviation, HK_WRITE, offsetof(struct batchnorm_push, saved_deviation));
     }
+}
+
+hk_status hk_emit_channel_norm(hk_lower *l, const hk_channels *c, const hk_channel_norm *n)
+{
+    if (c->samples * c->channels * c->extent == 0) {
+        if (n->mean_out && c->channels)
+            return hk_fail(l->ctx, HK_STATUS_INVALID,
+                           "node '%s' (%s): a batch without elements has no statistics to train with", l->node->name,
+                           l->node->type);
+        return HK_OK;
+    }
+    hk_value *partial = NULL;
+    int64_t chunks = 1;
+    if (n->x->layout == HK_LAYOUT_NHWC8) {
+        hk_channel_norm affine = *n; /* all but y, which a kernel of the layout makes with what happens to x */
+        affine.y = NULL;
+        affine.affine = n->affine ? n->affine : hk_scratch(l, HK_FLOAT32, 4 * c->channels);
+        if ((n->training && !(partial = hk_emit_octet_stats(l, c, n->x, &chunks))) || !affine.affine)
+            return HK_OK; /* l->failed tells */
+        emit_norm(l, c, &affine, partial, chunks);
+        hk_emit_octet_norm(l, c, n, affine.affine);
+        return HK_OK;
+    }
+    HK_TRY(hk_require_float32(l, n->x));
+    if (n->training && !(partial = emit_stats(l, c, n->x, &chunks)))
+        return HK_OK;
+    emit_norm(l, c, n, partial, chunks);
     return HK_OK;
 }
 
@@ -232,20 +248,26 @@ static hk_value *emit_sums(hk_lower *l, const hk_channels *c, const hk_channel_g
     return sums;
 }
 
+/* Without a dx, the parameters' gradients alone. */
 static void emit_dx(hk_lower *l, const hk_channels *c, const hk_channel_grad *n, hk_value *sums, int64_t chunks,
                     bool parameters)
 {
     pass p = plan_pass(l, c, false, (const hk_value *[]){n->x, n->dy, n->dx}, 3);
     plan_chunks(l, &p, INT32_MAX, l->cpu || c->pool ? 2 : 4);
+    if (!n->dx) { /* a team for each channel, with no units to walk */
+        p.g.chunks = 1;
+        p.g.units = p.g.chunk = 0;
+    }
     p.g.stat_chunks = (uint32_t)chunks;
     const struct batchnorm_grad_push push = {0};
     hk_record *r = emit_pass(l, c, &p, (hk_team_kernel){&hk_kernel_batchnorm_grad, &hk_kernel_batchnorm_grad_subgroup},
-                             "batchnorm_grad dx", &push, sizeof push, offsetof(struct batchnorm_grad_push, geometry));
+                             n->dx ? "batchnorm_grad dx" : "batchnorm_grad of channels", &push, sizeof push,
+                             offsetof(struct batchnorm_grad_push, geometry));
     hk_spec(r, HK_TEAM_SPEC + 4, n->frozen);
     hk_spec(r, HK_TEAM_SPEC + 5, parameters);
     hk_spec(r, HK_TEAM_SPEC + 6, c->group > 1);
-    hk_use(r, n->dy, HK_READ, offsetof(struct batchnorm_grad_push, dy));
-    hk_use(r, n->x, HK_READ, offsetof(struct batchnorm_grad_push, x));
+    hk_use(r, n->dx ? n->dy : NULL, HK_READ, offsetof(struct batchnorm_grad_push, dy));
+    hk_use(r, n->dx ? n->x : NULL, HK_READ, offsetof(struct batchnorm_grad_push, x));
     hk_use(r, n->scale, HK_READ, offsetof(struct batchnorm_grad_push, scale));
     hk_use(r, n->bias, HK_READ, offsetof(struct batchnorm_grad_push, bias));
     hk_use(r, n->mean, HK_READ, offsetof(struct batchnorm_grad_push, mean));
@@ -274,9 +296,28 @@ static hk_status emit_parameter(hk_lower *l, const hk_channels *c, hk_value *sum
     return hk_emit_reduction(l, &r);
 }
 
+/* The second pass reads the totals of the first as the gradients of scale and bias, asked for or not. */
+static hk_status emit_octet_grad(hk_lower *l, const hk_channels *c, const hk_channel_grad *n)
+{
+    hk_channel_grad totals = *n;
+    totals.dx = NULL;
+    if ((n->dx && !n->frozen) || n->dscale || n->dbias) {
+        int64_t chunks = 1;
+        hk_value *sums = hk_emit_octet_sums(l, c, n, &chunks);
+        totals.dscale = n->dscale ? n->dscale : hk_scratch(l, HK_FLOAT32, c->channels);
+        totals.dbias = n->dbias ? n->dbias : hk_scratch(l, HK_FLOAT32, c->channels);
+        if (!sums || !totals.dscale || !totals.dbias)
+            return HK_OK;      /* l->failed tells */
+        totals.frozen = false; /* the sums are complete */
+        emit_dx(l, c, &totals, sums, chunks, true);
+    }
+    if (n->dx)
+        hk_emit_octet_dx(l, c, n, totals.dscale, totals.dbias);
+    return HK_OK;
+}
+
 hk_status hk_emit_channel_grad(hk_lower *l, const hk_channels *c, const hk_channel_grad *n)
 {
-    HK_TRY(hk_require_float32(l, n->x));
     if (c->samples * c->channels * c->extent == 0) {
         if (n->dscale && c->param_count)
             hk_emit_fill(l, n->dscale, 0);
@@ -284,6 +325,9 @@ hk_status hk_emit_channel_grad(hk_lower *l, const hk_channels *c, const hk_chann
             hk_emit_fill(l, n->dbias, 0);
         return HK_OK;
     }
+    if (n->x->layout == HK_LAYOUT_NHWC8)
+        return emit_octet_grad(l, c, n);
+    HK_TRY(hk_require_float32(l, n->x));
     /* With batch statistics every dx team adds up the parameters' gradients anyway, so one of them writes them. */
     bool alone = c->group == 1 && c->param_divide == 1 && c->param_count == c->channels;
     bool parameters = n->dx && !n->frozen && alone && n->dscale && n->dbias;

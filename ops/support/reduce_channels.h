@@ -41,6 +41,14 @@ typedef struct hk_channel_grad {
 } hk_channel_grad;
 hk_status hk_emit_channel_grad(hk_lower *l, const hk_channels *c, const hk_channel_grad *n);
 
+/* The passes of both where x and its like lie in HK_LAYOUT_NHWC8, with group 1 and a scale for each channel
+ * (reduce_channels_nhwc.c). Partial results are those of the other layout: scratch [chunks][channels], NULL when memory
+ * has run out. y from affine; dx from the sums' totals, which are the gradients of scale and bias. */
+hk_value *hk_emit_octet_stats(hk_lower *l, const hk_channels *c, hk_value *x, int64_t *chunks);
+void hk_emit_octet_norm(hk_lower *l, const hk_channels *c, const hk_channel_norm *n, hk_value *affine);
+hk_value *hk_emit_octet_sums(hk_lower *l, const hk_channels *c, const hk_channel_grad *n, int64_t *chunks);
+void hk_emit_octet_dx(hk_lower *l, const hk_channels *c, const hk_channel_grad *n, hk_value *dscale, hk_value *dbias);
+
 /* Host, the same in double. NULL tensors as above. HK_STATUS_OUT_OF_MEMORY is the only failure. */
 typedef struct hk_host_norm {
     const hk_tensor *x, *scale, *bias, *mean, *variance;
