@@ -159,7 +159,9 @@ void main()
         return;
     [[unroll]] for (uint i = 0; i < TM; ++i) {
         uint m = p.m + (i / 4 * THREADS_M + tm) * 4 + i % 4;
-        [[unroll]] for (uint j = 0; j < TN / 4; ++j)
-            store_row4(acc[i * (TN / 4) + j], p.at, m, p.n + (j * THREADS_N + tn) * 4);
+        [[unroll]] for (uint j = 0; j < TN / 4; ++j) {
+            uint n = p.n + (j * THREADS_N + tn) * 4;
+            store_row4(acc[i * (TN / 4) + j], addend4(p.at, m, n), p.at, m, n);
+        }
     }
 }

@@ -124,8 +124,20 @@ vec4 residual4(uint i)
     return vec4(unpackHalf2x16(w.x), unpackHalf2x16(w.y));
 }
 
+// The residual of four neighbours along a row, if they are stored at once: who stores many asks for all of them first, for a
+// load behind a store waits for it.
+bool has_wide_residual() { return WIDE_C && !PARTIAL && (EPILOGUE & EPILOGUE_RESIDUAL) != 0u; }
+
+vec4 addend4(Batch at, uint m, uint n)
+{
+    vec4 x = vec4(0.0);
+    if (has_wide_residual() && m < push.m && n < push.n)
+        x = residual4((at.c + c_index(m, n)) >> 2);
+    return x;
+}
+
 // Finishes and stores four neighbours along a row; what lies outside of C is dropped. Not for TRANS_C with WIDE_C.
-void store_row4(vec4 sum, Batch at, uint m, uint n)
+void store_row4(vec4 sum, vec4 addend, Batch at, uint m, uint n)
 {
     if (m >= push.m || n >= push.n)
         return;
@@ -141,7 +153,7 @@ void store_row4(vec4 sum, Batch at, uint m, uint n)
                                       bias.v[from + 3u * push.bias_n]);
             }
             if ((EPILOGUE & EPILOGUE_RESIDUAL) != 0u)
-                y += residual4(index >> 2);
+                y += addend;
             y = activate(ACTIVATION, y, push.act_a, push.act_b);
         }
         if ((EPILOGUE & EPILOGUE_HALF_C) != 0u)

@@ -62,6 +62,9 @@ const bool B_F32 = (FLOATS & 2u) != 0u;
 const bool A_ACROSS = TRANS_A;
 const bool B_ACROSS = !TRANS_B;
 const uint BAND = 8; // rows of tiles that neighbouring workgroups walk together
+#ifndef INT8
+#define ADDENDS
+#endif
 #include "matrix_loop.glsl"
 
 Part part;
@@ -209,10 +212,22 @@ uint word_b(uint i)
     return TRANS_B ? s.x * ROW_B + s.y / 8u : s.y * ROW_B + s.x / 8u;
 }
 
+#ifdef INT8
 void store4(SUM4 sums, uint row, uint column)
 {
     store_row4(sums, part.at, part.m + row, part.n + column);
 }
+#else
+vec4 load_addend4(uint row, uint column)
+{
+    return addend4(part.at, part.m + row, part.n + column);
+}
+
+void store4_with(SUM4 sums, vec4 addend, uint row, uint column)
+{
+    store_row4(sums, addend, part.at, part.m + row, part.n + column);
+}
+#endif
 
 void main()
 {

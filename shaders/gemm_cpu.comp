@@ -103,5 +103,5 @@ void main()
     }
     [[dont_unroll]] for (uint i = 0; i < ROWS; ++i)
         [[dont_unroll]] for (uint j = 0; j < COLS; ++j)
-            store_row4(total[i * COLS + j], p.at, m + i, n + j * stride);
+            store_row4(total[i * COLS + j], addend4(p.at, m + i, n + j * stride), p.at, m + i, n + j * stride);
 }

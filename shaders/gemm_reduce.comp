@@ -35,7 +35,7 @@ void main()
         vec4 sum = F32x4(push.a).v[from >> 2];
         for (uint s = 1; s < splits; ++s)
             sum += F32x4(push.a).v[(from + s * size) >> 2];
-        store_row4(sum, at, row, column);
+        store_row4(sum, addend4(at, row, column), at, row, column);
     } else {
         float sum = F32(push.a).v[from];
         for (uint s = 1; s < splits; ++s)

@@ -16,7 +16,9 @@
 //                                                times set on; of operands that come split both halves, and into
 //                                                next_undo[set] the tile's undo of this thread's number
 //     uint word_a(uint i), word_b(uint i)        where chunk i of the thread goes, from the start of the operand's tile
-//     void store4(SUM4 sums, uint row, uint column)   four sums of a row, from the workgroup's corner
+//     void store4(SUM4 sums, uint row, uint column)   four sums of a row, from the workgroup's corner; or, with ADDENDS, two
+//     functions: vec4 load_addend4(uint row, uint column), which all of a row of fragments ask for before they store, and
+//     void store4_with(SUM4 sums, vec4 addend, uint row, uint column)
 #ifndef MATRIX_LOOP_GLSL
 #define MATRIX_LOOP_GLSL
 
@@ -72,7 +74,13 @@ bool has_chunk(uint i, uint chunks) { return chunks % THREADS == 0u || gl_LocalI
 void load_next(uint k, uint set);
 uint word_a(uint i);
 uint word_b(uint i);
+#ifdef ADDENDS
+const uint STORES = FM * VECTORS / LANES; // of an invocation
+vec4 load_addend4(uint row, uint column);
+void store4_with(SUM4 sums, vec4 addend, uint row, uint column);
+#else
 void store4(SUM4 sums, uint row, uint column);
+#endif
 
 #ifdef SPLIT_HERE
 
@@ -209,11 +217,24 @@ void multiply_tiles(uint first, uint end)
         UNROLL for (uint j = 0; j < RN; ++j)
             STORE_SUMS(acc[i * RN + j], base + j * FN / 4, VECTORS + 1);
         SUBGROUP_BARRIER;
-        for (uint v = lane; v < FM * VECTORS; v += THREADS / SUBGROUPS) {
+#ifdef ADDENDS
+        vec4 addends[STORES];
+        UNROLL for (uint s = 0; s < STORES; ++s) {
+            uint v = lane + s * LANES;
+            addends[s] = load_addend4(subgroup_m + i * FM + v / VECTORS, subgroup_n + v % VECTORS * 4u);
+        }
+        UNROLL for (uint s = 0; s < STORES; ++s) {
+            uint v = lane + s * LANES, row = v / VECTORS, column = v % VECTORS;
+            SUM4 sum = SUM4_OF(tile[base + row * (VECTORS + 1) + column]);
+            store4_with(sum, addends[s], subgroup_m + i * FM + row, subgroup_n + column * 4u);
+        }
+#else
+        for (uint v = lane; v < FM * VECTORS; v += LANES) {
             uint row = v / VECTORS, column = v % VECTORS;
             SUM4 sum = SUM4_OF(tile[base + row * (VECTORS + 1) + column]);
             store4(sum, subgroup_m + i * FM + row, subgroup_n + column * 4u);
         }
+#endif
         SUBGROUP_BARRIER;
     }
 }

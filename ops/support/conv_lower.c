@@ -7,6 +7,7 @@
 #include "kernels.h"
 #include "ops/support/conv_gather.h"
 #include "ops/support/conv_tile.h"
+#include "ops/support/conv_units.h"
 #include "ops/support/gemm.h"
 #include "shaders/conv_direct.push.h"
 #include "shaders/conv_gemm.push.h"
@@ -370,6 +371,7 @@ static hk_gemm points_of(const hk_conv_job *job, const hk_gather *v)
 static hk_status lower_points(hk_lower *l, const hk_conv_job *job, const hk_gather *v)
 {
     hk_gemm p = points_of(job, v);
+    p.split = hk_matrix_halves(l) == 2 && l->coopmat_m;
     return hk_gemm_lower(l, &p);
 }
 
@@ -384,8 +386,9 @@ static bool prefers_points(const hk_lower *l, const hk_conv_job *job, const hk_g
     if (l->precision != HK_PRECISION_HIGH || job->tile || job->exact)
         return false;
     hk_gemm p = points_of(job, v);
+    p.residual = NULL; /* which the tiles' model does not count either */
     hk_gemm_simplify(&p);
-    return hk_gemm_units_time(l, &p) < tiles;
+    return hk_gemm_units_time(l, &p) < HK_UNITS_SURE * tiles;
 }
 
 /* ---- ways */

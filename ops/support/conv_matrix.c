@@ -100,7 +100,7 @@ bool hk_conv_prefers_units(const hk_lower *l, const hk_conv_job *job, const hk_g
         return true;
     hk_choice c = {.kind = HK_CHOICE_TILE};
     add_candidates(l, v, v->p->n * v->out_plane, hk_gather_table_size(v).most_k, &c);
-    return c.best[0].cost / HIGH_RATE + HIGH_DISPATCH < otherwise;
+    return c.best[0].cost / HIGH_RATE + HIGH_DISPATCH < HK_UNITS_SURE * otherwise;
 }
 
 static void set_specs(hk_lower *l, hk_record *r, const hk_conv_job *job, const hk_gather *v, const hk_units_tile *t,

@@ -4,6 +4,10 @@
 
 #include "ops/op.h"
 
+/* Times of different models are compared: precision high leaves the tiles of float32 where it would take less than this
+ * of theirs, so that what one of them has wrong does not make it the slower precision. */
+#define HK_UNITS_SURE 0.85
+
 /* A workgroup's tile, the step along K, subgroups along rows and columns. */
 typedef struct hk_units_tile {
     uint32_t bm, bn, bk, wm, wn;

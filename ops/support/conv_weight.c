@@ -2,6 +2,7 @@
 #include "kernels.h"
 #include "ops/support/conv_weight.h"
 #include "ops/support/conv_tile.h"
+#include "ops/support/conv_units.h"
 #include "ops/support/gemm.h"
 #include "shaders/conv_weight.push.h"
 #include "shaders/conv_weight_rows.push.h"
@@ -157,7 +158,7 @@ static bool prefers_points(const hk_lower *l, const hk_conv_job *job)
         return false;
     hk_gemm g = points_of(job);
     hk_conv_extent extent = extent_of(p);
-    return hk_gemm_units_time(l, &g) < hk_conv_tiles_time(l, &extent);
+    return hk_gemm_units_time(l, &g) < HK_UNITS_SURE * hk_conv_tiles_time(l, &extent);
 }
 
 /* ---- the general kernel */

@@ -22,14 +22,15 @@ typedef struct hk_gemm {
     int64_t plane; /* 0, or columns are pixels of images that have so many: B is [image][k][plane], C [image][m][plane],
                       images batch_b[0] apart; only hk_gemm_fold makes it so */
     int64_t plane_k; /* 0, or k are pixels of images that have so many: A is [image][m][plane_k], B transposed
-                        [image][n][plane_k], images batch_a[0] and batch_b[0] apart; for COOPMAT of two halves alone */
+                        [image][n][plane_k], images batch_a[0] and batch_b[0] apart; split */
     int64_t line, line_step, pixel_step; /* line not 0: these pixels of B are strided, a line of them so many, lines and
-                                            pixels so far apart; for COOPMAT of two halves alone */
+                                            pixels so far apart; split */
     int64_t lda, ldb;                    /* elements from one stored row to the next; C's rows follow each other */
     bool trans_a;                        /* A is stored [k][m] */
     bool trans_b;                        /* B is stored [n][k] */
     bool trans_c;                        /* C is stored [n][m]: only hk_gemm_swap makes it so */
     bool int8;                           /* as hk_gemm_pack_int8 says */
+    bool split;                          /* for COOPMAT of two halves alone */
     bool split_a, split_b;               /* the operand is hk_split_scratch's, filled: for COOPMAT of two halves */
     int32_t batch_rank;
     int64_t batch[HK_MAX_RANK]; /* extents, outermost first; C's batches follow each other */

@@ -171,7 +171,8 @@ static bool coopmat_fits(const hk_lower *l, const hk_gemm *p, const hk_gemm_vari
     uint32_t lanes = hk_matrix_lanes(l), threads = lanes * v->wm * v->wn;
     const hk_kernel *kernel = hk_gemm_coopmat_kernel(l, p);
     return f.m && (kernel->needs & ~l->device->caps) == 0 && kernel->spirv && lanes >= 8 && f.m % 8 == 0 &&
-           f.n % 8 == 0 && f.k % 8 == 0 && v->bm / v->wm % f.m == 0 && v->bn / v->wn % f.n == 0 && v->bk % f.k == 0 &&
+           f.n % 8 == 0 && f.k % 8 == 0 && f.m * ((uint32_t)v->bn / v->wn / 4) % lanes == 0 &&
+           v->bm / v->wm % f.m == 0 && v->bn / v->wn % f.n == 0 && v->bk % f.k == 0 &&
            (v->halves == 2 ? split_fits(l, p, threads)
                            : v->bm * v->bk / 8u % threads == 0 && v->bn * v->bk / 8u % threads == 0) &&
            (v->halves == 1 || hk_gemm_operand_type(p) == HK_MATRIX_FLOAT16) && threads <= l->device->max_invocations &&
@@ -185,8 +186,8 @@ static bool is_integer(const hk_gemm *p)
 
 bool hk_gemm_fits(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v)
 {
-    bool pixels = p->line || p->plane_k;
-    if ((v->kind == HK_GEMM_INTEGER) != is_integer(p) || (pixels && v->halves != 2) ||
+    bool split = p->line || p->plane_k || p->split;
+    if ((v->kind == HK_GEMM_INTEGER) != is_integer(p) || (split && v->halves != 2) ||
         (p->int8 && v->kind != HK_GEMM_COOPMAT))
         return false;
     switch (v->kind) {
@@ -235,8 +236,8 @@ static double cost(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v
         busy = HK_MIN(1.0, warps / 6.0);
         tile = HK_MAX((double)v->bm * v->bn * k / (multiplies * (double)v->rate * busy), k / v->bk * step / together);
     }
-    if (v->halves == 2) /* the first step's operands, and the way of sums through shared memory */
-        tile += (p->residual && splits == 1 ? 1.05 : 0.3) * v->bm * v->bn;
+    if (v->halves == 2) /* the first step's operands, and the way of sums through shared memory; residuals */
+        tile += (p->residual && splits == 1 ? 0.55 : 0.3) * v->bm * v->bn;
     double result = (double)p->m * (double)p->n * batches * 4.0;
     double bytes = ((double)p->m * (double)p->k + (double)p->k * (double)p->n) * batches * 4.0 + result;
     double cycles = HK_MAX(rounds * tile + 2000.0, bytes / BYTES);
