@@ -1,7 +1,8 @@
 /*
  * hk.BatchNormNeuron, BatchNormalization in training whose result spiking neurons take, and perhaps a 2x2 maximum
  * pooling of their spikes: what a convolutional spiking network is made of. Neither the normalized values nor the
- * spikes before pooling are stored; the backward pass makes both again from X, so that X is all that a layer keeps.
+ * spikes before pooling are stored; the backward pass makes both again from X, so that X is all that a layer keeps. Nor
+ * is the neurons' gradient: it is made once for the sums that BatchNormalization's gradient needs, and once for X's.
  *
  *     X (T N,C,...), scale, bias, mean, variance (C), w -> S, new mean, new variance, saved mean, saved deviation,
  * affine
@@ -9,7 +10,7 @@
  * S has X's shape, with pooling half of both image dimensions. w is ParametricLIF's parameter. affine is (C,4): mean,
  * slope, bias, 0 of each channel. Attributes are those of hk.Neuron, with steps T above 0, and of BatchNormalization.
  *
- * hk.BatchNormNeuronGrad: gS, X, scale, mean, deviation, affine, w -> gX, gscale, gbias, gw.
+ * hk.BatchNormNeuronGrad: gS, X, deviation, affine, w -> gX, gscale, gbias, gw.
  *
  * It means what the nodes do that it stands for, which is how the host evaluates it.
  */
@@ -34,7 +35,7 @@ static const hk_attr attr_list[] = {HK_NEURON_ATTRS,
 
 enum { IN_X, IN_SCALE, IN_BIAS, IN_MEAN, IN_VARIANCE, IN_W, IN_COUNT };
 enum { OUT_S, OUT_MEAN, OUT_VARIANCE, OUT_SAVED_MEAN, OUT_DEVIATION, OUT_AFFINE, OUT_COUNT };
-enum { GRAD_GS, GRAD_X, GRAD_SCALE, GRAD_MEAN, GRAD_DEVIATION, GRAD_AFFINE, GRAD_W, GRAD_IN_COUNT };
+enum { GRAD_GS, GRAD_X, GRAD_DEVIATION, GRAD_AFFINE, GRAD_W, GRAD_IN_COUNT };
 enum { GRAD_GX, GRAD_GSCALE, GRAD_GBIAS, GRAD_GW, GRAD_OUT_COUNT };
 
 /* ---- inference */
@@ -88,14 +89,17 @@ static hk_status infer_grad(hk_infer *in)
     const hk_node *n = in->node;
     const hk_value *x = n->in[GRAD_X], *w = hk_in(n, GRAD_W);
     hk_shape spikes;
-    HK_TRY(check(in, x, GRAD_SCALE, 3, w, &spikes));
+    HK_TRY(check(in, x, GRAD_DEVIATION, 1, w, &spikes));
     hk_shape_text a, b;
     if (!hk_shape_equal(&n->in[GRAD_GS]->shape, &spikes))
         return hk_infer_fail(in, HK_STATUS_INVALID, "gradient '%s' has shape %s, expected %s", n->in[GRAD_GS]->name,
                              hk_shape_print(&n->in[GRAD_GS]->shape, &a), hk_shape_print(&spikes, &b));
     HK_TRY(hk_infer_output(in, GRAD_GX, x->dtype, &x->shape));
-    HK_TRY(hk_infer_output(in, GRAD_GSCALE, x->dtype, &n->in[GRAD_SCALE]->shape));
-    HK_TRY(hk_infer_output(in, GRAD_GBIAS, x->dtype, &n->in[GRAD_SCALE]->shape));
+    if (hk_shape_count(&n->in[GRAD_AFFINE]->shape) != 4 * x->shape.dim[1])
+        return hk_infer_fail(in, HK_STATUS_INVALID, "'%s' has shape %s, expected (%lld,4)", n->in[GRAD_AFFINE]->name,
+                             hk_shape_print(&n->in[GRAD_AFFINE]->shape, &a), (long long)x->shape.dim[1]);
+    HK_TRY(hk_infer_output(in, GRAD_GSCALE, x->dtype, &n->in[GRAD_DEVIATION]->shape));
+    HK_TRY(hk_infer_output(in, GRAD_GBIAS, x->dtype, &n->in[GRAD_DEVIATION]->shape));
     return w ? hk_infer_output(in, GRAD_GW, x->dtype, &w->shape) : HK_OK;
 }
 
@@ -214,6 +218,22 @@ static hk_status eval_again(hk_eval *e, hk_tensor *z, hk_tensor **spikes, const 
     return eval_part(e, "hk.Neuron", neuron, in, 3, spikes, 1);
 }
 
+/* Mean and scale of each channel, as affine has them. */
+static hk_status channel_parameters(hk_eval *e, hk_tensor **mean, hk_tensor **scale)
+{
+    const hk_tensor *affine = e->in[GRAD_AFFINE], *deviation = e->in[GRAD_DEVIATION];
+    const hk_shape shape = hk_tensor_shape(deviation);
+    *mean = hk_tensor_new(e->arena, affine->dtype, &shape);
+    *scale = hk_tensor_new(e->arena, affine->dtype, &shape);
+    if (!*mean || !*scale)
+        return hk_out_of_memory(e->ctx, "a spiking layer");
+    for (int64_t c = 0; c < hk_tensor_count(deviation); c++) {
+        hk_set_double(*mean, c, hk_get_double(affine, 4 * c));
+        hk_set_double(*scale, c, hk_get_double(affine, 4 * c + 1) / hk_get_double(deviation, c));
+    }
+    return HK_OK;
+}
+
 static hk_status eval_grad(hk_eval *e)
 {
     const attrs *a = e->node->attrs;
@@ -234,9 +254,10 @@ static hk_status eval_grad(hk_eval *e)
     }
     g = split(&g, a->neuron.steps);
     HK_TRY(eval_part(e, "hk.NeuronGrad", neuron, (const hk_tensor *[]){&z, NULL, w, NULL, &g}, 5, gz, w ? 3 : 1));
-    hk_tensor dz = join(gz[0]);
+    hk_tensor dz = join(gz[0]), *mean, *scale;
+    HK_TRY(channel_parameters(e, &mean, &scale));
     const hk_attr_value norm[] = {HK_SET_FLOAT("epsilon", a->epsilon), {0}};
-    const hk_tensor *in[] = {&dz, e->in[GRAD_X], e->in[GRAD_SCALE], e->in[GRAD_MEAN], e->in[GRAD_DEVIATION]};
+    const hk_tensor *in[] = {&dz, e->in[GRAD_X], scale, mean, e->in[GRAD_DEVIATION]};
     HK_TRY(eval_part(e, "hk.BatchNormGrad", norm, in, 5, out, 3));
     for (int32_t i = GRAD_GX; i <= GRAD_GBIAS; i++)
         HK_TRY(deliver(e, i, out[i]));
@@ -297,33 +318,23 @@ static hk_status lower(hk_lower *l)
     return hk_emit_neuron(l, &j);
 }
 
-/* The neurons' gradient lies where the convolution's will, which takes its place element by element. */
 static hk_status lower_grad(hk_lower *l)
 {
     const hk_node *n = l->node;
     const attrs *a = n->attrs;
-    const hk_channels c = channels_of(a, &n->in[GRAD_X]->shape);
-    hk_neuron_job j = job_of(a, &n->in[GRAD_X]->shape);
+    hk_neuron_norm_job j = {.neurons = job_of(a, &n->in[GRAD_X]->shape),
+                            .deviation = n->in[GRAD_DEVIATION],
+                            .gscale = hk_out(n, GRAD_GSCALE),
+                            .gbias = hk_out(n, GRAD_GBIAS)};
     for (int32_t i = 0; i < n->in_count; i++)
         HK_TRY(hk_require_float32(l, n->in[i]));
-    j.x = n->in[GRAD_X];
-    j.norm = n->in[GRAD_AFFINE];
-    j.w = hk_in(n, GRAD_W);
-    j.gs = n->in[GRAD_GS];
-    j.gw = hk_out(n, GRAD_GW);
-    j.gx = hk_out(n, GRAD_GX);
-    if (!j.gx && !(j.gx = hk_scratch(l, HK_FLOAT32, j.steps * j.neurons)))
-        return hk_out_of_memory(l->ctx, "a spiking layer");
-    HK_TRY(hk_emit_neuron_grad(l, &j));
-    const hk_channel_grad grad = {.dy = j.gx,
-                                  .x = n->in[GRAD_X],
-                                  .scale = n->in[GRAD_SCALE],
-                                  .mean = n->in[GRAD_MEAN],
-                                  .deviation = n->in[GRAD_DEVIATION],
-                                  .dx = hk_out(n, GRAD_GX),
-                                  .dscale = hk_out(n, GRAD_GSCALE),
-                                  .dbias = hk_out(n, GRAD_GBIAS)};
-    return hk_emit_channel_grad(l, &c, &grad);
+    j.neurons.x = n->in[GRAD_X];
+    j.neurons.norm = n->in[GRAD_AFFINE];
+    j.neurons.w = hk_in(n, GRAD_W);
+    j.neurons.gs = n->in[GRAD_GS];
+    j.neurons.gw = hk_out(n, GRAD_GW);
+    j.neurons.gx = hk_out(n, GRAD_GX);
+    return hk_emit_neuron_norm_grad(l, &j);
 }
 
 /* ---- differentiation */
@@ -343,8 +354,7 @@ static hk_status backward(hk_gradient *g, hk_node *n)
     list[count++] = (hk_attr_value)HK_SET_FLOAT("epsilon", a->epsilon);
     list[count++] = (hk_attr_value)HK_SET_INT("pool", a->pool);
     list[count] = (hk_attr_value){0};
-    hk_value *in[] = {
-        gs, n->in[IN_X], n->in[IN_SCALE], n->out[OUT_SAVED_MEAN], n->out[OUT_DEVIATION], n->out[OUT_AFFINE], w};
+    hk_value *in[] = {gs, n->in[IN_X], n->out[OUT_DEVIATION], n->out[OUT_AFFINE], w};
     HK_TRY(hk_build(graph, "hk.BatchNormNeuronGrad", list, in, GRAD_IN_COUNT, out,
                     w ? GRAD_OUT_COUNT : GRAD_OUT_COUNT - 1));
     HK_TRY(hk_gradient_add(g, n->in[IN_X], out[GRAD_GX]));
@@ -367,7 +377,7 @@ static const char *const cases[] = {
     "f32[16,16,60,60]" P(16) ";steps=4;nograd",
     NULL,
 };
-#define G(c) " f32[" #c "] f32[" #c "] f32[" #c "]+ f32[" #c ",4]+" /* scale, mean, deviation, affine */
+#define G(c) " f32[" #c "]+ f32[" #c ",4]+" /* deviation, affine */
 static const char *const grad_cases[] = {
     "f32[8,3,4,6] f32[8,3,4,6]" G(3) ";steps=4;out=3 nograd",
     "f32[8,3,2,3] f32[8,3,4,6]" G(3) ";steps=4 pool=1;out=3 nograd",
@@ -376,6 +386,7 @@ static const char *const grad_cases[] = {
     "f32[40,6] f32[40,6]" G(6) ";steps=10 detach_reset=1;out=3 nograd",
     "f32[32,16,6,10] f32[32,16,12,20]" G(16) ";steps=4 pool=1;out=3 nograd",
     "f32[66,2,1,2] f32[66,2,2,4]" G(2) ";steps=33 pool=1;out=3 nograd",
+    "f32[4,16,48,48] f32[4,16,48,48]" G(16) ";steps=2;out=3 nograd",
     NULL,
 };
 
@@ -387,6 +398,8 @@ const hk_op hk_ops_batchnorm_neuron[] = {
      .out_min = 1,
      .out_max = OUT_COUNT,
      .parameters = 6 | 1u << IN_W,
+     .half_out = 1u << OUT_S,
+     .spikes_out = 1u << OUT_S,
      .attrs_bytes = sizeof(attrs),
      .attrs = attr_list,
      .infer = infer,

@@ -196,6 +196,7 @@ typedef struct hk_op {
      * every one whose images have spatial axes. */
     uint32_t octets_in, octets_out;
     bool (*takes_octets)(const hk_node *n);
+    uint32_t spikes_out; /* bit i: output i is made of zeros and ones, which 16 bits hold exactly */
     size_t attrs_bytes;
     const hk_attr *attrs; /* ended by a NULL name; NULL: none */
     hk_status (*infer)(hk_infer *in);

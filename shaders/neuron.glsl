@@ -31,12 +31,11 @@
 
 const uint IF = 0, PARAMETRIC_LIF = 2;                          // hk_neuron_kind
 const uint THRESHOLD_FIXED = 0, THRESHOLD_ONE = 1;              // where theta comes from, else one per channel
-layout(constant_id = 3) const uint KIND = 0;
-layout(constant_id = 4) const bool DECAY_INPUT = false;
-layout(constant_id = 5) const bool SOFT = false;
-layout(constant_id = 6) const uint THRESHOLD = 0;
-layout(constant_id = 7) const uint PRESENT = 0; // bits: which optional operands there are
-layout(constant_id = 8) const bool NORM = false; // channels are normalized on their way in
+layout(constant_id = 8) const uint KIND = 0; // 3 .. 7 are those of reduce.glsl
+layout(constant_id = 9) const bool DECAY_INPUT = false;
+layout(constant_id = 10) const bool SOFT = false;
+layout(constant_id = 11) const uint THRESHOLD = 0;
+layout(constant_id = 12) const uint PRESENT = 0; // bits: which optional operands there are
 
 bool present(uint bit) { return (PRESENT >> bit & 1u) != 0u; }
 
@@ -110,25 +109,14 @@ struct Norm {
     REAL mean, slope, bias;
 };
 
-Norm norm_of(uvec2 address, uint i, uint inner, uint channels)
+REAL center(Norm n, REAL x)
 {
-    Norm n = Norm(REAL(0.0), REAL(1.0), REAL(0.0));
-    if (NORM) {
-        uint c[VEC];
-        channels_of(i, inner, channels, c);
-#define MEAN(c) F32x4(address).v[c].x
-#define SLOPE(c) F32x4(address).v[c].y
-#define BIAS(c) F32x4(address).v[c].z
-        n = Norm(EACH_CHANNEL(MEAN), EACH_CHANNEL(SLOPE), EACH_CHANNEL(BIAS));
-    }
-    return n;
+    precise REAL centered = x - n.mean;
+    return centered;
 }
 
-REAL normalize(Norm n, REAL x)
+REAL scale_and_shift(Norm n, REAL centered)
 {
-    if (!NORM)
-        return x;
-    precise REAL centered = x - n.mean;
     precise REAL scaled = centered * n.slope;
     precise REAL z = scaled + n.bias;
     return z;

@@ -2,11 +2,10 @@
 #include "push.h"
 PUSH_BEGIN(neuron_grad_push)
 ADDRESS(x)      /* steps x neurons */
-ADDRESS(norm)   /* as in neuron.push.h; gx is then the gradient of the normalized input */
 ADDRESS(v0)     /* neurons */
 ADDRESS(w)      /* 1 */
 ADDRESS(theta)  /* 1 or channels */
-ADDRESS(gs)     /* steps x neurons; pooled: a quarter of them */
+ADDRESS(gs)     /* steps x neurons */
 ADDRESS(gv)     /* neurons */
 ADDRESS(gv_seq) /* steps x neurons */
 ADDRESS(gx)     /* steps x neurons */
@@ -17,7 +16,7 @@ UINT(lanes)     /* neurons / VEC */
 UINT(steps)
 UINT(inner)
 UINT(channels)
-UINT(width)
+UINT(width) /* unused without pooling */
 FLOAT(rate)
 FLOAT(rest)
 FLOAT(threshold)

@@ -6,6 +6,7 @@
 #include "kernels.h"
 #include "ops/support/move.h"
 #include "ops/support/reduce.h"
+#include "shaders/batchnorm_neuron_grad.push.h"
 #include "shaders/neuron.push.h"
 #include "shaders/neuron_grad.push.h"
 
@@ -26,11 +27,12 @@ size_t hk_neuron_list(const hk_neuron_attrs *a, hk_attr_value *list)
     return HK_COUNT(all) - 1;
 }
 
-/* Specialization constants and bits of shaders/neuron.glsl and the two kernels. */
-enum { SPEC_KIND = 3, SPEC_DECAY_INPUT, SPEC_SOFT, SPEC_THRESHOLD, SPEC_PRESENT, SPEC_NORM, SPEC_OWN };
-enum { SPEC_BATCH = SPEC_OWN };
+/* Specialization constants and bits of shaders/neuron.glsl and the kernels. */
+enum { SPEC_KIND = HK_TEAM_SPEC, SPEC_DECAY_INPUT, SPEC_SOFT, SPEC_THRESHOLD, SPEC_PRESENT, SPEC_OWN };
+enum { SPEC_BATCH = SPEC_OWN, SPEC_NORM };
 enum { SPEC_DETACH = SPEC_OWN, SPEC_SURROGATE, SPEC_HEIGHT, SPEC_SLOPE, SPEC_SEGMENT };
 enum { SPEC_MANY = SPEC_SEGMENT + 1, SPEC_RAGGED, SPEC_AHEAD };
+enum { SPEC_SUMS = SPEC_AHEAD + 1, SPEC_PARAMETERS };
 enum { PRESENT_V0, PRESENT_S, PRESENT_V, PRESENT_V_SEQ };
 enum { PRESENT_GS = 1, PRESENT_GV, PRESENT_GV_SEQ, PRESENT_GX, PRESENT_GV0, PRESENT_GW, PRESENT_GTHETA };
 
@@ -72,13 +74,22 @@ static void spec_rule(hk_record *r, const hk_neuron_rule *rule, const hk_neuron_
     hk_spec(r, SPEC_SOFT, rule->soft);
     hk_spec(r, SPEC_THRESHOLD, j->thetas == 0 ? 0 : j->thetas == 1 ? 1 : 2);
     hk_spec(r, SPEC_PRESENT, present);
-    hk_spec(r, SPEC_NORM, j->norm != NULL);
 }
 
 /* What lies side by side, in units of an invocation's walk: neurons, with pooling windows. */
 static uint32_t inner_of(const hk_neuron_job *j)
 {
     return (uint32_t)(j->pool_width ? j->inner / 4 : j->inner);
+}
+
+static hk_record *emit_forward(hk_lower *l, const hk_neuron_job *j, int64_t vec)
+{
+    bool halves = hk_stores_halves(j->s);
+    if (j->pool_width)
+        return hk_emit(l, halves ? &hk_kernel_neuron_half_pool : &hk_kernel_neuron_pool, "neuron+pool");
+    if (vec == 4)
+        return hk_emit(l, halves ? &hk_kernel_neuron_half_x4 : &hk_kernel_neuron_x4, "neuron x4");
+    return hk_emit(l, halves ? &hk_kernel_neuron_half : &hk_kernel_neuron, "neuron");
 }
 
 hk_status hk_emit_neuron(hk_lower *l, const hk_neuron_job *j)
@@ -95,13 +106,12 @@ hk_status hk_emit_neuron(hk_lower *l, const hk_neuron_job *j)
                                .rate = (float)rule.rate,
                                .rest = (float)rule.rest,
                                .threshold = j->attrs->v_threshold};
-    hk_record *r = j->pool_width ? hk_emit(l, &hk_kernel_neuron_pool, "neuron+pool")
-                   : vec == 4    ? hk_emit(l, &hk_kernel_neuron_x4, "neuron x4")
-                                 : hk_emit(l, &hk_kernel_neuron, "neuron");
+    hk_record *r = emit_forward(l, j, vec);
     hk_push(r, &push, sizeof push);
     spec_rule(r, &rule, j,
               bit(j->v0, PRESENT_V0) | bit(j->s, PRESENT_S) | bit(j->v, PRESENT_V) | bit(j->v_seq, PRESENT_V_SEQ));
     hk_spec(r, SPEC_BATCH, l->cpu || j->steps == 1 ? 1 : j->steps < 8 ? 4 : 8);
+    hk_spec(r, SPEC_NORM, j->norm != NULL);
     emit_grid(l, r, push.lanes);
     hk_use(r, j->x, HK_READ, offsetof(struct neuron_push, x));
     hk_use(r, j->norm, HK_READ, offsetof(struct neuron_push, norm));
@@ -137,10 +147,8 @@ static cut pick_cut(const hk_lower *l, const hk_neuron_job *j, bool keep_x)
     return c;
 }
 
-static const hk_kernel *pick_grad_kernel(const hk_lower *l, const hk_neuron_job *j, const cut *c)
+static const hk_kernel *pick_grad_kernel(const hk_lower *l, const cut *c)
 {
-    if (j->pool_width)
-        return l->cpu ? &hk_kernel_neuron_grad_cpu_pool : &hk_kernel_neuron_grad_pool;
     if (l->cpu)
         return c->vec == 4 ? &hk_kernel_neuron_grad_cpu_x4 : &hk_kernel_neuron_grad_cpu;
     return c->vec == 4 ? &hk_kernel_neuron_grad_x4 : &hk_kernel_neuron_grad;
@@ -182,7 +190,6 @@ static hk_status emit_sums(hk_lower *l, const hk_neuron_job *j, int64_t lanes, h
 static void use_grad(const hk_neuron_job *j, hk_record *r, hk_value *kept, hk_value *sums)
 {
     hk_use(r, j->x, HK_READ, offsetof(struct neuron_grad_push, x));
-    hk_use(r, j->norm, HK_READ, offsetof(struct neuron_grad_push, norm));
     hk_use(r, j->v0, HK_READ, offsetof(struct neuron_grad_push, v0));
     hk_use(r, j->w, HK_READ, offsetof(struct neuron_grad_push, w));
     hk_use(r, j->theta, HK_READ, offsetof(struct neuron_grad_push, theta));
@@ -225,13 +232,13 @@ hk_status hk_emit_neuron_grad(hk_lower *l, const hk_neuron_job *j)
         return hk_out_of_memory(l->ctx, "scratch of spiking neurons");
     struct neuron_grad_push push = {.lanes = (uint32_t)lanes,
                                     .steps = (uint32_t)j->steps,
-                                    .inner = inner_of(j),
+                                    .inner = (uint32_t)j->inner,
                                     .channels = (uint32_t)j->channels,
-                                    .width = (uint32_t)HK_MAX(j->pool_width / 2, 1),
+                                    .width = 1,
                                     .rate = (float)rule.rate,
                                     .rest = (float)rule.rest,
                                     .threshold = j->attrs->v_threshold};
-    hk_record *r = hk_emit(l, pick_grad_kernel(l, j, &c),
+    hk_record *r = hk_emit(l, pick_grad_kernel(l, &c),
                            c.segments > 1 ? "neuron backward, segments" : "neuron backward");
     hk_push(r, &push, sizeof push);
     spec_rule(r, &rule, j,
@@ -243,4 +250,147 @@ hk_status hk_emit_neuron_grad(hk_lower *l, const hk_neuron_job *j)
     use_grad(j, r, kept, sums);
     r->flops = 20.0 * (double)j->neurons * (double)j->steps;
     return emit_sums(l, j, lanes, sums);
+}
+
+/* ---- with normalization */
+
+enum {
+    CHUNKS_MOST = 64,      /* of a channel: parts that each team of the second pass adds up */
+    WAVES = 16,            /* workgroups for each unit of the device: a channel's chunks end at about the same time */
+    CPU_CHUNKS = 64,       /* of all channels */
+    CPU_UNITS_LEAST = 256, /* of a chunk on a CPU */
+};
+
+/* How both passes run. */
+typedef struct norm_walk {
+    cut c;
+    hk_team team;
+    struct batchnorm_neuron_grad_push push;
+    hk_value *kept, *sums;
+} norm_walk;
+
+/* Neurons of one image and channel side by side, in units. */
+static int64_t norm_inner(const hk_neuron_job *j, int64_t vec)
+{
+    return j->inner / vec;
+}
+
+static int64_t ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static norm_walk plan_norm(const hk_lower *l, const hk_neuron_job *j, const hk_neuron_rule *rule)
+{
+    norm_walk w = {.c = pick_cut(l, j, true)};
+    if (!j->pool_width && j->inner % 4) /* a unit stays in its channel */
+        w.c.vec = 1;
+    int64_t inner = norm_inner(j, w.c.vec), units = j->neurons / j->channels / w.c.vec;
+    w.team = inner > 1 ? hk_team_rows(l, j->channels, units) : hk_team_columns(l, j->channels, units);
+    int64_t lanes = w.team.lanes, groups = ceil_div(j->channels, w.team.items), most = units;
+    int64_t chunks = WAVES * (int64_t)l->compute_units_hint / groups;
+    if (l->cpu) {
+        chunks = ceil_div(CPU_CHUNKS, j->channels);
+        most = units / CPU_UNITS_LEAST;
+    }
+    chunks = HK_MAX(HK_MIN(HK_MIN(chunks, most), CHUNKS_MOST), 1);
+    int64_t chunk = ceil_div(ceil_div(units, chunks), lanes) * lanes;
+    w.push = (struct batchnorm_neuron_grad_push){.lanes = (uint32_t)(j->neurons / w.c.vec),
+                                                 .steps = (uint32_t)j->steps,
+                                                 .inner = (uint32_t)inner,
+                                                 .channels = (uint32_t)j->channels,
+                                                 .width = (uint32_t)HK_MAX(j->pool_width / 2, 1),
+                                                 .units = (uint32_t)units,
+                                                 .chunks = (uint32_t)ceil_div(units, chunk),
+                                                 .chunk = (uint32_t)chunk,
+                                                 .rate = (float)rule->rate,
+                                                 .rest = (float)rule->rest,
+                                                 .threshold = j->attrs->v_threshold};
+    return w;
+}
+
+static const hk_kernel *norm_kernel(const hk_lower *l, const hk_neuron_job *j, const cut *c)
+{
+    if (j->pool_width)
+        return l->cpu ? &hk_kernel_batchnorm_neuron_grad_cpu_pool : &hk_kernel_batchnorm_neuron_grad_pool;
+    if (l->cpu)
+        return c->vec == 4 ? &hk_kernel_batchnorm_neuron_grad_cpu_x4 : &hk_kernel_batchnorm_neuron_grad_cpu;
+    return c->vec == 4 ? &hk_kernel_batchnorm_neuron_grad_x4 : &hk_kernel_batchnorm_neuron_grad;
+}
+
+static hk_record *emit_norm_walk(hk_lower *l, const hk_neuron_norm_job *n, const hk_neuron_rule *rule,
+                                 const norm_walk *w, bool sums)
+{
+    const hk_neuron_job *j = &n->neurons;
+    int64_t items = (int64_t)w->push.channels * w->push.chunks;
+    hk_record *r = hk_team_emit(l, &w->team, (hk_team_kernel){.plain = norm_kernel(l, j, &w->c)},
+                                sums ? "batchnorm+neuron backward sums" : "batchnorm+neuron backward", items, &w->push,
+                                sizeof w->push);
+    spec_rule(r, rule, j, 0);
+    spec_grad(l, r, rule, j, &w->c);
+    hk_spec(r, SPEC_SUMS, sums);
+    hk_use(r, j->x, HK_READ, offsetof(struct batchnorm_neuron_grad_push, x));
+    hk_use(r, j->norm, HK_READ, offsetof(struct batchnorm_neuron_grad_push, norm));
+    hk_use(r, n->deviation, HK_READ, offsetof(struct batchnorm_neuron_grad_push, deviation));
+    hk_use(r, j->w, HK_READ, offsetof(struct batchnorm_neuron_grad_push, w));
+    hk_use(r, j->gs, HK_READ, offsetof(struct batchnorm_neuron_grad_push, gs));
+    hk_use(r, w->kept, HK_READ_WRITE, offsetof(struct batchnorm_neuron_grad_push, kept));
+    hk_use(r, w->sums, sums ? HK_WRITE : HK_READ, offsetof(struct batchnorm_neuron_grad_push, sums));
+    r->flops = 20.0 * (double)j->neurons * (double)j->steps;
+    return r;
+}
+
+/* A plane of the sums, over the chunks, or over everything. */
+static hk_status emit_plane(hk_lower *l, const norm_walk *w, int64_t plane, bool all, hk_value *y)
+{
+    int64_t chunks = w->push.chunks, channels = w->push.channels;
+    if (!y)
+        return HK_OK;
+    return hk_emit_reduction(l, &(hk_reduction){.x = w->sums,
+                                                .y = y,
+                                                .x_first = plane * chunks * channels,
+                                                .rank = 2,
+                                                .extent = {chunks, channels},
+                                                .axes = all ? 3 : 1});
+}
+
+static void fill_empty(hk_lower *l, hk_value *v)
+{
+    if (v && hk_shape_count(&v->shape) > 0)
+        hk_emit_fill(l, v, 0);
+}
+
+hk_status hk_emit_neuron_norm_grad(hk_lower *l, const hk_neuron_norm_job *n)
+{
+    const hk_neuron_job *j = &n->neurons;
+    hk_neuron_rule rule = hk_neuron_rule_of(j->attrs, true);
+    if (j->neurons == 0) {
+        fill_empty(l, j->gw);
+        fill_empty(l, n->gscale);
+        fill_empty(l, n->gbias);
+        return HK_OK;
+    }
+    norm_walk w = plan_norm(l, j, &rule);
+    int64_t kept = l->cpu ? j->steps * j->neurons : (w.c.segments - 1) * j->neurons;
+    w.kept = l->cpu ? j->gx : NULL;
+    if (!w.kept && kept)
+        w.kept = hk_scratch(l, HK_FLOAT32, kept);
+    w.sums = hk_scratch(l, HK_FLOAT32, 3 * (int64_t)w.push.channels * w.push.chunks);
+    if (l->failed)
+        return hk_out_of_memory(l->ctx, "scratch of spiking neurons");
+    bool parameters = j->gx && n->gscale && n->gbias;
+    emit_norm_walk(l, n, &rule, &w, true);
+    HK_TRY(emit_plane(l, &w, 2, true, j->gw));
+    if (j->gx) {
+        hk_record *r = emit_norm_walk(l, n, &rule, &w, false);
+        hk_spec(r, SPEC_PARAMETERS, parameters);
+        hk_use(r, j->gx, HK_WRITE, offsetof(struct batchnorm_neuron_grad_push, gx));
+        if (parameters) {
+            hk_use(r, n->gscale, HK_WRITE, offsetof(struct batchnorm_neuron_grad_push, gscale));
+            hk_use(r, n->gbias, HK_WRITE, offsetof(struct batchnorm_neuron_grad_push, gbias));
+            return HK_OK;
+        }
+    }
+    HK_TRY(emit_plane(l, &w, 0, false, n->gbias));
+    return emit_plane(l, &w, 1, false, n->gscale);
 }

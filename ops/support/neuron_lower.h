@@ -20,7 +20,8 @@
 enum { HK_NEURON_LIST = 10 };
 size_t hk_neuron_list(const hk_neuron_attrs *a, hk_attr_value *list);
 
-/* Neurons, (steps) x (neurons) float32 values on the device. NULL operands are absent, NULL results not computed. */
+/* Neurons, (steps) x (neurons) float32 values on the device; s may be stored as float16, which holds zeros and ones.
+ * NULL operands are absent, NULL results not computed. */
 typedef struct hk_neuron_job {
     const hk_neuron_attrs *attrs;
     int64_t steps, neurons;
@@ -32,10 +33,20 @@ typedef struct hk_neuron_job {
     hk_value *x, *v0, *w, *theta;
     hk_value *s, *v, *v_seq;          /* of hk_emit_neuron; v is not pooled */
     hk_value *gs, *gv, *gv_seq;       /* of hk_emit_neuron_grad: given, */
-    hk_value *gx, *gv0, *gw, *gtheta; /* and wanted; with norm gx is that of the normalized input */
+    hk_value *gx, *gv0, *gw, *gtheta; /* and wanted */
 } hk_neuron_job;
 
 hk_status hk_emit_neuron(hk_lower *l, const hk_neuron_job *j);
+/* Of neurons without norm and pooling. */
 hk_status hk_emit_neuron_grad(hk_lower *l, const hk_neuron_job *j);
+
+/* Of neurons whose channels are normalized with the statistics of the batch: from gs to gx, through the normalization,
+ * and to what it has of parameters. The job has x, norm, w, gs, gx and gw alone. */
+typedef struct hk_neuron_norm_job {
+    hk_neuron_job neurons;
+    hk_value *deviation;      /* [channels]: 1 / sqrt(variance + epsilon) */
+    hk_value *gscale, *gbias; /* [channels] or NULL */
+} hk_neuron_norm_job;
+hk_status hk_emit_neuron_norm_grad(hk_lower *l, const hk_neuron_norm_job *j);
 
 #endif
