@@ -6,6 +6,7 @@
 #include "runtime/model.h"
 #include "runtime/objects.h"
 #include "snn/convert.h"
+#include "snn/step_mode.h"
 
 const char *hk_snn_verdict_text(hk_snn_verdict v)
 {
@@ -118,6 +119,10 @@ hk_status hk_snn_with_readouts(const hk_model *m, const int64_t *steps, size_t c
     hk_snn_info info = hk_snn_describe(source);
     hk_graph *g = NULL;
     size_t kept = 0;
+    if (hk_snn_is_single(source))
+        return hk_fail(source->ctx, HK_STATUS_USAGE,
+                       "the network takes one step a call, as often as there are steps: hk_snn_set_step_mode with "
+                       "HK_STEP_MULTI makes the one that takes all of them in one call");
     if (!info.steps)
         return hk_fail(source->ctx, HK_STATUS_USAGE,
                        "the model has no neurons that walk through time; hillock convert makes a spiking network");

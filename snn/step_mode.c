@@ -68,6 +68,18 @@ static bool leads_with(const hk_value *v, int64_t steps)
     return v->shape.rank > 1 && v->shape.dim[0] == steps;
 }
 
+/* With as many samples as steps and no open dimension nothing tells which axis is time. */
+static hk_status check_axis(const hk_graph *g, const hk_value *v, int64_t steps)
+{
+    if (v->shape.dim[1] != steps)
+        return HK_OK;
+    return hk_fail(
+        g->ctx, HK_STATUS_UNSUPPORTED,
+        "'%s' has %lld steps and as many samples, so that its axes cannot be told apart: make the network with "
+        "an open batch, or with one that is not T",
+        v->name, (long long)steps);
+}
+
 hk_status hk_snn_make_single(hk_graph *g)
 {
     int64_t steps = hk_snn_describe(g).steps;
@@ -77,6 +89,7 @@ hk_status hk_snn_make_single(hk_graph *g)
         hk_value *x = g->inputs[i];
         if (!leads_with(x, steps))
             continue;
+        HK_TRY(check_axis(g, x, steps));
         HK_TRY(change_axis(g, "Unsqueeze", x, &made));
         hk_snn_redirect(g, x, made, made->producer);
         drop_time(x);
@@ -85,6 +98,7 @@ hk_status hk_snn_make_single(hk_graph *g)
         hk_value *y = g->outputs[i], *inner = NULL;
         if (!leads_with(y, steps))
             continue;
+        HK_TRY(check_axis(g, y, steps));
         inner = hk_graph_value(g, NULL, HK_VALUE_ACTIVATION, y->dtype, NULL);
         if (!inner)
             return no_memory(g);
@@ -120,6 +134,16 @@ static bool is_edge(const hk_node *n, const char *type)
 {
     return !strcmp(n->type, type) && n->in_count == 2 && n->in[1] &&
            !strncmp(n->in[1]->name, EDGE_NAME, strlen(EDGE_NAME));
+}
+
+bool hk_snn_is_single(const hk_graph *g)
+{
+    for (size_t i = 0; i < g->node_count; i++) {
+        const hk_node *n = g->nodes[i];
+        if (is_edge(n, "Unsqueeze") || (is_neuron(n) && !attrs_of(n)->steps))
+            return true;
+    }
+    return false;
 }
 
 /* The edges that hk_snn_make_single has made go; what they stood between meets. */

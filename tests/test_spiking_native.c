@@ -306,6 +306,26 @@ static void step_modes_that_are_refused(void **state)
     hk_value *x = NULL, *y = NULL;
     refused(hk_snn_set_step_mode(stepwise, HK_STEP_MULTI, 0, &m), HK_STATUS_USAGE, "1 to 65536");
     refused(hk_snn_set_step_mode(stepwise, HK_STEP_MULTI, 65537, &m), HK_STATUS_USAGE, "1 to 65536");
+    refused(hk_snn_with_steps(stepwise, T, 0, &m), HK_STATUS_USAGE, "HK_STEP_MULTI");
+    hk_model *all = network(HK_STEP_MULTI), *one = NULL;
+    OK(hk_snn_set_step_mode(all, HK_STEP_SINGLE, 0, &one));
+    refused(hk_snn_with_steps(one, T, 0, &m), HK_STATUS_USAGE, "HK_STEP_MULTI");
+    hk_model_destroy(&one);
+    hk_model_destroy(&all);
+    for (int k = 0; k < 2; k++) { /* as many samples as steps, or one more */
+        hk_graph *g = new_graph(&x, 3, (int64_t[]){T, T + k, 6});
+        y = op(
+            g, "hk.Neuron", "n",
+            (hk_attr_value[]){HK_SET_STRING("kind", "IF"), HK_SET_STRING("state", "n.v"), HK_SET_INT("steps", T), {0}},
+            x, NULL, NULL);
+        hk_model *fixed = model_of(g, y);
+        if (k)
+            OK(hk_snn_set_step_mode(fixed, HK_STEP_SINGLE, 0, &m));
+        else
+            refused(hk_snn_set_step_mode(fixed, HK_STEP_SINGLE, 0, &m), HK_STATUS_UNSUPPORTED, "cannot be told apart");
+        hk_model_destroy(&m);
+        hk_model_destroy(&fixed);
+    }
     for (int k = 0; k < 3; k++) { /* without a state; along the samples; and across them */
         hk_graph *g = new_graph(&x, 2, (int64_t[]){-1, 6});
         y = op(g, "hk.Neuron", "n",

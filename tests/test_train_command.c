@@ -207,6 +207,7 @@ static void tokens(void **state)
 static void halves(void **state)
 {
     (void)state;
+#define MIXED HK_TEST_DATA "/edits/mixed/model.onnx --data rows.npy --labels rows-labels.npy --epochs 1 "
 #define HALF HK_TEST_DATA "/edits/half/model.onnx"
     size_t bytes;
     written_array("half.npy", "<f4", "16, 5", 80, false);
@@ -524,6 +525,13 @@ static void refused(void **state)
     expect(TRAIN "--config bad.json --out r", 78, "\"lr\"");
     write_file("unknown.json", "{\"learning\": 1}");
     expect(TRAIN "--config unknown.json --out r", 78, "\"learning\" is no setting");
+    /* a batch that cannot be opened: told how to leave it as it is, which works */
+    written_array("rows.npy", "<f4", "5, 3", 15, false);
+    written_array("rows-labels.npy", "<i8", "5,", 5, false);
+    expect("train " MIXED "--out fixed", 65, "--batch 2 --drop-last");
+    assert_non_null(strstr(output, "the file fixes a batch of 2"));
+    expect("train " MIXED "--batch 2 --out fixed", 65, "--batch 2 --drop-last");
+    expect("train " MIXED "--batch 2 --drop-last --out fixed", 0, "");
     /* samples that are not the model's: told, and nothing is begun */
     expect("train " DIGITS "/model.onnx --data nan.npy --labels labels.npy --out n", 65, "nan.npy: sample 2 has NaN");
     expect("train " DIGITS "/model.onnx --data flat.npy --labels labels.npy --out n", 65, "cannot become [1,8,8]");

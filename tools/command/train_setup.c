@@ -365,6 +365,21 @@ static bool opens_batch(const training *r)
     return inputs && in->rank > 0 && in->shape[0] > 0 && (!r->s.drop_last || (double)in->shape[0] != r->s.batch);
 }
 
+/* Where the file's batch is what stands in the way: before the sentence of the edit that failed, which stays. */
+static void advise_whole_batches(const training *r, hk_model_edit_params p)
+{
+    size_t inputs = 0;
+    const hk_value_info *in = hk_model_inputs(r->file, &inputs);
+    hk_model *kept = NULL;
+    p.open_batch = false;
+    if (hk_model_edit(r->file, &p, &kept) == HK_OK)
+        fprintf(stderr,
+                "hillock: --batch %lld --drop-last trains the file's batch as it is; without --drop-last an "
+                "epoch's last batch may be smaller\n",
+                (long long)in->shape[0]);
+    hk_model_destroy(&kept);
+}
+
 /* The model as the settings want it trained. batch: for calibration, or NULL. */
 static hk_status edit_model(training *r, const hk_batch *batch)
 {
@@ -393,7 +408,10 @@ static hk_status edit_model(training *r, const hk_batch *batch)
                               .calibration = batch ? batch->inputs : NULL,
                               .calibration_count = batch ? batch->input_count : 0};
     hk_model_destroy(&r->model);
-    return hk_model_edit(r->file, &p, &r->model);
+    hk_status st = hk_model_edit(r->file, &p, &r->model);
+    if (st == HK_STATUS_UNSUPPORTED && p.open_batch)
+        advise_whole_batches(r, p);
+    return st;
 }
 
 /* Statistics need data, and what data must be like the model says: so they come second. */
