@@ -3,6 +3,8 @@
  * That they compute the same is what every test on a software device shows; that they are valid SPIR-V, the validation
  * layer (test_gpu and all others under HILLOCK_DEBUG=validate).
  */
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,10 +23,28 @@ typedef struct module {
     uint32_t *place; /* of a label or function by its id, 0: it is none */
 } module;
 
+/* What is wrong with a module; "" nothing. */
+static char problem[200];
+
+static void report(const module *m, const char *format, ...) HK_PRINTF(2, 3);
+static void report(const module *m, const char *format, ...)
+{
+    va_list args;
+    int n = snprintf(problem, sizeof problem, "kernel '%s': ", m->name);
+    va_start(args, format);
+    vsnprintf(problem + n, sizeof problem - (size_t)n, format, args);
+    va_end(args);
+}
+
+static bool is_there(const module *m, uint32_t id, uint32_t op)
+{
+    return id < m->bound && m->place[id] != 0 && (m->code[m->place[id]] & 0xffff) == op;
+}
+
 static void need(const module *m, uint32_t id, uint32_t op, const char *what)
 {
-    if (id >= m->bound || m->place[id] == 0 || (m->code[m->place[id]] & 0xffff) != op)
-        fail_msg("kernel '%s': %s %%%u is not in the module", m->name, what, id);
+    if (!is_there(m, id, op))
+        report(m, "%s %%%u is not in the module", what, id);
 }
 
 /* The labels that the terminator of the block at that place names, one after another; 0 behind the last. */
@@ -59,17 +79,21 @@ static void check_phi(const module *m, size_t function, uint32_t label, const ui
         come += (m->code[at] & 0xffff) == OP_LABEL && goes(m, m->code[at + 1], label);
     for (size_t k = 0; k < named; k++) {
         need(m, w[4 + 2 * k], OP_LABEL, "a phi's block");
-        if (!goes(m, w[4 + 2 * k], label))
-            fail_msg("kernel '%s': block %%%u does not go to %%%u", m->name, w[4 + 2 * k], label);
+        if (is_there(m, w[4 + 2 * k], OP_LABEL) && !goes(m, w[4 + 2 * k], label))
+            report(m, "block %%%u does not go to %%%u", w[4 + 2 * k], label);
+        for (size_t j = 0; j < k; j++)
+            if (w[4 + 2 * j] == w[4 + 2 * k])
+                report(m, "a phi in %%%u names block %%%u twice", label, w[4 + 2 * k]);
     }
     if (named != come)
-        fail_msg("kernel '%s': a phi in %%%u names %zu blocks, %zu go there", m->name, label, named, come);
+        report(m, "a phi in %%%u names %zu blocks, %zu go there", label, named, come);
 }
 
 static void check_whole(module *m)
 {
     size_t function = 0;
     uint32_t label = 0;
+    *problem = '\0';
     for (size_t at = 5; at < m->words; at += m->code[at] >> 16) {
         uint32_t op = m->code[at] & 0xffff;
         assert_true(m->code[at] >> 16 != 0 && at + (m->code[at] >> 16) <= m->words);
@@ -113,6 +137,8 @@ static size_t pruned(const hk_kernel *kernel, const uint32_t *spec, uint32_t cou
     assert_non_null(m.place);
     check_whole(&m);
     free(m.place);
+    if (*problem)
+        fail_msg("%s", problem);
     uint32_t *again = hk_prune(ctx, &(hk_kernel){.name = kernel->name, .spirv = code, .spirv_bytes = bytes}, spec,
                                count, &again_bytes);
     assert_non_null(again);
@@ -121,6 +147,50 @@ static size_t pruned(const hk_kernel *kernel, const uint32_t *spec, uint32_t cou
     hk_free(ctx, code);
     hk_free(ctx, again);
     return bytes;
+}
+
+/* The checks see damage: in each kernel's pruned module one branch that leads nowhere, one phi that lost a block, one
+ * call of a function that is gone. */
+static bool damage(uint32_t *code, size_t words, int how)
+{
+    for (size_t at = 5; at < words; at += code[at] >> 16) {
+        uint32_t op = code[at] & 0xffff, size = code[at] >> 16;
+        if (how == 0 && op == OP_BRANCH)
+            code[at + 1] = code[3] - 1; /* behind the last id that is one */
+        else if (how == 1 && op == OP_PHI && size > 5)
+            code[at + 4] = code[at + 6]; /* one block twice, another not at all */
+        else if (how == 2 && op == OP_CALL)
+            code[at + 3] = code[3] - 1;
+        else
+            continue;
+        return true;
+    }
+    return false;
+}
+
+static void test_damage_is_seen(void **state)
+{
+    (void)state;
+    size_t seen[3] = {0};
+    for (size_t i = 0; hk_kernels[i]; i++)
+        for (int how = 0; how < 3 && hk_kernels[i]->spirv; how++) {
+            size_t bytes = 0;
+            uint32_t *code = hk_prune(ctx, hk_kernels[i], NULL, 0, &bytes);
+            assert_non_null(code);
+            code[3]++; /* an id that nothing has */
+            module m = {.name = hk_kernels[i]->name, .code = code, .words = bytes / 4, .bound = code[3]};
+            m.place = calloc(m.bound, sizeof *m.place);
+            assert_non_null(m.place);
+            if (damage(code, m.words, how)) {
+                check_whole(&m);
+                if (!*problem)
+                    fail_msg("kernel '%s': damage %d is not seen", m.name, how);
+                seen[how]++;
+            }
+            free(m.place);
+            hk_free(ctx, code);
+        }
+    assert_true(seen[0] > 100 && seen[1] > 0 && seen[2] > 50);
 }
 
 static void test_every_kernel(void **state)
@@ -240,17 +310,29 @@ static void test_phi(void **state)
     };
 #undef I
     const hk_kernel kernel = {.name = "phi", .spirv = code, .spirv_bytes = sizeof code};
+    static const uint32_t branches[2][2] = {{12, 16}, {11, 16}}; /* of blocks 10 and 12 */
     for (uint32_t s = 0; s < 2; s++) {
         /* two merges, two conditions that become branches, block 15, one half of the phi; without S block 11 too */
-        size_t gone = 2 * 3 + 2 * 2 + 4 + 2 + (s ? 0 : 8);
+        size_t gone = 2 * 3 + 2 * 2 + 4 + 2 + (s ? 0 : 8), bytes = 0, found = 0;
         assert_int_equal(pruned(&kernel, &s, 1), sizeof code - 4 * gone);
+        uint32_t *kept = hk_prune(ctx, &kernel, &s, 1, &bytes), label = 0;
+        assert_non_null(kept);
+        for (size_t at = 5; at < bytes / 4; at += kept[at] >> 16) {
+            label = (kept[at] & 0xffff) == OP_LABEL ? kept[at + 1] : label;
+            if ((kept[at] & 0xffff) == OP_BRANCH && label != 11)
+                assert_int_equal(kept[at + 1], branches[s][found++]);
+            if ((kept[at] & 0xffff) == OP_PHI) /* S, or what block 11 made of it */
+                assert_true(kept[at + 3] == (s ? 13u : 5u) && kept[at + 4] == (s ? 11u : 10u));
+        }
+        assert_int_equal(found, 2);
+        hk_free(ctx, kept);
     }
 }
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_kernel), cmocka_unit_test(test_chain_is_small),
-                                       cmocka_unit_test(test_phi)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_kernel), cmocka_unit_test(test_damage_is_seen),
+                                       cmocka_unit_test(test_chain_is_small), cmocka_unit_test(test_phi)};
     const test_program program = {.name = "prune", TESTS(tests), .device = TEST_HOST};
     return test_main(argc, argv, &program);
 }
