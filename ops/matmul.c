@@ -327,9 +327,15 @@ bool hk_is_product(const hk_node *n)
 
 bool hk_product_suits_units(const hk_node *n)
 {
+    bool bfloat = hk_value_storage(n->in[0]) == HK_BFLOAT16 || hk_value_storage(n->in[1]) == HK_BFLOAT16;
+    return n->in[0]->dtype == HK_FLOAT32 && !bfloat && hk_product_is_large(n);
+}
+
+bool hk_product_is_large(const hk_node *n)
+{
     hk_gemm p;
     hk_shape y;
-    if (n->in[0]->dtype != HK_FLOAT32 || !hk_shape_known(&n->in[0]->shape) || !hk_shape_known(&n->in[1]->shape) ||
+    if (!hk_shape_known(&n->in[0]->shape) || !hk_shape_known(&n->in[1]->shape) ||
         resolve(n, &n->in[0]->shape, &n->in[1]->shape, &p, &y) != FITS)
         return false;
     hk_gemm_simplify(&p);
@@ -541,6 +547,29 @@ static hk_status backward_convert(hk_gradient *g, hk_node *n)
     return hk_gradient_add(g, n->in[0], hk_gradient_of(g, n->out[0]));
 }
 
+/* ---- hk.Widened: float32 values that are stored as the bfloat16 they come from, for products on matrix units */
+
+static hk_status infer_widened(hk_infer *in)
+{
+    const hk_value *x = hk_in(in->node, 0);
+    if (x->dtype != HK_BFLOAT16)
+        return hk_infer_fail(in, HK_STATUS_INVALID, "expected bfloat16, found %s", hk_dtype_name(x->dtype));
+    if (hk_out(in->node, 0))
+        hk_out(in->node, 0)->storage = HK_BFLOAT16;
+    return hk_infer_output(in, 0, HK_FLOAT32, &x->shape);
+}
+
+static hk_status eval_widened(hk_eval *e)
+{
+    hk_shape s = hk_tensor_shape(e->in[0]);
+    hk_tensor *y = hk_eval_output(e, 0, HK_FLOAT32, &s);
+    if (!y)
+        return hk_out_of_memory(e->ctx, "a conversion");
+    for (int64_t i = 0; i < hk_tensor_count(y); i++)
+        hk_set_double(y, i, hk_get_double(e->in[0], i));
+    return HK_OK;
+}
+
 /* ---- cases */
 
 static const char *const matmul_cases[] = {
@@ -636,6 +665,8 @@ static const char *const convert_cases[] = {
     NULL,
 };
 
+static const char *const widened_cases[] = {"bf16[3,5] ; ; nograd nodevice", NULL};
+
 #define GEMM_OP(name, first, last, least, most, table, list)                                                           \
     {                                                                                                                  \
         .type = (name), .since = (first), .until = (last), .in_min = (least), .in_max = (most), .out_min = 1,          \
@@ -677,5 +708,15 @@ const hk_op hk_ops_matmul[] = {
      .lower = lower_convert,
      .backward = backward_convert,
      .cases = convert_cases},
+    {.type = "hk.Widened",
+     .since = 1,
+     .in_min = 1,
+     .in_max = 1,
+     .out_min = 1,
+     .out_max = 1,
+     .flags = HK_OP_VIEW,
+     .infer = infer_widened,
+     .eval = eval_widened,
+     .cases = widened_cases},
     {0},
 };

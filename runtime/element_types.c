@@ -3,6 +3,7 @@
 
 #include "ops/infer.h"
 #include "ops/op.h"
+#include "ops/support/gemm.h"
 
 /* Inputs that kernels read, and outputs. */
 static hk_value *kernel_value(const hk_node *n, int32_t i)
@@ -65,12 +66,24 @@ static bool is_wanted(const hk_node *n)
     return half;
 }
 
+/* Products with weights of bfloat16 that matrix units multiply as they are. */
+static bool multiplies_bfloats(const hk_graph *g, const hk_node *n)
+{
+    return g->matrix_types >> HK_MATRIX_BFLOAT16 & 1u && hk_is_product(n) && n->in[0]->dtype == HK_BFLOAT16 &&
+           n->in[1]->data && !n->in[1]->producer && hk_product_is_large(n);
+}
+
 static hk_status widen_inputs(widening *w, hk_node *n)
 {
+    bool bfloats = multiplies_bfloats(w->g, n);
     for (int32_t i = 0; i < n->in_count; i++) {
         hk_value *v = kernel_value(n, i);
         if (!v || !hk_dtype_is_half(v->dtype))
             continue;
+        if (bfloats && i < 2) {
+            HK_TRY(hk_build(w->g, "hk.Widened", NULL, &v, 1, &n->in[i], 1));
+            continue;
+        }
         hk_value **wide = &w->wide[v->id];
         if (!*wide)
             HK_TRY(cast(w->g, v, HK_FLOAT32, wide));
@@ -136,6 +149,13 @@ static hk_status widen_halves(hk_graph *g)
 }
 
 /* ---- weights of types without a kernel are converted when a plan is made, not in every run */
+
+uint32_t hk_usable_matrix_types(const hk_gpu *gpu, hk_precision precision)
+{
+    /* Integer sums are exact; those of floats on matrix units are not strict. */
+    uint32_t strict = 1u << HK_MATRIX_INT8;
+    return hk_gpu_matrix_types(gpu) & (precision > HK_PRECISION_STRICT ? UINT32_MAX : strict);
+}
 
 hk_status hk_settle_element_types(hk_graph *g, const hk_device_info *device)
 {

@@ -90,7 +90,7 @@ hk_status hk_run_once_as(hk_gpu *gpu, const hk_graph *g, const hk_tensor *const 
         st = hk_graph_clone(g, &clone);
     }
     if (st == HK_OK) {
-        clone->matrix_types = hk_gpu_matrix_types(gpu);
+        clone->matrix_types = hk_usable_matrix_types(gpu, how->precision);
         st = hk_infer_graph(clone);
     }
     if (st == HK_OK)

@@ -251,7 +251,7 @@ hk_status hk_stage_create(hk_program *p, hk_graph *g, hk_stage **out)
     bool whole = false;
     if (st == HK_OK) {
         s->graph = g;
-        g->matrix_types = hk_gpu_matrix_types(p->env->gpu);
+        g->matrix_types = hk_usable_matrix_types(p->env->gpu, p->env->precision);
         st = hk_infer_graph(g);
     } else {
         hk_graph_destroy(&g);

@@ -7,6 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ops/op.h"
+#include "runtime/host.h"
+#include "runtime/objects.h"
+#include "runtime/once.h"
 #include "tests/support/data.h"
 #include "tests/support/program.h"
 #include "tests/support/spiking.h"
@@ -390,6 +394,62 @@ static void classes_of_mnist(void **state)
     agrees(path, 1.0f / 255);
 }
 
+static bool note_bfloats(void *user, const hk_record *r)
+{
+    if (r->kind == HK_RECORD_DISPATCH && strstr(r->kernel->name, "gemm_coopmat_bf16"))
+        ++*(int *)user;
+    return true;
+}
+
+/* x w + b of bfloat16, w constant: large products read both as they are, small ones and strict ones are widened.
+ * Results are rounded once more than the host's, and lie where float16 has no numbers. */
+static void bfloats_are_multiplied(void **state)
+{
+    (void)state;
+    enum { K = 64, COLUMNS = 48 };
+    static const hk_step step;
+    for (int i = 0; i < 4; i++) {
+        int64_t rows = i == 3 ? 2 : 40;
+        hk_precision precision = i == 0 ? HK_PRECISION_STRICT : i == 1 ? HK_PRECISION_HIGH : HK_PRECISION_FAST;
+        hk_arena *arena = hk_arena_create(ctx);
+        hk_graph *g = NULL;
+        OK(hk_graph_create(ctx, "bfloat", &g));
+        hk_shape xs = {.rank = 2, .dim = {rows, K}}, ws = {.rank = 2, .dim = {K, COLUMNS}};
+        hk_value *x = hk_graph_value(g, "x", HK_VALUE_INPUT, HK_BFLOAT16, &xs), *y = NULL;
+        hk_tensor *w = hk_tensor_new(g->arena, HK_BFLOAT16, &ws), *data = hk_tensor_new(arena, HK_BFLOAT16, &xs);
+        hk_tensor *b = hk_tensor_new(g->arena, HK_BFLOAT16, &(hk_shape){.rank = 1, .dim = {COLUMNS}});
+        assert_true(x && w && data && b && hk_graph_add_input(g, x));
+        for (int64_t k = 0; k < K * COLUMNS; k++)
+            hk_set_double(w, k, (double)(k * 31 % 61 - 30) * 1024);
+        for (int64_t k = 0; k < rows * K; k++)
+            hk_set_double(data, k, (double)(k * 37 % 53 - 26) * 64);
+        for (int64_t k = 0; k < COLUMNS; k++)
+            hk_set_double(b, k, (double)k * 1e6);
+        hk_value *in[] = {x, hk_graph_constant(g, "w", w), hk_graph_constant(g, "b", b)};
+        OK(hk_build(g, "Gemm", NULL, in, 3, &y, 1));
+        OK(hk_build(g, "Relu", NULL, &y, 1, &y, 1));
+        assert_true(hk_graph_add_output(g, y));
+        hk_tensor *want[1], *got[1];
+        int products = 0;
+        const hk_once how = {.precision = precision, .visit = note_bfloats, .user = &products};
+        OK(hk_host_run(g, arena, (const hk_tensor *[]){data}, want, &step));
+        OK(hk_run_once_as(dev->gpu, g, (const hk_tensor *[]){data}, &step, &how, got, arena));
+        double error = 0, norm = 0;
+        for (int64_t k = 0; k < rows * COLUMNS; k++) {
+            double a = hk_get_double(got[0], k), e = hk_get_double(want[0], k);
+            error += (a - e) * (a - e);
+            norm += e * e;
+        }
+        assert_true(norm > 0);
+        bool units = hk_gpu_matrix_types(dev->gpu) >> HK_MATRIX_BFLOAT16 & 1u;
+        assert_int_equal(products, units && (i == 1 || i == 2));
+        if (products || precision != HK_PRECISION_FAST)
+            assert_true(sqrt(error / norm) < 4e-3);
+        hk_graph_destroy(&g);
+        hk_arena_destroy(&arena);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -398,6 +458,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(attention_reads_one_product),
         cmocka_unit_test(patches_are_a_product),
         cmocka_unit_test(excitation_stays_in_the_island),
+        cmocka_unit_test(bfloats_are_multiplied),
         cmocka_unit_test(classes_of_digits),
         cmocka_unit_test(classes_of_mnist),
     };

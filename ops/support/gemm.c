@@ -145,8 +145,9 @@ static void emit_convert(hk_lower *l, hk_value *x, hk_value *y, bool keep)
     if (count <= 0)
         return;
     bool halve = hk_stores_halves(y);
-    hk_record *r = hk_emit(l, halve ? &hk_kernel_convert_f32_f16 : &hk_kernel_convert_f16_f32,
-                           halve ? "convert f16" : "convert f32");
+    const hk_kernel *widen = hk_value_storage(x) == HK_BFLOAT16 ? &hk_kernel_convert_bf16_f32
+                                                                : &hk_kernel_convert_f16_f32;
+    hk_record *r = hk_emit(l, halve ? &hk_kernel_convert_f32_f16 : widen, halve ? "convert f16" : "convert f32");
     r->keep = keep;
     struct convert_push push = {.count = (uint32_t)count};
     hk_push(r, &push, sizeof push);
@@ -165,7 +166,7 @@ void hk_emit_convert(hk_lower *l, hk_value *x, hk_value *y)
 
 hk_value *hk_as_float32(hk_lower *l, hk_value *x)
 {
-    if (!x || hk_value_storage(x) != HK_FLOAT16 || hk_shape_count(&x->shape) == 0)
+    if (!x || !hk_dtype_is_half(hk_value_storage(x)) || hk_shape_count(&x->shape) == 0)
         return x;
     hk_value *y = hk_scratch(l, HK_FLOAT32, hk_shape_count(&x->shape));
     if (!y)
@@ -509,6 +510,11 @@ static bool is_device_float(const hk_value *v)
     return !v || hk_value_storage(v) == HK_FLOAT32 || hk_value_storage(v) == HK_FLOAT16;
 }
 
+static bool is_device_operand(const hk_value *v)
+{
+    return is_device_float(v) || hk_value_storage(v) == HK_BFLOAT16;
+}
+
 static bool is_device_integer(hk_dtype t)
 {
     return t == HK_INT32 || t == HK_UINT32 || t == HK_INT64 || t == HK_UINT64;
@@ -521,7 +527,7 @@ hk_status hk_gemm_lower(hk_lower *l, const hk_gemm *problem)
         return HK_OK;
     bool integers = is_device_integer(hk_value_storage(p.a));
     bool plain = !p.bias && !p.residual && p.alpha == 1.0f && p.activation == HK_ACT_NONE;
-    bool floats = is_device_float(p.a) && is_device_float(p.b) && is_device_float(p.c) && is_device_float(p.bias) &&
+    bool floats = is_device_operand(p.a) && is_device_operand(p.b) && is_device_float(p.c) && is_device_float(p.bias) &&
                   is_device_float(p.residual);
     if (!(integers && plain) && !floats)
         return hk_fail(l->ctx, HK_STATUS_UNSUPPORTED,

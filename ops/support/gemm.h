@@ -125,6 +125,7 @@ hk_status hk_gemm_lower(hk_lower *l, const hk_gemm *p);
 /* MatMul, Gemm, hk.Gemm; and whether such a node of known shapes is large enough for matrix units, which read float16.
  */
 bool hk_is_product(const hk_node *n);
+bool hk_product_is_large(const hk_node *n); /* the same of any element type */
 bool hk_product_suits_units(const hk_node *n);
 /* Emits y = x with x's elements in y's storage (float32 <-> float16). */
 void hk_emit_convert(hk_lower *l, hk_value *x, hk_value *y);
