@@ -3,6 +3,8 @@
 // kernel: conv_winograd_input -DPART=1
 // kernel: conv_winograd_input_split -DPART=1 -DSPLIT
 // kernel: conv_winograd_output -DPART=2
+// kernel: conv_winograd_gradient_split -DPART=3 -DSPLIT
+// kernel: conv_winograd_weight_gradient -DPART=4
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
@@ -19,6 +21,10 @@
 // The polynomials are evaluated at 0, +-3/4, +-3/2 and infinity. Lavin's points (0, +-1, +-2; "Fast Algorithms for
 // Convolutional Neural Networks", 2016) lose two bits more than a direct sum in float32, these one: relative errors of
 // 64 channels of normal numbers are 1.6e-6, 8e-7, and 4e-7 for the direct sum. B and A are exact in binary.
+//
+// The weight gradient turns that around, with tiles of 4 x 4 of dY:
+//
+//     Z[f][k][tile] = (A dY A')[f],  dw = G' (sum over tiles of Z V) G
 //
 // An invocation transforms one tile of one channel; neighbours take neighbouring tiles (weights: channels), whose results
 // lie next to each other. Floor: the bytes, 36/16 of x's and y's written and read, x and y once.
@@ -70,7 +76,41 @@ void store_pair(vec2 x, uint block, uint chunk, uint word)
 
 #endif
 
-#if PART == 0
+#if PART == 4
+
+// G' times six sums.
+void collect(float m0, float m1, float m2, float m3, float m4, float m5, out float w[3])
+{
+    const float p = 1.0 / (2.0 * PP * (PP - QQ)), q = 1.0 / (2.0 * QQ * (QQ - PP));
+    float even = p * (m1 + m2), last = q * (m3 + m4);
+    w[0] = m0 * (1.0 / (PP * QQ)) + even + last;
+    w[1] = p * P * (m1 - m2) + q * Q * (m3 - m4);
+    w[2] = PP * even + QQ * last + m5;
+}
+
+// push.count: weights of one tap.
+void main()
+{
+    uint i = linear_invocation();
+    if (i >= push.count)
+        return;
+    float m[36], row[3], half_way[18];
+    [[unroll]] for (uint f = 0; f < 36; ++f)
+        m[f] = F32(push.from).v[f * push.count + i];
+    [[unroll]] for (uint s = 0; s < 6; ++s) {
+        collect(m[s], m[6 + s], m[12 + s], m[18 + s], m[24 + s], m[30 + s], row);
+        [[unroll]] for (uint r = 0; r < 3; ++r)
+            half_way[r * 6 + s] = row[r];
+    }
+    [[unroll]] for (uint r = 0; r < 3; ++r) {
+        collect(half_way[r * 6], half_way[r * 6 + 1], half_way[r * 6 + 2], half_way[r * 6 + 3], half_way[r * 6 + 4],
+                half_way[r * 6 + 5], row);
+        [[unroll]] for (uint s = 0; s < 3; ++s)
+            F32(push.to).v[i * 9u + r * 3u + s] = row[s];
+    }
+}
+
+#elif PART == 0
 
 layout(constant_id = 6) const bool TURNED = false; // the data gradient's: last tap first
 
@@ -181,7 +221,55 @@ Tile find_tile(uint i, out bool inside)
     return t;
 }
 
-#if PART == 1
+#if PART != 2
+
+#if PART == 3
+
+// A times four gradients.
+void spread(float y0, float y1, float y2, float y3, out float z[6])
+{
+    float even = y0 + PP * y2, odd = P * (y1 + PP * y3);
+    z[0] = y0;
+    z[1] = even + odd;
+    z[2] = even - odd;
+    even = y0 + QQ * y2;
+    odd = Q * (y1 + QQ * y3);
+    z[3] = even + odd;
+    z[4] = even - odd;
+    z[5] = y3;
+}
+
+// The 4 x 4 elements of dY; zeros outside of it, or of everything.
+void load_tile(uint channel, Tile t, bool inside, out float d[36])
+{
+    uint y = t.y * 4u, x = t.x * 4u;
+    uint from = ((t.image * push.channels + channel) * push.height + y) * push.width + x;
+    [[unroll]] for (uint f = 0; f < 36; ++f)
+        d[f] = 0.0;
+    [[unroll]] for (uint r = 0; r < 4; ++r)
+        [[unroll]] for (uint s = 0; s < 4; ++s) {
+            bool valid = inside && y + r < push.height && x + s < push.width;
+            float v = F32(push.from).v[valid ? from + r * push.width + s : 0u];
+            d[r * 6 + s] = valid ? v : 0.0;
+        }
+}
+
+void transform(inout float d[36])
+{
+    float z[6];
+    [[unroll]] for (uint s = 0; s < 4; ++s) {
+        spread(d[s], d[6 + s], d[12 + s], d[18 + s], z);
+        [[unroll]] for (uint r = 0; r < 6; ++r)
+            d[r * 6 + s] = z[r];
+    }
+    [[unroll]] for (uint r = 0; r < 6; ++r) {
+        spread(d[r * 6], d[r * 6 + 1], d[r * 6 + 2], d[r * 6 + 3], z);
+        [[unroll]] for (uint s = 0; s < 6; ++s)
+            d[r * 6 + s] = z[s];
+    }
+}
+
+#else
 
 // B' times six inputs.
 void spread(float d0, float d1, float d2, float d3, float d4, float d5, out float b[6])
@@ -225,6 +313,8 @@ void transform(inout float d[36])
     }
 }
 
+#endif
+
 #ifndef SPLIT
 
 void main()
@@ -244,8 +334,8 @@ void main()
 #else
 
 // A workgroup of 256 makes two blocks of each product, 32 tiles of 16 channels, an invocation two tiles of a channel. |V| is
-// below 33 times the largest |x|.
-const uint ROOM = 5u;
+// below 33 times the largest |x|, |Z| below 67 times the largest |dY|; halves hold twice what the scale aims at.
+const uint ROOM = PART == 3 ? 6u : 5u;
 
 void main()
 {

@@ -750,6 +750,50 @@ static void test_weight_points_on_units(void **state)
     }
 }
 
+static hk_status lower_weight_winograd(hk_lower *l, void *user)
+{
+    const hk_node *n = l->node;
+    hk_conv_job job = {
+        .p = *(const hk_conv *)user, .pass = HK_CONV_WEIGHT, .x = n->in[0], .y = n->in[1], .w = n->out[0]};
+    return hk_conv_weight_fits_winograd(l, &job) ? hk_conv_lower_weight_winograd(l, &job)
+                                                 : hk_conv_lower_weight(l, &job);
+}
+
+/* The weight gradient by Winograd's transforms: channels and tiles that fill no block, edges, padding. */
+static void test_weight_winograd(void **state)
+{
+    static const int64_t shapes[][9] = {{7, 34, 9, 6, 45, 1, 1, 1, 1}, {2, 32, 21, 19, 33, 0, 2, 1, 0}};
+    fixture *f = *state;
+    for (size_t i = 0; i < HK_COUNT(shapes); i++) {
+        const int64_t *s = shapes[i], window[] = {3, 3};
+        const hk_shape xs = {.rank = 4, .dim = {s[0], s[1], s[2], s[3]}}, ws = {.rank = 4, .dim = {s[4], s[1], 3, 3}};
+        const hk_conv_attrs geometry = {.window = {.pads = {s + 5, 4}}, .group = 1};
+        const hk_attr_value attrs[] = {HK_SET_INTS("pads", s + 5, 4), HK_SET_INTS("kernel_shape", window, 2), {0}};
+        hk_conv p;
+        hk_problem_text problem;
+        hk_graph *g = NULL;
+        assert_int_equal(hk_graph_create(f->ctx, "winograd", &g), HK_OK);
+        assert_true(hk_conv_resolve(&geometry, &xs, &ws, &p, &problem));
+        hk_shape ys = hk_window_shape(&p.w, p.n, p.k);
+        hk_value *in[] = {input(g, "x", 4, xs.dim), input(g, "dy", 4, ys.dim)};
+        assert_true(hk_graph_add_output(g, build(g, "hk.ConvWeightGrad", attrs, in, 2)));
+        hk_records_run run = {.gpu_tuning = true,
+                              .precision = HK_PRECISION_HIGH,
+                              .lower = lower_weight_winograd,
+                              .user = &p,
+                              .repeats = 1,
+                              .warm_ms = 1};
+        if (hk_test_records(f->gpu, g, &run) != HK_OK)
+            fail_msg("%s", hk_context_error(f->ctx));
+        print_message("%s: relative error %.1e\n", run.record_count ? run.variant[0] : "-", run.error);
+        if (!(run.error <= 3e-6))
+            fail_msg("shape %zu: relative error %g", i, run.error);
+        if (run.record_count && hk_gpu_info(f->gpu)->max_shared_bytes >= 32768)
+            assert_non_null(strstr(run.variant[2], " high"));
+        hk_graph_destroy(&g);
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1)
@@ -763,6 +807,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_points_on_units),
         cmocka_unit_test(test_weight_units),
         cmocka_unit_test(test_weight_points_on_units),
+        cmocka_unit_test(test_weight_winograd),
         cmocka_unit_test(test_nhwc8),
         cmocka_unit_test(test_nhwc8_tiles),
         cmocka_unit_test(test_nhwc8_gradients),

@@ -75,6 +75,11 @@ bool hk_conv_fits_winograd(const hk_conv_job *job);
 bool hk_conv_may_winograd(const hk_lower *l, const hk_conv_job *job);
 bool hk_conv_prefers_winograd(const hk_lower *l, const hk_conv_job *job);
 hk_status hk_conv_lower_winograd(hk_lower *l, const hk_conv_job *job);
+/* The weight gradient of such windows, without the bias's, in precision high on matrix units: whether it runs, whether
+ * it is faster than what takes so many microseconds. */
+bool hk_conv_weight_fits_winograd(const hk_lower *l, const hk_conv_job *job);
+bool hk_conv_weight_prefers_winograd(const hk_lower *l, const hk_conv_job *job, double otherwise);
+hk_status hk_conv_lower_weight_winograd(hk_lower *l, const hk_conv_job *job);
 
 /* What a table of measurements calls the job: written to text, which comes back; "" without such a table. */
 const char *hk_conv_problem(const hk_lower *l, const hk_conv_job *job, char text[HK_PROBLEM_BYTES]);

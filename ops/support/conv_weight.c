@@ -150,15 +150,14 @@ static hk_gemm points_of(const hk_conv_job *job)
     return g;
 }
 
-static bool prefers_points(const hk_lower *l, const hk_conv_job *job)
+static bool prefers_points(const hk_lower *l, const hk_conv_job *job, double tiles)
 {
     const hk_conv *p = &job->p;
     const hk_window *w = &p->w;
     if (l->precision != HK_PRECISION_HIGH || job->tile || job->bias || p->groups != 1 || !hk_window_is_point(w))
         return false;
     hk_gemm g = points_of(job);
-    hk_conv_extent extent = extent_of(p);
-    return hk_gemm_units_time(l, &g) < HK_UNITS_SURE * hk_conv_tiles_time(l, &extent);
+    return hk_gemm_units_time(l, &g) < HK_UNITS_SURE * tiles;
 }
 
 /* ---- the general kernel */
@@ -245,9 +244,14 @@ hk_status hk_conv_lower_weight(hk_lower *l, const hk_conv_job *job)
     }
     if (hk_conv_prefers_depth(l, job))
         return hk_conv_lower_depth(l, job);
-    if (!l->cpu && matrix_fits(&job->p) && prefers_points(l, job)) {
-        hk_gemm g = points_of(job);
-        return hk_gemm_lower(l, &g);
+    if (!l->cpu && matrix_fits(&job->p) && hk_matrix_halves(l) == 2) {
+        hk_conv_extent extent = extent_of(&job->p);
+        double tiles = hk_conv_tiles_time(l, &extent);
+        hk_gemm points = points_of(job);
+        if (prefers_points(l, job, tiles))
+            return hk_gemm_lower(l, &points);
+        if (hk_conv_weight_prefers_winograd(l, job, tiles))
+            return hk_conv_lower_weight_winograd(l, job);
     }
     if (!l->cpu && matrix_fits(&job->p))
         return hk_conv_weight_prefers_units(l, job) ? hk_conv_lower_weight_units(l, job) : lower_matrix(l, job);

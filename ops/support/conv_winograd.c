@@ -1,10 +1,14 @@
 /*
  * 3x3 convolutions by Winograd's F(4x4, 3x3): shaders/conv_winograd.comp and a batch of 36 matrix products. The data
- * gradient is the convolution of dY with the weights turned around, channels exchanged, and padding 2 - pad.
+ * gradient is the convolution of dY with the weights turned around, channels exchanged, and padding 2 - pad. The weight
+ * gradient, in precision high, has the forward pass's tiles, and the 36 products sum over them.
  */
+#include <math.h>
+
 #include "kernels.h"
 #include "ops/support/choice.h"
 #include "ops/support/conv_lower.h"
+#include "ops/support/conv_units.h"
 #include "ops/support/gemm.h"
 #include "shaders/conv_winograd.push.h"
 
@@ -163,7 +167,14 @@ static hk_status emit_weight(hk_lower *l, const hk_conv_job *job, const winograd
     return HK_OK;
 }
 
-static hk_status emit_input(hk_lower *l, const winograd *t, hk_gemm *product, bool split)
+/* Of x, into whole pairs of blocks of halves. */
+static void fit_split(hk_lower *l, hk_record *r, const winograd *t, int64_t channels)
+{
+    hk_workgroup(r, INPUT_LANES, 1, 1);
+    hk_grid_1d(l, r, (uint64_t)hk_split_blocks(channels, (t->row + 1) / 2));
+}
+
+static hk_status emit_input(hk_lower *l, const winograd *t, const char *name, hk_gemm *product, bool split)
 {
     hk_value *v = split ? hk_split_scratch(l, PRODUCTS, t->sources, t->row)
                         : hk_scratch(l, HK_FLOAT32, PRODUCTS * t->sources * t->row);
@@ -171,12 +182,10 @@ static hk_status emit_input(hk_lower *l, const winograd *t, hk_gemm *product, bo
         return hk_out_of_memory(l->ctx, "a convolution's transforms");
     struct conv_winograd_push push = push_of(t, t->sources, t->from);
     push.pads = (uint32_t)t->begin[H] | (uint32_t)t->begin[W] << 16;
-    hk_record *r = emit(l, split ? &hk_kernel_conv_winograd_input_split : &hk_kernel_conv_winograd_input,
-                        t->forward ? "conv winograd input" : "conv data winograd input", &push, t->source, v);
-    if (split) {
-        hk_workgroup(r, INPUT_LANES, 1, 1);
-        hk_grid_1d(l, r, (uint64_t)hk_split_blocks(t->sources, (t->row + 1) / 2));
-    }
+    hk_record *r = emit(l, split ? &hk_kernel_conv_winograd_input_split : &hk_kernel_conv_winograd_input, name, &push,
+                        t->source, v);
+    if (split)
+        fit_split(l, r, t, t->sources);
     product->b = v;
     product->split_b = split;
     return HK_OK;
@@ -210,9 +219,89 @@ hk_status hk_conv_lower_winograd(hk_lower *l, const hk_conv_job *job)
     const hk_gemm_variant *variant = hk_gemm_choose(l, &product, &splits);
     bool split = variant->halves == 2 && l->device->max_invocations >= INPUT_LANES;
     HK_TRY(emit_weight(l, job, &t, &product, split));
-    HK_TRY(emit_input(l, &t, &product, split));
+    HK_TRY(emit_input(l, &t, t.forward ? "conv winograd input" : "conv data winograd input", &product, split));
     hk_gemm_emit(l, &product, variant, splits);
     hk_choice_leave(l, HK_CHOICE_TILE);
     emit_output(l, job, &t, m);
+    return HK_OK;
+}
+
+/* ---- the weight gradient, in precision high */
+
+static hk_conv_job forward_of(const hk_conv_job *job)
+{
+    hk_conv_job forward = *job;
+    forward.pass = HK_CONV_FORWARD;
+    return forward;
+}
+
+/* 36 products over the tiles of all images; operands are the transforms'. */
+static hk_gemm weight_product(const hk_conv *p, const winograd *t, hk_value *sums)
+{
+    return (hk_gemm){.a = sums,
+                     .b = sums,
+                     .c = sums,
+                     .m = p->k,
+                     .n = p->c,
+                     .k = t->row,
+                     .lda = t->row,
+                     .ldb = t->row,
+                     .trans_b = true,
+                     .batch_rank = 1,
+                     .batch = {PRODUCTS},
+                     .batch_a = {p->k * t->row},
+                     .batch_b = {p->c * t->row},
+                     .split = true,
+                     .split_a = true,
+                     .split_b = true,
+                     .alpha = 1};
+}
+
+bool hk_conv_weight_fits_winograd(const hk_lower *l, const hk_conv_job *job)
+{
+    hk_conv_job forward = forward_of(job);
+    if (l->precision != HK_PRECISION_HIGH || !l->coopmat_m || job->bias || !hk_conv_fits_winograd(&forward) ||
+        l->device->max_invocations < INPUT_LANES)
+        return false;
+    winograd t = winograd_of(&forward);
+    hk_gemm product = weight_product(&job->p, &t, job->w);
+    return isfinite(hk_gemm_units_time(l, &product));
+}
+
+/* Microseconds of an H200: bytes of the transforms at the rate of those that split, three dispatches more. */
+bool hk_conv_weight_prefers_winograd(const hk_lower *l, const hk_conv_job *job, double otherwise)
+{
+    const hk_conv *p = &job->p;
+    if (l->cpu || job->tile || job->exact || HK_MIN(p->c, p->k) < LEAST_CHANNELS ||
+        !hk_conv_weight_fits_winograd(l, job))
+        return false;
+    hk_conv_job forward = forward_of(job);
+    winograd t = winograd_of(&forward);
+    hk_gemm product = weight_product(p, &t, job->w);
+    double bytes = 4.0 * PRODUCTS * (double)((p->c + p->k) * t.row) +
+                   4.0 * (double)(hk_shape_count(&job->x->shape) + hk_shape_count(&job->y->shape));
+    return hk_gemm_units_time(l, &product) + bytes / 1.9e6 + 8 < HK_UNITS_SURE * otherwise;
+}
+
+hk_status hk_conv_lower_weight_winograd(hk_lower *l, const hk_conv_job *job)
+{
+    const hk_conv *p = &job->p;
+    hk_conv_job forward = forward_of(job);
+    winograd t = winograd_of(&forward);
+    hk_value *sums = hk_scratch(l, HK_FLOAT32, PRODUCTS * p->k * p->c), *z = hk_split_scratch(l, PRODUCTS, p->k, t.row);
+    if (!sums || !z)
+        return hk_out_of_memory(l->ctx, "a convolution's transforms");
+    hk_gemm product = weight_product(p, &t, sums);
+    uint32_t splits;
+    const hk_gemm_variant *variant = hk_gemm_choose(l, &product, &splits);
+    HK_TRY(emit_input(l, &t, "conv weight winograd input", &product, true));
+    struct conv_winograd_push push = push_of(&t, p->k, t.to);
+    fit_split(l, emit(l, &hk_kernel_conv_winograd_gradient_split, "conv weight winograd gradient", &push, job->y, z),
+              &t, p->k);
+    product.a = z;
+    hk_gemm_emit(l, &product, variant, splits);
+    hk_choice_leave(l, HK_CHOICE_TILE);
+    push = (struct conv_winograd_push){.count = (uint32_t)(p->k * p->c)};
+    emit(l, &hk_kernel_conv_winograd_weight_gradient, "conv weight winograd output", &push, sums, job->w);
     return HK_OK;
 }
