@@ -1,6 +1,8 @@
 /* One run of a graph on the device. */
 #include "runtime/once.h"
 
+#include <string.h>
+
 #include "ops/infer.h"
 #include "ops/support/build.h"
 #include "runtime/element_types.h"
@@ -60,6 +62,15 @@ static hk_status add_neighbours(hk_graph *g)
     return hk_graph_sort(g);
 }
 
+/* Convolutions have kernels of precision fast in both layouts. */
+static bool convolves(const hk_graph *g)
+{
+    bool found = false;
+    for (size_t i = 0; i < g->node_count; i++)
+        found |= strstr(g->nodes[i]->type, "Conv") != NULL;
+    return found;
+}
+
 static hk_status lower_precision(hk_gpu *gpu, hk_graph *g)
 {
     hk_coopmat_shape units;
@@ -67,7 +78,8 @@ static hk_status lower_precision(hk_gpu *gpu, hk_graph *g)
                               .precision = HK_PRECISION_FAST,
                               .matrices = hk_gpu_coopmat_shape(gpu, &units) || hk_gpu_debug(gpu) & HK_DEBUG_GPU_TUNING,
                               .off = UINT32_MAX, /* layouts and storage are no such passes */
-                              .inference = true};
+                              .inference = true,
+                              .islands_everywhere = !convolves(g)};
     HK_TRY(add_neighbours(g));
     return hk_run_passes(g, &passes);
 }

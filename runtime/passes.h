@@ -13,7 +13,7 @@ typedef struct hk_pass_options {
     uint32_t off;            /* bit (1 << HK_PASS_x): without it */
     bool matrices;           /* the device has matrix units, or emulates them */
     bool inference;          /* parameters never change and nothing is differentiated: all passes; else fusion alone */
-    bool islands_everywhere; /* tests: nodes without a convolution around them take the layout of one too */
+    bool islands_everywhere; /* nodes without a convolution around them too, whether that pays or not: tests */
 } hk_pass_options;
 
 /* Those that need no shapes, once for a session's template. */

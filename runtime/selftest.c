@@ -89,7 +89,8 @@ static bool has_precision(const selftest *t, const hk_op *op, hk_precision preci
 {
     static const char *const patterns[] = {"MatMul", "Gemm",     "hk.Gemm",   "Einsum",
                                            "Conv*",  "hk.Conv*", "Attention", "hk.Attention"};
-    bool has = precision == HK_PRECISION_STRICT;
+    bool octets = op->octets_in || op->octets_out; /* images in another layout */
+    bool has = precision == HK_PRECISION_STRICT || (precision == HK_PRECISION_FAST && octets);
     for (size_t i = 0; i < HK_COUNT(patterns) && !has; i++)
         has = matches(patterns[i], op->type) && strcmp(op->type, "hk.Convert") != 0;
     if (!has || !t->dev || precision == HK_PRECISION_STRICT)
