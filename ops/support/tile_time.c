@@ -21,7 +21,7 @@ double hk_tile_time(const hk_lower *l, const hk_tile_model *c, const hk_tile_sha
     double work = steps * t->bk * t->bm * t->bn / (c->multiplies * t->rate);
     double step = c->step + c->step_load * t->loads + (t->staged ? 0 : c->step_stage);
     double alone = HK_MAX(work * HK_MAX(c->full_threads / t->threads, 1.0), steps * step);
-    double fill = c->fill + (t->sliced ? c->slices : 0);
+    double fill = c->fill + c->fill_load * t->loads + (t->sliced ? c->slices : 0);
     double full_rounds = floor(left / most), rest = left - full_rounds * most;
     double time = full_rounds * (HK_MAX(most * work, alone) + fill);
     time += rest > 0 ? HK_MAX(rest * work, alone) + fill : 0;

@@ -14,6 +14,7 @@ typedef struct hk_tile_model {
     double full_threads;                 /* fewer on a unit take turns with their latency */
     double step, step_load, step_stage;  /* latency of a K step: each, for each load of a thread, with one stage */
     double fill, slices;                 /* of a round of workgroups; more with slices */
+    double fill_load;                    /* and for each load of a thread in its first K step */
     double dispatch, sum_rate;           /* of splits: one more dispatch, bytes of the partial sums */
     double l2_rate, memory_rate;         /* bytes */
     double apart;                        /* share of the shorter of arithmetic and memory that is not hidden */
