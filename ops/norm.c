@@ -6,6 +6,7 @@
 #include "kernels.h"
 #include "ops/support/gemm.h"
 #include "ops/support/move.h"
+#include "ops/support/norm.h"
 #include "ops/support/reduce_channels.h"
 #include "shaders/norm.push.h"
 #include "shaders/norm_columns.push.h"
@@ -183,13 +184,56 @@ static hk_status whole_affine(hk_lower *l, hk_value *v, const hk_shape *normaliz
     return hk_emit_move(l, &m, v, *out);
 }
 
+hk_status hk_emit_norm_rows(hk_lower *l, const hk_norm_rows *v)
+{
+    hk_value *x = v->x, *y = v->y;
+    int64_t units = (v->extent + 3) / 4;
+    bool vectors = v->extent % 4 == 0 && hk_aligned_all((const hk_value *[]){x, y, v->scale, v->bias}, 4);
+    if (!vectors) {
+        x = hk_as_float32(l, x);
+        y = hk_float32_target(l, y);
+        if (!y)
+            return HK_OK; /* l->failed tells */
+    }
+    const hk_team team = hk_team_rows(l, v->rows, units);
+    const struct norm_push push = {.rows = (uint32_t)v->rows, .extent = (uint32_t)v->extent, .epsilon = v->epsilon};
+    uint32_t held = hk_team_held(l, &team, units);
+    hk_record *r = hk_team_emit(l, &team, (hk_team_kernel){&hk_kernel_norm, &hk_kernel_norm_subgroup},
+                                held ? "norm held" : "norm long", v->rows, &push, sizeof push);
+    hk_spec(r, HK_TEAM_SPEC, held);
+    hk_spec(r, HK_TEAM_SPEC + 1, vectors);
+    hk_spec(r, HK_TEAM_SPEC + 2, v->centered);
+    hk_spec(r, HK_TEAM_SPEC + 3, v->bias != NULL);
+    hk_spec(r, HK_TEAM_SPEC + 4, v->mean != NULL);
+    hk_spec(r, HK_TEAM_SPEC + 5, v->deviation != NULL);
+    hk_spec(r, HK_TEAM_SPEC + 6, hk_stores_halves(x));
+    hk_spec(r, HK_TEAM_SPEC + 7, hk_stores_halves(y));
+    hk_use(r, x, HK_READ, offsetof(struct norm_push, x));
+    hk_use(r, v->scale, HK_READ, offsetof(struct norm_push, scale));
+    hk_use(r, v->bias, HK_READ, offsetof(struct norm_push, bias));
+    hk_use(r, y, HK_WRITE, offsetof(struct norm_push, y));
+    hk_use(r, v->mean, HK_WRITE, offsetof(struct norm_push, mean));
+    hk_use(r, v->deviation, HK_WRITE, offsetof(struct norm_push, deviation));
+    r->flops = 8.0 * (double)(v->rows * v->extent);
+    if (y != v->y)
+        hk_emit_convert(l, y, v->y);
+    return HK_OK;
+}
+
 static hk_status rows_lower(hk_lower *l)
 {
     const hk_node *n = l->node;
     const row_attrs *a = n->attrs;
-    hk_value *x = n->in[0], *y = n->out[0], *scale, *bias;
-    const rows_view v = view_rows(n, &x->shape);
-    const hk_shape normalized = normalized_shape(&x->shape, v.axis);
+    const rows_view v = view_rows(n, &n->in[0]->shape);
+    const hk_shape normalized = normalized_shape(&n->in[0]->shape, v.axis);
+    hk_norm_rows rows = {.x = n->in[0],
+                         .y = n->out[0],
+                         .mean = hk_out(n, 1),
+                         .deviation = hk_out(n, 2),
+                         .rows = v.rows,
+                         .extent = v.extent,
+                         .epsilon = a->epsilon,
+                         .centered = is_centered(n)};
     for (int32_t i = 1; i < n->in_count; i++)
         HK_TRY(hk_require_float32(l, n->in[i]));
     if (v.rows * v.extent == 0) {
@@ -198,39 +242,9 @@ static hk_status rows_lower(hk_lower *l)
                 hk_emit_fill(l, hk_out(n, i), 0x7fc00000u); /* the statistics of no elements are NaN */
         return HK_OK;
     }
-    HK_TRY(whole_affine(l, n->in[1], &normalized, &scale));
-    HK_TRY(whole_affine(l, hk_in(n, 2), &normalized, &bias));
-    int64_t units = (v.extent + 3) / 4;
-    bool vectors = v.extent % 4 == 0 && hk_aligned_all((const hk_value *[]){x, y, scale, bias}, 4);
-    if (!vectors) {
-        x = hk_as_float32(l, x);
-        y = hk_float32_target(l, y);
-        if (!y)
-            return HK_OK; /* l->failed tells */
-    }
-    const hk_team team = hk_team_rows(l, v.rows, units);
-    const struct norm_push push = {.rows = (uint32_t)v.rows, .extent = (uint32_t)v.extent, .epsilon = a->epsilon};
-    uint32_t held = hk_team_held(l, &team, units);
-    hk_record *r = hk_team_emit(l, &team, (hk_team_kernel){&hk_kernel_norm, &hk_kernel_norm_subgroup},
-                                held ? "norm held" : "norm long", v.rows, &push, sizeof push);
-    hk_spec(r, HK_TEAM_SPEC, held);
-    hk_spec(r, HK_TEAM_SPEC + 1, vectors);
-    hk_spec(r, HK_TEAM_SPEC + 2, is_centered(n));
-    hk_spec(r, HK_TEAM_SPEC + 3, bias != NULL);
-    hk_spec(r, HK_TEAM_SPEC + 4, hk_out(n, 1) != NULL);
-    hk_spec(r, HK_TEAM_SPEC + 5, hk_out(n, 2) != NULL);
-    hk_spec(r, HK_TEAM_SPEC + 6, hk_stores_halves(x));
-    hk_spec(r, HK_TEAM_SPEC + 7, hk_stores_halves(y));
-    hk_use(r, x, HK_READ, offsetof(struct norm_push, x));
-    hk_use(r, scale, HK_READ, offsetof(struct norm_push, scale));
-    hk_use(r, bias, HK_READ, offsetof(struct norm_push, bias));
-    hk_use(r, y, HK_WRITE, offsetof(struct norm_push, y));
-    hk_use(r, hk_out(n, 1), HK_WRITE, offsetof(struct norm_push, mean));
-    hk_use(r, hk_out(n, 2), HK_WRITE, offsetof(struct norm_push, deviation));
-    r->flops = 8.0 * (double)(v.rows * v.extent);
-    if (y != n->out[0])
-        hk_emit_convert(l, y, n->out[0]);
-    return HK_OK;
+    HK_TRY(whole_affine(l, n->in[1], &normalized, &rows.scale));
+    HK_TRY(whole_affine(l, hk_in(n, 2), &normalized, &rows.bias));
+    return hk_emit_norm_rows(l, &rows);
 }
 
 static hk_status no_stash_gradient(hk_gradient *g, const hk_node *n)

@@ -48,6 +48,7 @@ hk_status hk_run_passes(hk_graph *g, void *user)
         {HK_PASS_EXCITATION, 0, hk_fuse_excitation}};
     static const pass after_layout[] = {{HK_PASS_EPILOGUES, TRAINED, hk_fuse_gradients},
                                         {HK_PASS_JOINS, UNITS, hk_join_products},
+                                        {HK_PASS_NORMS, UNITS, hk_fuse_norms},
                                         {HK_PASS_CHAINS, TRAINED, hk_fuse_chains}};
     const hk_pass_options *options = user;
     HK_TRY(run(g, options, before_layout, HK_COUNT(before_layout)));

@@ -55,6 +55,8 @@ hk_status hk_choose_layouts(hk_graph *g, const hk_pass_options *options);
 hk_status hk_fuse_gradients(hk_graph *g);
 /* The products that make an attention's operands of one value become one (once weights are stored as they stay). */
 hk_status hk_join_products(hk_graph *g);
+/* LayerNormalization of a product's rows and the product become hk.GemmNorm. */
+hk_status hk_fuse_norms(hk_graph *g);
 /* Precision `fast`, when chains are made: values between nodes in fp16 (storage.c). */
 hk_status hk_choose_storage(hk_graph *g, const hk_pass_options *options);
 

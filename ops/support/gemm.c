@@ -465,7 +465,9 @@ static void emit_split(hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, 
                                                 : emit_tile(l, p, v, c, wide, k_split, work);
     r->flops = (p->int8 ? 4.0 : 2.0) * (double)p->m * (double)p->n * (double)p->k * (double)batches;
     hk_grid_1d(l, r, (uint64_t)work);
-    if (count > 1)
+    if (count > 1 && p->sums && v->kind != HK_GEMM_ROWS)
+        *p->sums = (hk_gemm_sums){c, count};
+    else if (count > 1)
         emit_reduce(l, p, c, wide, k_split);
 }
 

@@ -14,6 +14,12 @@
 #include "ops/op.h"
 #include "ops/support/gemm_split.h"
 
+/* Partial sums that a product leaves to who follows it: [count][m][n], float32. No value: K was not split. */
+typedef struct hk_gemm_sums {
+    hk_value *value;
+    int64_t count;
+} hk_gemm_sums;
+
 typedef struct hk_gemm {
     hk_value *a, *b;           /* float32, or stored in 16 bits; or 32- or 64-bit integers without any epilogue */
     hk_value *bias, *residual; /* NULL: none. residual has C's shape */
@@ -40,6 +46,7 @@ typedef struct hk_gemm {
     float alpha, beta;
     int64_t activation; /* hk_activation, with its parameters */
     float act_a, act_b;
+    hk_gemm_sums *sums; /* not NULL, without batches: what adds up the partial sums runs anyway; they are left there */
 } hk_gemm;
 
 typedef enum hk_gemm_kind {

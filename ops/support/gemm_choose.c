@@ -242,7 +242,7 @@ static double cost(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v
     double bytes = ((double)p->m * (double)p->k + (double)p->k * (double)p->n) * batches * 4.0 + result;
     double cycles = HK_MAX(rounds * tile + 2000.0, bytes / BYTES);
     if (splits > 1) /* the partial sums come from cache unless they are many */
-        cycles += DISPATCH + 2.0 * splits * result / 3500.0;
+        cycles += (p->sums ? 0.0 : DISPATCH) + 2.0 * splits * result / 3500.0;
     return cycles;
 }
 
@@ -341,11 +341,12 @@ const hk_gemm_variant *hk_gemm_choose(hk_lower *l, const hk_gemm *p, uint32_t *s
     *splits = 1;
     if (is_integer(p))
         return first_of(HK_GEMM_INTEGER);
-    hk_choice_begin(l, &c, HK_CHOICE_TILE, "gemm %s %lld x %lldx%lldx%lld %c%c %s %s %s", hk_choice_precision(l),
+    hk_choice_begin(l, &c, HK_CHOICE_TILE, "gemm %s %lld x %lldx%lldx%lld %c%c %s %s %s%s", hk_choice_precision(l),
                     (long long)hk_gemm_batches(p), (long long)p->m, (long long)p->n, (long long)p->k,
                     p->trans_a ? 'T' : 'N', p->trans_b ? 'T' : 'N',
                     p->int8 ? "int8" : hk_dtype_name(hk_value_storage(p->a)),
-                    p->int8 ? "int8" : hk_dtype_name(hk_value_storage(p->b)), hk_dtype_name(hk_value_storage(p->c)));
+                    p->int8 ? "int8" : hk_dtype_name(hk_value_storage(p->b)), hk_dtype_name(hk_value_storage(p->c)),
+                    p->sums ? " norm" : "");
     add_candidates(l, p, &c);
     const hk_candidate *taken = hk_choice_end(l, &c);
     *splits = taken->splits;
