@@ -371,11 +371,12 @@ hk_status hk_test_gemm(hk_gpu *gpu, const hk_gemm_case *c, const hk_gemm_variant
     } else if (!hk_gpu_int8_shape(gpu, &bytes)) {
         bytes = (hk_coopmat_shape){0, 0, 0};
     }
+    bool for_gpus = v && (v->kind == HK_GEMM_TILE || v->kind == HK_GEMM_COOPMAT);
     r.lower = (hk_lower){.ctx = r.ctx,
                          .arena = r.graph->arena,
                          .graph = r.graph,
                          .device = hk_gpu_info(gpu),
-                         .cpu = hk_gpu_info(gpu)->type == HK_DEVICE_SOFTWARE,
+                         .cpu = hk_gpu_info(gpu)->type == HK_DEVICE_SOFTWARE && !for_gpus,
                          .coopmat_m = shape.m,
                          .coopmat_n = shape.n,
                          .coopmat_k = shape.k,
