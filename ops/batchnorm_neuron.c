@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "ops/support/build.h"
 #include "ops/support/neuron_lower.h"
 #include "ops/support/reduce_channels.h"
 
@@ -105,29 +106,6 @@ static hk_status infer_grad(hk_infer *in)
 
 /* ---- evaluation, by the operators it stands for */
 
-/* One of them, alone. */
-static hk_status eval_part(hk_eval *e, const char *type, const hk_attr_value *list, const hk_tensor *const *in,
-                           int32_t in_count, hk_tensor **out, int32_t out_count)
-{
-    hk_graph *g = NULL;
-    hk_value *values[8] = {0}, *results[8] = {0};
-    HK_TRY(hk_graph_create(e->ctx, "part", &g));
-    hk_status st = HK_OK;
-    for (int32_t i = 0; i < in_count && st == HK_OK; i++) {
-        if (!in[i])
-            continue;
-        hk_shape shape = hk_tensor_shape(in[i]);
-        values[i] = hk_graph_value(g, NULL, HK_VALUE_INPUT, in[i]->dtype, &shape);
-        st = values[i] ? HK_OK : hk_out_of_memory(e->ctx, "a spiking layer");
-    }
-    if (st == HK_OK)
-        st = hk_build(g, type, list, values, in_count, results, out_count);
-    if (st == HK_OK)
-        st = hk_node_eval(e->ctx, e->arena, results[0]->producer, in, out, e->step);
-    hk_graph_destroy(&g);
-    return st;
-}
-
 static const int64_t two[] = {2, 2};
 static const hk_attr_value pool_list[] = {HK_SET_INTS("kernel_shape", two, 2), HK_SET_INTS("strides", two, 2), {0}};
 
@@ -176,13 +154,13 @@ static hk_status eval(hk_eval *e)
     hk_attr_value neuron[HK_NEURON_LIST + 1];
     hk_tensor *out[5] = {0}, *spikes[1] = {0}, *pooled[1] = {0};
     hk_neuron_list(&a->neuron, neuron);
-    HK_TRY(eval_part(e, "BatchNormalization", norm, e->in, 5, out, 5));
+    HK_TRY(hk_eval_part(e, "BatchNormalization", norm, e->in, 5, out, 5));
     hk_tensor z = split(out[0], a->neuron.steps), s;
     const hk_tensor *in[] = {&z, NULL, hk_in(e->node, IN_W) ? e->in[IN_W] : NULL};
-    HK_TRY(eval_part(e, "hk.Neuron", neuron, in, 3, spikes, 1));
+    HK_TRY(hk_eval_part(e, "hk.Neuron", neuron, in, 3, spikes, 1));
     s = join(spikes[0]);
     if (a->pool)
-        HK_TRY(eval_part(e, "MaxPool", pool_list, (const hk_tensor *[]){&s}, 1, pooled, 1));
+        HK_TRY(hk_eval_part(e, "MaxPool", pool_list, (const hk_tensor *[]){&s}, 1, pooled, 1));
     HK_TRY(deliver(e, OUT_S, a->pool ? pooled[0] : &s));
     for (int32_t i = OUT_MEAN; i <= OUT_DEVIATION; i++)
         HK_TRY(deliver(e, i, out[i]));
@@ -215,7 +193,7 @@ static hk_status eval_again(hk_eval *e, hk_tensor *z, hk_tensor **spikes, const 
     }
     *z = split(y, a->neuron.steps);
     const hk_tensor *in[] = {z, NULL, hk_in(e->node, GRAD_W) ? e->in[GRAD_W] : NULL};
-    return eval_part(e, "hk.Neuron", neuron, in, 3, spikes, 1);
+    return hk_eval_part(e, "hk.Neuron", neuron, in, 3, spikes, 1);
 }
 
 /* Mean and scale of each channel, as affine has them. */
@@ -248,17 +226,17 @@ static hk_status eval_grad(hk_eval *e)
                                       HK_SET_INTS("kernel_shape", two, 2),
                                       HK_SET_INTS("strides", two, 2),
                                       {0}};
-        HK_TRY(eval_part(e, "MaxPool", pool_list, (const hk_tensor *[]){&s}, 1, pooled, 2));
-        HK_TRY(eval_part(e, "hk.MaxPoolGrad", list, (const hk_tensor *[]){&g, pooled[1]}, 2, gs, 1));
+        HK_TRY(hk_eval_part(e, "MaxPool", pool_list, (const hk_tensor *[]){&s}, 1, pooled, 2));
+        HK_TRY(hk_eval_part(e, "hk.MaxPoolGrad", list, (const hk_tensor *[]){&g, pooled[1]}, 2, gs, 1));
         g = *gs[0];
     }
     g = split(&g, a->neuron.steps);
-    HK_TRY(eval_part(e, "hk.NeuronGrad", neuron, (const hk_tensor *[]){&z, NULL, w, NULL, &g}, 5, gz, w ? 3 : 1));
+    HK_TRY(hk_eval_part(e, "hk.NeuronGrad", neuron, (const hk_tensor *[]){&z, NULL, w, NULL, &g}, 5, gz, w ? 3 : 1));
     hk_tensor dz = join(gz[0]), *mean, *scale;
     HK_TRY(channel_parameters(e, &mean, &scale));
     const hk_attr_value norm[] = {HK_SET_FLOAT("epsilon", a->epsilon), {0}};
     const hk_tensor *in[] = {&dz, e->in[GRAD_X], scale, mean, e->in[GRAD_DEVIATION]};
-    HK_TRY(eval_part(e, "hk.BatchNormGrad", norm, in, 5, out, 3));
+    HK_TRY(hk_eval_part(e, "hk.BatchNormGrad", norm, in, 5, out, 3));
     for (int32_t i = GRAD_GX; i <= GRAD_GBIAS; i++)
         HK_TRY(deliver(e, i, out[i]));
     return deliver(e, GRAD_GW, gz[2]);

@@ -342,6 +342,16 @@ bool hk_product_is_large(const hk_node *n)
     return hk_gemm_suits_units(&p);
 }
 
+#define LARGE ((int64_t)256 * 512 * 1024) /* multiplications */
+
+bool hk_product_repays_high(const hk_node *n)
+{
+    hk_gemm p;
+    hk_shape y;
+    return hk_product_suits_units(n) && resolve(n, &n->in[0]->shape, &n->in[1]->shape, &p, &y) == FITS &&
+           hk_gemm_batches(&p) * p.m * p.n * p.k >= LARGE;
+}
+
 /* Gemm of opsets 1 and 6 is today's, once C's shape is known to fit. */
 static hk_status expand_gemm1(hk_graph *g, const hk_node *n, hk_value **out)
 {

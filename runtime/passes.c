@@ -53,6 +53,7 @@ hk_status hk_run_passes(hk_graph *g, void *user)
     const hk_pass_options *options = user;
     HK_TRY(run(g, options, before_layout, HK_COUNT(before_layout)));
     HK_TRY(hk_choose_layouts(g, options));
+    HK_TRY(hk_fuse_neurons(g, options));
     HK_TRY(run(g, options, after_layout, HK_COUNT(after_layout)));
     return hk_choose_storage(g, options);
 }

@@ -57,6 +57,8 @@ hk_status hk_fuse_gradients(hk_graph *g);
 hk_status hk_join_products(hk_graph *g);
 /* LayerNormalization of a product's rows and the product become hk.GemmNorm. */
 hk_status hk_fuse_norms(hk_graph *g);
+/* Precisions `fast` and `high`: products with spiking neurons behind them become hk.GemmNeuron. */
+hk_status hk_fuse_neurons(hk_graph *g, const hk_pass_options *options);
 /* Precision `fast`, when chains are made: values between nodes in fp16 (storage.c). */
 hk_status hk_choose_storage(hk_graph *g, const hk_pass_options *options);
 

@@ -6,6 +6,9 @@
  * Views and movers keep their storage, so what they connect is decided together. Float32 remain: inputs, outputs and
  * constants of the graph, what nodes with bodies use, and whatever takes part in deciding or addressing, which is to
  * say that it was made of integers or that integers are made of it: float16 has no odd numbers beyond 2048.
+ *
+ * Precision `high`: the same for spikes alone, which are zeros and ones. Products then take them as they are, without a
+ * low half.
  */
 #include "ops/support/gemm.h"
 #include "runtime/passes.h"
@@ -16,9 +19,9 @@ typedef struct storages {
     hk_graph *g;
     hk_arena *arena;
     hk_uses uses;
-    uint32_t *same; /* by value id: another of the same class, or itself */
-    bool *wide;     /* by class: stays float32 */
-    bool matrices;
+    uint32_t *same;                /* by value id: another of the same class, or itself */
+    bool *wide;                    /* by class: stays float32 */
+    bool matrices, fast, software; /* software devices are there for tests, which want halves everywhere */
 } storages;
 
 static uint32_t class_of(storages *s, const hk_value *v)
@@ -68,7 +71,7 @@ static bool takes_halves(const storages *s, const hk_node *n)
     if (!n->op || n->body_count || n->op->flags & (HK_OP_CONTROL | HK_OP_HOST | HK_OP_LIST | HK_OP_KEEP))
         return false;
     if (hk_is_product(n))
-        return s->matrices && hk_product_suits_units(n);
+        return s->matrices && (s->fast || s->software ? hk_product_suits_units(n) : hk_product_repays_high(n));
     return !meets_integers(n);
 }
 
@@ -109,6 +112,51 @@ static void keep_edges(storages *s)
         if (wide)
             keep_wide(s, v);
     }
+}
+
+/* ---- spikes */
+
+/* Moves spikes alone. */
+static bool keeps_spikes(const storages *s, const hk_node *n, const bool *spikes)
+{
+    if (!n->op || !(n->op->flags & (HK_OP_VIEW | HK_OP_ANY_TYPE)) || hk_node_attr(n, "reduction"))
+        return false;
+    bool some = false;
+    for (int32_t i = 0; i < n->in_count; i++) {
+        const hk_value *v = n->in[i];
+        if (!v || v->dtype != HK_FLOAT32)
+            continue;
+        if (v->graph != s->g || !spikes[v->id])
+            return false;
+        some = true;
+    }
+    return some;
+}
+
+static bool *find_spikes(const storages *s)
+{
+    const hk_graph *g = s->g;
+    bool *spikes = hk_arena_array(s->arena, g->value_count + 1, sizeof *spikes);
+    for (size_t k = 0; spikes && k < g->node_count; k++) {
+        const hk_node *n = g->nodes[k];
+        bool kept = keeps_spikes(s, n, spikes);
+        for (int32_t i = 0; i < n->out_count; i++)
+            if (n->out[i])
+                spikes[n->out[i]->id] = kept || (n->op && n->op->spikes_out >> HK_MIN(i, 31) & 1u);
+    }
+    return spikes;
+}
+
+/* All else keeps its bits. */
+static hk_status keep_but_spikes(storages *s)
+{
+    const bool *spikes = find_spikes(s);
+    if (!spikes)
+        return hk_out_of_memory(s->g->ctx, "choosing storage");
+    for (size_t i = 0; i < s->g->value_count; i++)
+        if (!spikes[s->g->values[i]->id])
+            keep_wide(s, s->g->values[i]);
+    return HK_OK;
 }
 
 /* ---- operands of products that stayed float32 (inputs, parameters of a training step) */
@@ -163,6 +211,7 @@ static hk_status halve_operands(storages *s, size_t products)
 static hk_status choose(storages *s)
 {
     hk_graph *g = s->g;
+    HK_TRY(hk_graph_sort(g));
     HK_TRY(hk_graph_uses(g, s->arena, &s->uses));
     s->same = hk_arena_array(s->arena, g->value_count + 1, sizeof *s->same);
     s->wide = hk_arena_array(s->arena, g->value_count + 1, sizeof *s->wide);
@@ -171,20 +220,29 @@ static hk_status choose(storages *s)
     for (size_t i = 0; i < g->value_count; i++)
         s->same[i] = (uint32_t)i;
     keep_edges(s);
+    if (!s->fast)
+        HK_TRY(keep_but_spikes(s));
     for (size_t i = 0; i < g->node_count; i++)
         examine(s, g->nodes[i]);
     for (size_t i = 0; i < g->value_count; i++)
         if (is_candidate(s, g->values[i]) && !s->wide[class_of(s, g->values[i])])
             g->values[i]->storage = HK_FLOAT16;
+    if (!s->fast)
+        return HK_OK;
     HK_TRY(halve_operands(s, g->node_count));
     return hk_graph_sort(g);
 }
 
 hk_status hk_choose_storage(hk_graph *g, const hk_pass_options *options)
 {
-    if (options->precision != HK_PRECISION_FAST || !(options->device->caps >> HK_CAP_STORAGE16 & 1u))
+    bool fast = options->precision == HK_PRECISION_FAST, high = options->precision == HK_PRECISION_HIGH;
+    if ((!fast && !(high && options->matrices)) || !(options->device->caps >> HK_CAP_STORAGE16 & 1u))
         return HK_OK;
-    storages s = {.g = g, .arena = hk_arena_create(g->ctx), .matrices = options->matrices};
+    storages s = {.g = g,
+                  .arena = hk_arena_create(g->ctx),
+                  .matrices = options->matrices,
+                  .fast = fast,
+                  .software = options->device->type == HK_DEVICE_SOFTWARE};
     hk_status st = s.arena ? choose(&s) : hk_out_of_memory(g->ctx, "choosing storage");
     hk_arena_destroy(&s.arena);
     return st;

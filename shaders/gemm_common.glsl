@@ -136,6 +136,29 @@ vec4 addend4(Batch at, uint m, uint n)
     return x;
 }
 
+// Four neighbours along a row, finished. With WIDE_C alone, and not for partial sums.
+vec4 finish4(vec4 sum, vec4 addend, Batch at, uint m, uint n)
+{
+    vec4 y = push.alpha * sum;
+    if ((EPILOGUE & EPILOGUE_BIAS) != 0u) {
+        uint from = at.bias + m * push.bias_m + n * push.bias_n;
+        F32 bias = F32(push.bias);
+        y += push.beta * vec4(bias.v[from], bias.v[from + push.bias_n], bias.v[from + 2u * push.bias_n],
+                              bias.v[from + 3u * push.bias_n]);
+    }
+    if ((EPILOGUE & EPILOGUE_RESIDUAL) != 0u)
+        y += addend;
+    return activate(ACTIVATION, y, push.act_a, push.act_b);
+}
+
+void store_c4(uint index, vec4 y)
+{
+    if ((EPILOGUE & EPILOGUE_HALF_C) != 0u)
+        U32x2(push.c).v[index >> 2] = uvec2(packHalf2x16(y.xy), packHalf2x16(y.zw));
+    else
+        F32x4(push.c).v[index >> 2] = y;
+}
+
 // Finishes and stores four neighbours along a row; what lies outside of C is dropped. Not for TRANS_C with WIDE_C.
 void store_row4(vec4 sum, vec4 addend, Batch at, uint m, uint n)
 {
@@ -143,23 +166,7 @@ void store_row4(vec4 sum, vec4 addend, Batch at, uint m, uint n)
         return;
     if (WIDE_C) {
         uint index = at.c + c_index(m, n);
-        vec4 y = sum;
-        if (!PARTIAL) {
-            y = push.alpha * sum;
-            if ((EPILOGUE & EPILOGUE_BIAS) != 0u) {
-                uint from = at.bias + m * push.bias_m + n * push.bias_n;
-                F32 bias = F32(push.bias);
-                y += push.beta * vec4(bias.v[from], bias.v[from + push.bias_n], bias.v[from + 2u * push.bias_n],
-                                      bias.v[from + 3u * push.bias_n]);
-            }
-            if ((EPILOGUE & EPILOGUE_RESIDUAL) != 0u)
-                y += addend;
-            y = activate(ACTIVATION, y, push.act_a, push.act_b);
-        }
-        if ((EPILOGUE & EPILOGUE_HALF_C) != 0u)
-            U32x2(push.c).v[index >> 2] = uvec2(packHalf2x16(y.xy), packHalf2x16(y.zw));
-        else
-            F32x4(push.c).v[index >> 2] = y;
+        store_c4(index, PARTIAL ? sum : finish4(sum, addend, at, m, n));
     } else {
         for (uint j = 0u; j < 4u; ++j)
             if (n + j < push.n) {

@@ -24,12 +24,12 @@
 #endif
 #include "gemm_common.glsl"
 
-// GEMM on matrix units: fp16 operands, or with HALVES 2 fp32 ones that gemm_split.comp has split, and fp32 sums. Operands are
+// GEMM on matrix units: fp16 operands, with HALVES 2 also fp32 ones that gemm_split.comp has split, and fp32 sums. Operands are
 // staged in the orientation in which they are stored; matrix_loop.glsl says the rest. With BF16 operands are bfloat16.
 // With INT8 they are what pack_int8.comp has made: signed bytes along K, and sums are int32. There k, lda, ldb and all that
 // counts along K counts pairs of bytes, which take the place of the halves.
 //
-// Floor: 2 m n k operations (HALVES 2: three times as many) at the rate of subgroup matrices, or the bytes of A, B and C once.
+// Floor: 2 m n k operations (HALVES 2: for each split operand as many more) at the rate of subgroup matrices, or the bytes of A, B and C once.
 layout(constant_id = 8) const uint BM = 128;
 layout(constant_id = 9) const uint BN = 128;
 layout(constant_id = 10) const uint BK = 32;
@@ -53,14 +53,35 @@ layout(constant_id = 18) const uint FLOATS = 0; // bit 0: A is stored as fp32 (e
 #if defined(INT8) || defined(BF16)
 const uint HALVES = 1;
 #else
-layout(constant_id = 19) const uint HALVES = 1; // of an element
+layout(constant_id = 19) const uint HALVES = 1; // of an element that is stored as fp32: 2 is precision high
 #endif
 layout(constant_id = 20) const uint AHEAD = 1;  // K tiles on their way
+
+// Spiking neurons that take C: their steps, or 0. Rows of A and C are samples of a step, those of a step behind each other; the
+// product's rows are the steps of a sample, so that a row's neighbours in a fragment are one walk. C receives spikes, the
+// residual's place holds potentials to begin with, the batches' thresholds.
+#if defined(INT8) || defined(BF16)
+const uint SCAN = 0;
+#else
+#define FIRES
+#define WALK (SCAN == 0u ? 1u : SCAN)
+layout(constant_id = 22) const uint SCAN = 0;
+layout(constant_id = 23) const float RATE = 0.0;
+layout(constant_id = 24) const float REST = 0.0;
+layout(constant_id = 25) const float FIXED_THRESHOLD = 1.0;
+#define VEC 4
+#define NEURON_CONSTANTS 26
+#include "neuron.glsl"
+const uint V0 = 0; // bit of PRESENT
+#endif
 
 const bool A_F32 = (FLOATS & 1u) != 0u; // or two halves: as many words
 const bool B_F32 = (FLOATS & 2u) != 0u;
 const bool A_ACROSS = TRANS_A;
 const bool B_ACROSS = !TRANS_B;
+#define APART
+const uint HALVES_A = A_F32 ? HALVES : 1;
+const uint HALVES_B = B_F32 ? HALVES : 1;
 const uint BAND = 8; // rows of tiles that neighbouring workgroups walk together
 #ifndef INT8
 #define ADDENDS
@@ -141,14 +162,14 @@ uint split_word(uint i, bool across, uint tile_extent, uint row)
 
 void load_next_split(uint k, uint set)
 {
-    UNROLL for (uint i = 0; i < LOADS_A; ++i) {
+    UNROLL for (uint i = 0; i < LOADS_A && SPLIT_A; ++i) {
         bool inside = has_chunk(i, CHUNKS_A) && k + split_block(i) / (BM / SIDE) * SIDE < part.k_end;
         UNROLL for (uint h = 0; h < 2; ++h)
             next_a[set * WORDS_A + i * PARTS_A + h % PARTS_A] =
                 inside ? U32x4(push.a).v[from_a[i] + h * BLOCK_CHUNKS] : uvec4(0u);
         from_a[i] += split_step(A_ACROSS, push.m);
     }
-    UNROLL for (uint i = 0; i < LOADS_B; ++i) {
+    UNROLL for (uint i = 0; i < LOADS_B && SPLIT_B; ++i) {
         bool inside = has_chunk(i, CHUNKS_B) && k + split_block(i) / (BN / SIDE) * SIDE < part.k_end;
         UNROLL for (uint h = 0; h < 2; ++h)
             next_b[set * WORDS_B + i * PARTS_B + h % PARTS_B] =
@@ -166,9 +187,9 @@ void load_next_split(uint k, uint set)
 
 void find_split()
 {
-    UNROLL for (uint i = 0; i < LOADS_A; ++i)
+    UNROLL for (uint i = 0; i < LOADS_A && SPLIT_A; ++i)
         from_a[i] = find_block(A_ACROSS, part.at.a, split_block(i), BM, part.m, push.m, part.k) * BLOCK_WORDS + split_chunk();
-    UNROLL for (uint i = 0; i < LOADS_B; ++i)
+    UNROLL for (uint i = 0; i < LOADS_B && SPLIT_B; ++i)
         from_b[i] = find_block(B_ACROSS, part.at.b, split_block(i), BN, part.n, push.n, part.k) * BLOCK_WORDS + split_chunk();
 }
 
@@ -176,18 +197,16 @@ void find_split()
 
 void load_next(uint k, uint set)
 {
-    if (SPLIT) {
+    if (SPLIT)
         load_next_split(k, set);
-        return;
-    }
-    UNROLL for (uint i = 0; i < LOADS_A; ++i) {
+    UNROLL for (uint i = 0; i < LOADS_A && !SPLIT_A; ++i) {
         uvec2 s = slot(i, !TRANS_A, BM);
         UNROLL for (uint h = 0; h < PARTS_A; ++h)
             next_a[set * WORDS_A + i * PARTS_A + h] =
                 fetch_chunk(push.a, A_F32, !TRANS_A, WIDE_A, from_a[i], h, part.m + s.x, push.m, k + s.y, part.k_end);
         from_a[i] += TRANS_A ? BK * push.lda : BK;
     }
-    UNROLL for (uint i = 0; i < LOADS_B; ++i) {
+    UNROLL for (uint i = 0; i < LOADS_B && !SPLIT_B; ++i) {
         uvec2 s = slot(i, TRANS_B, BN);
         UNROLL for (uint h = 0; h < PARTS_B; ++h)
             next_b[set * WORDS_B + i * PARTS_B + h] =
@@ -198,7 +217,7 @@ void load_next(uint k, uint set)
 
 uint word_a(uint i)
 {
-    if (SPLIT)
+    if (SPLIT_A)
         return split_word(i, A_ACROSS, BM, ROW_A);
     uvec2 s = slot(i, !TRANS_A, BM);
     return TRANS_A ? s.y * ROW_A + s.x / 8u : s.x * ROW_A + s.y / 8u;
@@ -206,11 +225,41 @@ uint word_a(uint i)
 
 uint word_b(uint i)
 {
-    if (SPLIT)
+    if (SPLIT_B)
         return split_word(i, B_ACROSS, BN, ROW_B);
     uvec2 s = slot(i, TRANS_B, BN);
     return TRANS_B ? s.x * ROW_B + s.y / 8u : s.y * ROW_B + s.x / 8u;
 }
+
+// Where row m of the product is in A and C.
+uint stored_row(uint m)
+{
+    if (SCAN == 0u)
+        return m;
+    uint row = min(m, push.m - 1u), image = row / SCAN;
+    return (row - image * SCAN) * (push.m / SCAN) + image;
+}
+
+#ifdef FIRES
+vec4 potential; // of the four neurons whose steps this invocation stores one after the other
+
+void store4_in_turn(vec4 sums, uint row_of_tile, uint column)
+{
+    uint m = part.m + row_of_tile, n = part.n + column;
+    if (m >= push.m || n >= push.n)
+        return;
+    if (m % SCAN == 0u) {
+        potential = vec4(REST);
+        if (present(V0))
+            potential = F32x4(push.residual).v[(m / SCAN * push.n + n) / 4u];
+    }
+    uint row = stored_row(m), index = c_index(row, n);
+    vec4 theta = threshold(push.batch, FIXED_THRESHOLD, n / 4u, 1u, push.n);
+    vec4 h = charge(potential, finish4(sums, vec4(0.0), part.at, row, n), RATE, REST);
+    potential = after_reset(h, theta, REST);
+    store_c4(index, vec4(greaterThanEqual(h, theta)));
+}
+#endif
 
 #ifdef INT8
 void store4(SUM4 sums, uint row, uint column)
@@ -235,11 +284,11 @@ void main()
         return;
     if (SPLIT)
         find_split();
-    UNROLL for (uint i = 0; i < LOADS_A && !SPLIT; ++i) {
+    UNROLL for (uint i = 0; i < LOADS_A && !SPLIT_A; ++i) {
         uvec2 s = slot(i, !TRANS_A, BM);
-        from_a[i] = part.at.a + chunk_offset(!TRANS_A, WIDE_A, part.m + s.x, part.k + s.y, push.m, push.lda);
+        from_a[i] = part.at.a + chunk_offset(!TRANS_A, WIDE_A, stored_row(part.m + s.x), part.k + s.y, push.m, push.lda);
     }
-    UNROLL for (uint i = 0; i < LOADS_B && !SPLIT; ++i) {
+    UNROLL for (uint i = 0; i < LOADS_B && !SPLIT_B; ++i) {
         uvec2 s = slot(i, TRANS_B, BN);
         from_b[i] = part.at.b + chunk_offset(TRANS_B, WIDE_B, part.n + s.x, part.k + s.y, push.n, push.ldb);
     }

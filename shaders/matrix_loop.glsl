@@ -8,7 +8,7 @@
 // With HALVES 2 (precision high) an element is two halves with a scale for each block (halves.glsl), and the three larger of
 // their products are summed. The products of FK k meet the running sums outside of the matrix units: that undoes the
 // scales, and rounds where matrix units would cut off what they cannot hold. Operands come split; with SPLIT_HERE they
-// are split while they are staged.
+// are split while they are staged. An operand that is stored in halves is exact in one: it comes as it is, and a product less.
 //
 // Before including it, a kernel defines BM, BN, BK, FM, FN, FK, WM, WN, THREADS, STAGES, HALVES, the bools A_F32, B_F32 (how
 // operands are stored) and A_ACROSS, B_ACROSS (their chunks lie across K, else along it), and AHEAD. After it:
@@ -19,6 +19,8 @@
 //     void store4(SUM4 sums, uint row, uint column)   four sums of a row, from the workgroup's corner; or, with ADDENDS, two
 //     functions: vec4 load_addend4(uint row, uint column), which all of a row of fragments ask for before they store, and
 //     void store4_with(SUM4 sums, vec4 addend, uint row, uint column)
+// With APART it defines HALVES_A and HALVES_B too. With WALK, a divisor of FM, above 1 an invocation stores so many rows one
+// after the other, by void store4_in_turn(vec4 sums, uint row, uint column).
 #ifndef MATRIX_LOOP_GLSL
 #define MATRIX_LOOP_GLSL
 
@@ -29,7 +31,14 @@
 #define ROUND8(x, y) pack8(x, y)
 #endif
 
-const bool SPLIT = HALVES == 2u;
+#ifndef APART
+const uint HALVES_A = HALVES;
+const uint HALVES_B = HALVES;
+#endif
+const bool SPLIT_A = HALVES_A == 2u;
+const bool SPLIT_B = HALVES_B == 2u;
+const bool SPLIT = SPLIT_A || SPLIT_B;
+const bool OUTSIDE = HALVES == 2u; // products meet the running sums outside of the matrix units
 const uint SUBGROUPS = WM * WN;
 const uint RM = BM / WM / FM; // fragments of a subgroup
 const uint RN = BN / WN / FN;
@@ -43,15 +52,16 @@ const uint ROW_A = (A_ACROSS ? BM : BK) / 8 + 1; // 16-byte words of a padded ro
 const uint ROW_B = (B_ACROSS ? BN : BK) / 8 + 1;
 const uint TILE_A = (A_ACROSS ? BK : BM) * ROW_A; // of one half
 const uint TILE_B = (B_ACROSS ? BK : BN) * ROW_B;
-const uint TILE = HALVES * (TILE_A + TILE_B);
+const uint TILE = HALVES_A * TILE_A + HALVES_B * TILE_B;
 const uint VECTORS = RN * FN / 4; // of a row of sums that a subgroup finishes at a time
 const uint SUMS = SUBGROUPS * FM * (VECTORS + 1);
 shared uvec4 tile[STAGES * TILE > SUMS ? STAGES * TILE : SUMS];
 #include "matrix.glsl"
 
 // Of the blocks of a tile: those of A, then those of B, all of one k and then the next.
-const uint UNDOS_A = BM / SIDE * (BK / SIDE);
-const uint UNDOS = SPLIT ? UNDOS_A + BN / SIDE * (BK / SIDE) : 1;
+const uint UNDOS_A = SPLIT_A ? BM / SIDE * (BK / SIDE) : 0;
+const uint UNDOS_B = SPLIT_B ? BN / SIDE * (BK / SIDE) : 0;
+const uint UNDOS = SPLIT ? UNDOS_A + UNDOS_B : 1;
 shared float undos[STAGES * UNDOS];
 
 const uint WORDS_A = LOADS_A * PARTS_A; // of a set: what a thread has on the way of one K tile
@@ -80,6 +90,9 @@ vec4 load_addend4(uint row, uint column);
 void store4_with(SUM4 sums, vec4 addend, uint row, uint column);
 #else
 void store4(SUM4 sums, uint row, uint column);
+#endif
+#ifdef WALK
+void store4_in_turn(vec4 sums, uint row, uint column);
 #endif
 
 #ifdef SPLIT_HERE
@@ -110,7 +123,7 @@ uvec2 split_slot(uint i, uint extent, uint loads)
 
 void place_next(uint at, uint undo_at, uint set)
 {
-    uint at_b = at + HALVES * TILE_A;
+    uint at_b = at + HALVES_A * TILE_A;
 #ifdef SPLIT_HERE
     if (SPLIT) {
 #define TO_A(i) at + word_a(i)
@@ -126,21 +139,56 @@ void place_next(uint at, uint undo_at, uint set)
         if (!has_chunk(i, CHUNKS_A))
             break;
         uvec4 x = next_a[set * WORDS_A + i * PARTS_A], y = next_a[set * WORDS_A + i * PARTS_A + PARTS_A - 1];
-        tile[at + word_a(i)] = A_F32 && !SPLIT ? ROUND8(uintBitsToFloat(x), uintBitsToFloat(y)) : x;
-        if (SPLIT)
+        tile[at + word_a(i)] = A_F32 && !SPLIT_A ? ROUND8(uintBitsToFloat(x), uintBitsToFloat(y)) : x;
+        if (SPLIT_A)
             tile[at + TILE_A + word_a(i)] = y;
     }
     UNROLL for (uint i = 0; i < LOADS_B; ++i) {
         if (!has_chunk(i, CHUNKS_B))
             break;
         uvec4 x = next_b[set * WORDS_B + i * PARTS_B], y = next_b[set * WORDS_B + i * PARTS_B + PARTS_B - 1];
-        tile[at_b + word_b(i)] = B_F32 && !SPLIT ? ROUND8(uintBitsToFloat(x), uintBitsToFloat(y)) : x;
-        if (SPLIT)
+        tile[at_b + word_b(i)] = B_F32 && !SPLIT_B ? ROUND8(uintBitsToFloat(x), uintBitsToFloat(y)) : x;
+        if (SPLIT_B)
             tile[at_b + TILE_B + word_b(i)] = y;
     }
     if (SPLIT && gl_LocalInvocationIndex < UNDOS)
         undos[undo_at + gl_LocalInvocationIndex] = next_undo[set];
 }
+
+// A subgroup's row of fragments from the tile to the result.
+void store_rows(uint base, uint first_row, uint first_column)
+{
+    uint lane = SUBGROUP_LANE;
+#ifdef ADDENDS
+    vec4 addends[STORES];
+    UNROLL for (uint s = 0; s < STORES; ++s) {
+        uint v = lane + s * LANES;
+        addends[s] = load_addend4(first_row + v / VECTORS, first_column + v % VECTORS * 4u);
+    }
+    UNROLL for (uint s = 0; s < STORES; ++s) {
+        uint v = lane + s * LANES, row = v / VECTORS, column = v % VECTORS;
+        SUM4 sum = SUM4_OF(tile[base + row * (VECTORS + 1) + column]);
+        store4_with(sum, addends[s], first_row + row, first_column + column * 4u);
+    }
+#else
+    for (uint v = lane; v < FM * VECTORS; v += LANES) {
+        uint row = v / VECTORS, column = v % VECTORS;
+        SUM4 sum = SUM4_OF(tile[base + row * (VECTORS + 1) + column]);
+        store4(sum, first_row + row, first_column + column * 4u);
+    }
+#endif
+}
+
+#ifdef WALK
+void store_in_turn(uint base, uint first_row, uint first_column)
+{
+    for (uint v = SUBGROUP_LANE; v < FM / WALK * VECTORS; v += LANES) {
+        uint row = v / VECTORS * WALK, column = v % VECTORS;
+        for (uint r = row; r < row + WALK; ++r)
+            store4_in_turn(SUM4_OF(tile[base + r * (VECTORS + 1) + column]), first_row + r, first_column + column * 4u);
+    }
+}
+#endif
 
 // The sums over k = first .. end - 1, stored.
 void multiply_tiles(uint first, uint end)
@@ -165,29 +213,31 @@ void multiply_tiles(uint first, uint end)
         if (k + AHEAD * BK < end)
             load_next(k + AHEAD * BK, set);
         UNROLL for (uint kk = 0; kk < BK; kk += FK) {
-            OperandA a[RM * HALVES];
+            OperandA a[RM * HALVES_A];
             float undo_a[RM];
-            UNROLL for (uint i = 0; i < RM * HALVES; ++i) {
+            UNROLL for (uint i = 0; i < RM * HALVES_A; ++i) {
                 uint m = subgroup_m + i % RM * FM, from = at + i / RM * TILE_A;
                 LOAD_OPERAND(a[i], from + (A_ACROSS ? kk * ROW_A + m / 8u : m * ROW_A + kk / 8u), ROW_A, A_ACROSS);
             }
-            if (SPLIT)
+            if (OUTSIDE)
                 UNROLL for (uint i = 0; i < RM; ++i)
-                    undo_a[i] = undos[undo_at + kk / SIDE * (BM / SIDE) + (subgroup_m + i * FM) / SIDE];
+                    undo_a[i] = SPLIT_A ? undos[undo_at + kk / SIDE * (BM / SIDE) + (subgroup_m + i * FM) / SIDE] : 1.0;
             UNROLL for (uint j = 0; j < RN; ++j) {
-                OperandB b[HALVES];
+                OperandB b[HALVES_B];
                 uint n = subgroup_n + j * FN;
-                UNROLL for (uint h = 0; h < HALVES; ++h) {
-                    uint from = at + HALVES * TILE_A + h * TILE_B;
+                UNROLL for (uint h = 0; h < HALVES_B; ++h) {
+                    uint from = at + HALVES_A * TILE_A + h * TILE_B;
                     LOAD_OPERAND(b[h], from + (B_ACROSS ? kk * ROW_B + n / 8u : n * ROW_B + kk / 8u), ROW_B, !B_ACROSS);
                 }
-                float undo_b = SPLIT ? undos[undo_at + UNDOS_A + kk / SIDE * (BN / SIDE) + n / SIDE] : 1.0;
+                float undo_b = SPLIT_B ? undos[undo_at + UNDOS_A + kk / SIDE * (BN / SIDE) + n / SIDE] : 1.0;
                 UNROLL for (uint i = 0; i < RM; ++i) {
-                    if (SPLIT) {
+                    if (OUTSIDE) {
                         Sums few;
                         CLEAR_SUMS(few, RM * RN);
-                        MULTIPLY(a[i + RM * (HALVES - 1)], b[0], few);
-                        MULTIPLY(a[i], b[HALVES - 1], few);
+                        if (SPLIT_A)
+                            MULTIPLY(a[i + RM * (HALVES_A - 1)], b[0], few);
+                        if (SPLIT_B)
+                            MULTIPLY(a[i], b[HALVES_B - 1], few);
                         MULTIPLY(a[i], b[0], few);
                         ADD_SCALED(acc[i * RN + j], few, undo_a[i], undo_b);
                     } else {
@@ -212,29 +262,17 @@ void multiply_tiles(uint first, uint end)
     // rows to the result.
     if (STAGES > 1)
         barrier();
-    uint lane = SUBGROUP_LANE, base = SUBGROUP_INDEX * FM * (VECTORS + 1);
+    uint base = SUBGROUP_INDEX * FM * (VECTORS + 1);
     UNROLL for (uint i = 0; i < RM; ++i) {
         UNROLL for (uint j = 0; j < RN; ++j)
             STORE_SUMS(acc[i * RN + j], base + j * FN / 4, VECTORS + 1);
         SUBGROUP_BARRIER;
-#ifdef ADDENDS
-        vec4 addends[STORES];
-        UNROLL for (uint s = 0; s < STORES; ++s) {
-            uint v = lane + s * LANES;
-            addends[s] = load_addend4(subgroup_m + i * FM + v / VECTORS, subgroup_n + v % VECTORS * 4u);
-        }
-        UNROLL for (uint s = 0; s < STORES; ++s) {
-            uint v = lane + s * LANES, row = v / VECTORS, column = v % VECTORS;
-            SUM4 sum = SUM4_OF(tile[base + row * (VECTORS + 1) + column]);
-            store4_with(sum, addends[s], subgroup_m + i * FM + row, subgroup_n + column * 4u);
-        }
-#else
-        for (uint v = lane; v < FM * VECTORS; v += LANES) {
-            uint row = v / VECTORS, column = v % VECTORS;
-            SUM4 sum = SUM4_OF(tile[base + row * (VECTORS + 1) + column]);
-            store4(sum, subgroup_m + i * FM + row, subgroup_n + column * 4u);
-        }
+#ifdef WALK
+        if (WALK > 1u)
+            store_in_turn(base, subgroup_m + i * FM, subgroup_n);
+        else
 #endif
+            store_rows(base, subgroup_m + i * FM, subgroup_n);
         SUBGROUP_BARRIER;
     }
 }

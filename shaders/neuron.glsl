@@ -31,11 +31,14 @@
 
 const uint IF = 0, PARAMETRIC_LIF = 2;                          // hk_neuron_kind
 const uint THRESHOLD_FIXED = 0, THRESHOLD_ONE = 1;              // where theta comes from, else one per channel
-layout(constant_id = 8) const uint KIND = 0; // 3 .. 7 are those of reduce.glsl
-layout(constant_id = 9) const bool DECAY_INPUT = false;
-layout(constant_id = 10) const bool SOFT = false;
-layout(constant_id = 11) const uint THRESHOLD = 0;
-layout(constant_id = 12) const uint PRESENT = 0; // bits: which optional operands there are
+#ifndef NEURON_CONSTANTS // where they begin
+#define NEURON_CONSTANTS 8 // 3 .. 7 are those of reduce.glsl
+#endif
+layout(constant_id = NEURON_CONSTANTS) const uint KIND = 0;
+layout(constant_id = NEURON_CONSTANTS + 1) const bool DECAY_INPUT = false;
+layout(constant_id = NEURON_CONSTANTS + 2) const bool SOFT = false;
+layout(constant_id = NEURON_CONSTANTS + 3) const uint THRESHOLD = 0;
+layout(constant_id = NEURON_CONSTANTS + 4) const uint PRESENT = 0; // bits: which optional operands there are
 
 bool present(uint bit) { return (PRESENT >> bit & 1u) != 0u; }
 

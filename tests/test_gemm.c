@@ -122,6 +122,12 @@ static void test_precision_high(void **state)
                 ran += check(*state, &ragged, &v[i], 1 + (uint32_t)t % 2);
             if (!software || t < 2)
                 ran += check(*state, &shared, &v[i], 1 + (uint32_t)t % 2);
+            /* An operand stored in halves, as spikes are, comes without low ones. */
+            hk_gemm_case exact = {.m = 40, .n = 72, .k = 104, .trans_a = t & 1, .trans_b = t & 2, .bias = 1};
+            exact.a = t % 3 ? HK_FLOAT32 : HK_FLOAT16;
+            exact.b = t % 3 ? HK_FLOAT16 : HK_FLOAT32;
+            if (!software || t > 1)
+                ran += check(*state, &exact, &v[i], 1 + (uint32_t)t % 2);
         }
     assert_true(ran >= 4 || hk_gpu_info(f->gpu)->max_shared_bytes < 32768);
 }

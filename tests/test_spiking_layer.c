@@ -136,6 +136,46 @@ static void test_bits_on_the_device(void **state)
     compare(b, true);
 }
 
+/* The spikes of a layer, stored as halves on their way. */
+static hk_tensor *spikes_of(neuron_bench *b, const hk_shape *x, bool pool, bool halves)
+{
+    const hk_shape channels = {.rank = 1, .dim = {x->dim[1]}};
+    const hk_attr_value attrs[] = {HK_SET_INT("steps", 4), HK_SET_INT("pool", pool), {0}};
+    const hk_attr_value wide[] = {HK_SET_INT("to", HK_FLOAT32), {0}};
+    hk_graph_destroy(&b->graph);
+    neuron_need(b, hk_graph_create(b->ctx, "layer", &b->graph));
+    b->random = 88172645463325252u;
+    hk_value *in[5] = {random_feed(b, x, -2, 3)}, *s, *y;
+    for (int i = 1; i < 5; i++)
+        in[i] = random_feed(b, &channels, .5, 2);
+    neuron_need(b, hk_build(b->graph, "hk.BatchNormNeuron", attrs, in, 5, &s, 1));
+    if (halves)
+        s->storage = HK_FLOAT16;
+    neuron_need(b, hk_build(b->graph, "hk.Convert", wide, &s, 1, &y, 1));
+    assert_true(hk_graph_add_output(b->graph, y));
+    return neuron_run(b, true)[0];
+}
+
+static void test_spikes_are_exact_in_halves(void **state)
+{
+    neuron_bench *b = *state;
+    const hk_shape shapes[] = {{.rank = 4, .dim = {8, 3, 5, 7}},
+                               {.rank = 4, .dim = {8, 3, 4, 6}},
+                               {.rank = 4, .dim = {8, 16, 48, 48}}}; /* enough for four neurons each */
+    if (!b->dev || !(hk_device_get_info(b->dev)->caps >> HK_CAP_STORAGE16 & 1u))
+        skip();
+    for (size_t i = 0; i < HK_COUNT(shapes); i++)
+        for (int pool = 0; pool < (shapes[i].dim[2] % 2 ? 1 : 2); pool++) {
+            const hk_tensor *whole = spikes_of(b, &shapes[i], pool, false),
+                            *half = spikes_of(b, &shapes[i], pool, true);
+            int64_t ones = 0;
+            for (int64_t k = 0; k < hk_tensor_count(whole); k++)
+                ones += hk_get_double(whole, k) == 1;
+            assert_true(ones > 0 && ones < hk_tensor_count(whole));
+            assert_true(neuron_same_bits(whole, half));
+        }
+}
+
 /* A potential that somebody reads, an initial one, a threshold per channel: these stay nodes of their own. */
 static void test_other_neurons_are_left_alone(void **state)
 {
@@ -172,6 +212,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         TEST(test_results_on_the_host),
         TEST(test_bits_on_the_device),
+        TEST(test_spikes_are_exact_in_halves),
         TEST(test_other_neurons_are_left_alone),
     };
     return cmocka_run_group_tests(tests, neuron_bench_open, neuron_bench_close);

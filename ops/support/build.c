@@ -48,3 +48,25 @@ hk_status hk_build_cast(hk_graph *g, hk_value *x, hk_dtype to, hk_value **out)
     const hk_attr_value attrs[] = {HK_SET_INT("to", to), {0}};
     return hk_build(g, "Cast", attrs, &x, 1, out, 1);
 }
+
+hk_status hk_eval_part(hk_eval *e, const char *type, const hk_attr_value *list, const hk_tensor *const *in,
+                       int32_t in_count, hk_tensor **out, int32_t out_count)
+{
+    hk_graph *g = NULL;
+    hk_value *values[8] = {0}, *results[8] = {0};
+    HK_TRY(hk_graph_create(e->ctx, "part", &g));
+    hk_status st = HK_OK;
+    for (int32_t i = 0; i < in_count && st == HK_OK; i++) {
+        if (!in[i])
+            continue;
+        hk_shape shape = hk_tensor_shape(in[i]);
+        values[i] = hk_graph_value(g, NULL, HK_VALUE_INPUT, in[i]->dtype, &shape);
+        st = values[i] ? HK_OK : hk_out_of_memory(e->ctx, "a part of an operator");
+    }
+    if (st == HK_OK)
+        st = hk_build(g, type, list, values, in_count, results, out_count);
+    if (st == HK_OK)
+        st = hk_node_eval(e->ctx, e->arena, results[0]->producer, in, out, e->step);
+    hk_graph_destroy(&g);
+    return st;
+}

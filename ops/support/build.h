@@ -19,4 +19,8 @@ hk_status hk_build_reduce(hk_graph *g, const char *type, hk_value *x, const int6
 hk_status hk_build_pad(hk_graph *g, hk_value *x, const int64_t *pads, hk_value **out);
 hk_status hk_build_cast(hk_graph *g, hk_value *x, hk_dtype to, hk_value **out);
 
+/* Evaluates one operator on given tensors: for operators that are evaluated as others. in: NULL entries are absent. */
+hk_status hk_eval_part(hk_eval *e, const char *type, const hk_attr_value *list, const hk_tensor *const *in,
+                       int32_t in_count, hk_tensor **out, int32_t out_count);
+
 #endif

@@ -4,6 +4,7 @@
 #include "kernels.h"
 #include "ops/divisor.h"
 #include "ops/support/choice.h"
+#include "ops/support/neuron_lower.h"
 #include "shaders/convert.push.h"
 #include "shaders/gemm.push.h"
 
@@ -19,6 +20,7 @@ enum {
 };
 /* And of constant 18 of gemm_coopmat.comp. */
 enum { FLOATS_A = 1, FLOATS_B = 2 };
+enum { SPEC_SCAN = 22, SPEC_RATE, SPEC_REST, SPEC_THRESHOLD, SPEC_NEURON };
 
 static int64_t ceil_div(int64_t a, int64_t b)
 {
@@ -110,7 +112,8 @@ void hk_gemm_fold(hk_gemm *p)
 {
     bool shared = p->batch_rank == 1 && p->batch_a[0] == 0 && p->batch_bias[0] == 0 && p->bias_n == 0;
     bool image = p->batch_rank == 0 && p->line; /* one, whose pixels are strided */
-    if (!(shared || image) || p->plane_k || p->trans_b || p->trans_c || p->split_b || (p->ldb != p->n && !p->line))
+    if (!(shared || image) || p->plane_k || p->trans_b || p->trans_c || p->split_b || hk_stores_halves(p->b) ||
+        (p->ldb != p->n && !p->line))
         return;
     p->plane = p->n;
     p->n *= shared ? p->batch[0] : 1;
@@ -331,13 +334,16 @@ hk_split hk_gemm_operand(const hk_gemm *p, bool a)
     return s;
 }
 
-/* One operand before its product; afterwards p describes the halves. False: out of memory. */
+/* One operand before its product; afterwards p describes the halves. What is stored in halves is exact as it is. False:
+ * out of memory. */
 static bool split_operand(hk_lower *l, hk_gemm *p, bool a)
 {
     hk_value **x = a ? &p->a : &p->b;
     bool *trans = a ? &p->trans_a : &p->trans_b;
     int64_t *ld = a ? &p->lda : &p->ldb, *batch = a ? &p->batch_a[0] : &p->batch_b[0];
     int64_t matrices = p->batch_rank && *batch ? p->batch[0] : 1, blocks = hk_split_blocks(a ? p->m : p->n, p->k);
+    if (hk_stores_halves(*x))
+        return true;
     if (!(a ? p->split_a : p->split_b)) {
         hk_split s = hk_gemm_operand(p, a);
         *x = hk_split_lower(l, &s);
@@ -346,6 +352,18 @@ static bool split_operand(hk_lower *l, hk_gemm *p, bool a)
     *ld = matrices * blocks * HK_SPLIT_SIDE * HK_SPLIT_SIDE;
     *batch = *batch ? blocks : 0;
     return *x != NULL;
+}
+
+static void take_neurons(hk_record *r, const hk_neuron_job *j)
+{
+    const hk_neuron_rule rule = hk_neuron_rule_of(j->attrs, true);
+    hk_spec(r, SPEC_SCAN, (uint32_t)j->steps);
+    hk_spec_float(r, SPEC_RATE, (float)rule.rate);
+    hk_spec_float(r, SPEC_REST, (float)rule.rest);
+    hk_spec_float(r, SPEC_THRESHOLD, j->attrs->v_threshold);
+    hk_neuron_specs(r, SPEC_NEURON, &rule, j, j->v0 != NULL);
+    hk_use(r, j->v0, HK_READ, offsetof(struct gemm_push, residual));
+    hk_use(r, j->theta, HK_READ, offsetof(struct gemm_push, batch));
 }
 
 static hk_record *emit_coopmat(hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, hk_value *c, uint32_t wide,
@@ -373,6 +391,8 @@ static hk_record *emit_coopmat(hk_lower *l, const hk_gemm *p, const hk_gemm_vari
                              v->ahead};
     for (uint32_t i = 0; i < HK_COUNT(spec); i++)
         hk_spec(r, 8 + i, spec[i]);
+    if (p->neurons)
+        take_neurons(r, p->neurons);
     return r;
 }
 
@@ -479,7 +499,7 @@ void hk_gemm_emit(hk_lower *l, const hk_gemm *problem, const hk_gemm_variant *v,
         emit_integer(l, &p, v);
         return;
     }
-    if (!matrix || v->halves == 2) {
+    if (!matrix || p.plane_k) {
         p.a = hk_as_float32(l, p.a);
         p.b = hk_as_float32(l, p.b);
     }

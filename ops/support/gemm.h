@@ -47,6 +47,9 @@ typedef struct hk_gemm {
     int64_t activation; /* hk_activation, with its parameters */
     float act_a, act_b;
     hk_gemm_sums *sums; /* not NULL, without batches: what adds up the partial sums runs anyway; they are left there */
+    /* NULL, or spiking neurons, which take the product at once; C receives their spikes. Rows are steps times samples,
+     * a step's behind each other. Of the job steps, v0 and theta count. For COOPMAT alone. */
+    const struct hk_neuron_job *neurons;
 } hk_gemm;
 
 typedef enum hk_gemm_kind {
@@ -79,6 +82,8 @@ const hk_gemm_variant *hk_gemm_choose(hk_lower *l, const hk_gemm *p, uint32_t *s
 /* Microseconds on matrix units as the cost model has it, the splitting of operands included; infinite where they do not
  * run. p is simplified. */
 double hk_gemm_units_time(const hk_lower *l, const hk_gemm *p);
+/* Whether p, simplified and with neurons, should run as one dispatch; else product and neurons are two. */
+bool hk_gemm_prefers_neurons(const hk_lower *l, const hk_gemm *p);
 /* Merges batch dimensions, folds them into rows where B is shared, picks the orientation of single rows and columns. */
 void hk_gemm_simplify(hk_gemm *p);
 /* What COOPMAT variants read p's operands as. */
@@ -134,6 +139,8 @@ hk_status hk_gemm_lower(hk_lower *l, const hk_gemm *p);
 bool hk_is_product(const hk_node *n);
 bool hk_product_is_large(const hk_node *n); /* the same of any element type */
 bool hk_product_suits_units(const hk_node *n);
+/* And so large that precision high takes them, as far as its size tells. */
+bool hk_product_repays_high(const hk_node *n);
 /* Emits y = x with x's elements in y's storage (float32 <-> float16). */
 void hk_emit_convert(hk_lower *l, hk_value *x, hk_value *y);
 /* For kernels that read float32 alone: x itself (NULL too), or a float32 copy of it if it is stored as float16. */

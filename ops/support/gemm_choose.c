@@ -8,8 +8,10 @@
 #include <math.h>
 
 #include "kernels.h"
+#include "ops/divisor.h"
 #include "ops/support/choice.h"
 #include "ops/support/gemm.h"
+#include "ops/support/neuron_lower.h"
 
 #define ROWS_MOST 8     /* gemv.comp: the most rows it keeps in registers */
 #define DISPATCH 4500.0 /* cycles until a dispatch that waits for another is under way: 2.4 to 2.8 us */
@@ -146,23 +148,42 @@ static fragment fragment_of(const hk_lower *l, const hk_gemm *p)
     return (fragment){l->coopmat_m, l->coopmat_n, l->coopmat_k};
 }
 
+/* Halves that an operand has with v: what is stored in halves is exact in one. */
+static uint32_t halves_of(const hk_value *x, const hk_gemm_variant *v)
+{
+    return hk_stores_halves(x) ? 1 : v->halves;
+}
+
 static uint32_t coopmat_bytes(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, const fragment *f)
 {
+    uint32_t halves_a = halves_of(p->a, v), halves_b = halves_of(p->b, v);
     uint32_t a = p->trans_a ? v->bk * (v->bm / 8u + 1) : v->bm * (v->bk / 8u + 1);
     uint32_t b = p->trans_b ? v->bn * (v->bk / 8u + 1) : v->bk * (v->bn / 8u + 1);
     uint32_t sums = (uint32_t)v->wm * f->m * (v->bn / 4u + v->wn);
     uint32_t undos = v->halves == 2 ? ((uint32_t)v->bm + v->bn) / HK_SPLIT_SIDE * (v->bk / HK_SPLIT_SIDE) : 1;
     uint32_t emulated = 4u * ((uint32_t)v->bm * v->bn + (uint32_t)v->wm * v->wn * f->m * f->n);
-    return 16 * HK_MAX(v->stages * v->halves * (a + b), sums) + 4 * v->stages * undos +
+    return 16 * HK_MAX(v->stages * (halves_a * a + halves_b * b), sums) + 4 * v->stages * undos +
            (l->coopmat_emulated ? emulated : 0);
 }
 
-/* Fragments lie within a block with one scale, and a batch is that of one stride. */
-static bool split_fits(const hk_lower *l, const hk_gemm *p, uint32_t threads)
+/* Fragments lie within a block with one scale, and a batch is that of one stride. What is not split comes in whole
+ * chunks for each thread. */
+static bool split_fits(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v, uint32_t threads)
 {
     uint32_t side = HK_SPLIT_SIDE;
-    return side % l->coopmat_m == 0 && side % l->coopmat_n == 0 && side % l->coopmat_k == 0 && threads % 32 == 0 &&
-           p->batch_rank <= 1;
+    bool a = halves_of(p->a, v) == 2 || v->bm * v->bk / 8u % threads == 0,
+         b = halves_of(p->b, v) == 2 || v->bn * v->bk / 8u % threads == 0;
+    return a && b && side % l->coopmat_m == 0 && side % l->coopmat_n == 0 && side % l->coopmat_k == 0 &&
+           threads % 32 == 0 && p->batch_rank <= 1;
+}
+
+/* The steps of a sample lie within a fragment, and A is read as it is stored. */
+static bool neurons_fit(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v)
+{
+    const hk_neuron_job *j = p->neurons;
+    return hk_gemm_operand_type(p) == HK_MATRIX_FLOAT16 && j->steps > 1 && l->coopmat_m % j->steps == 0 &&
+           p->m % j->steps == 0 && p->batch_rank == 0 && !p->trans_a && !p->residual && halves_of(p->a, v) == 1 &&
+           p->n % 4 == 0 && hk_value_alignment(p->c) == 16 && (!j->v0 || hk_value_alignment(j->v0) == 16);
 }
 
 static bool coopmat_fits(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v)
@@ -170,10 +191,11 @@ static bool coopmat_fits(const hk_lower *l, const hk_gemm *p, const hk_gemm_vari
     const fragment f = fragment_of(l, p);
     uint32_t lanes = hk_matrix_lanes(l), threads = lanes * v->wm * v->wn;
     const hk_kernel *kernel = hk_gemm_coopmat_kernel(l, p);
-    return f.m && (kernel->needs & ~l->device->caps) == 0 && kernel->spirv && lanes >= 8 && f.m % 8 == 0 &&
-           f.n % 8 == 0 && f.k % 8 == 0 && f.m * ((uint32_t)v->bn / v->wn / 4) % lanes == 0 &&
-           v->bm / v->wm % f.m == 0 && v->bn / v->wn % f.n == 0 && v->bk % f.k == 0 &&
-           (v->halves == 2 ? split_fits(l, p, threads)
+    return f.m && (!p->neurons || neurons_fit(l, p, v)) && (kernel->needs & ~l->device->caps) == 0 && kernel->spirv &&
+           lanes >= 8 && f.m % 8 == 0 && f.n % 8 == 0 && f.k % 8 == 0 &&
+           f.m * ((uint32_t)v->bn / v->wn / 4) % lanes == 0 && v->bm / v->wm % f.m == 0 && v->bn / v->wn % f.n == 0 &&
+           v->bk % f.k == 0 &&
+           (v->halves == 2 ? split_fits(l, p, v, threads)
                            : v->bm * v->bk / 8u % threads == 0 && v->bn * v->bk / 8u % threads == 0) &&
            (v->halves == 1 || hk_gemm_operand_type(p) == HK_MATRIX_FLOAT16) && threads <= l->device->max_invocations &&
            coopmat_bytes(l, p, v, &f) <= l->device->max_shared_bytes;
@@ -188,7 +210,7 @@ bool hk_gemm_fits(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v)
 {
     bool split = p->line || p->plane_k || p->split;
     if ((v->kind == HK_GEMM_INTEGER) != is_integer(p) || (split && v->halves != 2) ||
-        (p->int8 && v->kind != HK_GEMM_COOPMAT))
+        ((p->int8 || p->neurons) && v->kind != HK_GEMM_COOPMAT))
         return false;
     switch (v->kind) {
     case HK_GEMM_TILE:
@@ -212,7 +234,8 @@ static double ceil_div(double a, double b)
 static double split_cycles(const hk_lower *l, const hk_gemm *p)
 {
     hk_split a = hk_gemm_operand(p, true), b = hk_gemm_operand(p, false);
-    double bytes = (p->split_a ? 0.0 : hk_split_bytes(l, &a)) + (p->split_b ? 0.0 : hk_split_bytes(l, &b));
+    double bytes = (p->split_a || hk_stores_halves(p->a) ? 0.0 : hk_split_bytes(l, &a)) +
+                   (p->split_b || hk_stores_halves(p->b) ? 0.0 : hk_split_bytes(l, &b));
     return bytes > 0.0 ? DISPATCH + bytes / BYTES : 0.0;
 }
 
@@ -222,7 +245,7 @@ static double cost(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v
     bool matrix = v->kind == HK_GEMM_COOPMAT;
     double units = HK_MAX(l->compute_units_hint, 1u), batches = (double)hk_gemm_batches(p);
     double warps = matrix ? (double)v->wm * v->wn : tile_threads(v) / 32.0;
-    double products = v->halves == 2 ? 3.0 : 1.0;
+    double products = (double)(halves_of(p->a, v) + halves_of(p->b, v)) - 1.0;
     double multiplies = matrix ? 2048.0 / products : 128.0; /* per unit and cycle */
     double groups = ceil_div((double)p->m, v->bm) * ceil_div((double)p->n, v->bn) * batches * splits;
     double k = ceil_div(ceil_div((double)p->k, splits), v->bk) * v->bk;
@@ -269,7 +292,7 @@ static void add_variant(const hk_lower *l, const hk_gemm *p, const hk_gemm_varia
 {
     static const uint32_t counts[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128};
     for (size_t s = 0; s < HK_COUNT(counts); s++) {
-        if (counts[s] > 1 && (p->k < 2 * (int64_t)counts[s] * v->bk ||
+        if (counts[s] > 1 && (p->neurons || p->k < 2 * (int64_t)counts[s] * v->bk ||
                               (int64_t)counts[s] * hk_gemm_batches(p) * p->m * p->n >= INT32_MAX))
             break;
         double cycles = more + cost(l, p, v, counts[s]);
@@ -335,19 +358,34 @@ double hk_gemm_units_time(const hk_lower *l, const hk_gemm *p)
     return c.count ? c.best[0].cost / CYCLES : (double)INFINITY;
 }
 
+bool hk_gemm_prefers_neurons(const hk_lower *l, const hk_gemm *p)
+{
+    hk_choice with = {.kind = HK_CHOICE_TILE}, without = {.kind = HK_CHOICE_TILE};
+    hk_gemm product = *p;
+    product.neurons = NULL;
+    if (takes_units(l, p))
+        add_units(l, p, 0.0, &with);
+    add_candidates(l, &product, &without);
+    double saved = DISPATCH + 8.0 * (double)p->m * (double)p->n / BYTES; /* C written and read */
+    return with.count && (l->coopmat_emulated || with.best[0].cost <= without.best[0].cost + saved);
+}
+
 const hk_gemm_variant *hk_gemm_choose(hk_lower *l, const hk_gemm *p, uint32_t *splits)
 {
     hk_choice c;
     *splits = 1;
     if (is_integer(p))
         return first_of(HK_GEMM_INTEGER);
-    hk_choice_begin(l, &c, HK_CHOICE_TILE, "gemm %s %lld x %lldx%lldx%lld %c%c %s %s %s%s", hk_choice_precision(l),
-                    (long long)hk_gemm_batches(p), (long long)p->m, (long long)p->n, (long long)p->k,
-                    p->trans_a ? 'T' : 'N', p->trans_b ? 'T' : 'N',
+    hk_choice_begin(l, &c, HK_CHOICE_TILE, "%s %s %lld x %lldx%lldx%lld %c%c %s %s %s%s",
+                    p->neurons ? "gemm+neuron" : "gemm", hk_choice_precision(l), (long long)hk_gemm_batches(p),
+                    (long long)p->m, (long long)p->n, (long long)p->k, p->trans_a ? 'T' : 'N', p->trans_b ? 'T' : 'N',
                     p->int8 ? "int8" : hk_dtype_name(hk_value_storage(p->a)),
                     p->int8 ? "int8" : hk_dtype_name(hk_value_storage(p->b)), hk_dtype_name(hk_value_storage(p->c)),
                     p->sums ? " norm" : "");
-    add_candidates(l, p, &c);
+    if (p->neurons)
+        add_units(l, p, 0.0, &c);
+    else
+        add_candidates(l, p, &c);
     const hk_candidate *taken = hk_choice_end(l, &c);
     *splits = taken->splits;
     return taken->variant;

@@ -28,7 +28,8 @@ size_t hk_neuron_list(const hk_neuron_attrs *a, hk_attr_value *list)
 }
 
 /* Specialization constants and bits of shaders/neuron.glsl and the kernels. */
-enum { SPEC_KIND = HK_TEAM_SPEC, SPEC_DECAY_INPUT, SPEC_SOFT, SPEC_THRESHOLD, SPEC_PRESENT, SPEC_OWN };
+enum { SPEC_KIND, SPEC_DECAY_INPUT, SPEC_SOFT, SPEC_THRESHOLD, SPEC_PRESENT, SPEC_RULE };
+enum { SPEC_OWN = HK_TEAM_SPEC + SPEC_RULE };
 enum { SPEC_BATCH = SPEC_OWN, SPEC_NORM };
 enum { SPEC_DETACH = SPEC_OWN, SPEC_SURROGATE, SPEC_HEIGHT, SPEC_SLOPE, SPEC_SEGMENT };
 enum { SPEC_MANY = SPEC_SEGMENT + 1, SPEC_RAGGED, SPEC_AHEAD };
@@ -67,13 +68,18 @@ static void emit_grid(hk_lower *l, hk_record *r, int64_t lanes)
     hk_grid_1d(l, r, (uint64_t)((lanes + group - 1) / group));
 }
 
+void hk_neuron_specs(hk_record *r, uint32_t first, const hk_neuron_rule *rule, const hk_neuron_job *j, uint32_t present)
+{
+    hk_spec(r, first + SPEC_KIND, rule->kind);
+    hk_spec(r, first + SPEC_DECAY_INPUT, rule->kind != HK_NEURON_IF && rule->decay_input);
+    hk_spec(r, first + SPEC_SOFT, rule->soft);
+    hk_spec(r, first + SPEC_THRESHOLD, j->thetas == 0 ? 0 : j->thetas == 1 ? 1 : 2);
+    hk_spec(r, first + SPEC_PRESENT, present);
+}
+
 static void spec_rule(hk_record *r, const hk_neuron_rule *rule, const hk_neuron_job *j, uint32_t present)
 {
-    hk_spec(r, SPEC_KIND, rule->kind);
-    hk_spec(r, SPEC_DECAY_INPUT, rule->kind != HK_NEURON_IF && rule->decay_input);
-    hk_spec(r, SPEC_SOFT, rule->soft);
-    hk_spec(r, SPEC_THRESHOLD, j->thetas == 0 ? 0 : j->thetas == 1 ? 1 : 2);
-    hk_spec(r, SPEC_PRESENT, present);
+    hk_neuron_specs(r, HK_TEAM_SPEC, rule, j, present);
 }
 
 /* What lies side by side, in units of an invocation's walk: neurons, with pooling windows. */

@@ -40,6 +40,10 @@ hk_status hk_emit_neuron(hk_lower *l, const hk_neuron_job *j);
 /* Of neurons without norm and pooling. */
 hk_status hk_emit_neuron_grad(hk_lower *l, const hk_neuron_job *j);
 
+/* The arithmetic of a step: constants of shaders/neuron.glsl from `first` on; present is the kernel's own. */
+void hk_neuron_specs(hk_record *r, uint32_t first, const hk_neuron_rule *rule, const hk_neuron_job *j,
+                     uint32_t present);
+
 /* Of neurons whose channels are normalized with the statistics of the batch: from gs to gx, through the normalization,
  * and to what it has of parameters. The job has x, norm, w, gs, gx and gw alone. */
 typedef struct hk_neuron_norm_job {
