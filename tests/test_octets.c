@@ -176,12 +176,60 @@ static void test_max_pool_gradient(void **state)
                     run_pool(*state, shapes[i], windows[w], runs[r]);
 }
 
+/* A convolution, its normalization and the gradients of both, as a training step has them. */
+static size_t changes_of_layout(fixture *f, int64_t images, int64_t channels, int64_t side, hk_device_type type)
+{
+    hk_graph *g = NULL;
+    hk_device_info info = *hk_gpu_info(f->gpu);
+    const hk_pass_options options = {.device = &info, .precision = HK_PRECISION_FAST, .matrices = true};
+    const hk_shape image = {.rank = 4, .dim = {images, channels, side, side}}, one = {.rank = 1, .dim = {channels}},
+                   weight = {.rank = 4, .dim = {channels, channels, 3, 3}};
+    const int64_t pads[] = {1, 1, 1, 1}, extents[] = {side, side}, kernel[] = {3, 3};
+    const hk_attr_value conv[] = {HK_SET_INTS("pads", pads, 4), {0}},
+                        data[] = {HK_SET_INTS("pads", pads, 4), HK_SET_INTS("input_shape", extents, 2), {0}},
+                        weights[] = {HK_SET_INTS("pads", pads, 4), HK_SET_INTS("kernel_shape", kernel, 2), {0}},
+                        norm[] = {HK_SET_INT("training_mode", 1), HK_SET_INT("relu", 1), {0}};
+    hk_value *in[7], *y, *n[5], *d[3], *dx, *dw;
+    const hk_shape *shapes[] = {&image, &weight, &one, &one, &one, &one, &image};
+    size_t changes = 0;
+    info.type = type;
+    assert_int_equal(hk_graph_create(f->ctx, "step", &g), HK_OK);
+    for (size_t i = 0; i < HK_COUNT(in); i++) {
+        in[i] = hk_graph_value(g, NULL, HK_VALUE_INPUT, HK_FLOAT32, shapes[i]);
+        assert_true(in[i] && hk_graph_add_input(g, in[i]));
+    }
+    assert_int_equal(hk_build(g, "Conv", conv, in, 2, &y, 1), HK_OK);
+    assert_int_equal(
+        hk_build(g, "hk.BatchNormAct", norm, (hk_value *[]){y, in[2], in[3], in[4], in[5]}, 5, n, HK_COUNT(n)), HK_OK);
+    assert_int_equal(
+        hk_build(g, "hk.BatchNormActGrad", norm + 1, (hk_value *[]){in[6], y, in[2], in[3], n[3], n[4]}, 6, d, 3),
+        HK_OK);
+    assert_int_equal(hk_build(g, "hk.ConvDataGrad", data, (hk_value *[]){d[0], in[1]}, 2, &dx, 1), HK_OK);
+    assert_int_equal(hk_build(g, "hk.ConvWeightGrad", weights, (hk_value *[]){in[0], d[0]}, 2, &dw, 1), HK_OK);
+    assert_true(hk_graph_add_output(g, n[0]) && hk_graph_add_output(g, dx) && hk_graph_add_output(g, dw));
+    assert_int_equal(hk_choose_layouts(g, &options), HK_OK);
+    for (size_t i = 0; i < g->node_count; i++)
+        changes += hk_node_is(g->nodes[i], "hk.Relayout");
+    hk_graph_destroy(&g);
+    return changes;
+}
+
+/* On a GPU where they save more than their shores cost: those of x, the result and both gradients. */
+static void test_islands_pay(void **state)
+{
+    if (!(hk_gpu_info(((fixture *)*state)->gpu)->caps >> HK_CAP_STORAGE16 & 1u))
+        skip();
+    assert_int_equal(changes_of_layout(*state, 64, 256, 56, HK_DEVICE_DISCRETE), 4);
+    assert_int_equal(changes_of_layout(*state, 1, 8, 4, HK_DEVICE_DISCRETE), 0);
+    assert_int_equal(changes_of_layout(*state, 1, 8, 4, HK_DEVICE_SOFTWARE), 4);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_operators), cmocka_unit_test(test_elementwise),
-                                       cmocka_unit_test(test_max_pool_gradient)};
+                                       cmocka_unit_test(test_max_pool_gradient), cmocka_unit_test(test_islands_pay)};
     int failed = cmocka_run_group_tests(tests, open_device, close_device);
     return failed == (int)HK_COUNT(tests) ? 77 : failed;
 }
