@@ -29,7 +29,7 @@ typedef struct hk_record {
     const char *variant;              /* static text for reports: "gemm 128x128x16 f32", "conv3x3 nchw" */
     double flops;
     bool gpu_tuned; /* made as for a GPU, whatever runs it */
-    bool keep; /* scratch that it alone writes, and reads constants for, may be made once and kept for all runs */
+    bool keep;      /* scratch that it alone writes, and reads constants for, may be made once and kept for all runs */
     /* dispatch */
     const hk_kernel *kernel;
     uint32_t spec[HK_SPEC_MAX]; /* by constant_id; 0..2 are the workgroup size */

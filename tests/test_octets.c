@@ -7,7 +7,6 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -18,11 +17,6 @@
 #include "tests/support/records.h"
 
 #define BOUND 1e-3 /* results are stored in half precision */
-
-static bool thorough(void)
-{
-    return getenv("HILLOCK_TEST_ALL") != NULL;
-}
 
 /* Of its first operand; a software device takes long to run a GPU's kernels. */
 static bool small(const char *text)

@@ -221,100 +221,99 @@ static void test_chain_is_small(void **state)
 
 /* if (S && !S) nothing(); as glslang writes it, S being constant 0: neither block stays that S leads not to, and the
  * phi knows that its value is false. */
+#define I(size, op) (size << 16 | op)
+static const uint32_t phi_module[] = {0x07230203,
+                                      0x10000,
+                                      0,
+                                      32,
+                                      0,
+                                      I(2, 17),
+                                      1,
+                                      I(3, 14),
+                                      0,
+                                      1,
+                                      I(5, OP_ENTRY_POINT),
+                                      5,
+                                      1,
+                                      0x6e69616d,
+                                      0,
+                                      I(6, 16),
+                                      1,
+                                      17,
+                                      1,
+                                      1,
+                                      1,
+                                      I(4, OP_DECORATE),
+                                      5,
+                                      1,
+                                      0,
+                                      I(2, 19),
+                                      2,
+                                      I(3, 33),
+                                      3,
+                                      2,
+                                      I(2, 20),
+                                      4,
+                                      I(3, 48),
+                                      4,
+                                      5,
+                                      I(5, OP_FUNCTION),
+                                      2,
+                                      1,
+                                      0,
+                                      3,
+                                      I(2, OP_LABEL),
+                                      10,
+                                      I(3, OP_SELECTION_MERGE),
+                                      12,
+                                      0,
+                                      I(4, OP_BRANCH_CONDITIONAL),
+                                      5,
+                                      11,
+                                      12,
+                                      I(2, OP_LABEL),
+                                      11,
+                                      I(4, 168),
+                                      4,
+                                      13,
+                                      5,
+                                      I(2, OP_BRANCH),
+                                      12,
+                                      I(2, OP_LABEL),
+                                      12,
+                                      I(7, OP_PHI),
+                                      4,
+                                      14,
+                                      5,
+                                      10,
+                                      13,
+                                      11,
+                                      I(3, OP_SELECTION_MERGE),
+                                      16,
+                                      0,
+                                      I(4, OP_BRANCH_CONDITIONAL),
+                                      14,
+                                      15,
+                                      16,
+                                      I(2, OP_LABEL),
+                                      15,
+                                      I(2, OP_BRANCH),
+                                      16,
+                                      I(2, OP_LABEL),
+                                      16,
+                                      I(1, 253),
+                                      I(1, 56)};
+#undef I
+
 static void test_phi(void **state)
 {
     (void)state;
-#define I(size, op) (size << 16 | op)
-    static const uint32_t code[] = {
-        0x07230203,
-        0x10000,
-        0,
-        32,
-        0, /* the header */
-        I(2, 17),
-        1,
-        I(3, 14),
-        0,
-        1,
-        I(5, OP_ENTRY_POINT),
-        5,
-        1,
-        0x6e69616d,
-        0,
-        I(6, 16),
-        1,
-        17,
-        1,
-        1,
-        1,
-        I(4, OP_DECORATE),
-        5,
-        1,
-        0,
-        I(2, 19),
-        2,
-        I(3, 33),
-        3,
-        2,
-        I(2, 20),
-        4,
-        I(3, 48),
-        4,
-        5,
-        I(5, OP_FUNCTION),
-        2,
-        1,
-        0,
-        3, /* main */
-        I(2, OP_LABEL),
-        10,
-        I(3, OP_SELECTION_MERGE),
-        12,
-        0, /* if S */
-        I(4, OP_BRANCH_CONDITIONAL),
-        5,
-        11,
-        12, /* */
-        I(2, OP_LABEL),
-        11,
-        I(4, 168),
-        4,
-        13,
-        5,
-        I(2, OP_BRANCH),
-        12, /* not S */
-        I(2, OP_LABEL),
-        12,
-        I(7, OP_PHI),
-        4,
-        14,
-        5,
-        10,
-        13,
-        11, /* both */
-        I(3, OP_SELECTION_MERGE),
-        16,
-        0,
-        I(4, OP_BRANCH_CONDITIONAL),
-        14,
-        15,
-        16,
-        I(2, OP_LABEL),
-        15,
-        I(2, OP_BRANCH),
-        16, /* nothing */
-        I(2, OP_LABEL),
-        16,
-        I(1, 253),
-        I(1, 56),
-    };
-#undef I
-    const hk_kernel kernel = {.name = "phi", .spirv = code, .spirv_bytes = sizeof code};
+    const hk_kernel kernel = {.name = "phi", .spirv = phi_module, .spirv_bytes = sizeof phi_module};
     static const uint32_t branches[2][2] = {{12, 16}, {11, 16}}; /* of blocks 10 and 12 */
     for (uint32_t s = 0; s < 2; s++) {
         /* two merges, two conditions that become branches, block 15, one half of the phi; without S block 11 too */
         size_t gone = 2 * 3 + 2 * 2 + 4 + 2 + (s ? 0 : 8), bytes = 0, found = 0;
-        assert_int_equal(pruned(&kernel, &s, 1), sizeof code - 4 * gone);
+        assert_int_equal(pruned(&kernel, &s, 1), sizeof phi_module - 4 * gone);
         uint32_t *kept = hk_prune(ctx, &kernel, &s, 1, &bytes), label = 0;
         assert_non_null(kept);
         for (size_t at = 5; at < bytes / 4; at += kept[at] >> 16) {
@@ -329,10 +328,37 @@ static void test_phi(void **state)
     }
 }
 
+/* Only what loops say of themselves changes, and every loop says the same. */
+static void test_loops_stay(void **state)
+{
+    (void)state;
+    enum { CONTROL = 3, DONT_UNROLL = 2 };
+    size_t changed = 0;
+    for (size_t i = 0; hk_kernels[i]; i++) {
+        const hk_kernel *kernel = hk_kernels[i];
+        if (!kernel->spirv)
+            continue;
+        uint32_t *code = malloc(kernel->spirv_bytes);
+        assert_non_null(code);
+        memcpy(code, kernel->spirv, kernel->spirv_bytes);
+        hk_keep_loops(code, kernel->spirv_bytes);
+        for (size_t at = 0; at < kernel->spirv_bytes / 4; at += at < 5 ? 1 : kernel->spirv[at] >> 16) {
+            size_t words = at < 5 ? 1 : kernel->spirv[at] >> 16;
+            bool loop = at >= 5 && (kernel->spirv[at] & 0xffff) == OP_LOOP_MERGE && words == CONTROL + 1;
+            assert_memory_equal(code + at, kernel->spirv + at, 4 * (loop ? (size_t)CONTROL : words));
+            assert_true(!loop || code[at + CONTROL] == DONT_UNROLL);
+            changed += loop && kernel->spirv[at + CONTROL] != DONT_UNROLL;
+        }
+        free(code);
+    }
+    assert_true(changed > 100);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_kernel), cmocka_unit_test(test_damage_is_seen),
-                                       cmocka_unit_test(test_chain_is_small), cmocka_unit_test(test_phi)};
+                                       cmocka_unit_test(test_chain_is_small), cmocka_unit_test(test_phi),
+                                       cmocka_unit_test(test_loops_stay)};
     const test_program program = {.name = "prune", TESTS(tests), .device = TEST_HOST};
     return test_main(argc, argv, &program);
 }
