@@ -89,7 +89,7 @@ static void edited(void **state)
         char arguments[1024];
         snprintf(arguments, sizeof arguments,
                  "train " FIVE " --data " DIGITS
-                 " --scale 0.0625 --val 0.2 --seed 5 --lr 3e-3 --epochs 4 --out e%zu %s",
+                 " --scale 0.0625 --val 0.2 --seed 5 --lr 5e-3 --epochs 2 --out e%zu %s",
                  i, runs[i].flags);
         expect(arguments, 0, "updates of");
         snprintf(arguments, sizeof arguments,
@@ -430,7 +430,7 @@ static void resumed(void **state)
 {
     (void)state;
     static const char *const optimizers[] = {"adamw", "adam", "sgd", "sgd --momentum 0.9 --nesterov"};
-    enum { STEPS = 60 };
+    enum { STEPS = 24 };
     const char *wish = getenv("HILLOCK_TEST_RESUMES");
     int places = wish ? atoi(wish) : 1;
     for (size_t i = 0; i < sizeof optimizers / sizeof *optimizers; i++) {
