@@ -24,11 +24,6 @@ static hk_session *session_of(const hk_model *m, hk_precision precision)
     return s;
 }
 
-static bool stores_halves(void)
-{
-    return hk_device_get_info(dev)->caps >> HK_CAP_STORAGE16 & 1u;
-}
-
 /* A half has 11 bits, so each store is off by 2^-12 at most; a few of those add up along a path. */
 static void models(void **state)
 {

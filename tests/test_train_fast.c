@@ -75,11 +75,6 @@ static float step(hk_trainer *t, uint32_t number)
     return loss;
 }
 
-static bool stores_halves(void)
-{
-    return hk_device_get_info(dev)->caps >> HK_CAP_STORAGE16 & 1u;
-}
-
 /* Every store in halves is off by 2^-12 at most; losses follow strict's, whose weights Adam moves by its own lr at
  * first. */
 static void follows_strict(void **state)

@@ -151,11 +151,6 @@ static float step(hk_trainer *t, uint32_t number)
     return loss;
 }
 
-static bool stores_halves(void)
-{
-    return hk_device_get_info(dev)->caps >> HK_CAP_STORAGE16 & 1u;
-}
-
 /* A ReLU or a maximum decides otherwise where rounding has turned an order over, and gives its whole gradient to
  * another place: some hundred of some ten thousand here. */
 static void follows_strict(void **state)

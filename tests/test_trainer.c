@@ -9,6 +9,7 @@
 
 #include "tests/support/program.h"
 #include "tests/support/simplecnn.h"
+#include "tests/support/trainers.h"
 
 static simplecnn fixture;
 
@@ -242,26 +243,6 @@ static void pipelined_equals_waited(void **state)
     close_digits(&d);
 }
 
-static double gradients_apart(hk_trainer *a, hk_trainer *b, const hk_model *m)
-{
-    double apart = 0, size = 0;
-    size_t count = 0;
-    const hk_value_info *infos = hk_model_parameters(m, &count);
-    for (size_t i = 0; i < count; i++) {
-        hk_tensor x = {0}, y = {0};
-        OK(hk_trainer_read_gradient(a, infos[i].name, &x));
-        OK(hk_trainer_read_gradient(b, infos[i].name, &y));
-        for (int64_t k = 0; k < hk_tensor_count(&x); k++) {
-            double u = (double)((float *)x.data)[k], v = (double)((float *)y.data)[k];
-            apart += (u - v) * (u - v);
-            size += u * u;
-        }
-        hk_tensor_release(&x);
-        hk_tensor_release(&y);
-    }
-    return sqrt(apart / size);
-}
-
 /* A layer whose products are worth their operands' splitting on a large device. */
 static hk_model *wide_layer(void)
 {
@@ -298,7 +279,7 @@ static void precision_high(void **state)
     fill_digits(&d, 1);
     OK(hk_trainer_step(strict, &d.images, 1, &d.labels, &want));
     OK(hk_trainer_step(high, &d.images, 1, &d.labels, &loss));
-    double apart = gradients_apart(strict, high, d.model);
+    double apart = gradients_apart(high, strict, d.model);
     print_message("strict %.7f high %.7f, gradients %.1e apart\n", (double)want, (double)loss, apart);
     assert_true(fabs((double)(loss - want)) <= 2e-5 * (double)want);
     assert_true(apart <= 2e-5);

@@ -105,7 +105,7 @@ hk_status hk_conv_lower_data_nhwc8(hk_lower *l, const hk_conv_job *problem)
 
 /* ---- weight gradient */
 
-/* Rates are those of conv_nhwc.c's tiles of the same size; no one has measured these. */
+/* Rates that conv_nhwc.c's tiles of the same size had in their first fit; these tiles were not measured. */
 static const hk_nhwc_tile tiles[] = {
     {128, 256, 32, 2, 4, 0.989f, "conv weight nhwc8 128x256x32"},
     {256, 128, 32, 4, 2, 0.907f, "conv weight nhwc8 256x128x32"},

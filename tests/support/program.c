@@ -57,3 +57,8 @@ int test_main(int argc, char **argv, const test_program *program)
     hk_context_destroy(&ctx);
     return result;
 }
+
+bool stores_halves(void)
+{
+    return hk_device_get_info(dev)->caps >> HK_CAP_STORAGE16 & 1u;
+}

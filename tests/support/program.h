@@ -48,4 +48,7 @@ int test_main(int argc, char **argv, const test_program *program);
 
 #define TESTS(list) .tests = (list), .count = sizeof(list) / sizeof *(list)
 
+/* Whether dev stores float16 between nodes (HK_CAP_STORAGE16). */
+bool stores_halves(void);
+
 #endif
