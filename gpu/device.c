@@ -166,7 +166,7 @@ static void mask_caps(hk_gpu *gpu)
     hk_device_info *info = &gpu->info;
     *info = gpu->probe.info;
     info->caps &= ~gpu->options.caps_off;
-    if (lacks(info->caps, 1u << HK_CAP_FP16 | 1u << HK_CAP_STORAGE16))
+    if (lacks(info->caps, 1u << HK_CAP_FP16 | 1u << HK_CAP_STORAGE16 | 1u << HK_CAP_SUBGROUP))
         info->caps &= ~(1u << HK_CAP_COOPMAT);
     if (lacks(info->caps, 1u << HK_CAP_COOPMAT))
         info->caps &= ~(1u << HK_CAP_COOPMAT2 | 1u << HK_CAP_BF16 | 1u << HK_CAP_INT8_MATRIX);

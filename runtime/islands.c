@@ -260,10 +260,10 @@ hk_status hk_find_islands(hk_islands *s)
             count_takers(s, g->nodes[i], 1);
     }
     /* Software devices are there for tests, which want islands everywhere. */
-    bool software = s->options->device->type == HK_DEVICE_SOFTWARE;
-    for (size_t i = 0; i < count && !software; i++)
+    bool software = s->options->device->type == HK_DEVICE_SOFTWARE, all = software || s->options->islands_everywhere;
+    for (size_t i = 0; i < count && !all; i++)
         consider_leaving(s, g->nodes[i]);
-    for (size_t i = count; i-- > 0 && !software;)
+    for (size_t i = count; i-- > 0 && !all;)
         consider_leaving(s, g->nodes[i]);
     find_neighbours(s);
     add_up(s, saved, convolves);

@@ -85,10 +85,12 @@ const uint HALVES_B = B_F32 ? HALVES : 1;
 const uint BAND = 8; // rows of tiles that neighbouring workgroups walk together
 #ifndef INT8
 #define ADDENDS
+#define STORE4_WITH(sums, addend, row, column)                                                                          \
+    store_row4(sums, addend, part.at, part.m + (row), part.n + (column))
 #endif
+Part part;
 #include "matrix_loop.glsl"
 
-Part part;
 uint from_a[LOADS_A];
 uint from_b[LOADS_B];
 
@@ -270,11 +272,6 @@ void store4(SUM4 sums, uint row, uint column)
 vec4 load_addend4(uint row, uint column)
 {
     return addend4(part.at, part.m + row, part.n + column);
-}
-
-void store4_with(SUM4 sums, vec4 addend, uint row, uint column)
-{
-    store_row4(sums, addend, part.at, part.m + row, part.n + column);
 }
 #endif
 

@@ -16,9 +16,9 @@
 //                                                times set on; of operands that come split both halves, and into
 //                                                next_undo[set] the tile's undo of this thread's number
 //     uint word_a(uint i), word_b(uint i)        where chunk i of the thread goes, from the start of the operand's tile
-//     void store4(SUM4 sums, uint row, uint column)   four sums of a row, from the workgroup's corner; or, with ADDENDS, two
-//     functions: vec4 load_addend4(uint row, uint column), which all of a row of fragments ask for before they store, and
-//     void store4_with(SUM4 sums, vec4 addend, uint row, uint column)
+//     void store4(SUM4 sums, uint row, uint column)   four sums of a row, from the workgroup's corner; or, with ADDENDS, two:
+//     vec4 load_addend4(uint row, uint column), which all of a row of fragments ask for before they store, and a macro
+//     STORE4_WITH(SUM4 sums, vec4 addend, uint row, uint column)
 // With APART it defines HALVES_A and HALVES_B too. With WALK, a divisor of FM, above 1 an invocation stores so many rows one
 // after the other, by void store4_in_turn(vec4 sums, uint row, uint column).
 #ifndef MATRIX_LOOP_GLSL
@@ -87,7 +87,6 @@ uint word_b(uint i);
 #ifdef ADDENDS
 const uint STORES = FM * VECTORS / LANES; // of an invocation
 vec4 load_addend4(uint row, uint column);
-void store4_with(SUM4 sums, vec4 addend, uint row, uint column);
 #else
 void store4(SUM4 sums, uint row, uint column);
 #endif
@@ -154,41 +153,6 @@ void place_next(uint at, uint undo_at, uint set)
     if (SPLIT && gl_LocalInvocationIndex < UNDOS)
         undos[undo_at + gl_LocalInvocationIndex] = next_undo[set];
 }
-
-// A subgroup's row of fragments from the tile to the result.
-void store_rows(uint base, uint first_row, uint first_column)
-{
-    uint lane = SUBGROUP_LANE;
-#ifdef ADDENDS
-    vec4 addends[STORES];
-    UNROLL for (uint s = 0; s < STORES; ++s) {
-        uint v = lane + s * LANES;
-        addends[s] = load_addend4(first_row + v / VECTORS, first_column + v % VECTORS * 4u);
-    }
-    UNROLL for (uint s = 0; s < STORES; ++s) {
-        uint v = lane + s * LANES, row = v / VECTORS, column = v % VECTORS;
-        SUM4 sum = SUM4_OF(tile[base + row * (VECTORS + 1) + column]);
-        store4_with(sum, addends[s], first_row + row, first_column + column * 4u);
-    }
-#else
-    for (uint v = lane; v < FM * VECTORS; v += LANES) {
-        uint row = v / VECTORS, column = v % VECTORS;
-        SUM4 sum = SUM4_OF(tile[base + row * (VECTORS + 1) + column]);
-        store4(sum, first_row + row, first_column + column * 4u);
-    }
-#endif
-}
-
-#ifdef WALK
-void store_in_turn(uint base, uint first_row, uint first_column)
-{
-    for (uint v = SUBGROUP_LANE; v < FM / WALK * VECTORS; v += LANES) {
-        uint row = v / VECTORS * WALK, column = v % VECTORS;
-        for (uint r = row; r < row + WALK; ++r)
-            store4_in_turn(SUM4_OF(tile[base + r * (VECTORS + 1) + column]), first_row + r, first_column + column * 4u);
-    }
-}
-#endif
 
 // The sums over k = first .. end - 1, stored.
 void multiply_tiles(uint first, uint end)
@@ -259,20 +223,45 @@ void multiply_tiles(uint first, uint end)
     }
 
     // A fragment's elements lie in unknown lanes, so a row of fragments goes through shared memory and from there in
-    // rows to the result.
+    // rows to the result. Storing is written out here, and by a macro there, because NVIDIA's compiler (580) inlines calls to a
+    // depth alone: one level more, of store4() to the activation's branches, and the call that stays in this loop sends all
+    // fragments to memory. Everything on matrix units then takes eight times as long.
     if (STAGES > 1)
         barrier();
-    uint base = SUBGROUP_INDEX * FM * (VECTORS + 1);
+    uint lane = SUBGROUP_LANE, base = SUBGROUP_INDEX * FM * (VECTORS + 1);
     UNROLL for (uint i = 0; i < RM; ++i) {
         UNROLL for (uint j = 0; j < RN; ++j)
             STORE_SUMS(acc[i * RN + j], base + j * FN / 4, VECTORS + 1);
         SUBGROUP_BARRIER;
 #ifdef WALK
-        if (WALK > 1u)
-            store_in_turn(base, subgroup_m + i * FM, subgroup_n);
-        else
+        for (uint v = lane; v < FM / WALK * VECTORS && WALK > 1u; v += LANES) {
+            uint row = v / VECTORS * WALK, column = v % VECTORS;
+            for (uint r = row; r < row + WALK; ++r)
+                store4_in_turn(SUM4_OF(tile[base + r * (VECTORS + 1) + column]), subgroup_m + i * FM + r,
+                               subgroup_n + column * 4u);
+        }
+        if (WALK == 1u)
 #endif
-            store_rows(base, subgroup_m + i * FM, subgroup_n);
+        {
+#ifdef ADDENDS
+            vec4 addends[STORES];
+            UNROLL for (uint s = 0; s < STORES; ++s) {
+                uint v = lane + s * LANES;
+                addends[s] = load_addend4(subgroup_m + i * FM + v / VECTORS, subgroup_n + v % VECTORS * 4u);
+            }
+            UNROLL for (uint s = 0; s < STORES; ++s) {
+                uint v = lane + s * LANES, row = v / VECTORS, column = v % VECTORS;
+                SUM4 sum = SUM4_OF(tile[base + row * (VECTORS + 1) + column]);
+                STORE4_WITH(sum, addends[s], subgroup_m + i * FM + row, subgroup_n + column * 4u);
+            }
+#else
+            for (uint v = lane; v < FM * VECTORS; v += LANES) {
+                uint row = v / VECTORS, column = v % VECTORS;
+                SUM4 sum = SUM4_OF(tile[base + row * (VECTORS + 1) + column]);
+                store4(sum, subgroup_m + i * FM + row, subgroup_n + column * 4u);
+            }
+#endif
+        }
         SUBGROUP_BARRIER;
     }
 }

@@ -311,6 +311,7 @@ static void test_order(void **state)
 
 /* ---- batches as a model takes them */
 
+#ifdef HK_HAVE_ZLIB
 static void loader_refused(hk_dataset *d, const hk_value_info *inputs, size_t count, const char *phrase)
 {
     hk_loader *l = NULL;
@@ -319,6 +320,7 @@ static void loader_refused(hk_dataset *d, const hk_value_info *inputs, size_t co
     if (!strstr(hk_context_error(ctx), phrase))
         fail_msg("\"%s\" lacks \"%s\"", hk_context_error(ctx), phrase);
 }
+#endif
 
 /* In the model's order and its types, whatever those of the file are. */
 static void test_inputs(void **state)

@@ -151,6 +151,12 @@ static float step(hk_trainer *t, uint32_t number)
     return loss;
 }
 
+/* Software devices move all that can be moved; GPUs what pays, of networks as small as these the residual one. */
+static bool moves_all(void)
+{
+    return stores_halves() && hk_device_get_info(dev)->type == HK_DEVICE_SOFTWARE;
+}
+
 /* A ReLU or a maximum decides otherwise where rounding has turned an order over, and gives its whole gradient to
  * another place: some hundred of some ten thousand here. */
 static void follows_strict(void **state)
@@ -170,7 +176,7 @@ static void follows_strict(void **state)
                           (double)loss, apart);
             assert_true(fabs((double)(loss - want)) <= 1e-2 * (double)want);
             if (i == 0)
-                assert_true(apart <= 8e-2 && (apart > 0 || !stores_halves()));
+                assert_true(apart <= 8e-2 && (apart > 0 || !(k == 0 ? stores_halves() : moves_all())));
         }
         OK(hk_trainer_get_plan(strict, &a));
         OK(hk_trainer_get_plan(fast, &b));
@@ -181,7 +187,7 @@ static void follows_strict(void **state)
         print_message("%s: %zu of %zu in NHWC8, %zu change the layout, %llu bytes live at once, strict %llu\n",
                       networks[k].name, packed, b.row_count, changes, (unsigned long long)b.live_bytes,
                       (unsigned long long)a.live_bytes);
-        if (stores_halves())
+        if (k == 0 ? stores_halves() : moves_all())
             assert_true(changes == networks[k].changes && packed >= networks[k].packed && b.live_bytes < a.live_bytes);
         hk_trainer_destroy(&strict);
         hk_trainer_destroy(&fast);
@@ -225,7 +231,7 @@ static void scale_finds_its_place(void **state)
     enum { MOST = 40 };
     if (!stores_halves())
         skip();
-    hk_model *m = pooled();
+    hk_model *m = residual();
     hk_trainer *t = trainer(m, (hk_trainer_params){.precision = HK_PRECISION_FAST, .loss_scale = 0x1p29f});
     hk_trainer_stats s = {0};
     for (uint32_t steps = 0; steps < MOST && s.updates == 0; steps++) {
