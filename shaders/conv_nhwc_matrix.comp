@@ -58,6 +58,11 @@ const bool B_F32 = false;
 const bool A_ACROSS = false;
 const bool B_ACROSS = false;
 const uint AHEAD = 1;
+#define STORE4(sums, row, column) store4(sums, row, column)
+#define ADDENDS
+const bool GATED = (EPILOGUE & 8u) != 0u;
+#define HAS_ADDENDS ((EPILOGUE & 4u) == 0u && (EPILOGUE & 11u) != 0u)
+void store4(vec4 sums, uint row, uint column);
 #include "matrix_loop.glsl"
 
 const uint OCTETS = BK / 8;         // of a row of a tile
@@ -142,21 +147,58 @@ uint word(uint i) { return row(i) * ROW_A + gl_LocalInvocationIndex % OCTETS; }
 uint word_a(uint i) { return word(i); }
 uint word_b(uint i) { return word(i); }
 
-void store4(vec4 sums, uint row, uint column)
+// The pixel and the channel of four sums; false: they are outside.
+bool find_place(uint row, uint column, out uint pixel, out uint channel)
 {
-    uint pixel = first_pixel + row, channel = first_output + column, width = push.octets_out * 2u;
+    pixel = first_pixel + row;
+    channel = first_output + column;
     if (CLASSES) {
         uvec3 place = place_of(pixel);
         uvec2 at = row_and_column(place);
         pixel = place.x < push.images ? (place.x * push.y_h + at.x) * push.y_w + at.y : push.pixels;
     }
-    if (pixel >= push.pixels || channel >= push.octets_out * 8u)
+    return pixel < push.pixels && channel < push.octets_out * 8u;
+}
+
+// With a gate residual and gate as they are stored, else the sum of bias and residual.
+uvec4 load_addend4(uint row, uint column)
+{
+    uint pixel, channel;
+    if (!find_place(row, column, pixel, channel))
+        return uvec4(0u);
+    uint at = pixel * push.octets_out * 2u + channel / 4u;
+    uvec2 residual = (EPILOGUE & 2u) != 0u ? U32x2(push.residual).v[at] : uvec2(0u);
+    if (GATED)
+        return uvec4(residual, U32x2(push.scale).v[at]);
+    vec4 y = vec4(unpackHalf2x16(residual.x), unpackHalf2x16(residual.y));
+    if ((EPILOGUE & 1u) != 0u)
+        UNROLL for (uint o = 0; o < 4; ++o)
+            y[o] += F32(push.bias).v[min(channel + o, push.outputs - 1u)];
+    return floatBitsToUint(y);
+}
+
+vec4 with_addend4(vec4 sums, uvec4 addend)
+{
+    if (!GATED)
+        return sums + uintBitsToFloat(addend);
+    vec4 y = sums + vec4(unpackHalf2x16(addend.x), unpackHalf2x16(addend.y));
+    vec4 gate = vec4(unpackHalf2x16(addend.z), unpackHalf2x16(addend.w));
+    return mix(vec4(0.0), y, greaterThan(gate, vec4(0.0)));
+}
+
+void store4(vec4 sums, uint row, uint column)
+{
+    uint pixel, channel, width = push.octets_out * 2u;
+    if (!find_place(row, column, pixel, channel))
         return;
     if ((EPILOGUE & 4u) != 0u) {
         F32x4(push.y).v[(split * push.pixels + pixel) * width + channel / 4u] = sums;
-    } else {
-        U32x2(push.y).v[pixel * width + channel / 4u] = pack_half_octet(finish4(sums, pixel, channel, true));
+        return;
     }
+    vec4 y = activate(ACTIVATION, sums, push.alpha, push.beta);
+    UNROLL for (uint o = 0; o < 4; ++o)
+        y[o] = channel + o < push.outputs ? y[o] : 0.0; // the layout's padding
+    U32x2(push.y).v[pixel * width + channel / 4u] = pack_half_octet(y);
 }
 
 void main()

@@ -136,16 +136,20 @@ vec4 addend4(Batch at, uint m, uint n)
     return x;
 }
 
+vec4 bias4(Batch at, uint m, uint n)
+{
+    uint from = at.bias + m * push.bias_m + n * push.bias_n;
+    F32 bias = F32(push.bias);
+    return push.beta * vec4(bias.v[from], bias.v[from + push.bias_n], bias.v[from + 2u * push.bias_n],
+                            bias.v[from + 3u * push.bias_n]);
+}
+
 // Four neighbours along a row, finished. With WIDE_C alone, and not for partial sums.
 vec4 finish4(vec4 sum, vec4 addend, Batch at, uint m, uint n)
 {
     vec4 y = push.alpha * sum;
-    if ((EPILOGUE & EPILOGUE_BIAS) != 0u) {
-        uint from = at.bias + m * push.bias_m + n * push.bias_n;
-        F32 bias = F32(push.bias);
-        y += push.beta * vec4(bias.v[from], bias.v[from + push.bias_n], bias.v[from + 2u * push.bias_n],
-                              bias.v[from + 3u * push.bias_n]);
-    }
+    if ((EPILOGUE & EPILOGUE_BIAS) != 0u)
+        y += bias4(at, m, n);
     if ((EPILOGUE & EPILOGUE_RESIDUAL) != 0u)
         y += addend;
     return activate(ACTIVATION, y, push.act_a, push.act_b);

@@ -83,12 +83,29 @@ const bool B_ACROSS = !TRANS_B;
 const uint HALVES_A = A_F32 ? HALVES : 1;
 const uint HALVES_B = B_F32 ? HALVES : 1;
 const uint BAND = 8; // rows of tiles that neighbouring workgroups walk together
-#ifndef INT8
-#define ADDENDS
-#define STORE4_WITH(sums, addend, row, column)                                                                          \
-    store_row4(sums, addend, part.at, part.m + (row), part.n + (column))
-#endif
 Part part;
+#ifdef INT8
+#define STORE4(sums, row, column) store_row4(sums, part.at, part.m + (row), part.n + (column))
+#else
+#define STORE4(sums, row, column) store4(sums, part.m + (row), part.n + (column))
+#define ADDENDS
+#define HAS_ADDENDS has_addends()
+
+bool has_addends()
+{
+    if (SCAN > 0u)
+        return false;
+    return WIDE_C && !PARTIAL && (EPILOGUE & (EPILOGUE_BIAS | EPILOGUE_RESIDUAL)) != 0u;
+}
+
+void store4(vec4 sums, uint m, uint n)
+{
+    if (!HAS_ADDENDS)
+        store_row4(sums, vec4(0.0), part.at, m, n);
+    else if (m < push.m && n < push.n)
+        store_c4(part.at.c + c_index(m, n), activate(ACTIVATION, sums, push.act_a, push.act_b));
+}
+#endif
 #include "matrix_loop.glsl"
 
 uint from_a[LOADS_A];
@@ -263,16 +280,20 @@ void store4_in_turn(vec4 sums, uint row_of_tile, uint column)
 }
 #endif
 
-#ifdef INT8
-void store4(SUM4 sums, uint row, uint column)
+#ifndef INT8
+uvec4 load_addend4(uint row, uint column)
 {
-    store_row4(sums, part.at, part.m + row, part.n + column);
+    uint m = part.m + row, n = part.n + column;
+    vec4 addend = vec4(0.0);
+    if (m < push.m && n < push.n) {
+        addend = addend4(part.at, m, n);
+        if ((EPILOGUE & EPILOGUE_BIAS) != 0u)
+            addend += bias4(part.at, m, n);
+    }
+    return floatBitsToUint(addend);
 }
-#else
-vec4 load_addend4(uint row, uint column)
-{
-    return addend4(part.at, part.m + row, part.n + column);
-}
+
+vec4 with_addend4(vec4 sums, uvec4 addend) { return push.alpha * sums + uintBitsToFloat(addend); }
 #endif
 
 void main()

@@ -16,9 +16,9 @@
 //                                                times set on; of operands that come split both halves, and into
 //                                                next_undo[set] the tile's undo of this thread's number
 //     uint word_a(uint i), word_b(uint i)        where chunk i of the thread goes, from the start of the operand's tile
-//     void store4(SUM4 sums, uint row, uint column)   four sums of a row, from the workgroup's corner; or, with ADDENDS, two:
-//     vec4 load_addend4(uint row, uint column), which all of a row of fragments ask for before they store, and a macro
-//     STORE4_WITH(SUM4 sums, vec4 addend, uint row, uint column)
+//     STORE4(SUM4 sums, uint row, uint column)   stores four sums of a row, from the workgroup's corner
+// With ADDENDS it also defines HAS_ADDENDS, uvec4 load_addend4(uint row, uint column), which a thread asks for as often as it
+// will store sums of a row of fragments, and vec4 with_addend4(vec4 sums, uvec4 addend), what of them it then stores.
 // With APART it defines HALVES_A and HALVES_B too. With WALK, a divisor of FM, above 1 an invocation stores so many rows one
 // after the other, by void store4_in_turn(vec4 sums, uint row, uint column).
 #ifndef MATRIX_LOOP_GLSL
@@ -86,9 +86,8 @@ uint word_a(uint i);
 uint word_b(uint i);
 #ifdef ADDENDS
 const uint STORES = FM * VECTORS / LANES; // of an invocation
-vec4 load_addend4(uint row, uint column);
-#else
-void store4(SUM4 sums, uint row, uint column);
+uvec4 load_addend4(uint row, uint column);
+vec4 with_addend4(vec4 sums, uvec4 addend);
 #endif
 #ifdef WALK
 void store4_in_turn(vec4 sums, uint row, uint column);
@@ -163,18 +162,17 @@ void multiply_tiles(uint first, uint end)
     uint subgroup_m = SUBGROUP_INDEX / WN * (BM / WM), subgroup_n = SUBGROUP_INDEX % WN * (BN / WN);
 
     UNROLL for (uint set = 0; set < AHEAD; ++set)
-        if (set == 0u || first + set * BK < end)
-            load_next(first + set * BK, set);
+        load_next(first + set * BK, set);
     place_next(0, 0, 0);
     barrier();
     uint at = 0, undo_at = 0;
     // A set holds every AHEAD-th K tile; they are written out one after the other, so that registers have constant names.
+    // Behind the end tiles are zeros, which nothing is read for.
     for (uint sets = first; sets < end; sets += AHEAD * BK)
     UNROLL for (uint set = 0; set < AHEAD; ++set) {
         uint k = sets + set * BK;
-        if (set > 0u && k >= end)
-            break;
-        if (k + AHEAD * BK < end)
+        bool more = AHEAD > 1u || k + BK < end;
+        if (more)
             load_next(k + AHEAD * BK, set);
         UNROLL for (uint kk = 0; kk < BK; kk += FK) {
             OperandA a[RM * HALVES_A];
@@ -216,16 +214,16 @@ void multiply_tiles(uint first, uint end)
             at = TILE - at;
             undo_at = UNDOS - undo_at;
         }
-        if (k + BK < end) {
+        if (more) {
             place_next(at, undo_at, (set + 1u) % AHEAD);
             barrier();
         }
     }
 
     // A fragment's elements lie in unknown lanes, so a row of fragments goes through shared memory and from there in
-    // rows to the result. Storing is written out here, and by a macro there, because NVIDIA's compiler (580) inlines calls to a
-    // depth alone: one level more, of store4() to the activation's branches, and the call that stays in this loop sends all
-    // fragments to memory. Everything on matrix units then takes eight times as long.
+    // rows to the result. STORE4 may call what calls the activation, and no deeper: NVIDIA's compiler (580) inlines calls to a
+    // depth alone, and one that stays in this loop sends all fragments to memory. Everything on matrix units then takes
+    // eight times as long.
     if (STAGES > 1)
         barrier();
     uint lane = SUBGROUP_LANE, base = SUBGROUP_INDEX * FM * (VECTORS + 1);
@@ -233,35 +231,32 @@ void multiply_tiles(uint first, uint end)
         UNROLL for (uint j = 0; j < RN; ++j)
             STORE_SUMS(acc[i * RN + j], base + j * FN / 4, VECTORS + 1);
         SUBGROUP_BARRIER;
+        uint first_row = subgroup_m + i * FM;
+#ifdef ADDENDS
+        if (HAS_ADDENDS) { // all at once: a load behind a store waits for it
+            uvec4 addends[STORES];
+            UNROLL for (uint s = 0; s < STORES; ++s) {
+                uint v = lane + s * LANES;
+                addends[s] = load_addend4(first_row + v / VECTORS, subgroup_n + v % VECTORS * 4u);
+            }
+            UNROLL for (uint s = 0; s < STORES; ++s) {
+                uint v = lane + s * LANES, at = base + v / VECTORS * (VECTORS + 1) + v % VECTORS;
+                tile[at] = SUM_BITS(with_addend4(SUM4_OF(tile[at]), addends[s]));
+            }
+        }
+#endif
 #ifdef WALK
         for (uint v = lane; v < FM / WALK * VECTORS && WALK > 1u; v += LANES) {
             uint row = v / VECTORS * WALK, column = v % VECTORS;
             for (uint r = row; r < row + WALK; ++r)
-                store4_in_turn(SUM4_OF(tile[base + r * (VECTORS + 1) + column]), subgroup_m + i * FM + r,
-                               subgroup_n + column * 4u);
+                store4_in_turn(SUM4_OF(tile[base + r * (VECTORS + 1) + column]), first_row + r, subgroup_n + column * 4u);
         }
         if (WALK == 1u)
 #endif
-        {
-#ifdef ADDENDS
-            vec4 addends[STORES];
-            UNROLL for (uint s = 0; s < STORES; ++s) {
-                uint v = lane + s * LANES;
-                addends[s] = load_addend4(subgroup_m + i * FM + v / VECTORS, subgroup_n + v % VECTORS * 4u);
-            }
-            UNROLL for (uint s = 0; s < STORES; ++s) {
-                uint v = lane + s * LANES, row = v / VECTORS, column = v % VECTORS;
-                SUM4 sum = SUM4_OF(tile[base + row * (VECTORS + 1) + column]);
-                STORE4_WITH(sum, addends[s], subgroup_m + i * FM + row, subgroup_n + column * 4u);
-            }
-#else
             for (uint v = lane; v < FM * VECTORS; v += LANES) {
                 uint row = v / VECTORS, column = v % VECTORS;
-                SUM4 sum = SUM4_OF(tile[base + row * (VECTORS + 1) + column]);
-                store4(sum, subgroup_m + i * FM + row, subgroup_n + column * 4u);
+                STORE4(SUM4_OF(tile[base + row * (VECTORS + 1) + column]), first_row + row, subgroup_n + column * 4u);
             }
-#endif
-        }
         SUBGROUP_BARRIER;
     }
 }
