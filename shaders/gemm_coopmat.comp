@@ -87,7 +87,13 @@ Part part;
 #ifdef INT8
 #define STORE4(sums, row, column) store_row4(sums, part.at, part.m + (row), part.n + (column))
 #else
-#define STORE4(sums, row, column) store4(sums, part.m + (row), part.n + (column))
+#define STORE4(sums, row, column)                                                                                      \
+    {                                                                                                                  \
+        if (has_addends())                                                                                             \
+            store_sums4(sums, part.m + (row), part.n + (column));                                                      \
+        else                                                                                                           \
+            store_row4(sums, vec4(0.0), part.at, part.m + (row), part.n + (column));                                   \
+    }
 #define ADDENDS
 #define HAS_ADDENDS has_addends()
 
@@ -98,11 +104,9 @@ bool has_addends()
     return WIDE_C && !PARTIAL && (EPILOGUE & (EPILOGUE_BIAS | EPILOGUE_RESIDUAL)) != 0u;
 }
 
-void store4(vec4 sums, uint m, uint n)
+void store_sums4(vec4 sums, uint m, uint n)
 {
-    if (!HAS_ADDENDS)
-        store_row4(sums, vec4(0.0), part.at, m, n);
-    else if (m < push.m && n < push.n)
+    if (m < push.m && n < push.n)
         store_c4(part.at.c + c_index(m, n), activate(ACTIVATION, sums, push.act_a, push.act_b));
 }
 #endif
