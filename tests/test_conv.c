@@ -115,6 +115,9 @@ static hk_status lower_tile(hk_lower *l, void *user)
     job.x = forward ? n->in[0] : n->out[0];
     job.y = forward ? n->out[0] : n->in[0];
     job.w = n->in[1];
+    job.bias = hk_in(n, 2);
+    job.residual = hk_in(n, 3);
+    job.activation = forward;
     hk_gather v = hk_gather_of(&job);
     return c->units && hk_conv_may_units(l, &job, &v) ? hk_conv_lower_units(l, &job, &v)
                                                       : hk_conv_lower_gather(l, &job);
@@ -131,7 +134,7 @@ static void run_tile(fixture *f, const tile_shape *s, tile_case c)
     assert_int_equal(hk_graph_create(f->ctx, "tile", &g), HK_OK);
     const int64_t pads[] = {s->pad, s->pad, s->pad, s->pad}, strides[] = {s->stride, s->stride};
     const hk_attr_value window[] = {HK_SET_INTS("pads", pads, 4), HK_SET_INTS("strides", strides, 2)};
-    const hk_attr_value forward[] = {window[0], window[1], {0}};
+    const hk_attr_value forward[] = {window[0], window[1], HK_SET_INT("activation", 1), {0}};
     const hk_attr_value data[] = {window[0], window[1], HK_SET_INTS("input_shape", s->x + 2, 2), {0}};
     const hk_attr_value weight[] = {window[0], window[1], HK_SET_INTS("kernel_shape", s->w + 2, 2), {0}};
     const hk_shape xs = {.rank = 4, .dim = {s->x[0], s->x[1], s->x[2], s->x[3]}};
@@ -141,10 +144,16 @@ static void run_tile(fixture *f, const tile_shape *s, tile_case c)
     assert_true(hk_conv_resolve(&attrs, &xs, &ws, &c.p, &problem));
     hk_shape ys = hk_window_shape(&c.p.w, c.p.n, c.p.k);
     hk_value *first = test_input(g, "first", 4, c.pass == HK_CONV_DATA ? ys.dim : xs.dim);
-    hk_value *second = test_input(g, "second", 4, c.pass == HK_CONV_WEIGHT ? ys.dim : ws.dim), *in[2] = {first, second};
-    static const char *const ops[] = {"Conv", "hk.ConvDataGrad", "hk.ConvWeightGrad"};
+    hk_value *second = test_input(g, "second", 4, c.pass == HK_CONV_WEIGHT ? ys.dim : ws.dim);
+    hk_value *in[4] = {first, second, NULL, NULL};
+    if (c.pass == HK_CONV_FORWARD) {
+        in[2] = test_input(g, "bias", 1, ws.dim);
+        in[3] = test_input(g, "residual", 4, ys.dim);
+    }
+    static const char *const ops[] = {"hk.Conv", "hk.ConvDataGrad", "hk.ConvWeightGrad"};
     const hk_attr_value *values[] = {forward, data, weight};
-    if (hk_build(g, ops[c.pass], values[c.pass], in, 2, out, c.pass == HK_CONV_WEIGHT ? 2 : 1) != HK_OK)
+    if (hk_build(g, ops[c.pass], values[c.pass], in, c.pass == HK_CONV_FORWARD ? 4 : 2, out,
+                 c.pass == HK_CONV_WEIGHT ? 2 : 1) != HK_OK)
         fail_msg("%s", hk_context_error(f->ctx));
     for (int i = 0; i < 2 && out[i]; i++)
         assert_true(hk_graph_add_output(g, out[i]));
@@ -163,7 +172,8 @@ static void run_tile(fixture *f, const tile_shape *s, tile_case c)
     hk_graph_destroy(&g);
 }
 
-/* All tiles with a ragged problem and splits, two of them with the other ways to read and to store, unsplit. */
+/* All tiles with a ragged problem and splits, forward with bias and residual; two of them with the other ways to read
+ * and to store, unsplit. */
 static void test_every_tile(void **state)
 {
     static const tile_shape shapes[] = {
