@@ -53,7 +53,6 @@ const bool A_F32 = true;
 const bool B_F32 = true;
 const bool A_ACROSS = false;
 const bool B_ACROSS = false;
-const uint AHEAD = 1;
 #define SPLIT_HERE
 #include "conv_gather.glsl"
 #define STORE4(sums, row, column) store4(sums, row, column)
@@ -131,7 +130,7 @@ void load_b(uint k_tile)
     }
 }
 
-void load_next(uint k, uint set)
+void load_next(uint k)
 {
     load_a(k);
     load_b(k);

@@ -57,7 +57,6 @@ const bool A_F32 = false;
 const bool B_F32 = false;
 const bool A_ACROSS = false;
 const bool B_ACROSS = false;
-const uint AHEAD = 1;
 #define STORE4(sums, row, column) store4(sums, row, column)
 #define ADDENDS
 const bool GATED = (EPILOGUE & 8u) != 0u;
@@ -123,7 +122,7 @@ uvec4 scaled_halves(uint from, uint image, uint octet)
     return uvec4(pack_half_octet(x.low), pack_half_octet(x.high));
 }
 
-void load_next(uint k, uint set)
+void load_next(uint k)
 {
     uint at = k / 8u + gl_LocalInvocationIndex % OCTETS, row_octets = KH * KW * push.octets_in;
     uvec2 entry = POINT ? uvec2(at, 0u) : uvec2(0u);

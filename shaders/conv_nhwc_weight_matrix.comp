@@ -50,7 +50,6 @@ const bool A_F32 = false;
 const bool B_F32 = false;
 const bool A_ACROSS = true;
 const bool B_ACROSS = true;
-const uint AHEAD = 1;
 #define STORE4(sums, row, column) store4(sums, row, column)
 void store4(vec4 sums, uint row, uint column);
 #include "matrix_loop.glsl"
@@ -97,7 +96,7 @@ uvec4 load_x(uint pixel)
     return octet;
 }
 
-void load_next(uint k, uint set)
+void load_next(uint k)
 {
     UNROLL for (uint i = 0; i < LOADS_A; ++i) {
         uint pixel = k + pixel_a(i);

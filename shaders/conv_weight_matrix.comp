@@ -51,7 +51,6 @@ const bool A_F32 = true;
 const bool B_F32 = true;
 const bool A_ACROSS = false;
 const bool B_ACROSS = false;
-const uint AHEAD = 1;
 #define STORE4(sums, row, column) store4(sums, row, column)
 void store4(vec4 sums, uint row, uint column);
 #include "matrix_loop.glsl"
@@ -161,7 +160,7 @@ void load_pixels()
 }
 
 // Tiles come one after the other: the thread's pixel is where the last one left it.
-void load_next(uint k, uint set)
+void load_next(uint k)
 {
     if (FOURS)
         load_vectors();

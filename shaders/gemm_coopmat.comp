@@ -55,7 +55,6 @@ const uint HALVES = 1;
 #else
 layout(constant_id = 19) const uint HALVES = 1; // of an element that is stored as fp32: 2 is precision high
 #endif
-layout(constant_id = 20) const uint AHEAD = 1;  // K tiles on their way
 
 // Spiking neurons that take C: their steps, or 0. Rows of A and C are samples of a step, those of a step behind each other; the
 // product's rows are the steps of a sample, so that a row's neighbours in a fragment are one walk. C receives spikes, the
@@ -65,12 +64,12 @@ const uint SCAN = 0;
 #else
 #define FIRES
 #define WALK (SCAN == 0u ? 1u : SCAN)
-layout(constant_id = 22) const uint SCAN = 0;
-layout(constant_id = 23) const float RATE = 0.0;
-layout(constant_id = 24) const float REST = 0.0;
-layout(constant_id = 25) const float FIXED_THRESHOLD = 1.0;
+layout(constant_id = 20) const uint SCAN = 0;
+layout(constant_id = 21) const float RATE = 0.0;
+layout(constant_id = 22) const float REST = 0.0;
+layout(constant_id = 23) const float FIXED_THRESHOLD = 1.0;
 #define VEC 4
-#define NEURON_CONSTANTS 26
+#define NEURON_CONSTANTS 24
 #include "neuron.glsl"
 const uint V0 = 0; // bit of PRESENT
 #endif
@@ -183,28 +182,28 @@ uint split_word(uint i, bool across, uint tile_extent, uint row)
     return across ? (k * SIDE + line) * row + outer * 2u + chunk : (outer * SIDE + line) * row + k * 2u + chunk;
 }
 
-void load_next_split(uint k, uint set)
+void load_next_split(uint k)
 {
     UNROLL for (uint i = 0; i < LOADS_A && SPLIT_A; ++i) {
         bool inside = has_chunk(i, CHUNKS_A) && k + split_block(i) / (BM / SIDE) * SIDE < part.k_end;
         UNROLL for (uint h = 0; h < 2; ++h)
-            next_a[set * WORDS_A + i * PARTS_A + h % PARTS_A] =
+            next_a[i * PARTS_A + h % PARTS_A] =
                 inside ? U32x4(push.a).v[from_a[i] + h * BLOCK_CHUNKS] : uvec4(0u);
         from_a[i] += split_step(A_ACROSS, push.m);
     }
     UNROLL for (uint i = 0; i < LOADS_B && SPLIT_B; ++i) {
         bool inside = has_chunk(i, CHUNKS_B) && k + split_block(i) / (BN / SIDE) * SIDE < part.k_end;
         UNROLL for (uint h = 0; h < 2; ++h)
-            next_b[set * WORDS_B + i * PARTS_B + h % PARTS_B] =
+            next_b[i * PARTS_B + h % PARTS_B] =
                 inside ? U32x4(push.b).v[from_b[i] + h * BLOCK_CHUNKS] : uvec4(0u);
         from_b[i] += split_step(B_ACROSS, push.n);
     }
     uint t = gl_LocalInvocationIndex;
     bool of_a = t < UNDOS_A;
     uint at = of_a ? t : t - UNDOS_A, side = (of_a ? BM : BN) / SIDE;
-    next_undo[set] = 1.0;
+    next_undo = 1.0;
     if (t < UNDOS && k + at / side * SIDE < part.k_end)
-        next_undo[set] = of_a ? F32(push.a).v[push.lda + find_block(A_ACROSS, part.at.a, at, BM, part.m, push.m, k)]
+        next_undo = of_a ? F32(push.a).v[push.lda + find_block(A_ACROSS, part.at.a, at, BM, part.m, push.m, k)]
                               : F32(push.b).v[push.ldb + find_block(B_ACROSS, part.at.b, at, BN, part.n, push.n, k)];
 }
 
@@ -218,21 +217,21 @@ void find_split()
 
 // ---- what matrix_loop.glsl asks for
 
-void load_next(uint k, uint set)
+void load_next(uint k)
 {
     if (SPLIT)
-        load_next_split(k, set);
+        load_next_split(k);
     UNROLL for (uint i = 0; i < LOADS_A && !SPLIT_A; ++i) {
         uvec2 s = slot(i, !TRANS_A, BM);
         UNROLL for (uint h = 0; h < PARTS_A; ++h)
-            next_a[set * WORDS_A + i * PARTS_A + h] =
+            next_a[i * PARTS_A + h] =
                 fetch_chunk(push.a, A_F32, !TRANS_A, WIDE_A, from_a[i], h, part.m + s.x, push.m, k + s.y, part.k_end);
         from_a[i] += TRANS_A ? BK * push.lda : BK;
     }
     UNROLL for (uint i = 0; i < LOADS_B && !SPLIT_B; ++i) {
         uvec2 s = slot(i, TRANS_B, BN);
         UNROLL for (uint h = 0; h < PARTS_B; ++h)
-            next_b[set * WORDS_B + i * PARTS_B + h] =
+            next_b[i * PARTS_B + h] =
                 fetch_chunk(push.b, B_F32, TRANS_B, WIDE_B, from_b[i], h, part.n + s.x, push.n, k + s.y, part.k_end);
         from_b[i] += TRANS_B ? BK : BK * push.ldb;
     }

@@ -2,8 +2,9 @@
 //
 // A workgroup of WM x WN subgroups computes BM x BN sums over K, a subgroup (BM / WM) x (BN / WN) of them in fragments of
 // FM x FN. Operands are staged in shared memory as halves, in chunks of eight elements: while one K tile is multiplied the
-// next AHEAD are on their way into registers. Rows of a tile are padded by 16 bytes, so that the eight rows of a fragment
-// begin in different banks. Operands in fp32 are rounded on the way.
+// next is on its way into registers. (Two or three on their way took half as long again: nothing tells the hardware which of
+// them to wait for.) Rows of a tile are padded by 16 bytes, so that the eight rows of a fragment begin in different banks.
+// Operands in fp32 are rounded on the way.
 //
 // With HALVES 2 (precision high) an element is two halves with a scale for each block (halves.glsl), and the three larger of
 // their products are summed. The products of FK k meet the running sums outside of the matrix units: that undoes the
@@ -11,10 +12,9 @@
 // are split while they are staged. An operand that is stored in halves is exact in one: it comes as it is, and a product less.
 //
 // Before including it, a kernel defines BM, BN, BK, FM, FN, FK, WM, WN, THREADS, STAGES, HALVES, the bools A_F32, B_F32 (how
-// operands are stored) and A_ACROSS, B_ACROSS (their chunks lie across K, else along it), and AHEAD. After it:
-//     void load_next(uint k, uint set)           the chunks of the K tile at k into next_a and next_b, from WORDS_A, WORDS_B
-//                                                times set on; of operands that come split both halves, and into
-//                                                next_undo[set] the tile's undo of this thread's number
+// operands are stored) and A_ACROSS, B_ACROSS (their chunks lie across K, else along it). After it:
+//     void load_next(uint k)                     the chunks of the K tile at k into next_a and next_b; of operands that come
+//                                                split both halves, and into next_undo the tile's undo of this thread's number
 //     uint word_a(uint i), word_b(uint i)        where chunk i of the thread goes, from the start of the operand's tile
 //     STORE4(SUM4 sums, uint row, uint column)   stores four sums of a row, from the workgroup's corner
 // With ADDENDS it also defines HAS_ADDENDS, uvec4 load_addend4(uint row, uint column), which a thread asks for as often as it
@@ -64,11 +64,9 @@ const uint UNDOS_B = SPLIT_B ? BN / SIDE * (BK / SIDE) : 0;
 const uint UNDOS = SPLIT ? UNDOS_A + UNDOS_B : 1;
 shared float undos[STAGES * UNDOS];
 
-const uint WORDS_A = LOADS_A * PARTS_A; // of a set: what a thread has on the way of one K tile
-const uint WORDS_B = LOADS_B * PARTS_B;
-uvec4 next_a[AHEAD * WORDS_A];
-uvec4 next_b[AHEAD * WORDS_B];
-float next_undo[AHEAD];
+uvec4 next_a[LOADS_A * PARTS_A];
+uvec4 next_b[LOADS_B * PARTS_B];
+float next_undo;
 
 // The line of a tile in which number n of its chunks lies, if threads take chunks line by line. Shared memory takes what
 // eight threads store in one go if their words differ modulo eight: not so those of two neighbouring lines of four chunks,
@@ -81,7 +79,7 @@ uint line_of(uint n, uint chunks)
 
 bool has_chunk(uint i, uint chunks) { return chunks % THREADS == 0u || gl_LocalInvocationIndex + i * THREADS < chunks; }
 
-void load_next(uint k, uint set);
+void load_next(uint k);
 uint word_a(uint i);
 uint word_b(uint i);
 #ifdef ADDENDS
@@ -119,7 +117,7 @@ uvec2 split_slot(uint i, uint extent, uint loads)
 
 #endif
 
-void place_next(uint at, uint undo_at, uint set)
+void place_next(uint at, uint undo_at)
 {
     uint at_b = at + HALVES_A * TILE_A;
 #ifdef SPLIT_HERE
@@ -136,7 +134,7 @@ void place_next(uint at, uint undo_at, uint set)
     UNROLL for (uint i = 0; i < LOADS_A; ++i) {
         if (!has_chunk(i, CHUNKS_A))
             break;
-        uvec4 x = next_a[set * WORDS_A + i * PARTS_A], y = next_a[set * WORDS_A + i * PARTS_A + PARTS_A - 1];
+        uvec4 x = next_a[i * PARTS_A], y = next_a[i * PARTS_A + PARTS_A - 1];
         tile[at + word_a(i)] = A_F32 && !SPLIT_A ? ROUND8(uintBitsToFloat(x), uintBitsToFloat(y)) : x;
         if (SPLIT_A)
             tile[at + TILE_A + word_a(i)] = y;
@@ -144,13 +142,13 @@ void place_next(uint at, uint undo_at, uint set)
     UNROLL for (uint i = 0; i < LOADS_B; ++i) {
         if (!has_chunk(i, CHUNKS_B))
             break;
-        uvec4 x = next_b[set * WORDS_B + i * PARTS_B], y = next_b[set * WORDS_B + i * PARTS_B + PARTS_B - 1];
+        uvec4 x = next_b[i * PARTS_B], y = next_b[i * PARTS_B + PARTS_B - 1];
         tile[at_b + word_b(i)] = B_F32 && !SPLIT_B ? ROUND8(uintBitsToFloat(x), uintBitsToFloat(y)) : x;
         if (SPLIT_B)
             tile[at_b + TILE_B + word_b(i)] = y;
     }
     if (SPLIT && gl_LocalInvocationIndex < UNDOS)
-        undos[undo_at + gl_LocalInvocationIndex] = next_undo[set];
+        undos[undo_at + gl_LocalInvocationIndex] = next_undo;
 }
 
 // The sums over k = first .. end - 1, stored.
@@ -161,19 +159,14 @@ void multiply_tiles(uint first, uint end)
         CLEAR_SUMS(acc[i], i);
     uint subgroup_m = SUBGROUP_INDEX / WN * (BM / WM), subgroup_n = SUBGROUP_INDEX % WN * (BN / WN);
 
-    UNROLL for (uint set = 0; set < AHEAD; ++set)
-        load_next(first + set * BK, set);
-    place_next(0, 0, 0);
+    load_next(first);
+    place_next(0, 0);
     barrier();
     uint at = 0, undo_at = 0;
-    // A set holds every AHEAD-th K tile; they are written out one after the other, so that registers have constant names.
-    // Behind the end tiles are zeros, which nothing is read for.
-    for (uint sets = first; sets < end; sets += AHEAD * BK)
-    UNROLL for (uint set = 0; set < AHEAD; ++set) {
-        uint k = sets + set * BK;
-        bool more = AHEAD > 1u || k + BK < end;
+    for (uint k = first; k < end; k += BK) {
+        bool more = k + BK < end;
         if (more)
-            load_next(k + AHEAD * BK, set);
+            load_next(k + BK);
         UNROLL for (uint kk = 0; kk < BK; kk += FK) {
             OperandA a[RM * HALVES_A];
             float undo_a[RM];
@@ -215,7 +208,7 @@ void multiply_tiles(uint first, uint end)
             undo_at = UNDOS - undo_at;
         }
         if (more) {
-            place_next(at, undo_at, (set + 1u) % AHEAD);
+            place_next(at, undo_at);
             barrier();
         }
     }

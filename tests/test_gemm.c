@@ -178,33 +178,6 @@ static void test_fp16_operands_and_results(void **state)
     }
 }
 
-/* Several K tiles on their way: fewer of them than sets, as many, and a remainder, in every orientation. Devices
- * without matrix units emulate them. */
-static void test_tiles_ahead(void **state)
-{
-    size_t count, ran = 0;
-    const fixture *f = *state;
-    const hk_gemm_variant *v = hk_gemm_variants(&count);
-    bool software = hk_gpu_info(f->gpu)->type == HK_DEVICE_SOFTWARE;
-    for (size_t i = 0; i < count; i++)
-        for (int t = 0; t < 4 && v[i].kind == HK_GEMM_COOPMAT && v[i].ahead > 1; t++)
-            for (int64_t tiles = 1; tiles < 2 + 2 * v[i].ahead; tiles++) {
-                const hk_gemm_case c = {.m = 40,
-                                        .n = 72,
-                                        .k = tiles * v[i].bk - (tiles % 2 ? 0 : 8),
-                                        .trans_a = t & 1,
-                                        .trans_b = t & 2,
-                                        .a = HK_FLOAT16,
-                                        .b = HK_FLOAT16,
-                                        .c = HK_FLOAT32,
-                                        .precision = HK_PRECISION_FAST,
-                                        .bias = 2};
-                if (!software || v[i].bm + v[i].bk <= 96)
-                    ran += check(*state, &c, &v[i], 1 + (tiles > 4));
-            }
-    assert_true(ran >= 24 || hk_gpu_info(f->gpu)->max_shared_bytes < 32768);
-}
-
 /* bfloat16 and int8 run the tiles of fp16 from kernels of their own, emulated where the device has no such matrix
  * units: there the smallest tile alone. Each in every orientation, with edges, batches and splits, both operands
  * shared or not. */
@@ -370,7 +343,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_every_variant_in_every_orientation),
         cmocka_unit_test(test_precision_high),
         cmocka_unit_test(test_fp16_operands_and_results),
-        cmocka_unit_test(test_tiles_ahead),
         cmocka_unit_test(test_bf16),
         cmocka_unit_test(test_int8),
         cmocka_unit_test(test_chosen_variants),

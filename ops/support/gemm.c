@@ -20,7 +20,7 @@ enum {
 };
 /* And of constant 18 of gemm_coopmat.comp. */
 enum { FLOATS_A = 1, FLOATS_B = 2 };
-enum { SPEC_SCAN = 22, SPEC_RATE, SPEC_REST, SPEC_THRESHOLD, SPEC_NEURON };
+enum { SPEC_SCAN = 20, SPEC_RATE, SPEC_REST, SPEC_THRESHOLD, SPEC_NEURON };
 
 static int64_t ceil_div(int64_t a, int64_t b)
 {
@@ -387,8 +387,7 @@ static hk_record *emit_coopmat(hk_lower *l, const hk_gemm *p, const hk_gemm_vari
                              threads,
                              v->stages,
                              floats,
-                             v->halves,
-                             v->ahead};
+                             v->halves};
     for (uint32_t i = 0; i < HK_COUNT(spec); i++)
         hk_spec(r, 8 + i, spec[i]);
     if (p->neurons)

@@ -67,7 +67,6 @@ typedef struct hk_gemm_variant {
     uint16_t bm, bn, bk;            /* tile of a workgroup; of int8 operands bk counts pairs of bytes */
     uint8_t tm, tn, slices, stages; /* TILE: of a thread, groups of threads along K, tiles in shared memory */
     uint8_t wm, wn, halves;         /* COOPMAT: subgroups along m and n; 2: operands split in two (precision high) */
-    uint8_t ahead;                  /* COOPMAT: K tiles on their way into registers while one is multiplied */
     float rate;                     /* share of the units' peak in a full device, for the cost model */
 } hk_gemm_variant;
 
