@@ -4,7 +4,8 @@
  * the whole batch would. Samples are counted along the first dimension.
  *
  * When it trains: before opset 7 unless is_test is set; in opsets 7 to 11, which have no such switch, when the hidden
- * attribute hk.training is set; from opset 12 on when training_mode is true. Otherwise it is the identity, a view.
+ * attribute hk.training is set; from opset 12 on when training_mode is true. Otherwise, and with a ratio that is known
+ * to be 0, it is the identity, a view.
  */
 #include <math.h>
 #include <string.h>
@@ -51,21 +52,29 @@ static const dropout_attrs *attrs_of(const hk_node *n)
     return n->attrs;
 }
 
-/* 1 or 0; -1: it depends on a run-time input. */
+/* Where no input says it: an attribute, and from opset 12 on a half. */
+static float ratio_of(const hk_node *n)
+{
+    return n->opset >= 12 && !is_gradient(n) ? 0.5f : attrs_of(n)->ratio;
+}
+
+static bool drops_nothing(const hk_node *n)
+{
+    const hk_tensor *t = hk_known(n, IN_RATIO);
+    return t ? hk_tensor_count(t) == 1 && hk_get_double(t, 0) == 0 : !hk_in(n, IN_RATIO) && ratio_of(n) == 0;
+}
+
+/* 1 or 0, which is also what dropping nothing is; -1: it depends on a run-time input. */
 static int training_of(const hk_node *n)
 {
+    if (drops_nothing(n))
+        return 0;
     if (n->opset < 7)
         return attrs_of(n)->is_test == 0;
     if (!hk_in(n, IN_TRAINING))
         return attrs_of(n)->training != 0;
     const hk_tensor *t = hk_known(n, IN_TRAINING);
     return t && hk_tensor_count(t) == 1 ? hk_get_int(t, 0) != 0 : -1;
-}
-
-/* Where no input says it: an attribute, and from opset 12 on a half. */
-static float ratio_of(const hk_node *n)
-{
-    return n->opset >= 12 && !is_gradient(n) ? 0.5f : attrs_of(n)->ratio;
 }
 
 /* A stable number for the node: of its name, unless given. ONNX's seed makes another stream of it. */
