@@ -63,7 +63,13 @@ static void test_every_variant_in_every_orientation(void **state)
     for (size_t i = 0; i < count; i++)
         for (int t = 0; t < 4 && v[i].kind != HK_GEMM_INTEGER; t++) {
             bool few = v[i].kind == HK_GEMM_ROWS;
-            const hk_gemm_case wide = {.m = few ? 4 : 140, .n = 72, .k = 104, .trans_a = t & 1, .trans_b = t & 2};
+            const hk_gemm_case wide = {.m = few ? 4 : 140,
+                                       .n = 72,
+                                       .k = 104,
+                                       .trans_a = t & 1,
+                                       .trans_b = t & 2,
+                                       .bias = 1 + (t & 1),
+                                       .residual = true};
             const hk_gemm_case ragged = {.m = 131,
                                          .n = few ? 7 : 67,
                                          .k = 45,
