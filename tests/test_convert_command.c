@@ -10,6 +10,7 @@
 
 #include "ops/op.h"
 #include "tests/support/command.h"
+#include "tests/support/repeat.h"
 #include "tests/support/spiking.h"
 
 #define DIGITS HK_TEST_DATA "/digits"
@@ -66,7 +67,7 @@ static void digits_over_time(void **state)
     hk_loader *l = digits(&data, 120, 0.2, false);
     hk_model *m = digits_model(), *snn = NULL, *at = NULL;
     OK(hk_snn_convert(dev, m, &(hk_snn_params){.size = sizeof(hk_snn_params), .loader = l}, &snn));
-    for (int i = 0; i < 7; i++) {
+    for (int i = 0; i < repeats(7, 3); i++) {
         size_t right[2], all;
         OK(hk_snn_with_steps(snn, 1 << i, false, &at));
         size_t same = compare_classes(m, at, right, &all);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "tests/support/program.h"
+#include "tests/support/repeat.h"
 #include "tests/support/simplecnn.h"
 #include "tests/support/trainers.h"
 
@@ -390,6 +391,8 @@ static void resumed_with(digits *d, const char *name, hk_trainer_params p)
 {
     char path[300];
     size_t bytes = 0, again = 0;
+    /* three that follow each other: each place of an accumulation of three */
+    const uint32_t resumes = (uint32_t)repeats(RESUMES, 3);
     hk_trainer *t = resumable(d, p);
     for (uint32_t k = 0; k < RESUME_STEPS; k++) { /* the uninterrupted run, which is saved before each step */
         snprintf(path, sizeof path, "%s/at-%u.safetensors", fixture.folder, k);
@@ -401,7 +404,7 @@ static void resumed_with(digits *d, const char *name, hk_trainer_params p)
     hk_trainer_destroy(&t);
     for (uint32_t k = 0; k < RESUME_STEPS; k++) {
         snprintf(path, sizeof path, "%s/at-%u.safetensors", fixture.folder, k);
-        if (k >= RESUME_STEPS - 1 - RESUMES && k < RESUME_STEPS - 1) {
+        if (k >= RESUME_STEPS - 1 - resumes && k < RESUME_STEPS - 1) {
             t = resumable(d, p);
             OK(hk_trainer_load(t, path, NULL));
             steps_to(t, d, k, RESUME_STEPS);
