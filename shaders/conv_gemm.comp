@@ -251,74 +251,28 @@ void add_slices(uint slice, uint thread)
     }
 }
 
-// ---- the store phase. A load behind a store waits for it, so all biases are added before the first store, and the
-// residuals of eight rows are asked for together. What lies outside of the result reads those of its last channel and
-// image, without a branch, and is dropped.
-
-const bool FINISH = (EPILOGUE & 4u) == 0u;
-const bool BIAS = FINISH && (EPILOGUE & 1u) != 0u;
-const bool RESIDUAL = FINISH && (EPILOGUE & 2u) != 0u;
-
-const uint ROWS = TM < 8 ? TM : 8; // whose residuals are read together: at most 32 registers
-
-uint row_of(uint i) { return i / 4 * THREADS_M * 4 + i % 4; } // of the thread's rows, from its first
-
-void add_bias(uint m0)
-{
-    [[unroll]] for (uint i = 0; i < TM; ++i) {
-        float bias = F32(push.bias).v[part_group * push.m + min(m0 + row_of(i), push.m - 1u)];
-        [[unroll]] for (uint j = 0; j < TN / 4; ++j)
-            acc[i * (TN / 4) + j] += bias;
-    }
-}
-
-// To rows first, first + 1, ... of the thread's columns 4 j, ...; index: where these begin.
-void add_residual(uint j, uint first, uint m0, uint index[4])
-{
-    vec4 residual[ROWS];
-    [[unroll]] for (uint i = 0; i < ROWS; ++i) {
-        uint row = min(m0 + row_of(first + i), push.m - 1u) * push.out_h * push.out_w;
-        if (WIDE) {
-            residual[i] = F32x4(push.residual).v[(index[0] + row) >> 2];
-        } else {
-            [[unroll]] for (uint c = 0; c < 4; ++c)
-                residual[i][c] = F32(push.residual).v[index[c] + row];
-        }
-    }
-    [[unroll]] for (uint i = 0; i < ROWS; ++i)
-        acc[(first + i) * (TN / 4) + j] += residual[i];
-}
+// ---- the store phase: four neighbouring columns of one row at a time
 
 void store_tile(uint tm, uint tn)
 {
-    uint m0 = part_m + tm * 4u, plane = push.out_h * push.out_w;
+    uint plane = push.out_h * push.out_w;
     uint partial = part_split * push.images * push.groups * push.m * plane; // 0 without splits
-    if (BIAS)
-        add_bias(m0);
-    [[unroll]] for (uint j = 0; j < TN / 4; ++j) { // four columns, which are neighbours in the result if WIDE
-        uint index[4];
-        bool inside[4];
-        [[unroll]] for (uint c = 0; c < (WIDE ? 1 : 4); ++c) {
-            Pixel p = find_pixel(part_column + (j * THREADS_N + tn) * 4u + c);
-            inside[c] = p.image < push.images;
-            p.image = min(p.image, push.images - 1u);
-            index[c] = partial + out_index(p, 0u);
-        }
-        [[unroll]] for (uint first = 0; first < TM; first += ROWS) {
-            if (RESIDUAL)
-                add_residual(j, first, m0, index);
-            [[unroll]] for (uint i = first; i < first + ROWS; ++i) {
-                uint row = (m0 + row_of(i)) * plane;
-                if (m0 + row_of(i) >= push.m)
-                    continue;
-                vec4 y = acc[i * (TN / 4) + j];
-                if (FINISH)
-                    y = activate(ACTIVATION, y, push.alpha, push.beta);
-                [[unroll]] for (uint c = 0; c < (WIDE ? 1 : 4); ++c) {
-                    if (inside[c] && WIDE)
-                        F32x4(push.result).v[(index[0] + row) >> 2] = y;
-                    else if (inside[c])
-                        F32(push.result).v[index[c] + row] = y[c];
+    uint m0 = part_m + tm * 4u;
+    [[unroll]] for (uint j = 0; j < TN / 4; ++j) {
+        uint column = part_column + (j * THREADS_N + tn) * 4u;
+        [[unroll]] for (uint c = 0; c < (WIDE ? 1u : 4u); ++c) {
+            Pixel p = find_pixel(column + c);
+            if (p.image >= push.images)
+                continue;
+            uint index = partial + out_index(p, m0);
+            [[unroll]] for (uint i = 0; i < TM; ++i) {
+                uint row = i / 4 * THREADS_M * 4 + i % 4;
+                if (m0 + row < push.m) {
+                    uint channel = part_group * push.m + m0 + row;
+                    if (WIDE)
+                        store_wide(acc[i * (TN / 4) + j], index + row * plane, channel);
+                    else
+                        store_one(acc[i * (TN / 4) + j][c], index + row * plane, channel);
                 }
             }
         }

@@ -17,7 +17,6 @@ layout(constant_id = 11) const uint TM = 4;
 layout(constant_id = 12) const uint TN = 4;
 layout(constant_id = 13) const uint SLICES = 1;
 layout(constant_id = 14) const uint STAGES = 1;
-layout(constant_id = 15) const uint BIAS_ALONG = 3; // what the bias differs by: bit 0: rows, 1: columns
 
 const uint THREADS_M = BM / TM;
 const uint THREADS_N = BN / TN;
@@ -116,88 +115,6 @@ void add_slices(uint slice, uint thread)
     }
 }
 
-// ---- the store phase. A load behind a store waits for it, so the addends of many vectors are asked for before the first of
-// them is stored. What lies outside of C reads those of its last row and column, without a branch, and is dropped.
-
-uint row_of(Part p, uint tm, uint i) { return p.m + (i / 4 * THREADS_M + tm) * 4 + i % 4; }
-uint column_of(Part p, uint tn, uint j) { return p.n + (j * THREADS_N + tn) * 4; }
-
-vec4 bias_inside(uint row, uint n) // row: where the row's bias begins
-{
-    F32 bias = F32(push.bias);
-    if ((BIAS_ALONG & 2u) == 0u)
-        return vec4(bias.v[row]);
-    vec4 x;
-    [[unroll]] for (uint j = 0; j < 4; ++j)
-        x[j] = bias.v[row + min(n + j, push.n - 1u) * push.bias_n];
-    return x;
-}
-
-// acc = alpha acc + beta bias.
-void add_bias(Part p, uint tm, uint tn)
-{
-    vec4 bias[TN / 4];
-    [[unroll]] for (uint i = 0; i < TM; ++i) {
-        uint row = p.at.bias + min(row_of(p, tm, i), push.m - 1u) * push.bias_m;
-        [[unroll]] for (uint j = 0; j < TN / 4; ++j) {
-            uint v = i * (TN / 4) + j;
-            acc[v] *= push.alpha;
-            if ((EPILOGUE & EPILOGUE_BIAS) != 0u) {
-                if (i == 0 || (BIAS_ALONG & 1u) != 0u) // else the first row's is every row's
-                    bias[j] = bias_inside(row, column_of(p, tn, j));
-                acc[v] += push.beta * bias[j];
-            }
-        }
-    }
-}
-
-vec4 residual_inside(Batch at, uint m, uint n)
-{
-    uint row = min(m, push.m - 1u);
-    if (WIDE_C)
-        return residual4((at.c + c_index(row, min(n, push.n - 4u))) >> 2);
-    vec4 x;
-    [[unroll]] for (uint j = 0; j < 4; ++j)
-        x[j] = F32(push.residual).v[at.c + c_index(row, min(n + j, push.n - 1u))];
-    return x;
-}
-
-void store_inside(Batch at, uint m, uint n, vec4 y)
-{
-    if (WIDE_C) {
-        store_c4(at.c + c_index(m, n), y);
-    } else {
-        [[unroll]] for (uint j = 0; j < 4; ++j)
-            if (n + j < push.n)
-                F32(push.c).v[at.c + c_index(m, n + j)] = y[j];
-    }
-}
-
-const bool RESIDUAL = !PARTIAL && (EPILOGUE & EPILOGUE_RESIDUAL) != 0u;
-const uint ROWS = TM * TN > 32 ? 32 / TN : TM; // whose residuals are read together: at most 8 vectors
-
-void store_tile(Part p, uint tm, uint tn)
-{
-    [[unroll]] for (uint first = 0; first < TM; first += ROWS) {
-        if (RESIDUAL) {
-            vec4 residual[ROWS * TN / 4];
-            [[unroll]] for (uint v = 0; v < ROWS * TN / 4; ++v)
-                residual[v] = residual_inside(p.at, row_of(p, tm, first + v / (TN / 4)), column_of(p, tn, v % (TN / 4)));
-            [[unroll]] for (uint v = 0; v < ROWS * TN / 4; ++v)
-                acc[first * TN / 4 + v] += residual[v];
-        }
-        [[unroll]] for (uint v = 0; v < ROWS * TN / 4; ++v) {
-            uint m = row_of(p, tm, first + v / (TN / 4)), n = column_of(p, tn, v % (TN / 4));
-            if (m < push.m && n < push.n) {
-                vec4 y = acc[first * TN / 4 + v];
-                if (!PARTIAL)
-                    y = activate(ACTIVATION, y, push.act_a, push.act_b);
-                store_inside(p.at, m, n, y);
-            }
-        }
-    }
-}
-
 void main()
 {
     Part p;
@@ -240,7 +157,11 @@ void main()
         add_slices(slice, thread);
     if (slice > 0)
         return;
-    if (!PARTIAL)
-        add_bias(p, tm, tn);
-    store_tile(p, tm, tn);
+    [[unroll]] for (uint i = 0; i < TM; ++i) {
+        uint m = p.m + (i / 4 * THREADS_M + tm) * 4 + i % 4;
+        [[unroll]] for (uint j = 0; j < TN / 4; ++j) {
+            uint n = p.n + (j * THREADS_N + tn) * 4;
+            store_row4(acc[i * (TN / 4) + j], addend4(p.at, m, n), p.at, m, n);
+        }
+    }
 }

@@ -240,12 +240,6 @@ static void set_batch(hk_lower *l, hk_record *r, const hk_gemm *p, struct gemm_p
     }
 }
 
-/* What the bias differs by, of a record that adds one: bit 0: rows, 1: columns. */
-static uint32_t bias_along(const hk_gemm *p, const hk_value *c)
-{
-    return !p->bias || c != p->c ? 0u : (p->bias_m != 0 ? 1u : 0u) | (p->bias_n != 0 ? 2u : 0u);
-}
-
 static uint32_t epilogue_bits(const hk_gemm *p)
 {
     return (p->bias ? EPILOGUE_BIAS : 0u) | (p->residual ? EPILOGUE_RESIDUAL : 0u) |
@@ -310,7 +304,7 @@ static hk_record *emit_tile(hk_lower *l, const hk_gemm *p, const hk_gemm_variant
 {
     hk_record *r = emit(l, p, &hk_kernel_gemm, v->name, c, wide, k_split, work);
     hk_workgroup(r, (uint32_t)v->bm / v->tm * (v->bn / v->tn) * v->slices, 1, 1);
-    const uint32_t spec[] = {v->bm, v->bn, v->bk, v->tm, v->tn, v->slices, v->stages, bias_along(p, c)};
+    const uint32_t spec[] = {v->bm, v->bn, v->bk, v->tm, v->tn, v->slices, v->stages};
     for (uint32_t i = 0; i < HK_COUNT(spec); i++)
         hk_spec(r, 8 + i, spec[i]);
     return r;
