@@ -55,8 +55,6 @@ const bool A_ACROSS = false;
 const bool B_ACROSS = false;
 #define SPLIT_HERE
 #include "conv_gather.glsl"
-#define STORE4(sums, row, column) store4(sums, row, column)
-void store4(vec4 sums, uint row, uint column);
 #include "matrix_loop.glsl"
 
 // Chunk i of the thread: (row, chunk of it), and (column, chunk of it). The threads of a warp take the same k of neighbouring

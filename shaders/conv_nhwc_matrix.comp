@@ -57,11 +57,9 @@ const bool A_F32 = false;
 const bool B_F32 = false;
 const bool A_ACROSS = false;
 const bool B_ACROSS = false;
-#define STORE4(sums, row, column) store4(sums, row, column)
 #define ADDENDS
 const bool GATED = (EPILOGUE & 8u) != 0u;
 #define HAS_ADDENDS ((EPILOGUE & 4u) == 0u && (EPILOGUE & 11u) != 0u)
-void store4(vec4 sums, uint row, uint column);
 #include "matrix_loop.glsl"
 
 const uint OCTETS = BK / 8;         // of a row of a tile

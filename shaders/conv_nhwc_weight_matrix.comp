@@ -50,8 +50,6 @@ const bool A_F32 = false;
 const bool B_F32 = false;
 const bool A_ACROSS = true;
 const bool B_ACROSS = true;
-#define STORE4(sums, row, column) store4(sums, row, column)
-void store4(vec4 sums, uint row, uint column);
 #include "matrix_loop.glsl"
 
 const uint OCTETS_A = BM / 8; // of a pixel of a tile; THREADS is a multiple

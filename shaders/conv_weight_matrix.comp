@@ -51,8 +51,6 @@ const bool A_F32 = true;
 const bool B_F32 = true;
 const bool A_ACROSS = false;
 const bool B_ACROSS = false;
-#define STORE4(sums, row, column) store4(sums, row, column)
-void store4(vec4 sums, uint row, uint column);
 #include "matrix_loop.glsl"
 
 const uint CHUNKS = BK / 8;          // of a row; THREADS is a multiple, so that a thread's is always the same

@@ -204,7 +204,7 @@ void load_next_split(uint k)
     next_undo = 1.0;
     if (t < UNDOS && k + at / side * SIDE < part.k_end)
         next_undo = of_a ? F32(push.a).v[push.lda + find_block(A_ACROSS, part.at.a, at, BM, part.m, push.m, k)]
-                              : F32(push.b).v[push.ldb + find_block(B_ACROSS, part.at.b, at, BN, part.n, push.n, k)];
+                         : F32(push.b).v[push.ldb + find_block(B_ACROSS, part.at.b, at, BN, part.n, push.n, k)];
 }
 
 void find_split()

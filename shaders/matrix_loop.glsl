@@ -2,9 +2,9 @@
 //
 // A workgroup of WM x WN subgroups computes BM x BN sums over K, a subgroup (BM / WM) x (BN / WN) of them in fragments of
 // FM x FN. Operands are staged in shared memory as halves, in chunks of eight elements: while one K tile is multiplied the
-// next is on its way into registers. (Two or three on their way took half as long again: nothing tells the hardware which of
-// them to wait for.) Rows of a tile are padded by 16 bytes, so that the eight rows of a fragment begin in different banks.
-// Operands in fp32 are rounded on the way.
+// next is on its way into registers. (With two on their way small products took half as long again on an H200.) Rows of a
+// tile are padded by 16 bytes, so that the eight rows of a fragment begin in different banks. Operands in fp32 are rounded on
+// the way.
 //
 // With HALVES 2 (precision high) an element is two halves with a scale for each block (halves.glsl), and the three larger of
 // their products are summed. The products of FK k meet the running sums outside of the matrix units: that undoes the
@@ -16,7 +16,8 @@
 //     void load_next(uint k)                     the chunks of the K tile at k into next_a and next_b; of operands that come
 //                                                split both halves, and into next_undo the tile's undo of this thread's number
 //     uint word_a(uint i), word_b(uint i)        where chunk i of the thread goes, from the start of the operand's tile
-//     STORE4(SUM4 sums, uint row, uint column)   stores four sums of a row, from the workgroup's corner
+//     void store4(SUM4 sums, uint row, uint column)   stores four sums of a row, from the workgroup's corner; or, before it, a
+//                                                     macro STORE4 that takes the same
 // With ADDENDS it also defines HAS_ADDENDS, uvec4 load_addend4(uint row, uint column), which a thread asks for as often as it
 // will store sums of a row of fragments, and vec4 with_addend4(vec4 sums, uvec4 addend), what of them it then stores.
 // With APART it defines HALVES_A and HALVES_B too. With WALK, a divisor of FM, above 1 an invocation stores so many rows one
@@ -86,6 +87,10 @@ uint word_b(uint i);
 const uint STORES = FM * VECTORS / LANES; // of an invocation
 uvec4 load_addend4(uint row, uint column);
 vec4 with_addend4(vec4 sums, uvec4 addend);
+#endif
+#ifndef STORE4
+void store4(SUM4 sums, uint row, uint column);
+#define STORE4 store4
 #endif
 #ifdef WALK
 void store4_in_turn(vec4 sums, uint row, uint column);

@@ -4,10 +4,10 @@
 // sha256 c702ff24524f82a8915cee89c8153cebe020bfc6b0fc7155992fe1d894a39920  shaders/conv_gather.glsl
 // sha256 3223efb6d8535c4e12beb175988458375428518d145a42d833f74ec7bbee209a  shaders/conv_gemm.push.h
 // sha256 ceef242afa26213380bbad466ce4337e7021d84c60beb3ed9cdd6fcc5317bb1f  shaders/conv_index.glsl
-// sha256 019f1c811d4ceb6cd45feec6a32fe5a5d8db0b9c9799e139269838f3380112c4  shaders/conv_matrix.comp
+// sha256 96d038d6edadb0ed5f2b94371e6655f6ba319e0b3b2ab41d5cfcf8141d9b8736  shaders/conv_matrix.comp
 // sha256 441106c3a9311e3d5dce78c1da3ac5f67a5793e1f6165c50d93f7bb89c0f8f41  shaders/halves.glsl
 // sha256 16ec117f91b6934a2f0f45d39c305c5864adc96d0176e90809879dc9944f0f3a  shaders/matrix.glsl
-// sha256 a3303677ca9ddcf860397ac09cc789d54affa8562c8c4998ede948a0f38c7a3c  shaders/matrix_loop.glsl
+// sha256 de573d4dd6e8deff97e8ca778dd537933d957c98197d2e0c141047f35388d60a  shaders/matrix_loop.glsl
 // sha256 8b3a1dfe7f4407c0ac4c28bf4ac01e5b38063ae4b9e0bfd7d5b4460de33c0f16  shaders/push.h
 // glslang 16.6.0
 // glslangValidator -V --quiet --target-env vulkan1.2 -Ishaders --vn hk_spirv_conv_matrix -o shaders/spirv/conv_matrix.spv.h shaders/conv_matrix.comp

@@ -4,10 +4,10 @@
 // sha256 ceef242afa26213380bbad466ce4337e7021d84c60beb3ed9cdd6fcc5317bb1f  shaders/conv_index.glsl
 // sha256 c5826db2697897016783de044c2ce99fd9d55349754a75d9a8a261bfb8191412  shaders/conv_nhwc.glsl
 // sha256 ae7e3131b1798417e43455286eda8a3ae38db0f892a7deed657562908438ba70  shaders/conv_nhwc.push.h
-// sha256 eaeeba6fd8bcbcc7e0d58340cd9e2f4054a19a5adf97ff5aeba66222d92e6cab  shaders/conv_nhwc_matrix.comp
+// sha256 813e022732a96a6486595a75118f8e581c277d3d404188420a62bf67ba89cd6e  shaders/conv_nhwc_matrix.comp
 // sha256 441106c3a9311e3d5dce78c1da3ac5f67a5793e1f6165c50d93f7bb89c0f8f41  shaders/halves.glsl
 // sha256 16ec117f91b6934a2f0f45d39c305c5864adc96d0176e90809879dc9944f0f3a  shaders/matrix.glsl
-// sha256 a3303677ca9ddcf860397ac09cc789d54affa8562c8c4998ede948a0f38c7a3c  shaders/matrix_loop.glsl
+// sha256 de573d4dd6e8deff97e8ca778dd537933d957c98197d2e0c141047f35388d60a  shaders/matrix_loop.glsl
 // sha256 5f4efdda3994dd4f58f8b0e349f67eb0ecde0321199f528a8a44a3b97097f890  shaders/octet.glsl
 // sha256 8b3a1dfe7f4407c0ac4c28bf4ac01e5b38063ae4b9e0bfd7d5b4460de33c0f16  shaders/push.h
 // glslang 16.6.0

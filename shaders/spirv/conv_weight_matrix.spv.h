@@ -2,10 +2,10 @@
 // sha256 e112500d8d6aee1d00f77c48810cf3d6845c3203f5dcc3bc916e027957bd4fd5  shaders/common.glsl
 // sha256 ceef242afa26213380bbad466ce4337e7021d84c60beb3ed9cdd6fcc5317bb1f  shaders/conv_index.glsl
 // sha256 805ff884ffca25e769775687f99664fc3b3ece393d2e5f58c708e55cdcd9634c  shaders/conv_weight.push.h
-// sha256 d5f6e09664d728ceb9646e84536afbb833555f93fd06670764e27c7c67572e3e  shaders/conv_weight_matrix.comp
+// sha256 31ce26043970718fce16d9cc4a739b35b6e154cff79519a0903e7f6d959bdfc8  shaders/conv_weight_matrix.comp
 // sha256 441106c3a9311e3d5dce78c1da3ac5f67a5793e1f6165c50d93f7bb89c0f8f41  shaders/halves.glsl
 // sha256 16ec117f91b6934a2f0f45d39c305c5864adc96d0176e90809879dc9944f0f3a  shaders/matrix.glsl
-// sha256 a3303677ca9ddcf860397ac09cc789d54affa8562c8c4998ede948a0f38c7a3c  shaders/matrix_loop.glsl
+// sha256 de573d4dd6e8deff97e8ca778dd537933d957c98197d2e0c141047f35388d60a  shaders/matrix_loop.glsl
 // sha256 8b3a1dfe7f4407c0ac4c28bf4ac01e5b38063ae4b9e0bfd7d5b4460de33c0f16  shaders/push.h
 // glslang 16.6.0
 // glslangValidator -V --quiet --target-env vulkan1.2 -Ishaders --vn hk_spirv_conv_weight_matrix -o shaders/spirv/conv_weight_matrix.spv.h shaders/conv_weight_matrix.comp

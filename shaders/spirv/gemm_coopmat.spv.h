@@ -3,10 +3,10 @@
 // sha256 e112500d8d6aee1d00f77c48810cf3d6845c3203f5dcc3bc916e027957bd4fd5  shaders/common.glsl
 // sha256 06841de251d7c8acc281331e716821f13a51851240b797469e008f6b561177e8  shaders/gemm.push.h
 // sha256 c156cf80f372fc31832786bad5982f36340bb94905f2e30e5585d6f72ebedacf  shaders/gemm_common.glsl
-// sha256 be828756a7f64a36566ab7c15868d81eb94655165dba81d6c1e2222864f7b16f  shaders/gemm_coopmat.comp
+// sha256 c20aabaffc86cb70856655d3cd5a6c814840aa804f59f54178111a7dfb7b9da9  shaders/gemm_coopmat.comp
 // sha256 441106c3a9311e3d5dce78c1da3ac5f67a5793e1f6165c50d93f7bb89c0f8f41  shaders/halves.glsl
 // sha256 16ec117f91b6934a2f0f45d39c305c5864adc96d0176e90809879dc9944f0f3a  shaders/matrix.glsl
-// sha256 a3303677ca9ddcf860397ac09cc789d54affa8562c8c4998ede948a0f38c7a3c  shaders/matrix_loop.glsl
+// sha256 de573d4dd6e8deff97e8ca778dd537933d957c98197d2e0c141047f35388d60a  shaders/matrix_loop.glsl
 // sha256 51cec40f7814b6268de30ec0daccb25483ac4af1b12f78e26bb7aff5da8dbd49  shaders/neuron.glsl
 // sha256 8b3a1dfe7f4407c0ac4c28bf4ac01e5b38063ae4b9e0bfd7d5b4460de33c0f16  shaders/push.h
 // glslang 16.6.0
