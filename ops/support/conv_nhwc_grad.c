@@ -105,8 +105,8 @@ hk_status hk_conv_lower_data_nhwc8(hk_lower *l, const hk_conv_job *problem)
 
 /* ---- weight gradient */
 
-/* Rates that conv_nhwc.c's tiles of the same size had in their first fit. Of ten 1x1 layers of ResNet-50 they choose the
- * best tile or one within 4 %, but for two, which take a quarter more (H200, conv_tiles 256 fast weight). */
+/* Rates that conv_nhwc.c's tiles of the same size had in their first fit. Of ten 1x1 layers of ResNet-50 they choose
+ * the best tile or one within 4 %, but for two, which take a quarter more (H200, conv_tiles 256 fast weight). */
 static const hk_nhwc_tile tiles[] = {
     {128, 256, 32, 2, 4, 0.989f, "conv weight nhwc8 128x256x32"},
     {256, 128, 32, 4, 2, 0.907f, "conv weight nhwc8 256x128x32"},
