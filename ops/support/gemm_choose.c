@@ -231,10 +231,9 @@ static double split_cycles(const hk_lower *l, const hk_gemm *p)
     return bytes > 0.0 ? DISPATCH + bytes / BYTES : 0.0;
 }
 
-/* What v reaches of the rate. 128x128x16 in high takes B along k at 77 TFLOP/s instead of 96 (H200, 8192^3), 128x256x16
- * at
- * 87. The first keeps four chunks a thread on their way besides a subgroup's 64x64 sums, so full registers are a guess
- * at the cause; 64x128x16, which keeps more, is reckoned alike and was not measured. */
+/* What v reaches of the rate. 128x128x16 in high takes B along k at 77 TFLOP/s instead of 96 (H200, 8192^3),
+ * 128x256x16 at 87. The first keeps four chunks a thread on their way besides a subgroup's 64x64 sums, so that full
+ * registers are a guess at the cause; 64x128x16, which keeps more, is reckoned alike and was not measured. */
 static double rate_of(const hk_lower *l, const hk_gemm *p, const hk_gemm_variant *v)
 {
     int subgroups = v->wm * v->wn, lanes = (int)hk_matrix_lanes(l);
